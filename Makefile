@@ -1,0 +1,33 @@
+# The words people and CI both say.  `make` alone lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+READY   = $(VENV)/.ready
+
+.PHONY: help install serve test check bench clean
+help:           ## list these words
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+install: $(READY)   ## make .venv with the command gptoss in it
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $(READY)
+
+serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo model unless MODEL=DIR is given
+	$(BIN)/gptoss serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+test: $(READY)      ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)     ## formatter, linter, type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)    ## let the formatter and the linter mend what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:          ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

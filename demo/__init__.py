@@ -1,0 +1,1 @@
+"""The bundled tiny gpt-oss: its corpus, its training and its weights."""

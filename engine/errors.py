@@ -1,0 +1,52 @@
+"""What can go wrong, as seen by a caller of the engine:
+
+* EngineError
+  - PromptTooLong     the request can never fit
+  - QueueFull         not now: too many requests are waiting
+  - ShuttingDown      no new requests: the server is draining
+  - DeadlineExceeded  the request's own time limit passed
+  - NonFinite         the model's logits for this sequence were NaN or infinite
+  - ConstraintFailed  the request's constraint raised, or allowed no token
+  - EngineDied        the engine thread stopped on an exception
+"""
+
+
+class EngineError(Exception):
+    """Something a caller of the engine can act on."""
+
+
+class PromptTooLong(EngineError):
+    def __init__(self, tokens: int, limit: int):
+        super().__init__(f"the prompt has {tokens} tokens; at most {limit} fit with one token of answer")
+        self.tokens, self.limit = tokens, limit
+
+
+class QueueFull(EngineError):
+    def __init__(self, waiting: int, retry_after_seconds: int = 1):
+        super().__init__(f"{waiting} requests are waiting already; try again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ShuttingDown(EngineError):
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
+class DeadlineExceeded(EngineError):
+    def __init__(self, seconds: float):
+        super().__init__(f"the request did not finish within {seconds:g} s")
+
+
+class NonFinite(EngineError):
+    def __init__(self) -> None:
+        super().__init__("the model produced numbers that are not finite for this request")
+
+
+class ConstraintFailed(EngineError):
+    def __init__(self, reason: str):
+        super().__init__(f"the constraint on this answer could not be carried out: {reason}")
+
+
+class EngineDied(EngineError):
+    def __init__(self) -> None:
+        super().__init__("the engine stopped on an internal error")

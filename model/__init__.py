@@ -1,0 +1,1 @@
+"""TENSORS: gpt-oss from scratch in PyTorch.  Knows nobody above it."""

@@ -1,0 +1,1 @@
+"""WORDS: the OpenAI-compatible HTTP interface, and harmony, the language gpt-oss speaks."""
