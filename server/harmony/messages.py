@@ -9,6 +9,17 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 Effort = Literal["none", "low", "medium", "high"]
 
 
+class ConversationError(ValueError):
+    """A conversation that cannot be rendered, by the client's fault.
+
+    param  the field of the request that is wrong
+    """
+
+    def __init__(self, message: str, param: str):
+        super().__init__(message)
+        self.param = param
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function the model may call.
@@ -41,7 +52,7 @@ class Message:
     reasoning  the chain of thought that led to an assistant message, if the client kept it
     calls      of an assistant message, in order
     call_id    of a tool message: which call it answers
-    name       of a tool message: the function's name, if the client gave it; else it is found by `call_id`
+    name       of a user message: who speaks; of a tool message without `call_id`: the function
     """
 
     role: Role
