@@ -65,7 +65,12 @@ class Renderer:
             del history[0]
 
         prompt = self._block("system", self._encode_fixed(_system_text(conversation)))
-        if text := _developer_text(instructions, conversation):
+        try:
+            text = _developer_text(instructions, conversation)
+        except RecursionError:
+            field = "tools" if conversation.tools else "response_format"
+            raise ConversationError("a JSON schema is nested too deeply", param=field) from None
+        if text:
             prompt += self._block("developer", self._encode_fixed(text))
         last_final = max((i for i, message in history if _is_final(message)), default=-1)
         names: dict[str, str] = {}
@@ -86,7 +91,7 @@ class Renderer:
             prompt += [self._channel, *self._encode("final"), self._message]
         return prompt
 
-    # -- messages --------------------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------------------
 
     def _block(self, role: str, content: Sequence[int], author: str = "") -> list[int]:
         """A message without a channel."""

@@ -1,11 +1,11 @@
 """Function tools as the model was trained to see them: JSON schemas written as TypeScript-like declarations.
 
 Layout and spelling are openai-harmony's wherever it says all there is to say.  Where it drops something
-(`$ref`, `anyOf`, `allOf`, `const`, enums other than strings, maps) or writes something ambiguous, we write
-the type out: references inline, unions as `A | B`.
+(`$ref`, `anyOf`, `allOf`, `const`, enums other than strings, maps, descriptions of items) or writes something
+ambiguous, we write the type out: references inline, unions as `A | B`.
 
 A schema is a client's text, so it may be hostile.  References may form a web that is exponentially larger
-than the schema: what they expand to is bounded (`ROOM`), and so is nesting (`MAX_DEPTH`); beyond, and where a
+than the schema: what they stand for is bounded (`ROOM`), and so is nesting (`MAX_DEPTH`); beyond, and where a
 type contains itself, the type is `any`.
 """
 
@@ -22,7 +22,7 @@ MAX_DEPTH = 48
 """Levels of nesting that are written out."""
 
 ROOM = 1 << 18
-"""Characters that the references of one request may expand to: half of what the longest prompt can hold."""
+"""Characters of JSON that the references of one request may stand for: half of the longest prompt."""
 
 Schema = dict[str, Any]
 
@@ -36,10 +36,7 @@ def function_tools(tools: Sequence[Tool]) -> str:
 
 def comment(text: str, indent: str = "") -> str:
     """`text` as `//` lines, every line prefixed and ended."""
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return "".join(f"{indent}// {line.removesuffix(chr(13))}\n" for line in lines)
+    return "".join(f"{indent}// {line}\n" for line in _lines(text))
 
 
 def literal(value: Any) -> str:
@@ -54,17 +51,44 @@ def _declaration(tool: Tool, room: _Room) -> str:
 
 
 class _Room:
-    """What references may still expand to, in characters; shared by all the tools of a request."""
+    """What references may still stand for, in characters of JSON; shared by all the tools of a request."""
 
     def __init__(self, characters: int) -> None:
-        self.left = characters
+        self._left = characters
+
+    def take(self, characters: int) -> bool:
+        """Returns False, and takes nothing, if there is not enough."""
+        if characters > self._left:
+            return False
+        self._left -= characters
+        return True
+
+
+class _Place:
+    """Where in the text and in the schema we are.
+
+    indent  of the lines of an object that is written here
+    depth   levels of nesting, and references followed to get here
+    open    the references whose targets are being written
+    """
+
+    __slots__ = ("depth", "indent", "open")
+
+    def __init__(self, indent: str = "", depth: int = 0, open: frozenset[str] = frozenset()) -> None:
+        self.indent, self.depth, self.open = indent, depth, open
+
+    def inside(self, spaces: int = 0) -> _Place:
+        return _Place(self.indent + " " * spaces, self.depth + 1, self.open)
+
+    def within(self, reference: str) -> _Place:
+        return _Place(self.indent, self.depth + 1, self.open | {reference})
 
 
 class _Types:
     """Writes the types of one root schema.
 
     A type is a list of alternatives until the last moment: `A | B` joined, `(A | B)[]` in an array, `| null`
-    added once.  `open` holds the references that are being expanded around the current place.
+    added once.
     """
 
     def __init__(self, root: Schema, room: _Room) -> None:
@@ -73,155 +97,167 @@ class _Types:
 
     def parameters(self) -> str:
         """The type of a function's one argument; empty if it takes none."""
-        schema, open = self._resolve(self._root, ())
-        if not any(schema.get(key) for key in _SAYS_SOMETHING):
-            return ""
-        return " | ".join(self._alternatives(schema, "", open, 0))
+        schema, place = self._resolve(self._root, _Place())
+        return " | ".join(self._alternatives(schema, place)) if any(map(schema.get, _SAYS_SOMETHING)) else ""
 
-    # -- one type --------------------------------------------------------------------------------------------
+    # -- types ---------------------------------------------------------------------------------------------
 
-    def _alternatives(
-        self, schema: Any, indent: str, open: tuple[str, ...], depth: int, described: bool = False
-    ) -> list[str]:
-        """The types that a value may have.  `described`: the schema's description is elsewhere already."""
+    def _alternatives(self, schema: Any, place: _Place, described: bool = False) -> list[str]:
+        """The types a value may have.  `described`: the schema's own description is written elsewhere."""
         if schema is False:
             return ["never"]
-        if not isinstance(schema, dict) or depth > MAX_DEPTH:
+        if not isinstance(schema, dict) or place.depth > MAX_DEPTH:
             return ["any"]
-        schema, open = self._resolve(schema, open)
-        if open and not self._spend(schema):
-            return ["any"]
-        parts = []
-        own = list(dict.fromkeys(self._own(schema, indent, open, depth, described)))
-        if own:
-            parts.append(own)
+        schema, place = self._resolve(schema, place)
+        parts = [list(dict.fromkeys(self._own(schema, place)))]
         for key in ("anyOf", "oneOf"):
-            if variants := _list(schema.get(key)):
-                union = [t for v in variants for t in self._alternatives(v, indent, open, depth + 1)]
-                parts.append(list(dict.fromkeys(union)))
-        for part in _list(schema.get("allOf")):
-            parts.append(self._alternatives(part, indent, open, depth + 1))
-        parts = [part for part in parts if "any" not in part] or [["any"]]
-        types = parts[0] if len(parts) == 1 else [" & ".join(map(_operand, parts))]
+            variants = _list(schema.get(key))
+            union = [type for v in variants for type in self._alternatives(v, place.inside())]
+            parts.append(list(dict.fromkeys(union)))
+        parts += [self._alternatives(part, place.inside()) for part in _list(schema.get("allOf"))]
+        parts = [part for part in parts if part and "any" not in part]  # `any` adds nothing to another part
+        if len(parts) > 1 and _SCALARS.issuperset(parts[0]):
+            parts = parts[1:]  # the variants are narrower than "string" beside them
+        match parts:
+            case []:
+                types = ["any"]
+            case [types]:
+                pass
+            case _:
+                types = [" & ".join(map(_operand, parts))]
         if schema.get("nullable") is True and "null" not in types:
-            types = [*types, "null"]
+            types.append("null")
+        if not described:
+            types[0] = _comment_of(schema, "description", place.indent) + types[0]
         return types
 
-    def _own(
-        self, schema: Schema, indent: str, open: tuple[str, ...], depth: int, described: bool
-    ) -> Iterator[str]:
+    def _own(self, schema: Schema, place: _Place) -> Iterator[str]:
         """The alternatives that the schema states itself, outside of anyOf, oneOf and allOf."""
         if "const" in schema:
             yield literal(schema["const"])
-            return
-        if values := _list(schema.get("enum")):
+        elif values := _list(schema.get("enum")):
             yield from map(literal, values)
-            return
-        types = schema.get("type")
-        if types is None:
-            types = "object" if "properties" in schema else "array" if "items" in schema else []
-        for type in types if isinstance(types, list) else [types]:
-            match type:
-                case "object":
-                    yield self._object(schema, indent, open, depth, described)
-                case "array":
-                    yield self._array(schema, indent, open, depth)
-                case "integer" | "number":
-                    yield "number"
-                case "string" | "boolean" | "null":
-                    yield type
-                case _:
-                    yield "any"
+        else:
+            implied = "object" if "properties" in schema else "array" if "items" in schema else []
+            types = schema.get("type", implied)
+            for type in types if isinstance(types, list) else [types]:
+                yield self._of_type(type, schema, place)
 
-    def _array(self, schema: Schema, indent: str, open: tuple[str, ...], depth: int) -> str:
+    def _of_type(self, type: Any, schema: Schema, place: _Place) -> str:
+        match type:
+            case "object":
+                return self._object(schema, place)
+            case "array":
+                return self._array(schema, place)
+            case "integer" | "number":
+                return "number"
+            case "string" | "boolean" | "null":
+                return str(type)
+            case _:
+                return "any"
+
+    def _array(self, schema: Schema, place: _Place) -> str:
         items = schema.get("items")
-        fixed = _list(schema.get("prefixItems")) or _list(items)
-        if fixed:
-            return (
-                "["
-                + ", ".join(" | ".join(self._alternatives(i, indent, open, depth + 1)) for i in fixed)
-                + "]"
-            )
+        if fixed := _list(schema.get("prefixItems")) or _list(items):
+            return "[" + ", ".join(" | ".join(self._alternatives(i, place.inside())) for i in fixed) + "]"
         if items is None:
             return "Array<any>"
-        return _operand(self._alternatives(items, indent, open, depth + 1)) + "[]"
+        return _operand(self._alternatives(items, place.inside())) + "[]"
 
-    # -- objects ---------------------------------------------------------------------------------------------
+    # -- objects -------------------------------------------------------------------------------------------
 
-    def _object(self, schema: Schema, indent: str, open: tuple[str, ...], depth: int, described: bool) -> str:
-        text = [] if described else [_comment_of(schema, "description", indent)]
-        text.append("{\n")
+    def _object(self, schema: Schema, place: _Place) -> str:
         required = {name for name in _list(schema.get("required")) if isinstance(name, str)}
-        for name, value in _dict(schema.get("properties")).items():
-            key = name if name in required else f"{name}?"
-            text.append(self._property(key, value, indent, open, depth + 1))
-        others = [schema.get("additionalProperties"), *_dict(schema.get("patternProperties")).values()]
-        for value in others:
+        lines = [
+            self._property(name if name in required else f"{name}?", value, place)
+            for name, value in _dict(schema.get("properties")).items()
+        ]
+        for value in schema.get("additionalProperties"), *_dict(schema.get("patternProperties")).values():
             if value is True or isinstance(value, dict):
-                text.append(self._property("[key: string]", value, indent, open, depth + 1))
-        text.append(f"{indent}}}")
-        return "".join(text)
+                lines.append(self._property("[key: string]", value, place))
+        return f"{{\n{''.join(lines)}{place.indent}}}"
 
-    def _property(self, key: str, schema: Any, indent: str, open: tuple[str, ...], depth: int) -> str:
+    def _property(self, key: str, schema: Any, place: _Place) -> str:
         """Whole lines: comments above, then `key: type, // default`."""
         if not isinstance(schema, dict):
-            schema = {} if schema is True else {"type": None}
-        schema, open = self._resolve(schema, open)
+            return f"{place.indent}{key}: {' | '.join(self._alternatives(schema, place))},\n"
+        schema, place = self._resolve(schema, place)
+        indent = place.indent
         title = _comment_of(schema, "title", indent)
-        description = _comment_of(schema, "description", indent)
         above = title and f"{title}{indent}//\n"
-        examples = _list(schema.get("examples"))
-        if examples:
-            given = "".join(f"{indent}// - {literal(example)}\n" for example in examples)
-            above_examples = f"{indent}// Examples:\n{given}"
-        else:
-            above_examples = ""
-        types = " | ".join(self._alternatives(schema, indent + "    ", open, depth, described=True))
-        default = f" // {_default(schema)}" if "default" in schema else ""
-        return f"{above}{description}{above_examples}{indent}{key}: {types},{default}\n"
+        description = _comment_of(schema, "description", indent)
+        examples = "".join(f"{indent}// - {literal(example)}\n" for example in _list(schema.get("examples")))
+        examples = examples and f"{indent}// Examples:\n{examples}"
+        default = f"// {_default(schema)}" if "default" in schema else ""
+        if variants := _described_variants(schema):
+            above += examples + description + (default and f"{indent}{default}\n")
+            return f"{above}{indent}{key}:\n{self._variants(variants, schema, place)}{indent},\n"
+        types = " | ".join(self._alternatives(schema, place.inside(4), described=True))
+        return f"{above}{description}{examples}{indent}{key}: {types},{default and ' ' + default}\n"
 
-    # -- references ------------------------------------------------------------------------------------------
+    def _variants(self, variants: list[Any], schema: Schema, place: _Place) -> str:
+        """A line for each variant of a property, its description behind it."""
+        lines = []
+        for i, variant in enumerate(variants):
+            inside = place.inside(3)
+            if isinstance(variant, dict):
+                variant, inside = self._resolve(variant, inside)
+            types = " | ".join(self._alternatives(variant, inside, described=True))
+            remarks = []
+            description = _dict(variant).get("description")
+            # The property's description replaces the first variant's: so openai-harmony, and so the training.
+            if isinstance(description, str) and not (
+                description == schema.get("description")
+                or (i == 0 and "oneOf" in schema and "description" in schema)
+            ):
+                remarks += _lines(description)
+            if "default" in _dict(variant):
+                remarks.append(_default(variant))
+            lines.append(f"{place.indent} | {types}{' // ' if remarks else ''}{' '.join(remarks)}\n")
+        return "".join(lines)
 
-    def _resolve(self, schema: Schema, open: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:
-        """Follow `$ref`.  What stands beside it wins over its target; one already open says nothing."""
+    # -- references ----------------------------------------------------------------------------------------
+
+    def _resolve(self, schema: Schema, place: _Place) -> tuple[Schema, _Place]:
+        """Follow `$ref`; what stands beside it wins over its target.  A target that is open says nothing."""
         while isinstance(reference := schema.get("$ref"), str):
-            target = {} if reference in open else self._target(reference)
-            open = (*open, reference)
-            beside = {key: value for key, value in schema.items() if key != "$ref"}
-            schema = {**target, **beside}
-        return schema, open
+            target: Schema = {}
+            if reference not in place.open and place.depth <= MAX_DEPTH:
+                target = self._target(reference)
+                if not self._room.take(len(literal(target))):
+                    target = {}
+            place = place.within(reference)
+            schema = target | {key: value for key, value in schema.items() if key != "$ref"}
+        return schema, place
 
     def _target(self, reference: str) -> Schema:
         """What a JSON pointer (RFC 6901) in a URI fragment points to; nothing if elsewhere or missing."""
         if not reference.startswith("#"):
             return {}
-        place: Any = self._root
+        target: Any = self._root
         for step in unquote(reference[1:]).split("/")[1:]:
             step = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
-                place = place[int(step)]
+            if isinstance(target, list) and step.isdecimal() and int(step) < len(target):
+                target = target[int(step)]
             else:
-                place = _dict(place).get(step)
-        return _dict(place)
-
-    def _spend(self, schema: Schema) -> bool:
-        """Take what writing `schema` inside a reference costs.  Returns False once there is no room."""
-        if self._room.left > 0:
-            self._room.left -= 32 + sum(len(value) for value in schema.values() if isinstance(value, str))
-        return self._room.left > 0
+                target = _dict(target).get(step)
+        return _dict(target)
 
 
-_SAYS_SOMETHING = (
-    "properties",
-    "additionalProperties",
-    "patternProperties",
-    "anyOf",
-    "oneOf",
-    "allOf",
-    "enum",
-    "const",
-)
-"""Without any of these the parameters are an empty object, and the function has none."""
+_SCALARS = frozenset({"string", "number", "boolean", "null"})
+
+_SAYS_SOMETHING = ("properties", "additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf")
+"""Parameters with none of these are an empty object: the function has no arguments."""
+
+
+def _described_variants(schema: Schema) -> list[Any]:
+    """The variants of a property that get a line each: all of oneOf; of anyOf if one has a description."""
+    if any(key in schema for key in ("properties", "items", "enum", "const", "allOf")):
+        return []
+    if variants := _list(schema.get("oneOf")):
+        return [] if "anyOf" in schema else variants
+    variants = _list(schema.get("anyOf"))
+    return variants if any("description" in _dict(variant) for variant in variants) else []
 
 
 def _operand(types: list[str]) -> str:
@@ -238,6 +274,12 @@ def _default(schema: Schema) -> str:
     value = schema["default"]
     of_enum = isinstance(value, str) and bool(_list(schema.get("enum")))
     return f"default: {value if of_enum else literal(value)}"
+
+
+def _lines(text: str) -> list[str]:
+    """As Rust's `str::lines`: `\\n` or `\\r\\n` ends a line, and nothing else does."""
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
 def _list(value: Any) -> list[Any]:
