@@ -20,7 +20,7 @@ BLOCK = 32
 """Values that share a scale."""
 
 _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_MIDDLES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)  # where rounding to the nearest magnitude changes over
+_MIDDLES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)  # between code 0 and 1, 1 and 2, ... of the above
 _LARGEST_SCALE = 252  # 6 * 2 ** 125: at one scale more, the largest code would be past float32
 
 
@@ -64,9 +64,11 @@ def encode(weights: Tensor) -> tuple[Tensor, Tensor]:
 
     _, powers = _tables(torch.float32, weights.device)
     scaled = values / powers[scales.int()][..., None]
-    codes = torch.bucketize(scaled.abs(), _boundaries(weights.device), out_int32=True)
-    codes += 8 * scaled.signbit()
-    return (codes[..., ::2] | codes[..., 1::2] << 4).to(torch.uint8), scales
+    codes = 8 * scaled.signbit().to(torch.uint8)
+    magnitudes = scaled.abs_()
+    for code, middle in enumerate(_MIDDLES):  # up by one at each middle passed, or met below an even code
+        codes += magnitudes > middle if code % 2 == 0 else magnitudes >= middle
+    return codes[..., ::2] | codes[..., 1::2] << 4, scales
 
 
 @cache
@@ -80,15 +82,3 @@ def _tables(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         torch.tensor(pairs, dtype=dtype, device=device).view(wide).flatten(),
         torch.tensor(powers, dtype=dtype, device=device),
     )
-
-
-@cache
-def _boundaries(device: torch.device) -> Tensor:
-    """A magnitude's code is the number of boundaries below it.
-
-    In a middle the even code wins: the lower one at the 1st, 3rd, 5th and 7th, which are boundaries as they
-    are; the upper one at the 2nd, 4th and 6th, whose boundaries are therefore the next lower float32.
-    """
-    middles = torch.tensor(_MIDDLES, device=device)
-    middles[1::2] = torch.nextafter(middles[1::2], torch.zeros_like(middles[1::2]))
-    return middles

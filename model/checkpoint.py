@@ -1,0 +1,357 @@
+"""A folder of safetensors → our names, read one tensor at a time from memory-mapped files.
+
+gpt-oss is published in several layouts; one function for each says which stored tensors make up ours:
+
+    original           block.0.mlp.mlp1_weight.blocks ...                        our own names
+    Hugging Face       model.layers.0.mlp.experts.gate_up_proj_blocks ...        q, k and v apart
+    the same, bf16     model.layers.0.mlp.experts.gate_up_proj                   experts encoded when read
+
+A folder that holds both, as the published ones do, is served from the files at its top; only one without any
+is served from its `original/`.  Opening reads only headers, and checks every name, shape and type against
+config.json, so that a wrong folder is refused at once.  Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from model import mxfp4
+from model.config import CheckpointError, ModelConfig
+
+__all__ = ["Checkpoint", "CheckpointError"]
+
+log = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one of our tensors is made from stored ones.
+
+    parts    stored names and their shapes, laid end to end along the first dimension
+    encoded  0 or 1: the blocks or the scales of the one part, which is bf16 [E, in, out] and has yet to be
+             encoded; None: the tensor is stored as it is
+    """
+
+    parts: Mapping[str, Shape]
+    encoded: int | None = None
+
+
+class Checkpoint:
+    """The tensors of one gpt-oss under our names, which are those of the original layout.
+
+    config  what its config.json says
+    folder  where its safetensors files are
+    names   of all its tensors
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        stored: Mapping[str, Any],
+        recipes: Mapping[str, Recipe],
+    ):
+        self.folder = folder
+        self.config = config
+        self.names = tuple(recipes)
+        self._stored = stored
+        self._recipes = recipes
+        self._encoded: tuple[str, tuple[Tensor, Tensor]] | None = (
+            None  # the last, since blocks and scales follow
+        )
+        self._encoding = _EncodingError(
+            len({p for r in recipes.values() if r.encoded is not None for p in r.parts})
+        )
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """The checkpoint in `folder`, checked but not read.  Raises CheckpointError."""
+        folder = _weights_folder(folder)
+        config = ModelConfig.read(folder)
+        stored = _headers(folder)
+        recipes = _recipes(folder, config, stored)
+        _check(folder, recipes, stored)
+        return cls(folder, config, stored, recipes)
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer.json beside the weights or one folder up.  Raises CheckpointError if none is."""
+        for folder in (self.folder, self.folder.resolve().parent):
+            if (path := folder / "tokenizer.json").is_file():
+                return path
+        raise CheckpointError(f"there is no tokenizer.json in {self.folder} or one folder up")
+
+    def read(self, name: str) -> Tensor:
+        """One tensor on the CPU: uint8 if MXFP4 blocks or scales, else bfloat16.
+
+        Where the file holds exactly that, the memory is the file's own, mapped: not to be written to.
+        """
+        recipe = self._recipes[name]
+        if recipe.encoded is not None:
+            (part,) = recipe.parts
+            return self._encode(part)[recipe.encoded]
+        parts = [self._stored[part].get_tensor(part) for part in recipe.parts]
+        tensor: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
+
+    def _encode(self, part: str) -> tuple[Tensor, Tensor]:
+        """Blocks and scales of stored experts [E, in, out], encoded one expert at a time along `in`."""
+        if self._encoded is None or self._encoded[0] != part:
+            self._encoded = None  # before the next one takes its memory
+            experts = self._stored[part].get_slice(part)
+            encoded = []
+            for expert in range(experts.get_shape()[0]):
+                weights = experts[expert].T.contiguous()
+                try:
+                    encoded.append(mxfp4.encode(weights))
+                except ValueError as error:
+                    raise CheckpointError(f"{part} in {self.folder} cannot be encoded: {error}") from None
+                self._encoding.add(weights, mxfp4.decode(*encoded[-1]))
+            self._encoding.done(part, self.folder)
+            blocks, scales = zip(*encoded, strict=True)
+            self._encoded = part, (torch.stack(blocks), torch.stack(scales))
+        return self._encoded[1]
+
+
+class _EncodingError:
+    """What encoding bf16 experts as MXFP4 cost: told once, when the last of them has been read."""
+
+    def __init__(self, parts: int):
+        self._left = parts
+        self._done: set[str] = set()
+        self._squares = self._squared_errors = 0.0
+
+    def add(self, weights: Tensor, decoded: Tensor) -> None:
+        self._squares += weights.float().square().sum().item()
+        self._squared_errors += (weights.float() - decoded.float()).square().sum().item()
+
+    def done(self, part: str, folder: Path) -> None:
+        self._done.add(part)
+        if len(self._done) == self._left:
+            error = (self._squared_errors / self._squares) ** 0.5 if self._squares else 0.0
+            log.warning("experts in %s encoded as MXFP4: relative RMS error %.2g", folder, error)
+            self._left = 0
+
+
+# Layouts: one function each, from our names to what is stored.
+
+
+def _recipes(folder: Path, config: ModelConfig, stored: Iterable[str]) -> dict[str, Recipe]:
+    """The recipes of the layout that the stored names are of."""
+    names = set(stored)
+    if any(name.startswith("block.") for name in names):
+        return _original(config)
+    if any(name.startswith("model.layers.") for name in names):
+        bf16 = any(name.endswith("mlp.experts.gate_up_proj") for name in names)
+        return _hugging_face(config, bf16)
+    found = ", ".join(sorted(names)[:3])
+    raise CheckpointError(
+        f"{folder} is no gpt-oss: tensors are called {found} ..., not block.0... or model.layers.0..."
+    )
+
+
+def _original(config: ModelConfig) -> dict[str, Recipe]:
+    """Our names are the original layout's."""
+    return {name: Recipe({name: shape}) for name, shape in shapes(config).items()}
+
+
+def _hugging_face(config: ModelConfig, bf16: bool) -> dict[str, Recipe]:
+    """transformers' names; with `bf16`, experts as transformers has them when they are not quantised."""
+    ours = shapes(config)
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    hidden, width, experts = config.hidden_size, config.intermediate_size, config.num_experts
+
+    recipes = {
+        ours_name: Recipe({name: ours[ours_name]})
+        for ours_name, name in (
+            ("embedding.weight", "model.embed_tokens.weight"),
+            ("norm.scale", "model.norm.weight"),
+            ("unembedding.weight", "lm_head.weight"),
+        )
+    }
+    for n in range(config.num_layers):
+        block, layer = f"block.{n}", f"model.layers.{n}"
+        for name, theirs in (
+            ("attn.norm.scale", "input_layernorm.weight"),
+            ("attn.sinks", "self_attn.sinks"),
+            ("attn.out.weight", "self_attn.o_proj.weight"),
+            ("attn.out.bias", "self_attn.o_proj.bias"),
+            ("mlp.norm.scale", "post_attention_layernorm.weight"),
+            ("mlp.gate.weight", "mlp.router.weight"),
+            ("mlp.gate.bias", "mlp.router.bias"),
+            ("mlp.mlp1_bias", "mlp.experts.gate_up_proj_bias"),
+            ("mlp.mlp2_bias", "mlp.experts.down_proj_bias"),
+        ):
+            recipes[f"{block}.{name}"] = Recipe({f"{layer}.{theirs}": ours[f"{block}.{name}"]})
+        rows = {"q": heads, "k": kv_heads, "v": kv_heads}
+        for kind, columns in ("weight", (hidden,)), ("bias", ()):
+            parts = {f"{layer}.self_attn.{x}_proj.{kind}": (count, *columns) for x, count in rows.items()}
+            recipes[f"{block}.attn.qkv.{kind}"] = Recipe(parts)
+        for name, theirs, shape in (
+            ("mlp1_weight", "gate_up_proj", (experts, hidden, 2 * width)),
+            ("mlp2_weight", "down_proj", (experts, width, hidden)),
+        ):
+            for encoded, kind in enumerate(("blocks", "scales")):
+                our_name, part = f"{block}.mlp.{name}.{kind}", f"{layer}.mlp.experts.{theirs}"
+                recipes[our_name] = (
+                    Recipe({part: shape}, encoded) if bf16 else Recipe({f"{part}_{kind}": ours[our_name]})
+                )
+    return recipes
+
+
+def shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Our names, in the order of computation, and the shape of each tensor."""
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    hidden, width, experts = config.hidden_size, config.intermediate_size, config.num_experts
+    shapes: dict[str, Shape] = {"embedding.weight": (config.vocab_size, hidden)}
+    for n in range(config.num_layers):
+        shapes |= {
+            f"block.{n}.attn.norm.scale": (hidden,),
+            f"block.{n}.attn.qkv.weight": (heads + 2 * kv_heads, hidden),
+            f"block.{n}.attn.qkv.bias": (heads + 2 * kv_heads,),
+            f"block.{n}.attn.sinks": (config.num_heads,),
+            f"block.{n}.attn.out.weight": (hidden, heads),
+            f"block.{n}.attn.out.bias": (hidden,),
+            f"block.{n}.mlp.norm.scale": (hidden,),
+            f"block.{n}.mlp.gate.weight": (experts, hidden),
+            f"block.{n}.mlp.gate.bias": (experts,),
+            f"block.{n}.mlp.mlp1_weight.blocks": (
+                experts,
+                2 * width,
+                hidden // mxfp4.BLOCK,
+                mxfp4.BLOCK // 2,
+            ),
+            f"block.{n}.mlp.mlp1_weight.scales": (experts, 2 * width, hidden // mxfp4.BLOCK),
+            f"block.{n}.mlp.mlp1_bias": (experts, 2 * width),
+            f"block.{n}.mlp.mlp2_weight.blocks": (experts, hidden, width // mxfp4.BLOCK, mxfp4.BLOCK // 2),
+            f"block.{n}.mlp.mlp2_weight.scales": (experts, hidden, width // mxfp4.BLOCK),
+            f"block.{n}.mlp.mlp2_bias": (experts, hidden),
+        }
+    return shapes | {"norm.scale": (hidden,), "unembedding.weight": (config.vocab_size, hidden)}
+
+
+# Files: which ones, and what is wrong with those that cannot be read.
+
+
+def _weights_folder(folder: Path) -> Path:
+    """`folder` if it holds safetensors files, else its original/ if that does."""
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise CheckpointError(
+            f"{folder} {found}; the model should be a folder with config.json and *.safetensors"
+        )
+    for candidate in (folder, folder / "original"):
+        if any(candidate.glob("*.safetensors")):
+            return candidate
+    files = sorted(path.name for path in folder.iterdir())
+    for suffixes, kind in (
+        ((".bin", ".pt", ".pth", ".ckpt"), "pickled weights, which can run code and are never loaded"),
+        ((".gguf",), "GGUF weights, a format this server does not read"),
+    ):
+        if foreign := [name for name in files if name.endswith(suffixes)]:
+            raise CheckpointError(f"{folder} holds {kind} ({foreign[0]}); it should hold *.safetensors")
+    found = "holds no *.safetensors files" if files else "is empty"
+    raise CheckpointError(f"{folder} {found}; it should hold a gpt-oss: config.json and *.safetensors")
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files that the index names, or all there are."""
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if not indexes:
+        return sorted(folder.glob("*.safetensors"))
+    try:
+        names = sorted(set(json.loads(indexes[0].read_bytes())["weight_map"].values()))
+        shards = [folder / Path(name).name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{indexes[0]} is not an index of safetensors: {error!r}") from None
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+        raise CheckpointError(f"{folder} lacks {_some(missing)}, which {indexes[0].name} names")
+    return shards
+
+
+def _headers(folder: Path) -> dict[str, Any]:
+    """The open file of every stored tensor."""
+    stored: dict[str, Any] = {}
+    for path in _shards(folder):
+        try:
+            file: Any = safe_open(path, framework="pt", device="cpu")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(_unreadable(path, error)) from None
+        for name in file.keys():  # noqa: SIM118  (it is no mapping)
+            if name in stored:
+                raise CheckpointError(f"{name} is stored twice in {folder}, the second time in {path.name}")
+            stored[name] = file
+    return stored
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file that safetensors refuses."""
+    with suppress(OSError, ValueError), path.open("rb") as file:
+        start = file.read(8)
+        size = path.stat().st_size
+        if not size:
+            return f"{path} is empty"
+        if start == b"version ":
+            return f"{path} is a Git LFS pointer, not the weights; fetch them with 'git lfs pull'"
+        header = json.loads(file.read(min(int.from_bytes(start, "little"), size)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if size < (whole := file.tell() + max(ends, default=0)):
+            return f"{path} is truncated: it has {size} of {whole} bytes; copy it again"
+    return f"{path} is not a safetensors file, or is damaged: {error}"
+
+
+def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Any]) -> None:
+    """Raises unless what is stored is what the recipes ask for, in number, name, shape and type."""
+    wanted: dict[str, Shape] = {}
+    packed: set[str] = set()
+    for name, recipe in recipes.items():
+        wanted |= recipe.parts
+        if name.endswith((".blocks", ".scales")) and recipe.encoded is None:
+            packed |= recipe.parts.keys()
+
+    missing = [name for name in wanted if name not in stored]
+    unexpected = [name for name in sorted(stored) if name not in wanted]
+    misshapen = []
+    narrowed = []
+    for name in wanted.keys() & stored.keys():
+        header = stored[name].get_slice(name)
+        shape, dtype = tuple(header.get_shape()), header.get_dtype()
+        if shape != wanted[name]:
+            misshapen.append(f"{name} is {list(shape)}, not {list(wanted[name])}")
+        elif dtype not in (("U8",) if name in packed else ("BF16", "F16", "F32")):
+            misshapen.append(f"{name} has type {dtype}, not {'U8' if name in packed else 'BF16'}")
+        elif dtype == "F32":
+            narrowed.append(name)
+    faults = [
+        f"{kind}: {_some(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", sorted(misshapen)),
+        )
+        if names
+    ]
+    if faults:
+        raise CheckpointError(
+            f"the tensors in {folder} are not those its config.json describes; {'; '.join(faults)}"
+        )
+    if narrowed:
+        log.info("%d tensors in %s are float32; they are rounded to bfloat16", len(narrowed), folder)
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,157 @@
+"""The kernels in plain PyTorch: slow, any device, the definition of correct.
+
+Sums are float32.  Experts stay in MXFP4; those a step uses are decoded one matrix at a time.  A bounded
+number of bytes of them is kept (`DECODED_BYTES`): all experts of a tiny model, so that its steps take
+milliseconds, and next to none of a real one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.batch import Batch
+from model.checkpoint import Checkpoint
+from model.gpt_oss import GptOss
+from model.layers import clamped_swiglu
+from model.mxfp4 import decode
+
+DECODED_BYTES = 64 << 20
+"""Decoded matrices to keep, over all layers of a model."""
+
+SCORES = 16 << 20
+"""Attention scores to compute at a time: 64 MiB of float32."""
+
+UNEMBEDDING_ROWS = 8192
+"""Rows of the unembedding to have in float32 at a time."""
+
+
+def build(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    page_size: int = 32,
+) -> GptOss:
+    """The checkpoint's model; see `GptOss` for the options."""
+    return GptOss(checkpoint, ReferenceKernels(checkpoint.config.swiglu_limit), device, dtype, page_size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrices:
+    """One matrix of every expert: blocks [E, out, in / 32, 16], scales [E, out, in / 32], bias [E, out]."""
+
+    blocks: Tensor
+    scales: Tensor
+    bias: Tensor
+
+
+class ReferenceKernels:
+    """`Kernels` for any device.  Used by one thread at a time."""
+
+    def __init__(self, swiglu_limit: float):
+        self.swiglu_limit = swiglu_limit
+        self._decoded: OrderedDict[tuple[Matrices, int], Tensor] = OrderedDict()  # least recently used first
+        self._decoded_bytes = 0
+
+    def prepare_experts(
+        self, mlp1: tuple[Tensor, Tensor, Tensor], mlp2: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Matrices, Matrices]:
+        return Matrices(*mlp1), Matrices(*mlp2)
+
+    def write_kv(self, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+        keys.flatten(0, 1)[slots] = key
+        values.flatten(0, 1)[slots] = value
+
+    def attention(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        sinks: Tensor,
+        batch: Batch,
+        kind: int,
+        window: int | None,
+    ) -> Tensor:
+        starts, lengths = batch.starts.tolist(), batch.lengths.tolist()
+        seen = torch.empty_like(q)
+        for sequence, length in enumerate(lengths):
+            start, end = starts[sequence], starts[sequence + 1]
+            rows = max(1, SCORES // (q.shape[1] * length))
+            for first in range(start, end, rows):
+                last = min(first + rows, end)
+                pages, known = batch.page_table[kind, sequence], length - (end - last)
+                seen[first:last] = _attend(q[first:last], keys, values, sinks, pages, known, window)
+        return seen.flatten(1)
+
+    def experts(
+        self, x: Tensor, chosen: Tensor, weights: Tensor, prepared: tuple[Matrices, Matrices]
+    ) -> Tensor:
+        mlp1, mlp2 = prepared
+        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+        for expert in sorted(set(chosen.flatten().tolist())):
+            tokens, ranks = (chosen == expert).nonzero(as_tuple=True)
+            inner = F.linear(x[tokens], self._decode(mlp1, expert, x.dtype), mlp1.bias[expert])
+            inner = clamped_swiglu(inner.float(), self.swiglu_limit).to(x.dtype)
+            outer = F.linear(inner, self._decode(mlp2, expert, x.dtype), mlp2.bias[expert])
+            total.index_add_(0, tokens, outer.float() * weights[tokens, ranks, None])
+        return total.to(x.dtype)
+
+    def unembed(self, x: Tensor, weight: Tensor) -> Tensor:
+        x, rows = x.float(), range(0, len(weight), UNEMBEDDING_ROWS)
+        return torch.cat([F.linear(x, weight[row : row + UNEMBEDDING_ROWS].float()) for row in rows], dim=1)
+
+    def _decode(self, matrices: Matrices, expert: int, dtype: torch.dtype) -> Tensor:
+        """One expert's matrix [out, in], decoded or remembered."""
+        if (matrix := self._decoded.get((matrices, expert))) is not None:
+            self._decoded.move_to_end((matrices, expert))
+            return matrix
+        matrix = decode(matrices.blocks[expert], matrices.scales[expert], dtype)
+        if matrix.nbytes <= DECODED_BYTES:
+            self._decoded[matrices, expert] = matrix
+            self._decoded_bytes += matrix.nbytes
+        while self._decoded_bytes > DECODED_BYTES:
+            _, oldest = self._decoded.popitem(last=False)
+            self._decoded_bytes -= oldest.nbytes
+        return matrix
+
+
+def _attend(
+    q: Tensor, keys: Tensor, values: Tensor, sinks: Tensor, pages: Tensor, known: int, window: int | None
+) -> Tensor:
+    """Attention of the last n of one sequence's `known` positions.
+
+    q        [n, H, D]
+    pages    [P]        of this sequence; only those that hold visible keys are looked up
+    returns  [n, H, D]
+    """
+    count, heads, head_dim = q.shape
+    page_size, kv_heads = keys.shape[1], keys.shape[2]
+
+    # Keys [first, known) can be seen by some query, in pages [first // page_size, ceil(known / page_size)).
+    first = 0 if window is None else max(0, known - count - window + 1)
+    held = pages[first // page_size : -(-known // page_size)]
+    inside = slice(first % page_size, first % page_size + known - first)
+    k = keys[held].flatten(0, 1)[inside].float()  # [keys, KV, D]
+    v = values[held].flatten(0, 1)[inside].float()
+
+    # Query heads that share a key head are rows of one matrix: [KV, group * n, D].
+    group = heads // kv_heads
+    grouped = q.float().view(count, kv_heads, group, head_dim).permute(1, 2, 0, 3)
+    scores = grouped.flatten(1, 2) @ k.permute(1, 2, 0) * head_dim**-0.5
+    scores = scores.view(kv_heads, group, count, -1)
+
+    query = torch.arange(known - count, known, device=q.device)[:, None]
+    key = torch.arange(first, known, device=q.device)
+    hidden = key > query
+    if window is not None:
+        hidden |= key <= query - window
+    scores = scores.masked_fill(hidden, float("-inf"))
+    sink = sinks.float().view(kv_heads, group, 1, 1).expand(-1, -1, count, 1)
+    shares = torch.cat((scores, sink), dim=-1).softmax(-1)[..., :-1]
+    seen = shares.flatten(1, 2) @ v.transpose(0, 1)
+    return seen.view(kv_heads, group, count, head_dim).permute(2, 0, 1, 3).reshape(q.shape).to(q.dtype)
