@@ -1,13 +1,14 @@
 """The kernels in plain PyTorch: slow, any device, the definition of correct.
 
-Sums are float32.  Experts stay in MXFP4; those a step uses are decoded one matrix at a time.  A bounded
-number of bytes of them is kept (`DECODED_BYTES`): all experts of a tiny model, so that its steps take
-milliseconds, and next to none of a real one.
+Everything between what comes in and what goes out is float32.  Experts stay in MXFP4; those a step uses are
+decoded one matrix at a time, and a bounded number of bytes of them is remembered (`WIDENED_BYTES`): all of a
+tiny model, so that its steps take milliseconds, and next to none of a real one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,8 @@ from model.gpt_oss import GptOss
 from model.layers import clamped_swiglu
 from model.mxfp4 import decode
 
-DECODED_BYTES = 64 << 20
-"""Decoded matrices to keep, over all layers of a model."""
+WIDENED_BYTES = 64 << 20
+"""Matrices to remember in float32, over all layers of a model."""
 
 SCORES = 16 << 20
 """Attention scores to compute at a time: 64 MiB of float32."""
@@ -51,17 +52,18 @@ class Matrices:
 
 
 class ReferenceKernels:
-    """`Kernels` for any device.  Used by one thread at a time."""
+    """`Kernels` for any device.  For one model, and one thread at a time."""
 
     def __init__(self, swiglu_limit: float):
         self.swiglu_limit = swiglu_limit
-        self._decoded: OrderedDict[tuple[Matrices, int], Tensor] = OrderedDict()  # least recently used first
-        self._decoded_bytes = 0
+        self._widened: OrderedDict[object, Tensor] = OrderedDict()  # least recently used first
+        self._widened_bytes = 0
 
     def prepare_experts(
         self, mlp1: tuple[Tensor, Tensor, Tensor], mlp2: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Matrices, Matrices]:
-        return Matrices(*mlp1), Matrices(*mlp2)
+        (blocks1, scales1, bias1), (blocks2, scales2, bias2) = mlp1, mlp2
+        return Matrices(blocks1, scales1, bias1.float()), Matrices(blocks2, scales2, bias2.float())
 
     def write_kv(self, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor) -> None:
         keys.flatten(0, 1)[slots] = key
@@ -92,31 +94,55 @@ class ReferenceKernels:
         self, x: Tensor, chosen: Tensor, weights: Tensor, prepared: tuple[Matrices, Matrices]
     ) -> Tensor:
         mlp1, mlp2 = prepared
-        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
-        for expert in sorted(set(chosen.flatten().tolist())):
-            tokens, ranks = (chosen == expert).nonzero(as_tuple=True)
-            inner = F.linear(x[tokens], self._decode(mlp1, expert, x.dtype), mlp1.bias[expert])
-            inner = clamped_swiglu(inner.float(), self.swiglu_limit).to(x.dtype)
-            outer = F.linear(inner, self._decode(mlp2, expert, x.dtype), mlp2.bias[expert])
-            total.index_add_(0, tokens, outer.float() * weights[tokens, ranks, None])
-        return total.to(x.dtype)
+        # The (token, expert) pairs in the order of their experts, so that each expert owns a run of rows.
+        order = chosen.flatten().argsort(stable=True)
+        tokens = order // chosen.shape[1]
+        counts = chosen.flatten().bincount(minlength=len(mlp1.blocks)).tolist()
+
+        inner = clamped_swiglu(self._each(mlp1, x[tokens].float(), counts), self.swiglu_limit)
+        outer = self._each(mlp2, inner, counts) * weights.flatten()[order, None]
+        return torch.zeros_like(x, dtype=torch.float32).index_add_(0, tokens, outer).to(x.dtype)
 
     def unembed(self, x: Tensor, weight: Tensor) -> Tensor:
-        x, rows = x.float(), range(0, len(weight), UNEMBEDDING_ROWS)
-        return torch.cat([F.linear(x, weight[row : row + UNEMBEDDING_ROWS].float()) for row in rows], dim=1)
+        logits = []
+        for row in range(0, len(weight), UNEMBEDDING_ROWS):
+            rows = weight[row : row + UNEMBEDDING_ROWS]
+            logits.append(F.linear(x.float(), self._widen(("unembedding", row), rows.float)))
+        return torch.cat(logits, dim=1)
 
-    def _decode(self, matrices: Matrices, expert: int, dtype: torch.dtype) -> Tensor:
-        """One expert's matrix [out, in], decoded or remembered."""
-        if (matrix := self._decoded.get((matrices, expert))) is not None:
-            self._decoded.move_to_end((matrices, expert))
+    def _each(self, matrices: Matrices, x: Tensor, counts: list[int]) -> Tensor:
+        """Runs of rows, each times its own expert's matrix.
+
+        x        [rows, in]  the first counts[0] rows are expert 0's, and so on
+        returns  [rows, out]
+        """
+        rows = []
+        start = 0
+        for expert, count in enumerate(counts):
+            if count:
+                run = x[start : start + count]
+                rows.append(F.linear(run, self._decoded(matrices, expert), matrices.bias[expert]))
+                start += count
+        return torch.cat(rows)
+
+    def _decoded(self, matrices: Matrices, expert: int) -> Tensor:
+        """One expert's matrix [out, in]."""
+        return self._widen(
+            (matrices, expert),
+            lambda: decode(matrices.blocks[expert], matrices.scales[expert], torch.float32),
+        )
+
+    def _widen(self, key: object, make: Callable[[], Tensor]) -> Tensor:
+        """The float32 matrix that is remembered under `key`, or else a new one."""
+        if (matrix := self._widened.get(key)) is not None:
+            self._widened.move_to_end(key)
             return matrix
-        matrix = decode(matrices.blocks[expert], matrices.scales[expert], dtype)
-        if matrix.nbytes <= DECODED_BYTES:
-            self._decoded[matrices, expert] = matrix
-            self._decoded_bytes += matrix.nbytes
-        while self._decoded_bytes > DECODED_BYTES:
-            _, oldest = self._decoded.popitem(last=False)
-            self._decoded_bytes -= oldest.nbytes
+        matrix = make()
+        self._widened[key] = matrix
+        self._widened_bytes += matrix.nbytes
+        while self._widened_bytes > WIDENED_BYTES:
+            _, oldest = self._widened.popitem(last=False)
+            self._widened_bytes -= oldest.nbytes
         return matrix
 
 
