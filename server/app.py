@@ -1,0 +1,111 @@
+"""The HTTP application: routes, what surrounds them, and its life from start to drain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Response
+from starlette.middleware.cors import CORSMiddleware
+
+from engine.errors import EngineDied, ShuttingDown
+from server import chat, completions, errors, tokens
+from server.errors import as_api_error
+from server.gate import Gate
+from server.harmony.render import Renderer
+from server.service import Service, TheService
+from server.settings import Settings
+from server.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+
+def create_app(
+    worker: Worker,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    model_id: str,
+    max_context: int,
+    fingerprint: str = "fp_unknown",
+) -> FastAPI:
+    """The application around a worker, which it starts and stops.
+
+    max_context  longest prompt and answer together, tokens
+    fingerprint  identifies weights and version
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        try:
+            yield
+        finally:
+            await worker.drain(settings.grace)
+            worker.stop()
+
+    app = FastAPI(title="gptoss", version=version("gptoss"), lifespan=lifespan, redoc_url=None)
+    app.state.service = Service(
+        worker=worker,
+        tokenizer=tokenizer,
+        renderer=Renderer(tokenizer),
+        settings=settings,
+        model_id=model_id,
+        max_context=max_context,
+        fingerprint=fingerprint,
+        date=settings.date or date.today().isoformat(),
+    )
+    for router in (chat.router, completions.router, tokens.router, about):
+        app.include_router(router)
+    errors.install(app)
+    app.add_middleware(Gate, keys=settings.api_keys(), max_body_bytes=settings.max_body_bytes)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return app
+
+
+about = APIRouter()
+
+
+@about.get("/health")
+async def health(service: TheService) -> Response:
+    """Alive: the engine has not died."""
+    return as_api_error(EngineDied()).response() if service.worker.died else Response("ok")
+
+
+@about.get("/ready")
+async def ready(service: TheService) -> Response:
+    """Accepting requests: neither dead nor draining."""
+    if service.worker.died:
+        return as_api_error(EngineDied()).response()
+    return as_api_error(ShuttingDown()).response() if service.worker.draining else Response("ok")
+
+
+@about.get("/v1/models")
+async def models(service: TheService) -> dict[str, Any]:
+    return {"object": "list", "data": [_model(service)]}
+
+
+@about.get("/v1/models/{id:path}")
+async def model(id: str, service: TheService) -> dict[str, Any]:
+    service.check_model(id)
+    return _model(service)
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.model_id,
+        "object": "model",
+        "created": service.created,
+        "owned_by": "gptoss",
+        "max_model_len": service.max_context,
+    }

@@ -1,0 +1,78 @@
+"""The choices of an answer: each has its own token stream, and they are read as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from engine.request import Token
+from server.logs import Figures
+from server.stops import StopStrings
+
+if TYPE_CHECKING:
+    from engine.worker import TokenStream
+
+
+class Choice:
+    """What is known of one choice while it grows.
+
+    finish  why it ended, in OpenAI's words; None while it has not
+    """
+
+    def __init__(self, index: int, stream: TokenStream, stop: Sequence[str], figures: Figures):
+        self.index, self.stream, self.stops = index, stream, StopStrings(stop)
+        self.arriving = aiter(stream)
+        self.token_ids: list[int] = []
+        self.cached_tokens = 0
+        self.finish: str | None = None
+        self._figures = figures
+
+    def count(self, token: Token) -> None:
+        """Take note of a token: of its number, not of its meaning."""
+        self.token_ids.append(token.id)
+        self._figures.completion_tokens += 1
+        if token.prefill is not None:
+            self.cached_tokens = token.prefill.cached_tokens
+            self._figures.cached_tokens += self.cached_tokens
+            self._figures.first_token_at = self._figures.first_token_at or time.perf_counter()
+
+    def end(self, reason: str) -> None:
+        self.finish = reason
+        self._figures.finish += f",{reason}" if self._figures.finish else reason
+        self.stream.close()
+
+
+AnyChoice = TypeVar("AnyChoice", bound=Choice)
+
+
+async def as_they_come(choices: Sequence[AnyChoice]) -> AsyncIterator[tuple[AnyChoice, list[Token]]]:
+    """The tokens of all choices, in order of arrival, until each has ended."""
+    if len(choices) == 1:
+        async for tokens in choices[0].arriving:
+            yield choices[0], tokens
+            if choices[0].finish is not None:
+                return
+        return
+    waiting = {_next(choice): choice for choice in choices}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                choice = waiting.pop(task)
+                if (tokens := task.result()) is None:
+                    continue
+                yield choice, tokens
+                if choice.finish is None:
+                    waiting[_next(choice)] = choice
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _next(choice: Choice) -> asyncio.Task[list[Token] | None]:
+    async def tokens() -> list[Token] | None:
+        return await anext(choice.arriving, None)
+
+    return asyncio.ensure_future(tokens())

@@ -1,0 +1,167 @@
+"""What goes wrong, as HTTP says it: one shape of body for every error, and the table from the engine's
+errors to statuses.
+
+    {"error": {"message": …, "type": …, "param": …, "code": …}}
+
+Before the first byte an error is a status; after it, the same body is an event of the stream
+(streaming.py).  A message tells the client what was wrong and what would be right, and never a path, an
+address or a traceback of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import HTTPException, RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from engine.errors import (
+    ConstraintFailed,
+    DeadlineExceeded,
+    EngineDied,
+    EngineError,
+    NonFinite,
+    PromptTooLong,
+    QueueFull,
+    ShuttingDown,
+)
+from server.harmony.messages import ConversationError
+
+log = logging.getLogger("gptoss.server")
+
+RETRY_AFTER_SECONDS = 5
+"""For what passes by itself, or with the restart of the server."""
+
+
+class ApiError(Exception):
+    """An answer to the client that is an error.
+
+    param  the field of the request to change, as `messages[0].content`
+    code   a word for programs
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> Response:
+        return Response(json.dumps(self.body), self.status, self.headers, media_type="application/json")
+
+
+TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+STATUSES: dict[type[EngineError], tuple[int, str]] = {
+    PromptTooLong: (400, "context_length_exceeded"),
+    QueueFull: (429, "rate_limit_exceeded"),
+    ShuttingDown: (503, "shutting_down"),
+    EngineDied: (503, "engine_died"),
+    DeadlineExceeded: (504, "deadline_exceeded"),
+    NonFinite: (500, "non_finite_logits"),
+    ConstraintFailed: (500, "constraint_failed"),
+}
+
+
+def bad_request(message: str, param: str | None) -> ApiError:
+    return ApiError(400, message, param=param, code="invalid_value")
+
+
+def unsupported(message: str, param: str) -> ApiError:
+    """The request is well formed, but this server cannot do what it asks."""
+    return ApiError(400, message, param=param, code="unsupported_value")
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What the client hears of `error`.  Of what we did not expect, nothing but that it happened."""
+    match error:
+        case ApiError():
+            return error
+        case ConversationError():
+            return bad_request(str(error), error.param)
+        case EngineError():
+            status, code = STATUSES.get(type(error), (500, "engine_error"))
+            wait = error.retry_after_seconds if isinstance(error, QueueFull) else RETRY_AFTER_SECONDS
+            headers = {"retry-after": str(wait)} if status in (429, 503) else {}
+            return ApiError(status, str(error), code=code, headers=headers)
+        case RequestValidationError():
+            return _from_validation(error.errors(), error.body)
+        case StarletteHTTPException():
+            return _from_http(error)
+    return ApiError(500, "the server failed on this request; its log says why", code="internal_error")
+
+
+def _from_http(error: StarletteHTTPException) -> ApiError:
+    """What the framework refuses by itself: no such path, no such method, a body that cannot be read."""
+    codes = {404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large"}
+    messages = {404: "there is no such endpoint", 405: "this endpoint has no such method"}
+    message = messages.get(error.status_code, str(error.detail))
+    return ApiError(error.status_code, message, code=codes.get(error.status_code), headers=error.headers)
+
+
+def _from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
+    """The first field that is wrong, and everything that is said about it."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
+    if not isinstance(body, dict):
+        hint = "; is its content-type application/json?" if isinstance(body, bytes) else ""
+        return ApiError(400, f"the body must be a JSON object{hint}", code="invalid_json")
+    param = _param(first["loc"], body)
+    said = dict.fromkeys(_said(error) for error in errors if _param(error["loc"], body) == param)
+    return bad_request(f"{param}: {', or '.join(said)}", param)
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+def _param(loc: Sequence[str | int], body: Any) -> str:
+    """`("body", "messages", 0, "user", "content")` → `messages[0].content`.
+
+    Pydantic puts the names of a union's branches between those of the fields; only the body tells them apart.
+    """
+    path, here = "", body
+    for i, part in enumerate(loc[1:], start=2):
+        if isinstance(part, int) and isinstance(here, list) and part < len(here):
+            path, here = f"{path}[{part}]", here[part]
+        elif isinstance(part, str) and isinstance(here, dict) and (part in here or i == len(loc)):
+            path, here = f"{path}.{part}" if path else part, here.get(part)
+    return path
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of a route in our shape.  What nobody expected passes on to the gate, which
+    logs it once.
+    """
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return as_api_error(error).response()
+
+    for kind in (ApiError, ConversationError, EngineError, RequestValidationError, StarletteHTTPException):
+        app.add_exception_handler(kind, answer)
+
+
+class BodyTooLarge(HTTPException):
+    """Raised while the body is read: of all exceptions, FastAPI lets only its own out of there unchanged."""
+
+    def __init__(self, limit: int):
+        super().__init__(413, f"the body is longer than {limit} bytes", headers={"connection": "close"})

@@ -1,0 +1,127 @@
+"""How responses end: a stream of events, or one object.  Both close their token streams, however they end.
+
+The response object owns the streams, and closes them in a `finally` around sending: a generator that was
+never started never runs its own.  A client that hangs up cancels a streaming response, but not an endpoint
+that waits for a whole answer: so `whole` waits for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastapi import Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from engine.errors import EngineError
+from server.errors import as_api_error
+from server.wire import event
+
+if TYPE_CHECKING:
+    from engine.worker import TokenStream
+
+log = logging.getLogger("gptoss.server")
+
+PING_SECONDS = 10.0
+STUCK_SECONDS = 60.0
+"""A client that has not read anything for this long while a ping waits to be sent has left without saying
+so.
+"""
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Answer(Protocol):
+    """What an endpoint makes of its token streams."""
+
+    @property
+    def streams(self) -> Sequence[TokenStream]: ...
+
+    def events(self) -> AsyncIterator[bytes]:
+        """Server-sent events, without the end of the stream."""
+
+    async def whole(self) -> dict[str, Any]:
+        """The same as one object."""
+
+
+async def respond(request: Request, answer: Answer, stream: bool | None) -> Response:
+    return AnswerStream(answer) if stream else await whole(request, answer)
+
+
+class AnswerStream(EventSourceResponse):
+    """An answer as server-sent events, with a comment every few seconds so that proxies do not cut a long
+    silence.
+    """
+
+    def __init__(self, answer: Answer):
+        super().__init__(
+            _told(answer),
+            ping=PING_SECONDS,
+            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
+            send_timeout=STUCK_SECONDS,
+        )
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            _close(self._answer)  # also when the client left before the first event
+
+    async def _stream_response(self, send: Send) -> None:
+        """As in EventSourceResponse, less what it does for each chunk: its timer around each send costs as
+        much as the rest of a token's way through the server.  The ping's own timer finds a client that is
+        stuck.
+        """
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for chunk in self.body_iterator:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        async with self._send_lock:
+            self.active = False
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @staticmethod
+    async def _listen_for_exit_signal() -> None:
+        """Never cut a stream because a signal came: running answers are drained (server/__main__.py)."""
+        await asyncio.Event().wait()
+
+
+async def _told(answer: Answer) -> AsyncIterator[bytes]:
+    """The events, and whatever goes wrong as one more: the status has been sent already."""
+    try:
+        async for chunk in answer.events():
+            yield chunk
+    except Exception as error:
+        if not isinstance(error, EngineError):
+            log.exception("a stream failed")
+        yield event(as_api_error(error).body)
+    yield DONE
+
+
+async def whole(request: Request, answer: Answer) -> Response:
+    """The answer as one object; nothing (499, for the log) if the client leaves before it is complete."""
+    answering = asyncio.ensure_future(answer.whole())
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            return Response(status_code=499)
+        return Response(json.dumps(answering.result()), media_type="application/json")
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        _close(answer)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _close(answer: Answer) -> None:
+    for stream in answer.streams:
+        stream.close()

@@ -1,0 +1,182 @@
+"""What endpoints share on the wire: the fields that steer an answer, its usage, and the bytes of a chunk.
+
+Every field of the openai SDK's request types is accepted.  What is here, in chat.py and in completions.py
+is honoured or refused by name; the rest (user, metadata, store, …) changes nothing.  `true` is not 1, and
+"1" is not 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import from_json
+
+from engine.sampling import SamplingParams
+from server.errors import bad_request
+
+MAX_CHOICES = 128
+INT64 = 2**63
+
+quote = encode_basestring_ascii
+"""Text as a JSON string, in ASCII: clients that cut lines at U+2028 as Python does would cut inside of it
+otherwise.
+"""
+
+
+class StrictRequest(Request):
+    """A request whose JSON is JSON: no NaN, no half surrogates, bounded depth, and numbers of bounded
+    length.
+    """
+
+    async def json(self) -> Any:
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class JsonRoute(APIRoute):
+    """A route that reads its body through StrictRequest."""
+
+    def get_route_handler(self) -> Any:
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Any:
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+class Body(BaseModel):
+    """A body, or an object in one."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+def _one_or_more(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
+
+
+StopString = Annotated[str, Field(min_length=1, max_length=1024)]
+StopStrings = Annotated[
+    list[StopString],
+    Field(max_length=4),
+    BeforeValidator(_one_or_more, json_schema_input_type=str | list[str]),
+]
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class SamplingFields(Body):
+    """How the tokens of an answer are chosen, and when it ends.  null is the same as absent."""
+
+    model: str | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1, lt=INT64, description="the k most likely; 0 or -1: all")
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=1024)
+    seed: int | None = Field(None, ge=-INT64, lt=INT64)
+    stop: StopStrings | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(None, max_length=1024)
+    min_tokens: int | None = Field(None, ge=0, lt=2**31)
+    ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
+
+    def sampling(self, choice: int, logprobs: int | None, known: Callable[[int], bool]) -> SamplingParams:
+        """How choice number `choice` is sampled.  With a seed, each choice has its own, made from it."""
+        seed = None if self.seed is None else (self.seed + choice + INT64) % (2 * INT64) - INT64
+        return SamplingParams(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(self.top_k or 0, 0),
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=_biases(self.logit_bias or {}, known),
+            seed=seed,
+            logprobs=logprobs,
+        )
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def wants_running_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+
+def _biases(asked: Mapping[str, float], known: Callable[[int], bool]) -> dict[int, float]:
+    for key in asked:
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and known(int(key))):
+            raise bad_request(f"logit_bias: {key[:20]!r} is not the id of a token", "logit_bias")
+    return {int(key): bias for key, bias in asked.items()}
+
+
+def usage(prompt: int, cached: int, completion: int, reasoning: int | None = None) -> dict[str, Any]:
+    """Counts of tokens, in OpenAI's shape."""
+    counts: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+    if reasoning is not None:
+        counts["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    return counts
+
+
+def event(data: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return f"data: {json.dumps(data)}\n\n".encode()
+
+
+class Chunks:
+    """The chunks of one choice, as bytes.
+
+    Everything but what is new is made once per stream: that is most of a token's cost in the server.
+    """
+
+    def __init__(self, head: Mapping[str, Any], index: int, wants_usage: bool):
+        self._head = f'data: {json.dumps(head)[:-1]},"choices":'
+        self._choice = f'{self._head}[{{"index":{index},'
+        self._top = {"usage": None} if wants_usage else {}
+        self._plain_end = f'"logprobs":null,"finish_reason":null}}]{self._rest(self._top)}'
+
+    def plain(self, news: str) -> bytes:
+        """A chunk with nothing but news: `"delta":{"content":"Hi"}` or `"text":"Hi"`."""
+        return f"{self._choice}{news},{self._plain_end}".encode()
+
+    def full(
+        self,
+        news: str,
+        finish: str | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
+        top: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bytes:
+        """A chunk with an end, with `more` fields of the choice (logprobs, token_ids), or beside it
+        (usage).
+        """
+        fields = json.dumps({"logprobs": None, "finish_reason": finish, **more})[1:-1]
+        return f"{self._choice}{news},{fields}}}]{self._rest({**self._top, **top})}".encode()
+
+    def _rest(self, top: Mapping[str, Any]) -> str:
+        return f",{json.dumps(top)[1:]}\n\n" if top else "}\n\n"

@@ -1,0 +1,252 @@
+"""A worker that plays a script, and a tokenizer small enough to write by hand: HTTP without a model.
+
+The script says what happens to each request: token ids, pauses, failures.  What the server does with them
+travels over a real socket, so hang-ups, slow readers and errors in mid-stream are the real ones.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from engine.errors import ShuttingDown
+from engine.request import Finish, Logprob, Prefill, Request, Token
+from server.app import create_app
+from server.settings import Settings
+from server.tokenizer import Tokenizer
+
+PLAIN = ["single_word", "lstrip", "rstrip", "normalized"]
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+SPECIALS = [
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "<|return|>",
+    "<|constrain|>",
+    "<|channel|>",
+    "<|start|>",
+    "<|end|>",
+    "<|message|>",
+    "<|call|>",
+    "<|endofprompt|>",
+]
+
+
+def byte_tokenizer(folder) -> Tokenizer:
+    """A tokenizer whose tokens are the 256 bytes (id = (7 * byte + 11) % 256: nothing is right by accident)
+    and harmony's.
+    """
+    itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    alphabet = [chr(byte) if byte in itself else chr(next(others)) for byte in range(256)]
+    added = [
+        {"id": 256 + i, "content": name, "special": True, **dict.fromkeys(PLAIN, False)}
+        for i, name in enumerate(SPECIALS)
+    ]
+    whole = {
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": BYTE_LEVEL,
+        "decoder": BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "vocab": {c: (7 * byte + 11) % 256 for byte, c in enumerate(alphabet)},
+            "merges": [],
+        },
+    }
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(whole))
+    return Tokenizer(path)
+
+
+@dataclass
+class Pause:
+    seconds: float
+
+
+Step = int | list[int] | Pause | Exception
+"""A token, tokens that arrive together, silence, or a failure."""
+
+
+class ScriptedStream:
+    def __init__(self, worker: "ScriptedWorker", request: Request, steps: Iterable[Step]):
+        self._worker, self._request = worker, request
+        self._arrived: list[Token | Exception] = []
+        self._news = asyncio.Event()
+        self._sent = 0
+        self.closed = 0
+        worker.open.add(self)
+        self._task = asyncio.ensure_future(self._play(list(steps)))
+
+    async def _play(self, steps: list[Step]) -> None:
+        for i, step in enumerate(steps):
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                continue
+            if isinstance(step, Exception):
+                self._arrived.append(step)
+            else:
+                ids = [step] if isinstance(step, int) else step
+                for j, id in enumerate(ids):
+                    is_last = i == len(steps) - 1 and j == len(ids) - 1
+                    self._arrived.append(self._token(id, is_last))
+                    if self._arrived[-1].finish:
+                        self._news.set()
+                        return
+            self._news.set()
+            await asyncio.sleep(0)
+
+    def _token(self, id: int, is_last: bool) -> Token:
+        request, self._sent = self._request, self._sent + 1
+        finish = None
+        if id in request.stop_tokens:
+            finish = Finish.STOP
+        elif is_last or self._sent == request.max_tokens:
+            finish = Finish.LENGTH
+        wanted = request.sampling.logprobs
+        top = () if wanted is None else tuple(((id + i) % 256, -0.5 - i) for i in range(wanted))
+        prefill = None
+        if self._sent == 1:
+            told = None
+            if (k := request.prompt_logprobs) is not None:
+                told = (None, *(Logprob(-0.25, ((id, -0.25),) * k) for id in request.prompt[1:]))
+            prefill = Prefill(cached_tokens=self._worker.cached_tokens, logprobs=told)
+        logprob = None if wanted is None else Logprob(-0.5, top)
+        return Token(request.id, id, finish, logprob, prefill)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> list[Token]:
+        while not self._arrived:
+            if self.closed:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        if isinstance(self._arrived[0], Exception):
+            raise self._arrived.pop(0)
+        failures = [i for i, each in enumerate(self._arrived) if isinstance(each, Exception)]
+        cut = failures[0] if failures else len(self._arrived)
+        tokens, self._arrived = self._arrived[:cut], self._arrived[cut:]
+        return tokens
+
+    def close(self) -> None:
+        self.closed += 1
+        self._worker.open.discard(self)
+        self._task.cancel()
+        self._news.set()
+
+
+class ScriptedWorker:
+    """Has the face of engine.worker.Worker.
+
+    script         request → what happens to it; an exception it raises is raised by `submit`
+    cached_tokens  reported with every first token
+    """
+
+    def __init__(self, script: Callable[[Request], Iterable[Step]], cached_tokens: int = 0):
+        self.script, self.cached_tokens = script, cached_tokens
+        self.requests: list[Request] = []
+        self.open: set[ScriptedStream] = set()
+        self.died: BaseException | None = None
+        self.draining = False
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    async def drain(self, grace_seconds: float) -> None:
+        self.draining = True
+        for stream in list(self.open):
+            stream.close()
+
+    def submit(self, request: Request) -> ScriptedStream:
+        if self.draining:
+            raise ShuttingDown()
+        self.requests.append(request)
+        return ScriptedStream(self, request, self.script(request))
+
+    def wait_until_idle(self, seconds: float = 2.0) -> bool:
+        """Whether every stream was closed within a moment."""
+        end = time.monotonic() + seconds
+        while self.open and time.monotonic() < end:
+            time.sleep(0.005)
+        return not self.open
+
+
+@contextmanager
+def serving(app):
+    """A real server for `app` on a free port; its base URL."""
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(5)
+
+
+class Live:
+    """A scripted worker behind a real server."""
+
+    def __init__(self, tokenizer: Tokenizer, worker: ScriptedWorker, url: str):
+        self.tokenizer, self.worker, self.url = tokenizer, worker, url
+
+    def openai(self, **more):
+        from openai import OpenAI
+
+        return OpenAI(base_url=self.url + "/v1", api_key="x", max_retries=0, timeout=10, **more)
+
+    def said(self, text: str) -> list[int]:
+        """The tokens of `text`, special tokens by name."""
+        return self.tokenizer.encode_with_specials(text)
+
+
+@contextmanager
+def live(tokenizer: Tokenizer, script, *, settings: Settings | None = None, max_context=4096, **worker):
+    """`script` is what happens to each request, or a function of the request.  Text stands for its tokens."""
+
+    def steps(request: Request) -> Iterable[Step]:
+        told = script(request) if callable(script) else script
+        if isinstance(told, str):
+            return tokenizer.encode_with_specials(told)
+        return [
+            step
+            for part in told
+            for step in (tokenizer.encode_with_specials(part) if isinstance(part, str) else [part])
+        ]
+
+    scripted = ScriptedWorker(steps, **worker)
+    settings = settings or Settings(date="2025-06-28")
+    app = create_app(scripted, tokenizer, settings, "tiny", max_context, "fp_test")
+    with serving(app) as url:
+        yield Live(tokenizer, scripted, url)
+
+
+def final(text: str, thought: str = "") -> str:
+    """What the model samples to say `text`, perhaps after a thought."""
+    return f"{_analysis(thought)}<|channel|>final<|message|>{text}<|return|>"
+
+
+def call(name: str, arguments: str, thought: str = "") -> str:
+    """What the model samples to call a function."""
+    header = f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>"
+    return f"{_analysis(thought)}{header}{arguments}<|call|>"
+
+
+def _analysis(thought: str) -> str:
+    return f"<|channel|>analysis<|message|>{thought}<|end|><|start|>assistant" if thought else ""
+
+
+def prompt_text(live: Live) -> str:
+    """The last prompt, special tokens by name."""
+    return live.tokenizer.decode(live.worker.requests[-1].prompt)
