@@ -19,14 +19,28 @@ What the history keeps:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from functools import lru_cache
 
 from server.harmony.messages import Call, Conversation, ConversationError, Message, ResponseFormat
 from server.harmony.schema import comment, function_tools, literal
-from server.tokenizer import Tokenizer
+from server.tokenizer import Tokenizer, TokenizerError
 
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 KNOWLEDGE_CUTOFF = "2024-06"
+
+
+class _Special(Enum):
+    START = "<|start|>"
+    CHANNEL = "<|channel|>"
+    CONSTRAIN = "<|constrain|>"
+    MESSAGE = "<|message|>"
+    END = "<|end|>"
+    RETURN = "<|return|>"
+    CALL = "<|call|>"
+
+
+START, CHANNEL, CONSTRAIN, MESSAGE, END, RETURN, CALL = _Special
 
 
 class Renderer:
@@ -36,16 +50,13 @@ class Renderer:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        if missing := [token.value for token in _Special if token.value not in tokenizer.specials]:
+            raise TokenizerError(f"this tokenizer cannot speak harmony: it lacks {', '.join(missing)}")
         self._tokenizer = tokenizer
-        self._start = tokenizer.special("<|start|>")
-        self._channel = tokenizer.special("<|channel|>")
-        self._constrain = tokenizer.special("<|constrain|>")
-        self._message = tokenizer.special("<|message|>")
-        self._end = tokenizer.special("<|end|>")
-        self._call = tokenizer.special("<|call|>")
-        self.stop_tokens = frozenset({tokenizer.special("<|return|>"), self._call})
+        self._ids = {token: tokenizer.special(token.value) for token in _Special}
+        self.stop_tokens = frozenset({self._ids[RETURN], self._ids[CALL]})
         # System and developer messages repeat from request to request, and tools can be long.
-        self._encode_fixed = lru_cache(maxsize=256)(lambda text: tuple(tokenizer.encode(text)))
+        self._fixed = lru_cache(maxsize=256)(lambda text: tuple(tokenizer.encode(text)))
 
     def render(
         self, conversation: Conversation, replay: Mapping[str, Sequence[int]] | None = None
@@ -64,14 +75,9 @@ class Renderer:
             instructions = messages[0].content or ""
             del history[0]
 
-        prompt = self._block("system", self._encode_fixed(_system_text(conversation)))
-        try:
-            text = _developer_text(instructions, conversation)
-        except RecursionError:
-            field = "tools" if conversation.tools else "response_format"
-            raise ConversationError("a JSON schema is nested too deeply", param=field) from None
-        if text:
-            prompt += self._block("developer", self._encode_fixed(text))
+        prompt = self._tokens(START, "system", MESSAGE, self._fixed(_system_text(conversation)), END)
+        if text := _developer_text(instructions, conversation):
+            prompt += self._developer(text)
         last_final = max((i for i, message in history if _is_final(message)), default=-1)
         names: dict[str, str] = {}
         for i, message in history:
@@ -79,35 +85,28 @@ class Renderer:
                 prompt += self._assistant(message, i > last_final, replay or {})
                 names.update((call.id, call.name) for call in message.calls)
             elif message.role == "tool":
-                prompt += self._tool_result(message, _tool_name(i, message, names))
+                tool = f"functions.{_tool_name(i, message, names)}"
+                header = (START, tool, " to=assistant", CHANNEL, "commentary", MESSAGE)
+                prompt += self._tokens(*header, message.content or "", END)
             elif message.role == "user":
                 author = f":{message.name}" if message.name else ""
-                prompt += self._block("user", self._encode(message.content or ""), author)
+                prompt += self._tokens(START, "user", author, MESSAGE, message.content or "", END)
             elif message.content:
-                prompt += self._block("developer", self._encode_fixed(_instructions(message.content)))
+                prompt += self._developer(_instructions(message.content))
 
-        prompt += [self._start, *self._encode("assistant")]
+        prompt += self._tokens(START, "assistant")
         if conversation.effort == "none":
-            prompt += [self._channel, *self._encode("final"), self._message]
+            prompt += self._tokens(CHANNEL, "final", MESSAGE)
         return prompt
 
     # -- messages ------------------------------------------------------------------------------------------
 
-    def _block(self, role: str, content: Sequence[int], author: str = "") -> list[int]:
-        """A message without a channel."""
-        header = [*self._encode(role), *self._encode(author)]
-        return [self._start, *header, self._message, *content, self._end]
+    def _developer(self, text: str) -> list[int]:
+        return self._tokens(START, "developer", MESSAGE, self._fixed(text), END)
 
     def _said(self, channel: str, text: str) -> list[int]:
-        """A message of the assistant, to whom it may concern."""
-        header = [
-            self._start,
-            *self._encode("assistant"),
-            self._channel,
-            *self._encode(channel),
-            self._message,
-        ]
-        return [*header, *self._encode(text), self._end]
+        """A message of the assistant to the user, or to itself."""
+        return self._tokens(START, "assistant", CHANNEL, channel, MESSAGE, text, END)
 
     def _assistant(self, message: Message, thinking: bool, replay: Mapping[str, Sequence[int]]) -> list[int]:
         """One message of the history.  `thinking`: no answer has followed; its chain of thought is kept."""
@@ -127,31 +126,39 @@ class Renderer:
             elif recall:
                 prompt += tokens
             else:
-                prompt += tokens[_last(self._start, tokens) :]
+                prompt += tokens[_last(self._ids[START], tokens) :]
         return prompt
 
     def _written(self, call: Call) -> list[int]:
         """A call as the model writes it: the recipient after the channel."""
-        where = [self._channel, *self._encode(f"commentary to=functions.{call.name} "), self._constrain]
-        header = [self._start, *self._encode("assistant"), *where, *self._encode("json"), self._message]
-        return [*header, *self._encode(call.arguments), self._call]
+        where = f"commentary to=functions.{call.name} "
+        header = (START, "assistant", CHANNEL, where, CONSTRAIN, "json", MESSAGE)
+        return self._tokens(*header, call.arguments, CALL)
 
     def _sampled(self, call: Call, replay: Mapping[str, Sequence[int]]) -> list[int]:
         """All that was sampled for an action, from `<|start|>` on; nothing if unknown, or changed since."""
         tokens = list(replay.get(call.id, ()))
-        if not tokens or tokens[-1] != self._call or self._message not in tokens:
+        start, message, end = self._ids[START], self._ids[MESSAGE], self._ids[CALL]
+        if not tokens or tokens[-1] != end or message not in tokens:
             return []
-        if self._tokenizer.decode(tokens[_last(self._message, tokens) + 1 : -1]) != call.arguments:
+        if self._tokenizer.decode(tokens[_last(message, tokens) + 1 : -1]) != call.arguments:
             return []
-        return tokens if tokens[0] == self._start else [self._start, *self._encode("assistant"), *tokens]
+        return tokens if tokens[0] == start else [*self._tokens(START, "assistant"), *tokens]
 
-    def _tool_result(self, message: Message, name: str) -> list[int]:
-        header = [*self._encode(f"functions.{name}"), *self._encode(" to=assistant")]
-        where = [self._channel, *self._encode("commentary"), self._message]
-        return [self._start, *header, *where, *self._encode(message.content or ""), self._end]
+    # -- tokens --------------------------------------------------------------------------------------------
 
-    def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
+    def _tokens(self, *parts: _Special | str | Sequence[int]) -> list[int]:
+        """The parts laid end to end: special tokens, texts, and tokens."""
+        tokens: list[int] = []
+        for part in parts:
+            match part:
+                case _Special():
+                    tokens.append(self._ids[part])
+                case str():
+                    tokens += self._tokenizer.encode(part)
+                case _:
+                    tokens += part
+        return tokens
 
 
 def _system_text(conversation: Conversation) -> str:
@@ -174,10 +181,15 @@ def _developer_text(instructions: str, conversation: Conversation) -> str:
     sections = []
     if instructions:
         sections.append(_instructions(instructions))
-    if conversation.tools:
-        sections.append(function_tools(conversation.tools))
-    if conversation.response_format:
-        sections.append(_response_format(conversation.response_format))
+    try:
+        field = "tools"
+        if conversation.tools:
+            sections.append(function_tools(conversation.tools))
+        field = "response_format"
+        if conversation.response_format:
+            sections.append(_response_format(conversation.response_format))
+    except RecursionError:
+        raise ConversationError(f"a JSON schema in {field} is nested too deeply", field) from None
     return "\n\n".join(sections)
 
 
