@@ -2,11 +2,14 @@
 
 * EngineError
   - PromptTooLong     the request can never fit
+  - EmptyPrompt       there is nothing to continue
+  - UnknownToken      the prompt or a bias names a token the model does not have
   - QueueFull         not now: too many requests are waiting
   - ShuttingDown      no new requests: the server is draining
   - DeadlineExceeded  the request's own time limit passed
   - NonFinite         the model's logits for this sequence were NaN or infinite
   - ConstraintFailed  the request's constraint raised, or allowed no token
+  - OutOfMemory       the device has no room even for one token of this request
   - EngineDied        the engine thread stopped on an exception
 """
 
@@ -19,6 +22,17 @@ class PromptTooLong(EngineError):
     def __init__(self, tokens: int, limit: int):
         super().__init__(f"the prompt has {tokens} tokens; at most {limit} fit with one token of answer")
         self.tokens, self.limit = tokens, limit
+
+
+class EmptyPrompt(EngineError):
+    def __init__(self) -> None:
+        super().__init__("the prompt has no tokens; at least one is needed")
+
+
+class UnknownToken(EngineError):
+    def __init__(self, token: int, size: int):
+        super().__init__(f"token {token} does not exist: the model knows 0 to {size - 1}")
+        self.token, self.size = token, size
 
 
 class QueueFull(EngineError):
@@ -45,6 +59,11 @@ class NonFinite(EngineError):
 class ConstraintFailed(EngineError):
     def __init__(self, reason: str):
         super().__init__(f"the constraint on this answer could not be carried out: {reason}")
+
+
+class OutOfMemory(EngineError):
+    def __init__(self) -> None:
+        super().__init__("the device ran out of memory")
 
 
 class EngineDied(EngineError):

@@ -1,4 +1,6 @@
-"""The nouns of the engine: what was asked (Request), what comes back (Token), and how it ends (Finish)."""
+"""The nouns of the engine: what was asked (Request), its progress (Sequence), the work of a step (Chunk,
+Plan), what comes back (Token, Failure), and how it ends (Finish).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from engine.sampling import SamplingParams
+from engine.errors import EngineError
+from engine.pages import PageTable
+from engine.sampling import Logprob as Logprob
+from engine.sampling import Sampled as Sampled
+from engine.sampling import SamplingParams, TokenCounts
 
 
 class Finish(Enum):
@@ -20,10 +26,13 @@ class Constraint(Protocol):
     """What may be sampled next.  Made in server/, carried out here; a request without one pays nothing."""
 
     def mask(self) -> memoryview | None:
-        """Bit t says whether token t may come next: little-endian 32-bit words, ceil(V / 32) of them.  None: any."""
+        """Bit t says whether token t may come next, in little-endian 32-bit words.  None: any may.
+
+        Tokens past the last word may not.
+        """
 
     def accept(self, token: int) -> None:
-        """`token` was sampled."""
+        """`token` was sampled.  Stop tokens are announced too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +51,93 @@ class Request:
     """How many alternatives to report for each token of the prompt; None for no prompt log-probabilities."""
     timeout_seconds: float | None = None
 
+    @property
+    def edits(self) -> bool:
+        """Whether anything changes the logits before a token is chosen."""
+        params = self.sampling
+        return bool(self.constraint is not None or self.min_tokens or params.logit_bias or params.penalises)
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """The progress of one request: tokens[:computed] have keys and values in pages.
+
+    tokens           the prompt, and the answer so far
+    limit            how long `tokens` may become
+    seed             the request's own, or one drawn for it
+    deadline         when it must be done, by the engine's clock
+    pages            what it holds; nothing while it waits
+    hashes           of its complete pages, for the prefix cache
+    cached_tokens    of the prompt, that the prefix cache had; None before it first ran
+    counts           of its tokens, for penalties; None if it has none, or before the first token
+    prompt_logprobs  of the prompt tokens so far computed, if the request wants them
+    """
+
+    request: Request
+    tokens: list[int]
+    limit: int
+    seed: int
+    deadline: float = float("inf")
+    computed: int = 0
+    pages: PageTable = field(default_factory=PageTable)
+    hashes: list[bytes] = field(default_factory=list)
+    cached_tokens: int | None = None
+    counts: TokenCounts | None = None
+    prompt_logprobs: list[Logprob | None] = field(default_factory=list)
+
+    @property
+    def pending(self) -> int:
+        """Tokens not yet computed."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def answered(self) -> int:
+        """Tokens of answer so far."""
+        return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether log-probabilities of the prompt are still to be computed."""
+        return self.request.prompt_logprobs is not None and len(self.prompt_logprobs) < len(
+            self.request.prompt
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Logprob:
-    """Of one position: the token's own log-probability, and the most likely alternatives, best first."""
+class Chunk:
+    """`length` tokens of one sequence, to be computed in the next step.
 
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
+    A decode is a chunk of length one.
+    """
+
+    sequence: Sequence
+    length: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the step reaches the end of what is known, so that a new token can be sampled."""
+        return self.length == self.sequence.pending
+
+    @property
+    def scored(self) -> range:
+        """The positions that predict a token of the prompt whose log-probability is still wanted."""
+        sequence = self.sequence
+        if not sequence.wants_prompt_logprobs:
+            return range(0)
+        first = len(sequence.prompt_logprobs) - 1  # the row before the first token still wanted
+        last = min(sequence.computed + self.length, len(sequence.request.prompt) - 1)
+        return range(max(first, sequence.computed), last)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step: which tokens of which sequences to compute, decodes first."""
+
+    chunks: list[Chunk]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(chunk.length for chunk in self.chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +153,18 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One step of the answer; the only thing that comes back.  A stop token is reported too, with `finish` STOP."""
+    """One step of the answer.  A stop token is reported too, with `finish` STOP."""
 
     request_id: str
     id: int
     finish: Finish | None = None
     logprob: Logprob | None = None
     prefill: Prefill | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The request ended without an answer, or in the middle of it."""
+
+    request_id: str
+    error: EngineError

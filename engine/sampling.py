@@ -1,29 +1,59 @@
 """SamplingParams, and the small functions that carry them out.
 
-Every parameter has a neutral value at which it does nothing, and that is its default, so all requests share one path.
+Every parameter has a neutral value at which it does nothing, and that is its default; a step pays only for
+what its requests ask.  The rows of a step are sampled together, and each as if it were alone:
+
+    logits ── edited ──┬─ greedy   the largest
+                       ├─ whole    drawn from the whole distribution
+                       └─ nucleus  drawn from its most likely part
+
+What is drawn depends on the distribution, the sequence's seed and the token's position alone: not on the
+other rows, and not on how often the sequence was interrupted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import math
+import struct
+from array import array
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from engine.errors import ConstraintFailed, EngineError, NonFinite
+
+if TYPE_CHECKING:
+    from engine.request import Sequence
+
+GREEDY_BELOW = 1e-5
+"""Temperatures under this are greedy: dividing by them would overflow and change nothing else."""
+
+FIRST_CANDIDATES = 1024
+"""How many of the most likely tokens the filters look at first; while too few, eight times as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen from the logits.  Penalties and biases come first, then temperature, then the filters.
+    """How the next token is chosen: penalties and biases come first, then temperature, then the filters.
 
     temperature         0 is greedy; 1 leaves the model's distribution as it is
-    top_p               nucleus: the smallest set of tokens whose probabilities reach top_p (Holtzman et al. 2020)
+    top_p               nucleus: the smallest set of tokens whose probabilities reach top_p, of those that
+                        top_k keeps (Holtzman et al. 2020)
     top_k               keep the k most likely; 0 keeps all
     min_p               keep tokens at least min_p times as likely as the most likely one
-    repetition_penalty  divides positive, multiplies negative logits of tokens in prompt or answer (Keskar et al. 2019)
+    repetition_penalty  divides positive, multiplies negative logits of tokens in prompt or answer
+                        (Keskar et al. 2019)
     presence_penalty    subtracted once from the logit of each token already in the answer
     frequency_penalty   subtracted once for each time the token is in the answer
     logit_bias          token id → added to its logit
     seed                same seed, same prompt: same answer, whatever else is running; None draws one
-    logprobs            None: report none; k: the chosen token's log-probability and the k most likely, of the model's own
-                        distribution (temperature 1, before penalties and filters)
+    logprobs            None: report none; k: the chosen token's log-probability and the k most likely, of the
+                        model's own distribution (temperature 1, before penalties and filters)
     """
 
     temperature: float = 1.0
@@ -36,3 +66,291 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     logprobs: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def filters(self) -> bool:
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+    @property
+    def penalises(self) -> bool:
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """Of one position: the token's own log-probability, and the most likely alternatives, best first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Sampled:
+    """What one step's logits said.
+
+    tokens    one for each chunk that samples, in the plan's order; meaningless where there is an error
+    logprobs  request id → of that token, where asked for
+    prompt    request id → of the tokens after the chunk's scored positions
+    errors    request id → why the sequence cannot go on
+    """
+
+    tokens: list[int]
+    logprobs: dict[str, Logprob] = field(default_factory=dict)
+    prompt: dict[str, list[Logprob]] = field(default_factory=dict)
+    errors: dict[str, EngineError] = field(default_factory=dict)
+
+
+class TokenCounts:
+    """How often each token is in the answer of one sequence, kept up to date token by token.
+
+    tokens    each once; those of the prompt included if asked for
+    counts    of each in the answer
+    """
+
+    def __init__(self, prompt: Iterable[int] = ()):
+        self.tokens = array("q", dict.fromkeys(prompt))
+        self.counts = array("f", bytes(4 * len(self.tokens)))
+        self._place = {token: place for place, token in enumerate(self.tokens)}
+        self._seen = 0  # tokens of the answer
+
+    def update(self, tokens: list[int], start: int) -> None:
+        """Count what was added to the answer since: `tokens[start:]` is the answer so far."""
+        for token in islice(tokens, start + self._seen, None):
+            place = self._place.setdefault(token, len(self.tokens))
+            if place == len(self.tokens):
+                self.tokens.append(token)
+                self.counts.append(0)
+            self.counts[place] += 1
+        self._seen = len(tokens) - start
+
+
+def sample(logits: Tensor, sequences: list[Sequence]) -> Sampled:
+    """Choose the next token of each sequence, and tell their constraints.
+
+    logits  [N, V] float32, one row per sequence; left as they are
+    """
+    sampled = Sampled(tokens=[])
+    chosen, finite = choose(edited(logits, sequences, sampled), sequences)
+    sampled.tokens, good = torch.stack(
+        (chosen, finite)
+    ).tolist()  # the step's only wait for the device, as a rule
+    for row, sequence in enumerate(sequences):
+        request = sequence.request
+        if not good[row]:
+            # Which of the two is asked only now: all sequences would pay for it otherwise.
+            broken = request.constraint is None or not torch.isfinite(logits[row].max())
+            sampled.errors.setdefault(
+                request.id, NonFinite() if broken else ConstraintFailed("it allows no token")
+            )
+        elif request.constraint is not None and request.id not in sampled.errors:
+            try:
+                request.constraint.accept(sampled.tokens[row])
+            except Exception as error:  # not our code: its request ends, the others go on
+                sampled.errors[request.id] = ConstraintFailed(str(error))
+    rows = [row for row, sequence in enumerate(sequences) if sequence.request.sampling.logprobs is not None]
+    if rows:
+        requests = [sequences[row].request for row in rows]
+        most = [request.sampling.logprobs or 0 for request in requests]
+        reports = logprobs(logits[rows], [sampled.tokens[row] for row in rows], most)
+        sampled.logprobs = {request.id: report for request, report in zip(requests, reports, strict=True)}
+    return sampled
+
+
+# Editing: what must not come becomes minus infinity
+
+
+def edited(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> Tensor:
+    """The logits as the requests want them: `logits` itself if none wants anything, else a copy.
+
+    Constraints that fail are noted in `sampled`.
+    """
+    if not any(sequence.request.edits for sequence in sequences):
+        return logits
+    scores = logits.clone()
+    _penalise(scores, sequences)
+    _bias(scores, sequences)
+    _withhold_stop_tokens(scores, sequences)
+    _constrain(scores, sequences, sampled)
+    return scores
+
+
+def _penalise(scores: Tensor, sequences: list[Sequence]) -> None:
+    """Repetition, presence and frequency penalties, in place."""
+    rows, tokens, counts = array("q"), array("q"), array("f")
+    for row, sequence in enumerate(sequences):
+        params, prompt = sequence.request.sampling, sequence.request.prompt
+        if not params.penalises:
+            continue
+        if sequence.counts is None:
+            sequence.counts = TokenCounts(prompt if params.repetition_penalty != 1 else ())
+        sequence.counts.update(sequence.tokens, len(prompt))
+        rows += array("q", [row]) * len(sequence.counts.tokens)
+        tokens += sequence.counts.tokens
+        counts += sequence.counts.counts
+    if not rows:
+        return
+    all_params = [sequence.request.sampling for sequence in sequences]
+    at = (_tensor(rows, torch.int64, scores), _tensor(tokens, torch.int64, scores))
+    count = _tensor(counts, torch.float32, scores)
+    repetition = _column([params.repetition_penalty for params in all_params], scores)[at[0], 0]
+    presence = _column([params.presence_penalty for params in all_params], scores)[at[0], 0]
+    frequency = _column([params.frequency_penalty for params in all_params], scores)[at[0], 0]
+    seen = scores[at]
+    seen = torch.where(seen > 0, seen / repetition, seen * repetition)
+    scores[at] = seen - presence * (count > 0) - frequency * count
+
+
+def _bias(scores: Tensor, sequences: list[Sequence]) -> None:
+    """logit_bias, in place."""
+    rows, tokens, biases = array("q"), array("q"), array("f")
+    for row, sequence in enumerate(sequences):
+        bias = sequence.request.sampling.logit_bias
+        rows += array("q", [row]) * len(bias)
+        tokens += array("q", bias.keys())
+        biases += array("f", bias.values())
+    if rows:
+        at = (_tensor(rows, torch.int64, scores), _tensor(tokens, torch.int64, scores))
+        scores[at] += _tensor(biases, torch.float32, scores)
+
+
+def _withhold_stop_tokens(scores: Tensor, sequences: list[Sequence]) -> None:
+    """Stop tokens cannot come before `min_tokens`; in place."""
+    rows, tokens = array("q"), array("q")
+    for row, sequence in enumerate(sequences):
+        if sequence.answered < sequence.request.min_tokens:
+            tokens += array("q", sequence.request.stop_tokens)
+            rows += array("q", [row]) * len(sequence.request.stop_tokens)
+    if rows:
+        scores[_tensor(rows, torch.int64, scores), _tensor(tokens, torch.int64, scores)] = -torch.inf
+
+
+def _constrain(scores: Tensor, sequences: list[Sequence], sampled: Sampled) -> None:
+    """Only what the constraints allow may come; in place.  A constraint that raises is noted in `sampled`."""
+    rows, masks = [], bytearray()
+    num_bytes = -(-scores.shape[1] // 8)
+    for row, sequence in enumerate(sequences):
+        if sequence.request.constraint is None:
+            continue
+        try:
+            words = sequence.request.constraint.mask()
+        except Exception as error:  # not our code: its request ends, the others go on
+            sampled.errors[sequence.request.id] = ConstraintFailed(str(error))
+            continue
+        if words is not None:
+            rows.append(row)
+            masks += bytes(words.cast("B")[:num_bytes]).ljust(num_bytes, b"\0")
+    if rows:
+        octets = torch.frombuffer(masks, dtype=torch.uint8).to(scores.device).view(len(rows), num_bytes, 1)
+        bits = (octets >> torch.arange(8, dtype=torch.uint8, device=scores.device)) & 1
+        forbidden = bits.view(len(rows), -1)[:, : scores.shape[1]] == 0
+        scores[rows] = scores[rows].masked_fill_(forbidden, -torch.inf)
+
+
+# Choosing
+
+
+def choose(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+    """A token for each row of `scores` [N, V].
+
+    returns  chosen [N] int64, and finite [N] int64: 0 where there is no choice (NaN, infinite, nothing left)
+    """
+    ways: dict[Callable[[Tensor, list[Sequence]], tuple[Tensor, Tensor]], list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        params = sequence.request.sampling
+        ways.setdefault(_greedy if params.greedy else _nucleus if params.filters else _whole, []).append(row)
+    if len(ways) == 1:
+        return next(iter(ways))(scores, sequences)
+    chosen = torch.empty(len(sequences), dtype=torch.int64, device=scores.device)
+    finite = torch.empty_like(chosen)
+    for way, rows in ways.items():
+        chosen[rows], finite[rows] = way(scores[rows], [sequences[row] for row in rows])
+    return chosen, finite
+
+
+def _greedy(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+    best, chosen = scores.max(-1)  # NaN, if there is one, is the largest
+    return chosen, best.isfinite().long()
+
+
+def _whole(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+    """From all tokens."""
+    return _draw((scores / _temperatures(scores, sequences)).softmax(-1), sequences)
+
+
+def _nucleus(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+    """From the beginning of the list of tokens, most likely first, that top_k, top_p and min_p agree on."""
+    params = [sequence.request.sampling for sequence in sequences]
+    size = scores.shape[1]
+    top_k = _column([min(p.top_k or size, size) for p in params], scores)
+    # Infinite, since the rounding of the sum must not end a nucleus that was to have no end.
+    top_p = _column([p.top_p if p.top_p < 1 else math.inf for p in params], scores)
+    min_p = _column([p.min_p for p in params], scores)
+    scores = scores / _temperatures(scores, sequences)
+    everything = scores.logsumexp(-1, keepdim=True)
+
+    candidates = min(max(FIRST_CANDIDATES, *(p.top_k for p in params)), size)
+    while True:
+        best, tokens = scores.topk(candidates)
+        likely = (best - everything).exp() * (torch.arange(candidates, device=scores.device) < top_k)
+        mass = torch.where(top_k < size, likely.sum(-1, keepdim=True), 1)
+        before = likely.cumsum(-1, dtype=torch.float64) - likely
+        kept = (before < top_p * mass) & (likely > 0) & (likely >= min_p * likely[:, :1])
+        kept[:, 0] = True  # even for top_p = 0
+        if candidates == size or not kept[:, -1].any():
+            break
+        candidates = min(8 * candidates, size)
+    place, finite = _draw(likely * kept, sequences)
+    return tokens.gather(1, place[:, None])[:, 0], finite
+
+
+def _draw(weights: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+    """One index of each row of `weights` [N, M], with a probability proportional to its weight.
+
+    By inversion of the cumulative sum.  Also whether there was anything to choose, as `choose` returns it.
+    """
+    sums = weights.cumsum(-1, dtype=torch.float64)
+    total = sums[:, -1:]
+    drawn = [uniform(sequence.seed, len(sequence.tokens)) for sequence in sequences]
+    target = total * torch.tensor(drawn, dtype=torch.float64, device=weights.device)[:, None]
+    # right: the first index whose sum is larger, so an index of weight 0 is never drawn.
+    chosen = torch.searchsorted(sums, target, right=True)[:, 0].clamp_(max=weights.shape[1] - 1)
+    return chosen, (total[:, 0].isfinite() & (total[:, 0] > 0)).long()
+
+
+def uniform(seed: int, position: int) -> float:
+    """A number in (0, 1) that depends on the seed (its lowest 64 bits) and the position alone."""
+    counter = struct.pack("<QQ", seed & 0xFFFF_FFFF_FFFF_FFFF, position)
+    number = int.from_bytes(hashlib.blake2b(counter, digest_size=6).digest(), "little")
+    return (number + 0.5) / 2**48
+
+
+# Reporting
+
+
+def logprobs(logits: Tensor, tokens: list[int], alternatives: list[int]) -> list[Logprob]:
+    """Of each row of `logits` [N, V]: the log-probability of its token, and as many alternatives as asked."""
+    everything = logits.logsumexp(-1, keepdim=True)
+    own = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None]) - everything
+    best, which = logits.topk(min(max(alternatives), logits.shape[1]))
+    tops = zip(which.tolist(), (best - everything).tolist(), strict=True)
+    return [
+        Logprob(logprob, tuple(zip(ids[:count], values[:count], strict=True)))
+        for logprob, (ids, values), count in zip(own[:, 0].tolist(), tops, alternatives, strict=True)
+    ]
+
+
+def _temperatures(scores: Tensor, sequences: list[Sequence]) -> Tensor:
+    return _column([sequence.request.sampling.temperature for sequence in sequences], scores)
+
+
+def _column(values: list[float], like: Tensor) -> Tensor:
+    """[N, 1] float32 on the device of `like`."""
+    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None]
+
+
+def _tensor(values: array[Any], dtype: torch.dtype, like: Tensor) -> Tensor:
+    return torch.frombuffer(values, dtype=dtype).to(like.device)

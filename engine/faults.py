@@ -1,0 +1,37 @@
+"""Faults on request, so that tests can show what happens when the engine breaks.  For tests only.
+
+The environment variable GPTOSS_FAULT says when and what, for instance `step:10=nan`; several are separated
+by commas.  Steps count from 1, and each fault strikes once:
+
+    raise  an exception nobody expects: the engine dies
+    nan    the logits of the step's first sequence are NaN: it ends with an error, the others do not notice
+    hang   the step never returns: the watchdog declares the engine dead
+    oom    the device is out of memory: the next steps are smaller
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+KINDS = ("raise", "nan", "hang", "oom")
+
+
+class InjectedFault(Exception):
+    """The exception that `raise` raises."""
+
+
+def parse(text: str) -> dict[int, str]:
+    """Step → what happens then.  Raises ValueError if it is not of the form above."""
+    faults = {}
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"step:(\d+)=(\w+)", part.strip())
+        if match is None or match[2] not in KINDS:
+            form = f"step:10=KIND, where KIND is one of {', '.join(KINDS)}"
+            raise ValueError(f"GPTOSS_FAULT is {text!r}, but must look like {form}")
+        faults[int(match[1])] = match[2]
+    return faults
+
+
+def from_environment() -> dict[int, str]:
+    return parse(os.environ.get("GPTOSS_FAULT", ""))

@@ -1,0 +1,244 @@
+"""Page numbers of the KV cache: grow, release, share a prefix, let go of what left the window.
+
+One pool serves both kinds of layer (model/batch.py): a page is `page_size` positions of either the full or
+the banded layers.  A sequence holds both kinds for the same positions, until a banded page falls behind the
+window and is let go.
+
+Every page is in exactly one place:
+
+    free    nobody's, its contents worthless
+    held    by one or more sequences (`_holders` counts them)
+    idle    held by nobody, but cached: it may be shared again, or be taken, least recently used first
+
+A page is cached only when complete and computed, so nobody ever writes into a page that somebody else
+reads.  Cached pages are found by a hash of all tokens up to their end, keyed by a secret of this process:
+nobody outside can make two prompts collide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+from model.batch import BANDED, FULL
+
+
+def _no_pages() -> array[int]:
+    return array("i")
+
+
+@dataclass(eq=False, slots=True)
+class PageTable:
+    """The pages one sequence holds: `full[i]` and `banded[i]` have room for positions i * page_size and on.
+
+    behind     banded[:behind] are behind the window and no longer held; their numbers are stale
+    published  pages [:published] have been offered to the prefix cache
+    """
+
+    full: array[int] = field(default_factory=_no_pages)
+    banded: array[int] = field(default_factory=_no_pages)
+    behind: int = 0
+    published: int = 0
+
+    @property
+    def held(self) -> int:
+        """How many pages: what the sequence costs."""
+        return len(self.full) + len(self.banded) - self.behind
+
+
+class Pages:
+    def __init__(self, num_pages: int, page_size: int, window: int):
+        """
+        num_pages  in the pool, for both kinds of layer together
+        window     keys a query of a banded layer may see, itself included
+        """
+        self.num_pages, self.page_size, self.window = num_pages, page_size, window
+        self._free = list(range(num_pages - 1, -1, -1))  # a stack: the warmest page is taken first
+        self._holders = [0] * num_pages
+        self._idle: OrderedDict[int, None] = OrderedDict()  # least recently used first
+        self._cached: tuple[dict[bytes, int], dict[bytes, int]] = (
+            {},
+            {},
+        )  # per kind: hash → page, held or idle
+        self._hash_of: dict[int, tuple[int, bytes]] = {}  # the inverse: page → kind and hash
+        self._secret = secrets.token_bytes(16)
+
+    # How much fits
+
+    @property
+    def available(self) -> int:
+        """Pages a sequence could be given now."""
+        return len(self._free) + len(self._idle)
+
+    @property
+    def _band(self) -> int:
+        """Banded pages that `window` consecutive positions can touch at most."""
+        return (self.window + self.page_size - 2) // self.page_size + 1
+
+    def needed(self, tokens: int) -> int:
+        """Pages a sequence of `tokens` positions holds at most, when it advances token by token."""
+        pages = -(-tokens // self.page_size)
+        return pages + min(pages, self._band)
+
+    @property
+    def capacity(self) -> int:
+        """Positions of the longest sequence that fits alone: the largest t with needed(t) <= num_pages."""
+        return max(self.num_pages // 2, self.num_pages - self._band) * self.page_size
+
+    def reach(self, table: PageTable) -> int:
+        """Positions `table` has room for, or could be given room for now.
+
+        A page of positions costs one page of each kind.
+        """
+        return (len(table.full) + self.available // 2) * self.page_size
+
+    # Growing and letting go
+
+    def grow(self, table: PageTable, tokens: int) -> bool:
+        """Extend `table` until it has room for `tokens` positions.
+
+        Returns False, and changes nothing, if there is no room.
+        """
+        missing = -(-tokens // self.page_size) - len(table.full)
+        if 2 * missing > self.available:
+            return False
+        for _ in range(missing):
+            table.full.append(self._take())
+            table.banded.append(self._take())
+        return True
+
+    def slide(self, table: PageTable, computed: int) -> None:
+        """Let go of the banded pages that no position from `computed` on can see."""
+        first = max(0, computed - self.window + 1) // self.page_size
+        for i in range(table.behind, min(first, len(table.banded))):
+            self._let_go(table.banded[i])
+            table.behind = i + 1
+
+    def release(self, table: PageTable) -> None:
+        """Let go of everything; the table is empty afterwards.
+
+        Last positions first, so that shared beginnings stay longest.
+        """
+        for i in range(len(table.full) - 1, -1, -1):
+            self._let_go(table.full[i])
+            if i >= table.behind:
+                self._let_go(table.banded[i])
+        table.full, table.banded, table.behind, table.published = _no_pages(), _no_pages(), 0, 0
+
+    def _take(self) -> int:
+        if self._free:
+            page = self._free.pop()
+        else:
+            page, _ = self._idle.popitem(last=False)
+            self._forget(page)
+        self._holders[page] = 1
+        return page
+
+    def _let_go(self, page: int) -> None:
+        self._holders[page] -= 1
+        if self._holders[page] == 0:
+            if page in self._hash_of:
+                self._idle[page] = None
+            else:
+                self._free.append(page)
+
+    # Sharing prefixes
+
+    def extend_hashes(self, hashes: list[bytes], tokens: Tokens[int], pages: int) -> None:
+        """Extend `hashes`, one for each complete page of `tokens`, to `pages` pages.
+
+        Each hash includes all before it.
+        """
+        size = self.page_size
+        for i in range(len(hashes), pages):
+            digest = hashlib.blake2b(hashes[-1] if hashes else b"", digest_size=16, key=self._secret)
+            digest.update(array("q", tokens[i * size : (i + 1) * size]).tobytes())
+            hashes.append(digest.digest())
+
+    def find(self, hashes: list[bytes]) -> int:
+        """The longest beginning of `hashes` that can be shared, in pages.
+
+        It can be if all its full pages are cached, and those banded pages that the position after it still
+        sees.
+        """
+        full, banded = self._cached[FULL], self._cached[BANDED]
+        found = run = 0  # run: consecutive banded pages cached up to here
+        for i, digest in enumerate(hashes):
+            if digest not in full:
+                break
+            run = run + 1 if digest in banded else 0
+            if run >= i + 1 - self._first_visible(i + 1):
+                found = i + 1
+        return found
+
+    def share(self, table: PageTable, hashes: list[bytes]) -> None:
+        """Begin an empty `table` with the cached pages of `hashes`, which `find` found."""
+        table.behind = self._first_visible(len(hashes))
+        for i, digest in enumerate(hashes):
+            table.full.append(self._hold(self._cached[FULL][digest]))
+            table.banded.append(self._hold(self._cached[BANDED][digest]) if i >= table.behind else 0)
+        table.published = len(hashes)
+
+    def publish(self, table: PageTable, hashes: list[bytes], pages: int) -> None:
+        """Offer the first `pages` pages, which are complete and computed, to others.
+
+        Where somebody else's page already has the hash, ours stays private.
+        """
+        for i in range(table.published, pages):
+            for kind, page in ((FULL, table.full[i]), (BANDED, table.banded[i])):
+                if self._cached[kind].setdefault(hashes[i], page) == page:
+                    self._hash_of[page] = (kind, hashes[i])
+        table.published = pages
+
+    def refresh(self, hashes: list[bytes]) -> None:
+        """Count the banded pages at the end of this prefix as just used: a conversation will be continued
+        from there.
+
+        They were let go of earlier than its full pages, when the answer moved past them, but are of no less
+        use.
+        """
+        for digest in hashes[self._first_visible(len(hashes)) :]:
+            page = self._cached[BANDED].get(digest)
+            if page is not None and page in self._idle:
+                self._idle.move_to_end(page)
+
+    def withdraw(self, hashes: list[bytes]) -> None:
+        """Forget the cached pages of `hashes`: their contents are not to be trusted."""
+        for kind in (BANDED, FULL):
+            for digest in hashes:
+                page = self._cached[kind].get(digest)
+                if page is not None:
+                    self._forget(page)
+                    if page in self._idle:
+                        del self._idle[page]
+                        self._free.append(page)
+
+    def _first_visible(self, pages: int) -> int:
+        """The first banded page that the position after `pages` pages still sees."""
+        return max(0, pages * self.page_size - self.window + 1) // self.page_size
+
+    def _hold(self, page: int) -> int:
+        if self._holders[page] == 0:
+            del self._idle[page]
+        self._holders[page] += 1
+        return page
+
+    def _forget(self, page: int) -> None:
+        """Nobody can find the page by a hash any more."""
+        kind, digest = self._hash_of.pop(page)
+        del self._cached[kind][digest]
+
+    def check(self) -> None:
+        """Assert what must always hold.  For tests: it looks at every page."""
+        held = sum(holders > 0 for holders in self._holders)
+        assert len(self._free) + held + len(self._idle) == self.num_pages
+        assert len(set(self._free) | set(self._idle)) == self.available
+        assert all(self._holders[page] == 0 for page in (*self._free, *self._idle))
+        assert all(page not in self._hash_of for page in self._free)
+        assert all(page in self._hash_of for page in self._idle)
+        assert sum(map(len, self._cached)) == len(self._hash_of)
+        assert all(self._cached[kind][digest] == page for page, (kind, digest) in self._hash_of.items())

@@ -1,0 +1,187 @@
+"""plan → Batch → logits → token ids.  The only file of engine/, besides sampling.py, that touches a device.
+
+A batch is put together in two arrays on the host, 64-bit and 32-bit, that become its tensors without a
+copy; on a GPU, with one: through one pinned buffer.  The step waits for the device once, when the chosen
+tokens come back.
+
+A note for whoever overlaps planning with computing: the next step's decodes need only the *places* of this
+step's tokens, so a plan can be made before they are known, and the tokens put into the next Batch on the
+device.  commit() would run one step behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from array import array
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from engine import faults
+from engine.errors import NonFinite, OutOfMemory
+from engine.memory import free_host_bytes
+from engine.request import Plan
+from engine.sampling import Sampled, logprobs, sample
+from model.batch import BANDED, FULL, Batch
+
+if TYPE_CHECKING:
+    from model.kernels import Model
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """A model, and the KV cache it works on.
+
+    vocab_size  tokens that may come and go
+    """
+
+    def __init__(
+        self, model: Model, num_pages: int, banned_from: int | None = None, banned: Iterable[int] = ()
+    ):
+        """
+        num_pages    of the KV cache, allocated here once and for all
+        banned_from  token ids from here on do not exist for the tokenizer: they are never sampled (None:
+        all exist) banned       single token ids that are never sampled either
+        """
+        self.model = model
+        self.cache = model.new_cache(num_pages)
+        self.vocab_size = min(banned_from or model.config.vocab_size, model.config.vocab_size)
+        self._banned = [token for token in sorted(set(banned)) if 0 <= token < self.vocab_size]
+        self._staging = torch.empty(0, dtype=torch.uint8)
+        self._steps = 0
+        self._faults = faults.from_environment()
+        if self._faults:
+            log.warning("GPTOSS_FAULT is set: this engine will break on purpose, %s", self._faults)
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> Sampled:
+        """Compute the plan's chunks, and choose the next token of those that reach their end.
+
+        Raises OutOfMemory; what was written into the cache by then is written again by the next attempt.
+        """
+        self._steps += 1
+        fault = self._faults.pop(self._steps, None) if self._faults else None
+        try:
+            if fault is not None:
+                _strike(fault)
+            logits = self.model.forward(self.batch(plan), self.cache)[:, : self.vocab_size]
+            if fault == "nan":
+                logits[:1] = math.nan
+            if self._banned:
+                logits[:, self._banned] = -math.inf
+            return self._read(plan, logits)
+        except torch.OutOfMemoryError as error:
+            log.warning("out of memory in a step of %d tokens: %s", plan.num_tokens, error)
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise OutOfMemory from error
+
+    def _read(self, plan: Plan, logits: Tensor) -> Sampled:
+        """logits [N, V]: first a row for each chunk that samples, then those of all scored positions."""
+        sampling = [chunk.sequence for chunk in plan.chunks if chunk.samples]
+        sampled = sample(logits[: len(sampling)], sampling) if sampling else Sampled(tokens=[])
+        row = len(sampling)
+        for chunk in plan.chunks:
+            if not (scored := chunk.scored):
+                continue
+            request = chunk.sequence.request
+            following = request.prompt[scored.start + 1 : scored.stop + 1]
+            count = request.prompt_logprobs or 0
+            reports = logprobs(logits[row : row + len(scored)], following, [count] * len(scored))
+            row += len(scored)
+            sampled.prompt[request.id] = reports
+            if not all(math.isfinite(report.logprob) for report in reports):
+                sampled.errors.setdefault(request.id, NonFinite())
+        return sampled
+
+    def batch(self, plan: Plan) -> Batch:
+        """Lay the chunks end to end."""
+        size = self.model.page_size
+        tokens, positions, scored, samples = array("q"), array("q"), array("q"), array("q")
+        slots = (array("q"), array("q"))
+        starts, lengths = array("i", [0]), array("i")
+        for chunk in plan.chunks:
+            sequence, length = chunk.sequence, chunk.length
+            first = sequence.computed
+            row, end = len(tokens), first + length
+            table = sequence.pages
+            if length == 1:  # a decode, as a rule; four times as fast as the general case
+                page, offset = divmod(first, size)
+                tokens.append(sequence.tokens[first])
+                positions.append(first)
+                slots[BANDED].append(table.banded[page] * size + offset)
+                slots[FULL].append(table.full[page] * size + offset)
+            else:
+                tokens.extend(sequence.tokens[first:end])
+                positions.extend(range(first, end))
+                for kind, pages in ((BANDED, table.banded), (FULL, table.full)):
+                    for page in range(first // size, (end - 1) // size + 1):
+                        base = (pages[page] - page) * size  # slot = base + position
+                        slots[kind].extend(
+                            range(base + max(first, page * size), base + min(end, (page + 1) * size))
+                        )
+            if chunk.samples:
+                samples.append(row + length - 1)
+            scored.extend(row + position - first for position in chunk.scored)
+            starts.append(row + length)
+            lengths.append(end)
+
+        width = max(len(chunk.sequence.pages.full) for chunk in plan.chunks)
+        filler = array("i", bytes(4 * width))
+        page_table = array("i")
+        for kind in (BANDED, FULL):
+            for chunk in plan.chunks:
+                table = chunk.sequence.pages
+                pages = table.banded if kind == BANDED else table.full
+                page_table += pages
+                page_table += filler[len(pages) :]
+
+        T, S, N = len(tokens), len(lengths), len(samples) + len(scored)
+        wide = tokens + positions + slots[BANDED] + slots[FULL] + samples + scored
+        narrow = starts + lengths + page_table
+        longs, ints = self._to_device(wide, narrow)
+        return Batch(
+            tokens=longs[:T],
+            positions=longs[T : 2 * T],
+            slots=longs[2 * T : 4 * T].view(2, T),
+            samples=longs[4 * T : 4 * T + N],
+            starts=ints[: S + 1],
+            lengths=ints[S + 1 : 2 * S + 1],
+            page_table=ints[2 * S + 1 :].view(2, S, width),
+        )
+
+    def _to_device(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
+        """Both arrays as tensors, int64 and int32, on the model's device."""
+        longs, ints = torch.frombuffer(wide, dtype=torch.int64), torch.frombuffer(narrow, dtype=torch.int32)
+        if self.model.device.type == "cpu":
+            return longs, ints  # they share the arrays' memory, and keep it alive
+        both = longs.nbytes + ints.nbytes
+        if self._staging.nbytes < both:
+            self._staging = torch.empty(2 * both, dtype=torch.uint8, pin_memory=True)
+        # Free to be overwritten: the last step waited for its tokens, which came after its copy.
+        self._staging[: longs.nbytes].copy_(longs.view(torch.uint8))
+        self._staging[longs.nbytes : both].copy_(ints.view(torch.uint8))
+        there = self._staging[:both].to(self.model.device, non_blocking=True)
+        return there[: longs.nbytes].view(torch.int64), there[longs.nbytes :].view(torch.int32)
+
+
+def _strike(fault: str) -> None:
+    if fault == "raise":
+        raise faults.InjectedFault("GPTOSS_FAULT asked for it")
+    if fault == "oom":
+        raise torch.OutOfMemoryError("GPTOSS_FAULT asked for it")
+    while fault == "hang":
+        time.sleep(3600)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on `device`; on the host, what this process can still take."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    return free_host_bytes()

@@ -1,0 +1,326 @@
+"""What the next step computes, and what it meant: plan(), commit().  All policy, no tensors.
+
+Each step has a budget of tokens.  Every running sequence that decodes gets one; what is left goes to
+prompts, first come first served, in chunks as large as the budget and the pages allow.  So a long prompt
+never stalls the answers that are under way.
+
+Order is arrival order throughout: `running` is older than `waiting`, and both are oldest first.  A sequence
+that needs a page when there is none takes it from the newest running one, which keeps its tokens and goes
+back to the head of the queue, to be computed again later (or found in the prefix cache).  Only the newest
+ever gives way and no sequence may grow beyond what the whole pool holds (`Sequence.limit`), so the oldest
+always advances, and everything ends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+
+from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
+from engine.pages import Pages
+from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sequence, Token
+from engine.sampling import Sampled
+
+SCORED_PER_STEP = 64
+"""Prompt tokens whose log-probabilities are computed in one step, at most: each needs a row of V logits."""
+
+STEPS_TO_RECOVER = 64
+"""Steps without running out of memory after which the token budget doubles again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the engine takes on.
+
+    num_pages            in the KV cache, for both kinds of layer together
+    page_size            positions per page
+    window               keys a query of a banded layer may see, itself included
+    max_context          prompt and answer of one request, in tokens
+    max_running          sequences in one step
+    max_tokens_per_step  of all sequences together
+    max_queued           requests beyond `max_running` that may wait
+    """
+
+    num_pages: int
+    page_size: int
+    window: int
+    max_context: int
+    max_running: int = 64
+    max_tokens_per_step: int = 512
+    max_queued: int = 256
+    prefix_cache: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("page_size", "window", "max_running", "max_tokens_per_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.num_pages < 2:
+            raise ValueError(
+                f"num_pages is {self.num_pages}, but even one token needs a page of each kind of layer: 2"
+            )
+
+
+class _Budget:
+    """The tokens that one step still has to give."""
+
+    def __init__(self, tokens: int, decodes: int):
+        self._left = tokens
+        # At least one, so that a prompt is not kept waiting by ever so many younger answers.
+        self._for_prompts = max(1, tokens - decodes)
+        self._for_scores = SCORED_PER_STEP
+
+    def offer(self, sequence: Sequence) -> int:
+        """How many tokens `sequence` may have now."""
+        pending = sequence.pending
+        if pending == 1:
+            return min(1, self._left)
+        length = min(pending, self._left, self._for_prompts)
+        return min(length, self._for_scores) if sequence.wants_prompt_logprobs else length
+
+    def spend(self, chunk: Chunk) -> None:
+        self._left -= chunk.length
+        if chunk.sequence.pending > 1:
+            self._for_prompts -= chunk.length
+            if chunk.sequence.wants_prompt_logprobs:
+                self._for_scores -= chunk.length
+
+
+class Scheduler:
+    def __init__(self, limits: Limits, pages: Pages | None = None):
+        self.limits = limits
+        self.pages = pages or Pages(limits.num_pages, limits.page_size, limits.window)
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.prefix_queries = self.prefix_hits = 0  # tokens looked up, tokens found
+        self.prompt_tokens = self.generation_tokens = self.preemptions = 0
+        self._budget = limits.max_tokens_per_step  # less for a while after running out of memory
+        self._good_steps = 0
+        self._refused: tuple[Sequence, int] | None = (
+            None  # the head of the queue, and the pages there were when it did not fit
+        )
+
+    # Coming and going
+
+    def check(self, request: Request) -> None:
+        """Raise EmptyPrompt or PromptTooLong if the request can never run.
+
+        Reads only what never changes: any thread may ask.
+        """
+        if not request.prompt:
+            raise EmptyPrompt
+        longest = min(self.limits.max_context - 1, self.pages.capacity)
+        if len(request.prompt) > longest:
+            raise PromptTooLong(len(request.prompt), longest)
+
+    def add(self, request: Request, deadline: float = float("inf")) -> Sequence:
+        """Queue a request.  Raises EmptyPrompt, PromptTooLong, or QueueFull."""
+        self.check(request)
+        if len(self.running) + len(self.waiting) >= self.limits.max_running + self.limits.max_queued:
+            raise QueueFull(len(self.waiting))
+        seed = request.sampling.seed
+        sequence = Sequence(
+            request,
+            tokens=list(request.prompt),
+            # The last token of an answer is never computed: it needs room in the context, none in the cache.
+            limit=min(
+                len(request.prompt) + max(1, request.max_tokens),
+                self.limits.max_context,
+                self.pages.capacity + 1,
+            ),
+            seed=random.getrandbits(64) if seed is None else seed,
+            deadline=deadline,
+        )
+        if request.prompt_logprobs is not None:
+            sequence.prompt_logprobs.append(None)  # nothing comes before the first token
+        self.waiting.append(sequence)
+        return sequence
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence, wherever it is; its pages are free at once."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self.pages.refresh(sequence.hashes[: len(sequence.request.prompt) // self.limits.page_size])
+            self.pages.release(sequence.pages)
+        else:
+            self.waiting.remove(sequence)
+
+    # Before the step
+
+    def plan(self) -> Plan:
+        """Choose the tokens of the next step, and give their sequences pages.
+
+        Empty only if nothing is running or waiting.
+        """
+        decodes: list[Chunk] = []
+        prefills: list[Chunk] = []
+        budget = _Budget(self._budget, sum(sequence.pending == 1 for sequence in self.running))
+        preemptions = self.preemptions
+
+        place = 0
+        while place < len(self.running):  # oldest first; a preemption shortens the list from its end
+            sequence = self.running[place]
+            wanted = budget.offer(sequence)
+            if wanted:
+                chunk = Chunk(sequence, self._make_room(sequence, wanted))
+                if not chunk.length:
+                    break  # it was the newest itself, and gave way
+                (decodes if sequence.pending == 1 else prefills).append(chunk)
+                budget.spend(chunk)
+            place += 1
+
+        coming = self._completed_by(prefills)
+        while (
+            self.waiting
+            and len(self.running) < self.limits.max_running
+            and self.preemptions == preemptions  # who has just given way would only come back to do it again
+            and budget.offer(self.waiting[0])
+            and self._admit(self.waiting[0], coming)
+        ):
+            sequence = self.waiting.popleft()
+            self.running.append(sequence)
+            chunk = Chunk(sequence, self._make_room(sequence, budget.offer(sequence)))
+            prefills.append(chunk)
+            budget.spend(chunk)
+            coming |= self._completed_by([chunk])
+        return Plan(decodes + prefills)
+
+    def _make_room(self, sequence: Sequence, wanted: int) -> int:
+        """Give `sequence` pages for up to `wanted` more tokens, taking them from newer ones if there is not
+        room for a single one.
+
+        Returns for how many; 0 if the sequence was the newest and gave way itself.
+        """
+        table = sequence.pages
+        if sequence.computed + wanted <= len(table.full) * self.limits.page_size:
+            return wanted
+        self.pages.slide(table, sequence.computed)
+        while (room := self.pages.reach(table) - sequence.computed) <= 0:
+            newest = self.running[-1]
+            self._preempt(newest)
+            if newest is sequence:
+                return 0
+        length = min(wanted, room)
+        self.pages.grow(table, sequence.computed + length)
+        return length
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """The newest running sequence becomes the oldest waiting one."""
+        assert sequence is self.running[-1]
+        self.running.pop()
+        self.pages.release(sequence.pages)
+        sequence.computed = 0  # its tokens are kept; their keys and values are computed again
+        self.waiting.appendleft(sequence)
+        self.preemptions += 1
+
+    def _admit(self, sequence: Sequence, coming: set[bytes]) -> bool:
+        """Start a waiting sequence with what the prefix cache has of it, if all its tokens find room."""
+        if (
+            self._refused is not None
+            and self._refused[0] is sequence
+            and self.pages.available <= self._refused[1]
+        ):
+            return False
+        # At least the last token is always computed: its logits are wanted.
+        shareable = (len(sequence.tokens) - 1) // self.limits.page_size
+        found = 0
+        if self.limits.prefix_cache:
+            self.pages.extend_hashes(sequence.hashes, sequence.tokens, shareable)
+            if not sequence.wants_prompt_logprobs:
+                found = self.pages.find(sequence.hashes[:shareable])
+                if found < shareable and sequence.hashes[found] in coming:
+                    return False  # somebody is computing the same in this very step: share it after
+        self.pages.share(sequence.pages, sequence.hashes[:found])
+        if self.pages.needed(len(sequence.tokens)) - sequence.pages.held > self.pages.available:
+            self.pages.release(sequence.pages)
+            self._refused = (sequence, self.pages.available)
+            return False
+        sequence.computed = found * self.limits.page_size
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = sequence.computed
+            self.prefix_queries += len(sequence.tokens)
+            self.prefix_hits += sequence.computed
+        return True
+
+    def _completed_by(self, prefills: list[Chunk]) -> set[bytes]:
+        """The hashes of the pages that these chunks complete."""
+        size = self.limits.page_size
+        return {
+            digest
+            for chunk in prefills
+            for digest in chunk.sequence.hashes[
+                chunk.sequence.computed // size : (chunk.sequence.computed + chunk.length) // size
+            ]
+        }
+
+    # After the step
+
+    def commit(self, plan: Plan, sampled: Sampled) -> list[Token | Failure]:
+        """Take note of what was computed and sampled; sequences that ended are gone, and their pages free."""
+        events: list[Token | Failure] = []
+        sampled_tokens = iter(sampled.tokens)
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            request = sequence.request
+            samples = chunk.samples
+            token = next(sampled_tokens) if samples else None
+            if sampled.errors and request.id in sampled.errors:
+                events.append(self._fail(sequence, sampled.errors[request.id]))
+                continue
+            sequence.computed += chunk.length
+            if self.limits.prefix_cache:
+                self._publish(sequence)
+            if sampled.prompt and request.id in sampled.prompt:
+                sequence.prompt_logprobs += sampled.prompt[request.id]
+            if token is None:
+                continue
+            prefill = self._prefill(sequence) if not sequence.answered else None
+            sequence.tokens.append(token)
+            self.generation_tokens += 1
+            finish = None
+            if token in request.stop_tokens:
+                finish = Finish.STOP
+            elif len(sequence.tokens) >= sequence.limit:
+                finish = Finish.LENGTH
+            if finish is not None:
+                self.remove(sequence)
+            events.append(Token(request.id, token, finish, sampled.logprobs.get(request.id), prefill))
+        self._recover()
+        return events
+
+    def shed(self, plan: Plan) -> list[Token | Failure]:
+        """The step ran out of memory, and nothing of it counts: take smaller steps for a while.
+
+        Keys and values have their own memory, allocated once, so what a step needs beyond it grows with its
+        tokens alone.
+        """
+        tokens = plan.num_tokens
+        if tokens == 1:  # it cannot get smaller
+            return [self._fail(plan.chunks[0].sequence, OutOfMemory())]
+        self._budget = tokens // 2
+        self._good_steps = 0
+        return []
+
+    def _recover(self) -> None:
+        if self._budget < self.limits.max_tokens_per_step:
+            self._good_steps += 1
+            if self._good_steps >= STEPS_TO_RECOVER:
+                self._budget = min(2 * self._budget, self.limits.max_tokens_per_step)
+                self._good_steps = 0
+
+    def _publish(self, sequence: Sequence) -> None:
+        complete = sequence.computed // self.limits.page_size
+        if complete > sequence.pages.published:
+            self.pages.extend_hashes(sequence.hashes, sequence.tokens, complete)
+            self.pages.publish(sequence.pages, sequence.hashes, complete)
+
+    def _prefill(self, sequence: Sequence) -> Prefill:
+        self.prompt_tokens += len(sequence.tokens)
+        logprobs = None if sequence.request.prompt_logprobs is None else tuple(sequence.prompt_logprobs)
+        return Prefill(sequence.cached_tokens or 0, logprobs)
+
+    def _fail(self, sequence: Sequence, error: EngineError) -> Failure:
+        if isinstance(error, NonFinite):
+            self.pages.withdraw(sequence.hashes)  # so that nobody inherits the damage
+        self.remove(sequence)
+        return Failure(sequence.request.id, error)

@@ -1,0 +1,285 @@
+"""The engine on its own thread, and the two crossings between that thread and asyncio.
+
+In:   `submit` and `close` put a command in `_inbox`; the thread takes all of them before each step.
+Out:  after each step the thread makes one call to `loop.call_soon_threadsafe`, however many tokens there are.
+
+Nothing else is shared, but for a few values that are replaced whole: the latest Stats, the moment the current
+step began, and what the engine died of.  The engine never waits for a client: what a stream has not yet been
+asked for piles up in the stream.
+
+Every wait ends.  A stream ends with its last token, its error, or `close`; if the engine dies, or hangs in
+one step for longer than the watchdog allows, all of them end with EngineDied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from engine.engine import Engine, Stats
+from engine.errors import EngineDied, EngineError, QueueFull, ShuttingDown
+from engine.request import Failure, Request, Token
+
+log = logging.getLogger(__name__)
+
+WATCH_EVERY_SECONDS = 1.0
+
+
+class StepTimeout(Exception):
+    """A step of the engine did not return."""
+
+
+class _Add(NamedTuple):
+    request: Request
+
+
+class _Cancel(NamedTuple):
+    request_id: str
+
+
+class TokenStream(AsyncIterator[list[Token]]):
+    """The answer to one request, as it comes.  For one reader, on the event loop.
+
+    `async for tokens in stream` yields all that arrived since the last look, at least one token, and ends
+    after a token with `finish`.  It raises the EngineError that ended the request, if one did.  Whoever
+    opened it closes it.
+    """
+
+    def __init__(self, request_id: str, worker: Worker):
+        self.request_id = request_id
+        self._worker = worker
+        self._arrived: list[Token] = []
+        self._error: EngineError | None = None
+        self._ended = False
+        self._reader: asyncio.Future[None] | None = None
+
+    async def __anext__(self) -> list[Token]:
+        while not self._arrived:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._ended:
+                raise StopAsyncIteration
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        tokens, self._arrived = self._arrived, []
+        return tokens
+
+    def close(self) -> None:
+        """End the request, wherever it is: its pages are free before the next step.  Safe to call twice."""
+        self._arrived.clear()
+        self._error = None
+        self._end(None)
+        self._worker._cancel(self.request_id)
+
+    def _put(self, token: Token) -> None:
+        self._arrived.append(token)
+        if token.finish is not None:
+            self._ended = True
+        self._wake()
+
+    def _end(self, error: EngineError | None) -> None:
+        if not self._ended:
+            self._error, self._ended = error, True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+class Worker:
+    """Runs an engine on a thread of its own, for streams on one event loop."""
+
+    def __init__(self, engine: Engine, step_timeout_seconds: float = 300.0):
+        """
+        step_timeout_seconds  a step that takes longer hangs, and the engine is given up
+        """
+        self.died: BaseException | None = None  # what the engine died of
+        self._engine = engine
+        self._step_timeout_seconds = step_timeout_seconds
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._inbox: deque[_Add | _Cancel] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._step_began: float | None = None
+        self._stats = engine.stats()
+        # On the event loop only:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._streams: dict[str, TokenStream] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._dead = asyncio.Event()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread, after the step it is in, and with ShuttingDown what streams are still open."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout_seconds)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused because the server is shutting down."""
+        return self._draining
+
+    def stats(self) -> Stats:
+        """As of the latest step.  Any thread may ask."""
+        return self._stats
+
+    # On the event loop
+
+    def submit(self, request: Request) -> TokenStream:
+        """Hand a request to the engine.
+
+        Raises EngineDied, ShuttingDown, EmptyPrompt, PromptTooLong, UnknownToken or QueueFull, before
+        anything else happened.
+        """
+        if self.died is not None:
+            raise EngineDied from self.died
+        if self._draining or self._stopping:
+            raise ShuttingDown
+        self._engine.check(request)
+        limits = self._engine.limits
+        if len(self._streams) >= limits.max_running + limits.max_queued:
+            raise QueueFull(len(self._streams) - self._stats.running)
+        assert request.id not in self._streams, f"request {request.id} is under way already"
+        self._attach()
+        stream = self._streams[request.id] = TokenStream(request.id, self)
+        self._idle.clear()
+        self._tell(_Add(request))
+        return stream
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new requests, let those under way go on for a while, then end the rest with ShuttingDown."""
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace_seconds)
+        except TimeoutError:
+            log.warning(
+                "ending %d requests that did not finish within %g s", len(self._streams), grace_seconds
+            )
+        for stream in list(self._streams.values()):
+            stream._end(ShuttingDown())
+            self._cancel(stream.request_id)
+
+    async def death(self) -> BaseException:
+        """Wait until the engine dies, and say of what."""
+        self._attach()
+        await self._dead.wait()
+        assert self.died is not None
+        return self.died
+
+    def _attach(self) -> None:
+        """Remember the loop that the streams are on, and watch over the engine from there."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._look_after()
+        assert self._loop is asyncio.get_running_loop(), "all streams of a worker are on one event loop"
+
+    def _tell(self, command: _Add | _Cancel) -> None:
+        self._inbox.append(command)
+        self._wake.set()
+
+    def _cancel(self, request_id: str) -> None:
+        if self._forget(request_id):
+            self._tell(_Cancel(request_id))
+
+    def _forget(self, request_id: str) -> bool:
+        """Whether the stream was still open."""
+        stream = self._streams.pop(request_id, None)
+        if not self._streams:
+            self._idle.set()
+        return stream is not None
+
+    def _deliver(self, events: list[Token | Failure]) -> None:
+        for event in events:
+            stream = self._streams.get(event.request_id)
+            if stream is None:
+                continue  # closed, while the step was running
+            if isinstance(event, Failure):
+                stream._end(event.error)
+                self._forget(event.request_id)
+            else:
+                stream._put(event)
+                if event.finish is not None:
+                    self._forget(event.request_id)
+
+    def _abandon(self) -> None:
+        """The engine will not step again: tell everybody who waits for it."""
+        if self.died is not None:
+            self._dead.set()
+        for stream in list(self._streams.values()):
+            stream._end(ShuttingDown() if self.died is None else EngineDied())
+            self._forget(stream.request_id)
+
+    def _look_after(self) -> None:
+        """The watchdog: a step that does not return cannot say so itself."""
+        assert self._loop is not None
+        began = self._step_began
+        if began is not None and time.monotonic() - began > self._step_timeout_seconds:
+            self.died = StepTimeout(f"a step did not return within {self._step_timeout_seconds:g} s")
+            log.critical("the engine hangs: %s", self.died)
+            self._abandon()
+            return
+        if self.died is None and not self._stopping:
+            every = min(WATCH_EVERY_SECONDS, self._step_timeout_seconds / 4)
+            self._loop.call_later(every, self._look_after)
+
+    # On the engine's thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping and self.died is None:
+                self._turn()
+        except BaseException as error:
+            self.died = error
+            log.critical("the engine died", exc_info=True)
+        self._call(self._abandon)
+
+    def _turn(self) -> None:
+        """Take the commands, make one step, hand out what came of it."""
+        if not self._engine.busy:
+            self._wake.wait()
+        self._wake.clear()  # before looking: what comes after wakes us again
+        events: list[Token | Failure] = []
+        while self._inbox:
+            command = self._inbox.popleft()
+            if isinstance(command, _Cancel):
+                self._engine.cancel(command.request_id)
+                continue
+            try:
+                self._engine.add(command.request)
+            except EngineError as error:
+                events.append(Failure(command.request.id, error))
+        if self._engine.busy:
+            self._step_began = time.monotonic()
+            events += self._engine.step()
+            self._step_began = None
+        self._stats = self._engine.stats()
+        if events:
+            self._call(self._deliver, events)
+
+    def _call(self, function: Callable[..., None], *args: object) -> None:
+        """Have the event loop call `function`; nobody is listening if it is gone."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+            self._stopping = True

@@ -1,0 +1,293 @@
+"""A model that shows every mistake of the engine, and random traffic to provoke them.
+
+Historian's next token depends on every key its layers should see, and on where it is: tokens out of order, a
+page lost, shared too early or overwritten, a window too short all change the answer.  It reads through the page
+table of a Batch that the real Runner built, from memory that is poisoned whenever a page changes hands.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.engine import Engine
+from engine.errors import QueueFull
+from engine.pages import Pages
+from engine.request import Failure, Finish, Plan, Request, Sequence, Token
+from engine.runner import Runner
+from engine.sampling import Sampled, SamplingParams
+from engine.scheduler import Limits
+from model.batch import BANDED, FULL, Batch, KVCache
+from model.config import ModelConfig
+
+VOCABULARY = 97
+POISON = -(10**6)
+GREEDY = SamplingParams(temperature=0)
+
+
+def next_token(tokens: list[int], window: int) -> int:
+    """What Historian says after `tokens`: full layers see them all, banded ones the last `window`."""
+    last = len(tokens) - 1
+    everything = sum((i + 1) * token for i, token in enumerate(tokens))
+    band = sum((last - i + 1) * tokens[i] for i in range(max(0, last - window + 1), last + 1))
+    return (7 * everything + 3 * band + last) % VOCABULARY
+
+
+def answer(
+    prompt: list[int], length: int, window: int, stop_tokens: frozenset[int] = frozenset()
+) -> list[int]:
+    """The whole greedy answer, the plain way."""
+    tokens = list(prompt)
+    for _ in range(length):
+        tokens.append(next_token(tokens, window))
+        if tokens[-1] in stop_tokens:
+            break
+    return tokens[len(prompt) :]
+
+
+class Historian:
+    """Keys are tokens; those of the banded layers are told from the others by their sign."""
+
+    device = torch.device("cpu")
+    weight_bytes = 0
+
+    def __init__(self, page_size: int, window: int):
+        self.page_size, self.window = page_size, window
+        self.page_bytes = page_size
+        self.config = ModelConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=1,
+            num_layers=2,
+            num_heads=1,
+            num_kv_heads=1,
+            head_dim=1,
+            num_experts=1,
+            experts_per_token=1,
+            intermediate_size=1,
+            sliding_window=window,
+            swiglu_limit=7.0,
+            rope_theta=1.0,
+            rope_scaling_factor=1.0,
+            rope_ntk_alpha=1.0,
+            rope_ntk_beta=1.0,
+            initial_context_length=4096,
+        )
+
+    def new_cache(self, num_pages: int) -> KVCache:
+        memory = torch.full((1, num_pages, self.page_size, 1, 1), POISON, dtype=torch.int64)
+        return KVCache(memory, memory)
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        memory = cache.keys.view(-1)
+        memory[batch.slots[FULL]] = batch.tokens + 1
+        memory[batch.slots[BANDED]] = -(batch.tokens + 1)
+        wanted = set(batch.samples.tolist())
+        rows = {}
+        starts = batch.starts.tolist()
+        for s, end in enumerate(batch.lengths.tolist()):
+            for row in range(starts[s], starts[s + 1]):
+                if row not in wanted:
+                    continue
+                position = int(batch.positions[row])
+                assert position == end - starts[s + 1] + row
+                pages = batch.page_table[:, s].tolist()
+
+                def key(kind: int, i: int, pages: list[list[int]] = pages) -> int:
+                    return int(memory[pages[kind][i // self.page_size] * self.page_size + i % self.page_size])
+
+                everything = sum((i + 1) * (key(FULL, i) - 1) for i in range(position + 1))
+                band = sum(
+                    (position - i + 1) * (-key(BANDED, i) - 1)
+                    for i in range(max(0, position - self.window + 1), position + 1)
+                )
+                rows[row] = (7 * everything + 3 * band + position) % VOCABULARY
+        logits = torch.zeros(len(batch.samples), VOCABULARY)
+        for n, row in enumerate(batch.samples.tolist()):
+            logits[n, rows[row]] = 9.0
+        return logits
+
+
+class PoisonedPages(Pages):
+    """A page that nobody holds and nobody can find is poisoned, and so is one that changes hands."""
+
+    memory: Tensor  # [pages, page_size]
+
+    def _take(self) -> int:
+        page = super()._take()
+        self.memory[page] = POISON
+        return page
+
+    def _let_go(self, page: int) -> None:
+        super()._let_go(page)
+        if self._free and self._free[-1] == page:
+            self.memory[page] = POISON
+
+
+@dataclass
+class WatchedRunner:
+    """The real runner, and what it was asked to do."""
+
+    runner: Runner
+    plans: list[Plan] = field(default_factory=list)
+    vocab_size: int = VOCABULARY
+
+    def run(self, plan: Plan) -> Sampled:
+        self.plans.append(plan)
+        return self.runner.run(plan)
+
+
+def make_engine(limits: Limits, **options: object) -> Engine:
+    """A real engine and runner around Historian, over poisoned pages."""
+    runner = Runner(Historian(limits.page_size, limits.window), limits.num_pages)
+    pages = PoisonedPages(limits.num_pages, limits.page_size, limits.window)
+    pages.memory = runner.cache.keys[0, :, :, 0, 0]
+    return Engine(WatchedRunner(runner), limits, pages=pages, **options)
+
+
+def finish(engine: Engine, steps: int = 10_000) -> dict[str, list[Token | Failure]]:
+    """Step until nothing is left to do; the events of each request."""
+    events: dict[str, list[Token | Failure]] = {}
+    while engine.busy:
+        steps -= 1
+        assert steps >= 0, "it does not end"
+        for event in engine.step():
+            events.setdefault(event.request_id, []).append(event)
+    return events
+
+
+def ids(events: list[Token | Failure]) -> list[int]:
+    return [event.id for event in events if isinstance(event, Token)]
+
+
+class Traffic:
+    """Random requests to an engine of random size, and everything that must hold after each step."""
+
+    def __init__(self, seed: int):
+        self.random = random.Random(seed)
+        r = self.random
+        self.limits = Limits(
+            num_pages=r.choice((4, 6, 9, 14, 30, 80)),
+            page_size=r.choice((1, 2, 3, 4, 5)),
+            window=r.choice((1, 3, 4, 7)),
+            max_context=r.choice((12, 30, 60)),
+            max_running=r.choice((1, 2, 5, 8)),
+            max_tokens_per_step=r.choice((1, 3, 8, 20, 64)),
+            max_queued=r.choice((0, 3, 20)),
+            prefix_cache=r.random() < 0.7,
+        )
+        self.engine = make_engine(self.limits)
+        self.scheduler = self.engine._scheduler
+        self.requests: dict[str, Request] = {}  # in order of arrival
+        self.got: dict[str, list[Token]] = {}
+        self.cancelled: set[str] = set()
+        self.beginnings = [[r.randrange(VOCABULARY) for _ in range(60)] for _ in range(3)]
+
+    def run(self, requests: int = 25) -> None:
+        left = requests
+        idle_steps = 0
+        while left or self.engine.busy:
+            while left and self.random.random() < 0.5:
+                left -= 1
+                self.ask()
+            if self.requests and self.random.random() < 0.1:
+                self.cancel(self.random.choice(list(self.requests)))
+            self.step()
+            idle_steps = idle_steps + 1 if not self.engine.busy else 0
+            assert idle_steps < 1000
+        assert self.scheduler.pages.available == self.limits.num_pages
+        for id, request in self.requests.items():
+            if id not in self.cancelled:
+                self.check_answer(request, self.got[id])
+
+    def ask(self) -> None:
+        r = self.random
+        longest = min(self.limits.max_context - 1, self.scheduler.pages.capacity)
+        shared = r.choice(self.beginnings)[: r.randrange(40)]
+        prompt = (shared + [r.randrange(VOCABULARY) for _ in range(r.randrange(8))])[:longest] or [5]
+        request = Request(
+            id=str(len(self.requests)),
+            prompt=prompt,
+            max_tokens=r.choice((1, 2, 5, 20, 100)),
+            stop_tokens=frozenset(r.sample(range(VOCABULARY), 2)),
+            sampling=GREEDY,
+        )
+        try:
+            self.engine.add(request)
+        except QueueFull:
+            waiting = len(self.scheduler.running) + len(self.scheduler.waiting)
+            assert waiting == self.limits.max_running + self.limits.max_queued
+        else:
+            self.requests[request.id] = request
+            self.got[request.id] = []
+
+    def cancel(self, id: str) -> None:
+        self.cancelled.add(id)
+        self.engine.cancel(id)
+        self.check_pages()
+
+    def step(self) -> None:
+        alive = [s for s in self.order() if s.request.id not in self.cancelled]
+        had_pages = {id(s): s.computed for s in self.scheduler.running}
+        watched: WatchedRunner = self.engine._runner  # type: ignore[assignment]
+        steps = len(watched.plans)
+        known = {s.request.id: len(s.tokens) for s in alive}
+        events = self.engine.step()
+        if alive:
+            (plan,) = watched.plans[steps:]
+            self.check_plan(plan, alive, had_pages)
+        for event in events:
+            assert isinstance(event, Token)
+            assert event.request_id not in self.cancelled
+            self.got[event.request_id].append(event)
+            known[event.request_id] += 1
+        assert all(len(s.tokens) == known[s.request.id] for s in self.order())
+        self.check_pages()
+
+    def order(self) -> list[Sequence]:
+        return [*self.scheduler.running, *self.scheduler.waiting]
+
+    def check_plan(self, plan: Plan, alive: list[Sequence], computed: dict[int, int]) -> None:
+        lengths = {id(chunk.sequence): chunk.length for chunk in plan.chunks}
+        assert len(lengths) == len(plan.chunks), "a sequence was planned twice"
+        assert all(length >= 1 for length in lengths.values())
+        assert sum(lengths.values()) <= self.limits.max_tokens_per_step
+        assert len(plan.chunks) <= self.limits.max_running
+        assert id(alive[0]) in lengths, "the oldest must always advance"
+        if self.limits.max_tokens_per_step > self.limits.max_running:
+            for s in self.scheduler.running:  # those still there
+                was_decode = id(s) in computed and computed[id(s)] > 0 and len(s.tokens) - s.computed == 1
+                assert not was_decode or id(s) in lengths, "an answer under way was stalled"
+
+    def check_pages(self) -> None:
+        pages, size = self.scheduler.pages, self.limits.page_size
+        pages.check()
+        holders = [0] * self.limits.num_pages
+        for sequence in self.scheduler.running:
+            table = sequence.pages
+            for page in (*table.full, *table.banded[table.behind :]):
+                holders[page] += 1
+            assert len(table.full) == len(table.banded) >= -(-sequence.computed // size)
+            assert table.held <= pages.needed(sequence.computed) + 2 * self.limits.max_tokens_per_step
+        assert holders == pages._holders, "held pages are those of running sequences, and no others"
+        for sequence in self.scheduler.waiting:
+            assert sequence.pages.held == 0
+            assert sequence.computed == 0
+        arrivals = [int(sequence.request.id) for sequence in self.order()]
+        assert arrivals == sorted(arrivals), "first come is first served"
+
+    def check_answer(self, request: Request, tokens: list[Token]) -> None:
+        room = min(
+            request.max_tokens,
+            self.limits.max_context - len(request.prompt),
+            self.scheduler.pages.capacity + 1 - len(request.prompt),
+        )
+        expected = answer(request.prompt, room, self.limits.window, request.stop_tokens)
+        assert [token.id for token in tokens] == expected
+        stopped = expected[-1] in request.stop_tokens
+        assert tokens[-1].finish is (Finish.STOP if stopped else Finish.LENGTH)
+        assert all(token.finish is None for token in tokens[:-1])
+        assert tokens[0].prefill is not None
+        assert all(token.prefill is None for token in tokens[1:])
+        assert tokens[0].prefill.cached_tokens < len(request.prompt)
+        assert self.limits.prefix_cache or tokens[0].prefill.cached_tokens == 0
