@@ -7,6 +7,7 @@
 * answer.py    AnswerSpec, what a request asks for, and the grammar of a whole harmony answer that says it
 * schemas.py   JSON schemas from strangers: limits, and the errors the client gets
 * grammar.py   llguidance behind the engine's `Constraint`
+* rehearsal.py the process in which a stranger's schema is tried first, because there it can be stopped
 * thinking.py  a limit on the chain of thought
 
 Who calls what: `compile` takes 2-15 ms for usual schemas and up to half a second for the largest that

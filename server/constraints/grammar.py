@@ -5,20 +5,23 @@ The only file that touches llguidance, which has its own copy of the vocabulary 
 
 from __future__ import annotations
 
+from typing import Any
+
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
+from server.constraints.rehearsal import Rehearsal
 from server.constraints.schemas import SchemaError
 from server.tokenizer import Tokenizer
 
-LIMITS = LLParserLimits(
-    max_items_in_row=4_000,  # 500 optional properties need 2,007
-    initial_lexer_fuel=1_000_000,  # about 20 ms
-    step_lexer_fuel=100_000,  # of one mask: about 10 ms
-    step_max_items=50_000,  # of one mask: about 3 ms
-    max_lexer_states=50_000,  # 1-2 kB each
-    max_grammar_size=500_000,
-    verbose_errors=False,  # they quote the grammar, and with it the request
-)
+LIMITS: dict[str, Any] = {
+    "max_items_in_row": 2_500,  # 500 optional properties need 2,007
+    "initial_lexer_fuel": 1_000_000,  # about 20 ms
+    "step_lexer_fuel": 100_000,  # of one mask: about 10 ms
+    "step_max_items": 200_000,  # of one mask: about 10 ms
+    "max_lexer_states": 50_000,  # 1-2 kB each
+    "max_grammar_size": 500_000,
+    "verbose_errors": False,  # they quote the grammar, and with it the request
+}
 
 
 class GrammarFailed(Exception):
@@ -51,21 +54,26 @@ class Compiler:
             raise ValueError(f"{tokenizer.size} tokens cannot fit in {vocab_size} rows of logits")
         self._tokens = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, vocab_size)), n_vocab=vocab_size)
         self._mask_bytes = -(-vocab_size // 32) * 4
+        self._limits = LLParserLimits(**LIMITS)
+        self._rehearsal = Rehearsal(LIMITS)
 
     def compile(self, lark: str) -> GrammarConstraint:
         """Raises GrammarFailed if the grammar is too large."""
-        matcher = LLMatcher(self._tokens, lark, limits=LIMITS, log_level=0)
+        matcher = LLMatcher(self._tokens, lark, limits=self._limits, log_level=0)
         if matcher.is_error():
-            raise GrammarFailed(_reason(matcher))
+            raise GrammarFailed(_reason(matcher.get_error()))
         return GrammarConstraint(matcher, self._mask_bytes)
 
     def try_schema(self, text: str, param: str) -> None:
         """Raises SchemaError, with a reason, if no answer could follow this schema."""
-        matcher = LLMatcher(self._tokens, f"start: %json {text}\n", limits=LIMITS, log_level=0)
-        if not matcher.is_error():
+        lark = f"start: %json {text}\n"
+        objection = self._rehearsal.objection(lark)
+        if not objection:
+            matcher = LLMatcher(self._tokens, lark, limits=self._limits, log_level=0)
             matcher.compute_bitmask()
-        if matcher.is_error():
-            raise SchemaError(f"the schema cannot be followed: {_reason(matcher)}", param)
+            objection = matcher.get_error()
+        if objection:
+            raise SchemaError(f"the schema cannot be followed: {_reason(objection)}", param)
 
 
 class GrammarConstraint:
@@ -84,21 +92,21 @@ class GrammarConstraint:
         """int32 words, little-endian, in memory of its own.  Raises GrammarFailed."""
         bits = bytearray(self._matcher.compute_bitmask()[: self._mask_bytes])
         if self._matcher.is_error():
-            raise GrammarFailed(_reason(self._matcher))
+            raise GrammarFailed(_reason(self._matcher.get_error()))
         return memoryview(bits).cast("i")
 
     def accept(self, token: int) -> None:
         """Raises GrammarFailed, also if `token` was not allowed."""
         if not self._matcher.consume_token(token):
-            raise GrammarFailed(_reason(self._matcher))
+            raise GrammarFailed(_reason(self._matcher.get_error()))
 
     def copy(self) -> GrammarConstraint:
         """The same grammar at the same place, for another answer."""
         return GrammarConstraint(self._matcher.deep_copy(), self._mask_bytes)
 
 
-def _reason(matcher: LLMatcher) -> str:
+def _reason(error: str) -> str:
     """The first line of llguidance's reason, without its place in a grammar that the client never saw."""
-    lines = matcher.get_error().replace("<non-verbose/>", "").strip().splitlines()
+    lines = error.replace("<non-verbose/>", "").strip().splitlines()
     reason = lines[0] if lines else "no reason given"
     return reason.split("failed to compile JSON schema: ", 1)[-1][:300]
