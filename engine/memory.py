@@ -102,7 +102,7 @@ def plan(
 def free_host_bytes() -> int:
     """Memory this process can still take without swapping: what the machine has, or its control group allows.
 
-    Linux: MemAvailable of /proc/meminfo, and cgroup v2's memory.max less memory.current.  Elsewhere: all of it.
+    Linux: MemAvailable of /proc/meminfo, and cgroup v2's memory.max less memory.current; elsewhere all of it.
     """
     try:
         with open("/proc/meminfo") as lines:

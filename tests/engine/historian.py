@@ -1,8 +1,8 @@
 """A model that shows every mistake of the engine, and random traffic to provoke them.
 
 Historian's next token depends on every key its layers should see, and on where it is: tokens out of order, a
-page lost, shared too early or overwritten, a window too short all change the answer.  It reads through the page
-table of a Batch that the real Runner built, from memory that is poisoned whenever a page changes hands.
+page lost, shared too early or overwritten, a window too short all change the answer.  It reads through the
+page table of a Batch that the real Runner built, from memory that is poisoned whenever a page changes hands.
 """
 
 import random
