@@ -39,6 +39,16 @@ CONFIG = ModelConfig(
 
 LAYOUTS = ("original", "hf", "hf_bf16")
 
+QUANTIZATION = {
+    "quant_method": "mxfp4",
+    "modules_to_not_convert": [
+        "model.layers.*.self_attn",
+        "model.layers.*.mlp.router",
+        "model.embed_tokens",
+        "lm_head",
+    ],
+}
+
 
 def write(folder: Path, layout: str = "original", config: ModelConfig = CONFIG, seed: int = 0) -> ModelConfig:
     """config.json and safetensors in `folder`, which is made if need be.  Shards and an index if "hf...".
@@ -51,12 +61,14 @@ def write(folder: Path, layout: str = "original", config: ModelConfig = CONFIG, 
         (folder / "config.json").write_text(json.dumps(original_config(config)))
         save_file(tensors, folder / "model.safetensors")
         return config
-    (folder / "config.json").write_text(json.dumps(hugging_face_config(config)))
-    tensors = hugging_face(config, tensors, bf16=layout == "hf_bf16")
+    bf16 = layout == "hf_bf16"
+    facts = hugging_face_config(config) | ({} if bf16 else {"quantization_config": QUANTIZATION})
+    (folder / "config.json").write_text(json.dumps(facts))
+    tensors = hugging_face(config, tensors, bf16)
     names = sorted(tensors)
     shards = {f"model-{i:05}-of-00002.safetensors": names[i - 1 :: 2] for i in (1, 2)}
     for file, held in shards.items():
-        save_file({name: tensors[name] for name in held}, folder / file)
+        save_file({name: tensors[name] for name in held}, folder / file, metadata={"format": "pt"})
     index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return config

@@ -1,0 +1,96 @@
+"""Sequences in scattered pages: packs chunks into batches as the engine does, and lays traps for the model.
+
+Cache memory starts as NaN, pages behind the window become NaN again, and page numbers that must not be looked
+up are far out of range.
+"""
+
+import random
+
+import torch
+from torch import Tensor
+
+from model.batch import BANDED, FULL, Batch
+from model.kernels import Model
+
+NOWHERE = 1 << 30
+"""A page number that no cache has."""
+
+
+class Paged:
+    """Some sequences of known tokens, computed chunk by chunk.
+
+    model      what computes them
+    sequences  the tokens of each
+    seed       of the order in which pages are handed out
+    """
+
+    def __init__(self, model: Model, sequences: list[list[int]], seed: int = 0):
+        self.model = model
+        self.sequences = sequences
+        self.computed = [0] * len(sequences)
+        size = model.page_size
+        pages = [-(-len(tokens) // size) for tokens in sequences]
+        numbers = list(range(2 * sum(pages) + 3))
+        random.Random(seed).shuffle(numbers)
+        self.tables = [torch.full((2, max(pages)), NOWHERE) for _ in sequences]
+        for table, count in zip(self.tables, pages, strict=True):
+            for kind in (BANDED, FULL):
+                table[kind, :count] = torch.tensor([numbers.pop() for _ in range(count)])
+        self.cache = model.new_cache(2 * sum(pages) + 3)
+        self.cache.keys.fill_(torch.nan)
+        self.cache.values.fill_(torch.nan)
+
+    def step(self, chunks: dict[int, int]) -> list[Tensor]:
+        """Computes the next so many tokens of these sequences, in this order; returns the logits of each."""
+        batch = self.pack(chunks)
+        with torch.inference_mode():
+            logits = self.model.forward(batch, self.cache)
+        for s in chunks:
+            self._forget(s)
+        return list(logits.split(list(chunks.values())))
+
+    def pack(self, chunks: dict[int, int]) -> Batch:
+        """The batch of the next so many tokens of these sequences; they count as computed."""
+        size = self.model.page_size
+        tokens: list[int] = []
+        positions: list[Tensor] = []
+        slots: list[Tensor] = []
+        starts, lengths = [0], []
+        tables = torch.full((2, len(chunks), max(table.shape[1] for table in self.tables)), NOWHERE)
+        for row, (s, count) in enumerate(chunks.items()):
+            place = torch.arange(self.computed[s], self.computed[s] + count)
+            self.computed[s] += count
+            tokens += self.sequences[s][place[0] : self.computed[s]]
+            positions.append(place)
+            slots.append(self.tables[s][:, place // size] * size + place % size)
+            starts.append(starts[-1] + count)
+            lengths.append(self.computed[s])
+            held = -(-self.computed[s] // size)
+            tables[:, row, :held] = self.tables[s][:, :held]
+        return Batch(
+            tokens=torch.tensor(tokens),
+            positions=torch.cat(positions),
+            slots=torch.cat(slots, dim=1),
+            starts=torch.tensor(starts, dtype=torch.int32),
+            lengths=torch.tensor(lengths, dtype=torch.int32),
+            page_table=tables.to(torch.int32),
+            samples=torch.arange(len(tokens)),
+        )
+
+    def run(self, lengths: list[int], sequence: int = 0) -> Tensor:
+        """One sequence alone in chunks of these lengths.  Returns logits [T, V]."""
+        return torch.cat([self.step({sequence: length})[0] for length in lengths])
+
+    def _forget(self, s: int) -> None:
+        """Lets go of the banded pages that no later query can see."""
+        behind = (self.computed[s] - self.model.config.sliding_window + 1) // self.model.page_size
+        for page in range(max(0, behind)):
+            if (number := int(self.tables[s][BANDED, page])) != NOWHERE:
+                self.cache.keys[:, number] = torch.nan
+                self.cache.values[:, number] = torch.nan
+                self.tables[s][BANDED, page] = NOWHERE
+
+
+def alone(model: Model, tokens: list[int]) -> Tensor:
+    """Logits [T, V] of one sequence, computed in one piece."""
+    return Paged(model, [tokens]).run([len(tokens)])
