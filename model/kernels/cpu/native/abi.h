@@ -1,0 +1,155 @@
+// What Python and the library say to each other: plain C structs, mirrored field by field in ../program.py.
+//
+// A program is a flat array of instructions, built once; a step runs it over the batch that `Step` describes.  Every
+// instruction writes memory that Python allocated, so the library owns nothing but its threads and a little scratch.
+//
+// Letters as in the rest of the project: T tokens, S sequences, N sampled rows, P pages of the longest sequence,
+// H query heads, KV key and value heads, D width of a head, C hidden width, F width inside an expert, E experts,
+// A experts a token uses, V vocabulary.  C, F and H * D are multiples of 32, D of 2.
+#pragma once
+
+#include <cstdint>
+
+constexpr int ABI_VERSION = 1;  // raise it with every change below
+constexpr int PAGE = 32;        // positions in a page of the KV cache: the lanes of one product with the keys
+
+enum Opcode : int32_t { EMBED, NORM, QUANTISE, DENSE, STORE, ATTEND, ROUTE, EXPERTS, ACTIVATE, COMBINE, RESCORE, OPCODES };
+
+enum Format : int32_t { MXFP4, INT8, BF16, FORMATS };
+
+// Rows of activations as 16-bit integers: x = scale * code.  The order of the codes is the instruction set's own affair.
+struct Rows {
+    int8_t* codes;   // [rows, 4 * inputs]  bytes
+    int32_t* sums;   // [rows, inputs / 32] of the codes of each block of 32 columns
+    float* scales;   // [rows]
+};
+
+struct Embed {       // x = table[token]
+    const uint16_t* table;  // [V, C]  bf16
+    float* x;               // [T, C]
+    int32_t width, vocabulary;
+};
+
+struct Norm {        // RMSNorm, and its result as rows
+    const float* x;       // [T, C]
+    const float* scale;   // [C]
+    float* normed;        // [T or N, C], or null
+    Rows rows;            // of the same; codes may be null
+    int32_t width, sampled;  // sampled: only the rows Step.samples names
+    float epsilon;
+};
+
+struct Quantise {    // values as rows
+    const float* values;  // [T, width]
+    Rows rows;
+    int32_t width;
+};
+
+struct Dense {       // out = rows @ weights.T + bias, added to what is there if `add`
+    const uint8_t* weights;  // tiles of 32 outputs, see layout.h
+    const float* bias;       // [outputs rounded up to 32], or null
+    Rows rows;               // read by MXFP4 and INT8
+    const float* values;     // [T or N, inputs]  read by BF16
+    float* out;              // [T or N, outputs rounded up to 32]; null: Step.logits
+    int32_t format, inputs, outputs, sampled, add;
+};
+
+struct Store {       // rotate queries and keys in place, scale the queries, append keys and values to the cache
+    float* qkv;               // [T, (H + 2 KV) * D rounded up to 32]
+    const float* frequencies; // [D / 2]  radians per position
+    int32_t layer, heads, kv_heads, head_dim;
+    float concentration, query_scale;
+};
+
+struct Attend {      // causal grouped-query attention over pages, with a learned sink per head
+    const float* qkv;     // [T, (H + 2 KV) * D rounded up to 32]
+    const float* sinks;   // [H]
+    float* out;           // [T, H * D]
+    int32_t layer, heads, kv_heads, head_dim, window;  // window 0: all
+};
+
+struct Assignment {  // which experts see which tokens; pair = token * A + rank
+    int32_t* chosen;  // [T, A]  experts, best first
+    float* shares;    // [T, A]  softmax over the chosen
+    int32_t* starts;  // [E + 1] expert e sees pairs[starts[e] : starts[e + 1]]
+    int32_t* pairs;   // [T * A]
+    int32_t experts, used;
+};
+
+struct Route {
+    const float* logits;  // [T, E rounded up to 32]
+    Assignment assignment;
+};
+
+struct Experts {     // out[pair] = weights[expert] @ row + bias[expert]
+    const uint8_t* weights;  // [E, tiles, bytes of a tile]  MXFP4
+    const float* bias;       // [E, outputs rounded up to 32]
+    Rows rows;               // [T] rows if by_token, else [T * A]
+    float* out;              // [T * A, outputs rounded up to 32]
+    Assignment assignment;
+    int32_t inputs, outputs, by_token;
+};
+
+struct Activate {    // clamped SwiGLU, in place, and its result as rows
+    float* values;   // [T * A, 2F]  each 32: 16 gates, then their 16 values
+    Rows rows;       // [T * A]
+    int32_t width, used;  // F, A
+    float limit, alpha;
+};
+
+struct Combine {     // x += sum of shares * values
+    const float* values;  // [T * A, C]
+    const float* shares;  // [T, A]
+    float* x;             // [T, C]
+    int32_t width, used;
+};
+
+struct Rescore {     // the best `candidates` logits of each row, again from the bf16 weights
+    const float* normed;    // [N, C]
+    const uint16_t* table;  // [V, C]  bf16
+    int32_t width, vocabulary, candidates;
+};
+
+struct Instruction {
+    int32_t opcode;
+    const void* operands;  // one of the structs above
+    int64_t nanoseconds;   // time spent, added up over steps
+};
+
+struct Step {        // the batch, see model/batch.py
+    const int64_t* tokens;      // [T]
+    const int64_t* positions;   // [T]
+    const int64_t* slots;       // [2, T]
+    const int64_t* samples;     // [N]
+    const int32_t* starts;      // [S + 1]
+    const int32_t* page_table;  // [2, S, P]
+    uint16_t* keys;             // [ceil(L / 2), pages] of bf16 [KV, D, 32], woven
+    uint16_t* values;           // [ceil(L / 2), pages] of bf16 [KV, 32, D rounded up to 32], woven
+    float* logits;              // [N, V rounded up to 32]
+    int64_t num_pages;
+    int32_t num_tokens, num_sequences, num_samples, table_width;
+};
+
+#pragma GCC visibility push(default)
+extern "C" {
+struct Machine;
+
+const char* gptoss_sources();    // what toolchain.py calls the digest of these files
+
+int gptoss_abi(int32_t* sizes);  // version; sizes of the structs in the order of OPCODES, then Instruction and Step
+const char* gptoss_isas();       // what this processor can run, best first, separated by spaces
+
+Machine* gptoss_open(int threads, const char* isa);  // null if this processor cannot run it
+void gptoss_close(Machine*);
+
+// 0, or 1 + the index of the token that is not in the vocabulary.
+int64_t gptoss_run(Machine*, Instruction* program, int length, const Step*);
+
+int64_t gptoss_packed_bytes(int format, int64_t outputs, int64_t inputs);
+void gptoss_pack_mxfp4(Machine*, const uint8_t* blocks, const uint8_t* scales, int64_t matrices, int64_t outputs,
+                       int64_t inputs, int paired, uint8_t* out);
+void gptoss_pack_dense(Machine*, int format, const uint16_t* weights, int64_t outputs, int64_t inputs, uint8_t* out);
+
+double gptoss_read_bandwidth(Machine*, const uint8_t* data, int64_t bytes);  // bytes per second of one pass
+}
+#pragma GCC visibility pop

@@ -1,0 +1,221 @@
+// The float arithmetic, written once and compiled once per instruction set: `Lanes` is 32 float32 values there.
+//
+// Included by isa_*.cpp after they define Lanes; everything is in their unnamed namespace, so that no function compiled
+// for one instruction set can be linked into another.
+//
+// Lanes offers: zero, splat, load, load_pair, store, from_bf16 (32 woven values), add, sub, mul, div, fma (a * b + c,
+// rounded once), max, min, select_less (a < b ? x : y, per lane) and power_of_two (of integers in -126 .. 127).
+
+namespace {
+
+// Sums and maxima across lanes: halves are folded onto each other, 16 + 8 + 4 + 2 + 1.
+inline float fold_sum(Lanes x) {
+    float lane[32];
+    store(lane, x);
+    for (int half = 16; half >= 1; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] = lane[i] + lane[i + half];
+    return lane[0];
+}
+
+inline float fold_max(Lanes x) {
+    float lane[32];
+    store(lane, x);
+    for (int half = 16; half >= 1; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+    return lane[0];
+}
+
+// e^x to about 1 ulp; 0 below -87.  x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial of degree 6 for e^r whose
+// coefficients are those of the Taylor series, the last two adjusted for the interval.
+inline Lanes exponential(Lanes x) {
+    const Lanes round = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves no fraction bits
+    Lanes inside = min(max(x, splat(-87.0f)), splat(88.0f));
+    Lanes n = sub(add(mul(inside, splat(1.44269504f)), round), round);
+    Lanes r = fma(n, splat(-0.693359375f), inside);
+    r = fma(n, splat(2.12194440e-4f), r);
+    Lanes p = splat(1.3981999e-3f);
+    p = fma(p, r, splat(8.3333333e-3f));
+    p = fma(p, r, splat(4.1666667e-2f));
+    p = fma(p, r, splat(1.6666667e-1f));
+    p = fma(p, r, splat(0.5f));
+    p = fma(p, r, splat(1.0f));
+    p = fma(p, r, splat(1.0f));
+    return select_less(x, splat(-87.0f), zero(), mul(p, power_of_two(n)));
+}
+
+inline float exponential(float x) {
+    float lane[32];
+    store(lane, exponential(splat(x)));
+    return lane[0];
+}
+
+void norm(const float* x, const float* scale, int width, float epsilon, float* out) {
+    Lanes squares = zero();
+    for (int i = 0; i < width; i += 32) squares = fma(load(x + i), load(x + i), squares);
+    const Lanes inverse = splat(1.0f / __builtin_sqrtf(fold_sum(squares) / float(width) + epsilon));
+    for (int i = 0; i < width; i += 32) store(out + i, mul(mul(load(x + i), inverse), load(scale + i)));
+}
+
+// In place: 32 gates and 32 values become 32 results, which lie before the next 64 inputs.
+void swiglu(float* values, int width, float limit, float alpha) {
+    const Lanes one = splat(1.0f), high = splat(limit), low = splat(-limit);
+    for (int i = 0; i < width; i += 32) {
+        const float* in = values + 2 * i;
+        Lanes gate = min(load_pair(in, in + 32), high);
+        Lanes value = max(min(load_pair(in + 16, in + 48), high), low);
+        Lanes sigmoid = div(one, add(one, exponential(mul(gate, splat(-alpha)))));
+        store(values + i, mul(mul(gate, sigmoid), add(value, one)));
+    }
+}
+
+void combine(const float* values, const float* shares, int used, int width, float* x) {
+    for (int i = 0; i < width; i += 32) {
+        Lanes total = zero();
+        for (int a = 0; a < used; a++) total = fma(load(values + int64_t(a) * width + i), splat(shares[a]), total);
+        store(x + i, add(load(x + i), total));
+    }
+}
+
+float dot(const uint16_t* weights, const float* unwoven, int width) {
+    Lanes total = zero();
+    for (int i = 0; i < width; i += 32) total = fma(from_bf16(weights + i), load(unwoven + i), total);
+    return fold_sum(total);
+}
+
+void maxima(const float* values, int64_t blocks, float* out) {
+    for (int64_t b = 0; b < blocks; b++) out[b] = fold_max(load(values + 32 * b));
+}
+
+// A finished sum of products becomes an output.
+inline void emit(const Tile& tile, const Row& row, Lanes sum) {
+    if (tile.bias) sum = add(sum, load(tile.bias));
+    if (tile.add) sum = add(load(row.out), sum);
+    store(row.out, sum);
+}
+
+template <int R>
+void bf16_rows(const Tile& tile, const Row* rows) {
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint16_t* weights = reinterpret_cast<const uint16_t*>(tile.weights);
+    for (int k = 0; k < tile.inputs; k++, weights += 32) {
+        __builtin_prefetch(weights + PREFETCH / 2);
+        Lanes column = from_bf16(weights);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) sum[r] = fma(column, splat(rows[r].values[k]), sum[r]);
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], sum[r]);
+}
+
+// -- attention: positions are the lanes of a product with keys, dimensions those of one with values ------------------
+
+template <int R>
+inline void score_page(const float* queries, const uint16_t* keys, int head_dim, float* scores) {
+    Lanes sum[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    for (int d = 0; d < head_dim; d++) {
+        Lanes key = from_bf16(keys + 32 * d);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) sum[r] = fma(key, splat(queries[r * head_dim + d]), sum[r]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) store(scores + r * SEGMENT, sum[r]);
+}
+
+template <int R>
+inline void weigh_page(const float* weights, const uint16_t* values, int from, int to, int width, float* out) {
+    for (int d = 0; d < width; d += 32) {
+        Lanes sum[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) sum[r] = load(out + r * width + d);
+        for (int j = from; j < to; j++) {
+            Lanes value = from_bf16(values + j * width + d);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) sum[r] = fma(value, splat(weights[r * SEGMENT + j]), sum[r]);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) store(out + r * width + d, sum[r]);
+    }
+}
+
+inline void prefetch_page(const uint16_t* page, int elements) {
+    for (int i = 0; i < elements; i += 32) __builtin_prefetch(page + i);
+}
+
+template <int R>
+void segment_rows(const Span& span, const float* queries, float* maxima, float* sums, float* out) {
+    alignas(64) float scores[R * SEGMENT];
+    const int64_t first_page = span.first / 32, last_page = span.last / 32;
+    const int used = int(last_page - first_page + 1) * 32;
+    auto keys = [&](int64_t page) { return span.keys + span.key_stride * span.pages[page]; };
+    auto values = [&](int64_t page) { return span.values + span.value_stride * span.pages[page]; };
+
+    for (int64_t page = first_page; page <= last_page; page++) {
+        if (page < last_page) prefetch_page(keys(page + 1), 32 * span.head_dim);
+        prefetch_page(values(page), 32 * span.padded_dim);
+        score_page<R>(queries, keys(page), span.head_dim, scores + 32 * (page - first_page));
+    }
+    const int before = int(span.first - 32 * first_page), after = int(span.last + 1 - 32 * first_page);
+    for (int r = 0; r < R; r++) {
+        float* row = scores + r * SEGMENT;
+        for (int j = 0; j < before; j++) row[j] = -__builtin_inff();
+        for (int j = after; j < used; j++) row[j] = -__builtin_inff();
+        Lanes highest = load(row);
+        for (int j = 32; j < used; j += 32) highest = max(highest, load(row + j));
+        maxima[r] = fold_max(highest);
+        Lanes total = zero();
+        for (int j = 0; j < used; j += 32) {
+            Lanes weight = exponential(sub(load(row + j), splat(maxima[r])));
+            store(row + j, weight);
+            total = add(total, weight);
+        }
+        sums[r] = fold_sum(total);
+    }
+    for (int i = 0; i < R * span.padded_dim; i++) out[i] = 0.0f;
+    // Only positions that are seen: the others' values may be another sequence's, or were never written.
+    for (int64_t page = first_page; page <= last_page; page++) {
+        const int start = int(page - first_page) * 32;
+        const int from = before > start ? before - start : 0, to = after < start + 32 ? after - start : 32;
+        weigh_page<R>(scores + start, values(page), from, to, span.padded_dim, out);
+    }
+}
+
+void segment(const Span& span, const float* queries, int heads, float* maxima, float* sums, float* out) {
+    const int in = span.head_dim, to = span.padded_dim;
+    int h = 0;
+    for (; h + HEADS <= heads; h += HEADS) segment_rows<HEADS>(span, queries + h * in, maxima + h, sums + h, out + h * to);
+    for (; h < heads; h++) segment_rows<1>(span, queries + h * in, maxima + h, sums + h, out + h * to);
+}
+
+void merge(int heads, int padded_dim, float* maxima, float* sums, float* out, const float* later_maxima,
+           const float* later_sums, const float* later_out) {
+    for (int h = 0; h < heads; h++, out += padded_dim, later_out += padded_dim) {
+        const float highest = maxima[h] > later_maxima[h] ? maxima[h] : later_maxima[h];
+        const float keep = exponential(maxima[h] - highest), take = exponential(later_maxima[h] - highest);
+        maxima[h] = highest;
+        sums[h] = sums[h] * keep + later_sums[h] * take;
+        for (int d = 0; d < padded_dim; d += 32)
+            store(out + d, add(mul(load(out + d), splat(keep)), mul(load(later_out + d), splat(take))));
+    }
+}
+
+void finish(int heads, int padded_dim, const float* sinks, const float* maxima, const float* sums, float* out) {
+    for (int h = 0; h < heads; h++, out += padded_dim) {
+        const float highest = maxima[h] > sinks[h] ? maxima[h] : sinks[h];
+        const float keep = exponential(maxima[h] - highest);
+        const float total = sums[h] * keep + exponential(sinks[h] - highest);
+        for (int d = 0; d < padded_dim; d += 32) store(out + d, mul(load(out + d), splat(keep / total)));
+    }
+}
+
+// Picks the instance for the number of rows.
+using Rows1 = void (*)(const Tile&, const Row*);
+inline void dispatch(const Rows1 (&instances)[MAX_ROWS], const Tile& tile, const Row* rows, int count) {
+    instances[count - 1](tile, rows);
+}
+
+constexpr Rows1 BF16_ROWS[MAX_ROWS] = {bf16_rows<1>, bf16_rows<2>, bf16_rows<3>, bf16_rows<4>};
+void bf16(const Tile& tile, const Row* rows, int count) { dispatch(BF16_ROWS, tile, rows, count); }
+
+}  // namespace

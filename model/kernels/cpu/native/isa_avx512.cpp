@@ -1,0 +1,211 @@
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,bmi2")
+// AVX-512 with VBMI and VNNI: Ice Lake, Zen 4 and later.
+//
+// vpermb looks up all 64 codes of a register at once and ignores the bits above the sixth, so low nibbles need no mask and
+// high ones one shift.  vpdpbusd multiplies unsigned weights with signed activations: weights carry an offset, which the
+// sums of the activations' codes take back.
+#include "isa.h"
+#include "layout.h"
+
+#include <immintrin.h>
+
+namespace {
+
+struct Lanes {
+    __m512 low, high;
+};
+
+inline Lanes zero() { return {_mm512_setzero_ps(), _mm512_setzero_ps()}; }
+inline Lanes splat(float x) { return {_mm512_set1_ps(x), _mm512_set1_ps(x)}; }
+inline Lanes load_pair(const float* p, const float* q) { return {_mm512_loadu_ps(p), _mm512_loadu_ps(q)}; }
+inline Lanes load(const float* p) { return load_pair(p, p + 16); }
+inline void store(float* p, Lanes x) { _mm512_storeu_ps(p, x.low), _mm512_storeu_ps(p + 16, x.high); }
+inline Lanes add(Lanes a, Lanes b) { return {_mm512_add_ps(a.low, b.low), _mm512_add_ps(a.high, b.high)}; }
+inline Lanes sub(Lanes a, Lanes b) { return {_mm512_sub_ps(a.low, b.low), _mm512_sub_ps(a.high, b.high)}; }
+inline Lanes mul(Lanes a, Lanes b) { return {_mm512_mul_ps(a.low, b.low), _mm512_mul_ps(a.high, b.high)}; }
+inline Lanes div(Lanes a, Lanes b) { return {_mm512_div_ps(a.low, b.low), _mm512_div_ps(a.high, b.high)}; }
+inline Lanes max(Lanes a, Lanes b) { return {_mm512_max_ps(a.low, b.low), _mm512_max_ps(a.high, b.high)}; }
+inline Lanes min(Lanes a, Lanes b) { return {_mm512_min_ps(a.low, b.low), _mm512_min_ps(a.high, b.high)}; }
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+    return {_mm512_fmadd_ps(a.low, b.low, c.low), _mm512_fmadd_ps(a.high, b.high, c.high)};
+}
+inline Lanes select_less(Lanes a, Lanes b, Lanes x, Lanes y) {
+    return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.low, b.low, _CMP_LT_OQ), y.low, x.low),
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.high, b.high, _CMP_LT_OQ), y.high, x.high)};
+}
+inline __m512 power_of_two(__m512 n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+inline Lanes power_of_two(Lanes n) { return {power_of_two(n.low), power_of_two(n.high)}; }
+inline Lanes from_bf16(const uint16_t* woven) {
+    __m512i words = _mm512_loadu_si512(woven);
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000))))};
+}
+
+constexpr int PREFETCH = 4096;  // bytes ahead: 4 to 16 KB are alike, less and more are slower
+constexpr int HEADS = 8;        // query heads at a time: 16 accumulators of 32 registers
+
+}  // namespace
+
+#include "arithmetic.h"
+
+namespace {
+
+// The codes of 8 columns are 16 bytes: the high bytes of the even ones, of the odd ones, then the low bytes likewise.
+void quantise(const float* values, int width, int8_t* codes, int32_t* sums, float* scale) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i largest = _mm512_setzero_si512();  // compared as integers, above all numbers a NaN
+    for (int i = 0; i < width; i += 16)
+        largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_loadu_si512(values + i), magnitude));
+    const float top = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(largest))));
+    *scale = top < SMALLEST ? 0.0f : top / 32512.0f;
+    const __m512 inverse = _mm512_set1_ps(top >= SMALLEST ? 32512.0f / top : 0.0f);
+    const __m512i highs = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 5, 9, 13, 3, 7, 11, 15, -1, -1, -1, -1, -1, -1, -1, -1));
+    const __m512i lows = _mm512_broadcast_i32x4(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2, 6, 10, 14));
+    for (int i = 0; i < width; i += 32) {
+        __m512i first = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values + i), inverse));
+        __m512i second = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values + i + 16), inverse));
+        __m512i x = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(first)), _mm512_cvtepi32_epi16(second), 1);
+        sums[i / 32] = _mm512_reduce_add_epi32(_mm512_madd_epi16(x, _mm512_set1_epi16(1)));
+        __m512i rounded = _mm512_add_epi16(x, _mm512_set1_epi16(128));
+        __m512i planes = _mm512_or_si512(_mm512_shuffle_epi8(rounded, highs), _mm512_shuffle_epi8(x, lows));
+        _mm512_storeu_si512(codes + 2 * i, planes);
+    }
+}
+
+inline __m512i broadcast(const int8_t* p) {
+    int32_t word;
+    __builtin_memcpy(&word, p, 4);
+    return _mm512_set1_epi32(word);
+}
+
+// 8 columns: the products of their even and odd halves with both planes.
+template <int R>
+inline void multiply(__m512i even, __m512i odd, const Row* rows, int64_t offset, __m512i (&high)[R], __m512i (&low)[R]) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        const int8_t* codes = rows[r].codes + offset;
+        high[r] = _mm512_dpbusd_epi32(high[r], even, broadcast(codes));
+        low[r] = _mm512_dpbusd_epi32(low[r], even, broadcast(codes + 8));
+        high[r] = _mm512_dpbusd_epi32(high[r], odd, broadcast(codes + 4));
+        low[r] = _mm512_dpbusd_epi32(low[r], odd, broadcast(codes + 12));
+    }
+}
+
+// 256 * high + low of a block, scaled and added to the sum.
+inline __m512 accumulate(__m512 sum, __m512i high, __m512i low, __m512 scale) {
+    __m512i total = _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
+    return _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(total), scale));
+}
+
+inline __m512 e8m0(const uint8_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)), 23));
+}
+
+template <int R>
+inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows, Lanes (&sum)[R]) {
+    // 2 * e2m1 + 12
+    const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    __m512i high[2][R], low[2][R];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        high[0][r] = high[1][r] = _mm512_setzero_si512();
+        low[0][r] = low[1][r] = _mm512_set1_epi32(-12 * rows[r].sums[block]);
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) {
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            _mm_prefetch(codes + 128 * g + 64 * half + PREFETCH, _MM_HINT_T0);
+            __m512i packed = _mm512_loadu_si512(codes + 128 * g + 64 * half);
+            __m512i even = _mm512_permutexvar_epi8(packed, table);
+            __m512i odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(packed, 4), table);
+            multiply<R>(even, odd, rows, 64 * int64_t(block) + 16 * g, high[half], low[half]);
+        }
+    }
+    const __m512 first = e8m0(scales), second = e8m0(scales + 16);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        sum[r].low = accumulate(sum[r].low, high[0][r], low[0][r], first);
+        sum[r].high = accumulate(sum[r].high, high[1][r], low[1][r], second);
+    }
+}
+
+template <int R>
+void mxfp4_rows(const Tile& tile, const Row* rows) {
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t* p = tile.weights;
+    const int blocks = tile.inputs / BLOCK;
+    int b = 0;
+    for (; b + 2 <= blocks; b += 2, p += 64 + 2 * 512) {
+        _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
+        mxfp4_block<R>(p, p + 64, b, rows, sum);
+        mxfp4_block<R>(p + 32, p + 64 + 512, b + 1, rows, sum);
+    }
+    if (b < blocks) mxfp4_block<R>(p, p + 64, b, rows, sum);
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale * 0.5f)));
+}
+
+template <int R>
+void int8_rows(const Tile& tile, const Row* rows) {
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t* p = tile.weights;
+    for (int k = 0; k < tile.inputs; k += GROUP) {
+        const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
+        Lanes scale;
+        {
+            __m512i words = _mm512_loadu_si512(p);
+            scale.low = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)), 16));
+            scale.high = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1)), 16));
+        }
+        _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
+        p += 64;
+        __m512i high[2][R], low[2][R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const int32_t* sums = rows[r].sums + k / BLOCK;
+            high[0][r] = high[1][r] = _mm512_setzero_si512();
+            low[0][r] = low[1][r] = _mm512_set1_epi32(-128 * (sums[0] + (columns == GROUP ? sums[1] : 0)));
+        }
+        for (int j = 0; j < columns; j += 8, p += 256) {
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                _mm_prefetch(p + 64 * half + PREFETCH, _MM_HINT_T0);
+                _mm_prefetch(p + 128 + 64 * half + PREFETCH, _MM_HINT_T0);
+                multiply<R>(_mm512_loadu_si512(p + 64 * half), _mm512_loadu_si512(p + 128 + 64 * half), rows,
+                            2 * int64_t(k + j), high[half], low[half]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            sum[r].low = accumulate(sum[r].low, high[0][r], low[0][r], scale.low);
+            sum[r].high = accumulate(sum[r].high, high[1][r], low[1][r], scale.high);
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
+}
+
+constexpr Rows1 MXFP4_ROWS[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
+void mxfp4(const Tile& tile, const Row* rows, int count) { dispatch(MXFP4_ROWS, tile, rows, count); }
+
+constexpr Rows1 INT8_ROWS[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
+void int8(const Tile& tile, const Row* rows, int count) { dispatch(INT8_ROWS, tile, rows, count); }
+
+uint64_t sum(const uint8_t* data, int64_t bytes) {
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    for (int64_t i = 0; i + 256 <= bytes; i += 256) {
+        for (int line = 0; line < 4; line++) _mm_prefetch(data + i + 64 * line + PREFETCH, _MM_HINT_T0);
+        a = _mm512_add_epi64(a, _mm512_loadu_si512(data + i));
+        b = _mm512_add_epi64(b, _mm512_loadu_si512(data + i + 64));
+        c = _mm512_add_epi64(c, _mm512_loadu_si512(data + i + 128));
+        d = _mm512_add_epi64(d, _mm512_loadu_si512(data + i + 192));
+    }
+    return _mm512_reduce_add_epi64(_mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d)));
+}
+
+}  // namespace
+
+const Isa AVX512 = {"avx512", mxfp4, int8, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, maxima, sum};

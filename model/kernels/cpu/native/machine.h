@@ -1,0 +1,23 @@
+// What a step has at hand: threads, the arithmetic of one instruction set, and scratch memory that grows as needed.
+#pragma once
+
+#include "isa.h"
+#include "pool.h"
+
+#include <vector>
+
+struct Tokens {           // consecutive tokens of one sequence
+    int sequence, first, count;
+};
+
+struct Machine {
+    Machine(int threads, const Isa& isa) : pool(threads), isa(isa) {}
+
+    Pool pool;
+    const Isa& isa;
+    std::vector<Tokens> tokens;       // of this step, in pieces that share keys while these are in cache
+    std::vector<float> rotation;      // [T, 2, D / 2]  cosines and sines
+    std::vector<float> partials;      // of attention, where one query's segments are different threads'
+    std::vector<float> unwoven;       // [N, C]
+    std::vector<float> block_maxima;  // [N, V / 32]
+};
