@@ -12,7 +12,7 @@ type contains itself, the type is `any`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -109,15 +109,14 @@ class _Types:
         if not isinstance(schema, dict) or place.depth > MAX_DEPTH:
             return ["any"]
         schema, place = self._resolve(schema, place)
-        parts = [list(dict.fromkeys(self._own(schema, place)))]
+        parts = [self._alternatives(part, place.inside()) for part in _list(schema.get("allOf"))]
         for key in ("anyOf", "oneOf"):
             variants = _list(schema.get(key))
-            union = [type for v in variants for type in self._alternatives(v, place.inside())]
-            parts.append(list(dict.fromkeys(union)))
-        parts += [self._alternatives(part, place.inside()) for part in _list(schema.get("allOf"))]
+            parts.append(_union(type for v in variants for type in self._alternatives(v, place.inside())))
         parts = [part for part in parts if part and "any" not in part]  # `any` adds nothing to another part
-        if len(parts) > 1 and _SCALARS.issuperset(parts[0]):
-            parts = parts[1:]  # the variants are narrower than "string" beside them
+        own = _union(self._own(schema, place))
+        if own and not (parts and _SCALARS.issuperset(own)):  # "string" adds nothing to its own variants
+            parts.insert(0, own)
         match parts:
             case []:
                 types = ["any"]
@@ -232,7 +231,7 @@ class _Types:
 
     def _target(self, reference: str) -> Schema:
         """What a JSON pointer (RFC 6901) in a URI fragment points to; nothing if elsewhere or missing."""
-        if not reference.startswith("#"):
+        if reference != "#" and not reference.startswith("#/"):
             return {}
         target: Any = self._root
         for step in unquote(reference[1:]).split("/")[1:]:
@@ -244,7 +243,7 @@ class _Types:
         return _dict(target)
 
 
-_SCALARS = frozenset({"string", "number", "boolean", "null"})
+_SCALARS = frozenset({"string", "number", "boolean", "null", "any"})
 
 _SAYS_SOMETHING = ("properties", "additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf")
 """Parameters with none of these are an empty object: the function has no arguments."""
@@ -258,6 +257,10 @@ def _described_variants(schema: Schema) -> list[Any]:
         return [] if "anyOf" in schema else variants
     variants = _list(schema.get("anyOf"))
     return variants if any("description" in _dict(variant) for variant in variants) else []
+
+
+def _union(types: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(types))
 
 
 def _operand(types: list[str]) -> str:
