@@ -58,7 +58,7 @@ class ChatAnswer:
         service: Service,
         figures: Figures,
     ):
-        self.streams = streams
+        self.streams, self.figures = streams, figures
         self._prompt, self._shape = prompt, shape
         self._choices = [ChatChoice(i, s, shape, service, figures) for i, s in enumerate(streams)]
         self._head = {

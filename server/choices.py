@@ -61,9 +61,10 @@ async def as_they_come(choices: Sequence[AnyChoice]) -> AsyncIterator[tuple[AnyC
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 choice = waiting.pop(task)
-                if (tokens := task.result()) is None:
+                arrived = task.result()
+                if arrived is None:
                     continue
-                yield choice, tokens
+                yield choice, arrived
                 if choice.finish is None:
                     waiting[_next(choice)] = choice
     finally:

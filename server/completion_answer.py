@@ -58,7 +58,7 @@ class CompletionAnswer:
         service: Service,
         figures: Figures,
     ):
-        self.streams = streams
+        self.streams, self.figures = streams, figures
         self._prompts, self._shape = prompts, shape
         self._choices = [
             TextChoice(i, stream, prompts[i // shape.candidates], shape, service, figures)

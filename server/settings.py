@@ -21,6 +21,7 @@ PREFIX = "GPTOSS_"
 ELSEWHERE = {
     "GPTOSS_FAULT": "for tests: make the engine fail at a step, as `step:10=raise`, `nan`, `hang` or `oom`",
     "GPTOSS_TOKENIZER": "for tests: the tokenizer.json of the real gpt-oss",
+    "GPTOSS_CPU_ISA": "which instructions the cpu backend uses: avx512, avx2, portable",
 }
 """Variables with our prefix that are not knobs."""
 
@@ -41,14 +42,20 @@ def whole_number(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
     return read
 
 
-def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9:
-        raise ValueError("a number of seconds, 0 or more")
-    return value
+def number(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+seconds = number(0, 1e9)
 
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -124,6 +131,16 @@ class Settings:
     backend: str | None = field(
         default=None,
         metadata=knob(words, "which kernels compute it: cpu, gpu, reference", unset="the device's own"),
+    )
+    threads: int | None = field(
+        default=None,
+        metadata=knob(whole_number(1, 4096), "of the cpu backend, in one step", unset="one for each core"),
+    )
+    dense: str | None = field(
+        default=None,
+        metadata=knob(
+            one_of("int8", "bf16"), "how the cpu backend keeps all but the experts: int8, bf16", unset="int8"
+        ),
     )
     max_context: int | None = field(
         default=None,

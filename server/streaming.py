@@ -8,7 +8,6 @@ that waits for a whole answer: so `whole` waits for both.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import EngineError
 from server.errors import as_api_error
-from server.wire import event
+from server.logs import Figures
+from server.wire import dumps, event
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
@@ -38,8 +38,8 @@ DONE = b"data: [DONE]\n\n"
 class Answer(Protocol):
     """What an endpoint makes of its token streams."""
 
-    @property
-    def streams(self) -> Sequence[TokenStream]: ...
+    streams: Sequence[TokenStream]
+    figures: Figures
 
     def events(self) -> AsyncIterator[bytes]:
         """Server-sent events, without the end of the stream."""
@@ -98,7 +98,9 @@ async def _told(answer: Answer) -> AsyncIterator[bytes]:
     except Exception as error:
         if not isinstance(error, EngineError):
             log.exception("a stream failed")
-        yield event(as_api_error(error).body)
+        told = as_api_error(error)
+        answer.figures.finish = str(told.code)
+        yield event(told.body)
     yield DONE
 
 
@@ -110,7 +112,7 @@ async def whole(request: Request, answer: Answer) -> Response:
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             return Response(status_code=499)
-        return Response(json.dumps(answering.result()), media_type="application/json")
+        return Response(dumps(answering.result()), media_type="application/json")
     finally:
         answering.cancel()
         leaving.cancel()

@@ -24,6 +24,9 @@ from server.errors import bad_request
 MAX_CHOICES = 128
 INT64 = 2**63
 
+dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""JSON without spaces."""
+
 quote = encode_basestring_ascii
 """Text as a JSON string, in ASCII: clients that cut lines at U+2028 as Python does would cut inside of it
 otherwise.
@@ -146,7 +149,7 @@ def usage(prompt: int, cached: int, completion: int, reasoning: int | None = Non
 
 def event(data: Mapping[str, Any]) -> bytes:
     """One server-sent event."""
-    return f"data: {json.dumps(data)}\n\n".encode()
+    return f"data: {dumps(data)}\n\n".encode()
 
 
 class Chunks:
@@ -156,7 +159,7 @@ class Chunks:
     """
 
     def __init__(self, head: Mapping[str, Any], index: int, wants_usage: bool):
-        self._head = f'data: {json.dumps(head)[:-1]},"choices":'
+        self._head = f'data: {dumps(head)[:-1]},"choices":'
         self._choice = f'{self._head}[{{"index":{index},'
         self._top = {"usage": None} if wants_usage else {}
         self._plain_end = f'"logprobs":null,"finish_reason":null}}]{self._rest(self._top)}'
@@ -175,8 +178,8 @@ class Chunks:
         """A chunk with an end, with `more` fields of the choice (logprobs, token_ids), or beside it
         (usage).
         """
-        fields = json.dumps({"logprobs": None, "finish_reason": finish, **more})[1:-1]
+        fields = dumps({"logprobs": None, "finish_reason": finish, **more})[1:-1]
         return f"{self._choice}{news},{fields}}}]{self._rest({**self._top, **top})}".encode()
 
     def _rest(self, top: Mapping[str, Any]) -> str:
-        return f",{json.dumps(top)[1:]}\n\n" if top else "}\n\n"
+        return f",{dumps(dict(top))[1:]}\n\n" if top else "}\n\n"

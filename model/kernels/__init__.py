@@ -106,12 +106,17 @@ class Backend(Protocol):
         """The checkpoint's model, ready to run.  Each backend documents its own options."""
 
 
+def choose(device: torch.device, backend: str | None = None) -> str:
+    """The name of the backend that `load` takes."""
+    return backend or _DEFAULTS.get(device.type, "reference")
+
+
 def load(device: torch.device, backend: str | None = None) -> Backend:
     """The named backend, or the fastest one for `device`.  Imports only that one.
 
     A backend that cannot be imported raises its reason: there is no silent slow path.
     """
-    name = backend or _DEFAULTS.get(device.type, "reference")
+    name = choose(device, backend)
     if name not in BACKENDS:
         raise ValueError(f"there are no kernels called {name!r}; there are {', '.join(BACKENDS)}")
     return cast(Backend, import_module(f"{__name__}.{name}"))

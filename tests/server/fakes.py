@@ -9,8 +9,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import uvicorn
 
@@ -20,7 +21,7 @@ from server.app import create_app
 from server.settings import Settings
 from server.tokenizer import Tokenizer
 
-PLAIN = ["single_word", "lstrip", "rstrip", "normalized"]
+FLAGS = ["single_word", "lstrip", "rstrip", "normalized"]
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
 SPECIALS = [
     "<|startoftext|>",
@@ -44,7 +45,7 @@ def byte_tokenizer(folder) -> Tokenizer:
     others = iter(range(0x100, 0x200))
     alphabet = [chr(byte) if byte in itself else chr(next(others)) for byte in range(256)]
     added = [
-        {"id": 256 + i, "content": name, "special": True, **dict.fromkeys(PLAIN, False)}
+        {"id": 256 + i, "content": name, "special": True, **dict.fromkeys(FLAGS, False)}
         for i, name in enumerate(SPECIALS)
     ]
     whole = {
@@ -148,12 +149,15 @@ class ScriptedWorker:
     cached_tokens  reported with every first token
     """
 
-    def __init__(self, script: Callable[[Request], Iterable[Step]], cached_tokens: int = 0):
-        self.script, self.cached_tokens = script, cached_tokens
-        self.requests: list[Request] = []
+    def __init__(self) -> None:
         self.open: set[ScriptedStream] = set()
         self.died: BaseException | None = None
         self.draining = False
+
+    def reset(self, script: Callable[[Request], Iterable[Step]], cached_tokens: int = 0) -> None:
+        assert not self.open, "a test left a stream open"
+        self.script, self.cached_tokens = script, cached_tokens
+        self.requests: list[Request] = []
 
     def start(self) -> None: ...
 
@@ -212,24 +216,46 @@ class Live:
 
 
 @contextmanager
-def live(tokenizer: Tokenizer, script, *, settings: Settings | None = None, max_context=4096, **worker):
-    """`script` is what happens to each request, or a function of the request.  Text stands for its tokens."""
+def live(
+    tokenizer: Tokenizer, script, *, settings: Settings | None = None, max_context=4096, cached_tokens=0
+):
+    """`script` is what happens to each request, or a function of the request.  Text stands for its tokens.
+
+    With settings of its own a test has a server of its own; the others share one, since starting one
+    takes as long as running ten tests.
+    """
 
     def steps(request: Request) -> Iterable[Step]:
         told = script(request) if callable(script) else script
-        if isinstance(told, str):
-            return tokenizer.encode_with_specials(told)
+        parts = [told] if isinstance(told, str) else told
         return [
             step
-            for part in told
+            for part in parts
             for step in (tokenizer.encode_with_specials(part) if isinstance(part, str) else [part])
         ]
 
-    scripted = ScriptedWorker(steps, **worker)
-    settings = settings or Settings(date="2025-06-28")
-    app = create_app(scripted, tokenizer, settings, "tiny", max_context, "fp_test")
+    if settings is None and max_context == 4096:
+        server = _shared(tokenizer)
+        server.worker.reset(steps, cached_tokens)
+        yield server
+        return
+    worker = ScriptedWorker()
+    worker.reset(steps, cached_tokens)
+    app = create_app(worker, tokenizer, settings or PLAIN_SETTINGS, "tiny", max_context, "fp_test")
     with serving(app) as url:
-        yield Live(tokenizer, scripted, url)
+        yield Live(tokenizer, worker, url)
+
+
+PLAIN_SETTINGS = Settings(date="2025-06-28")
+_for_good = ExitStack()
+
+
+@cache
+def _shared(tokenizer: Tokenizer) -> Live:
+    """A server that ends with the process."""
+    worker = ScriptedWorker()
+    app = create_app(worker, tokenizer, PLAIN_SETTINGS, "tiny", 4096, "fp_test")
+    return Live(tokenizer, worker, _for_good.enter_context(serving(app)))
 
 
 def final(text: str, thought: str = "") -> str:

@@ -1,0 +1,32 @@
+"""The device a model lives on: found once, when the program is put together."""
+
+from __future__ import annotations
+
+import torch
+
+
+class DeviceError(Exception):
+    """A device that is not there: one line that says what is."""
+
+
+def find(name: str | None) -> torch.device:
+    """The named device (`cpu`, `cuda:1`), or for None the first GPU if there is one.  Raises DeviceError."""
+    if name is None:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"there is no device {name!r}; there are cpu, cuda, cuda:1 and so on") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported; cpu and cuda are")
+    if device.type == "cpu":
+        return device
+    index, count = device.index or 0, torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(f"there is no device {name!r}: torch {torch.__version__} sees {count} GPUs")
+    return torch.device("cuda", index)
+
+
+def free_bytes(gpu: torch.device) -> int:
+    """Memory of a GPU that nobody has taken."""
+    return torch.cuda.mem_get_info(gpu)[0]

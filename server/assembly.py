@@ -1,0 +1,164 @@
+"""The program, put together: settings → checkpoint → kernels → model → memory plan → runner → engine.
+
+Whatever is wrong with a folder, a device or a backend is found here, and said in one line: StartError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine import memory
+from engine.engine import Engine
+from engine.memory import MemoryPlan
+from engine.runner import Runner
+from engine.scheduler import Limits
+from model import device as devices
+from model import kernels
+from model.checkpoint import Checkpoint
+from model.config import CheckpointError
+from server.harmony.render import Renderer
+from server.settings import Settings
+from server.tokenizer import Tokenizer, TokenizerError
+
+if TYPE_CHECKING:
+    import torch
+
+    from model.kernels import Model
+
+DEMO = Path(str(files("demo"))) / "weights"
+DEMO_NAME = "gptoss-demo"
+
+CPU_SHARE = 0.5
+"""Of the memory that a computer has left, at most this goes to keys and values: it has other things to do."""
+
+
+class StartError(Exception):
+    """Why the program cannot start: one line for the person who started it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """
+    model_id      the model's name in requests and answers
+    max_context   longest prompt and answer together, tokens
+    fingerprint   identifies weights and version
+    load_seconds  from nothing to here
+    summary       what was put together, for the person who started it
+    """
+
+    tokenizer: Tokenizer
+    engine: Engine
+    model_id: str
+    max_context: int
+    fingerprint: str
+    load_seconds: float
+    summary: str
+
+
+def assemble(settings: Settings) -> Assembled:
+    """Raises StartError."""
+    began = time.perf_counter()
+    try:
+        device = devices.find(settings.device)
+        checkpoint = Checkpoint.open(settings.model or DEMO)
+        tokenizer = Tokenizer(checkpoint.tokenizer_path)
+        Renderer(
+            tokenizer
+        )  # finds that harmony's special tokens are missing, now rather than at the first chat
+        model = _build(settings, checkpoint, device)
+        max_context = min(
+            settings.max_context or checkpoint.config.max_context, checkpoint.config.max_context
+        )
+        plan = _plan(settings, model, max_context)
+        engine = _engine(settings, model, tokenizer, plan, max_context)
+    except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
+        raise StartError(str(error)) from error
+    load_seconds = time.perf_counter() - began
+    model_id = settings.served_model_name or _name(settings)
+    config = checkpoint.config
+    sizes = f"{config.num_layers} layers, {config.num_experts} experts"
+    summary = (
+        f"gptoss {version('gptoss')}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s\n"
+        f"device: {device}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
+    )
+    return Assembled(tokenizer, engine, model_id, max_context, fingerprint(checkpoint), load_seconds, summary)
+
+
+def _build(settings: Settings, checkpoint: Checkpoint, device: torch.device) -> Model:
+    try:
+        backend = kernels.load(device, settings.backend)
+        asked = {"threads": settings.threads, "dense": settings.dense}
+        options = {name: value for name, value in asked.items() if value is not None}
+        for name in options:
+            if name not in inspect.signature(backend.build).parameters:
+                raise StartError(
+                    f"--{name} means nothing to the {kernels.choose(device, settings.backend)} backend"
+                )
+        return backend.build(checkpoint, device, **options)
+    except (ImportError, ValueError) as error:
+        raise StartError(f"the kernels for {device} cannot be used: {error}") from error
+
+
+def _plan(settings: Settings, model: Model, max_context: int) -> MemoryPlan:
+    """What the device has left, now that the weights are loaded, is for keys, values and the work of a step."""
+    on_gpu = model.device.type == "cuda"
+    free = devices.free_bytes(model.device) if on_gpu else memory.free_host_bytes()
+    return memory.plan(
+        model.weight_bytes,
+        model.page_bytes,
+        model.page_size,
+        model.config.sliding_window,
+        free + model.weight_bytes,
+        max_context=max_context,
+        max_running=settings.max_running,
+        kv_bytes=settings.kv_cache_memory,
+        fraction=0.9 if on_gpu else CPU_SHARE,
+    )
+
+
+def _engine(
+    settings: Settings, model: Model, tokenizer: Tokenizer, plan: MemoryPlan, max_context: int
+) -> Engine:
+    vocab_size = model.config.vocab_size
+    known = [id for id in range(vocab_size) if tokenizer.known(id)]
+    if len(known) < tokenizer.size:
+        raise StartError(
+            f"the tokenizer has {tokenizer.size} tokens, but the model knows only {vocab_size} ids"
+        )
+    banned = set(range(known[-1])) - set(known)
+    limits = Limits(
+        num_pages=plan.num_pages,
+        page_size=plan.page_size,
+        window=model.config.sliding_window,
+        max_context=max_context,
+        max_running=settings.max_running,
+        max_tokens_per_step=settings.max_tokens_per_step,
+        max_queued=settings.max_queued,
+        prefix_cache=settings.prefix_cache,
+    )
+    return Engine(Runner(model, plan.num_pages, known[-1] + 1, banned), limits)
+
+
+def _name(settings: Settings) -> str:
+    """The folder's name, as `gpt-oss-20b`; `original` is a folder inside of the one with the name."""
+    if settings.model is None:
+        return DEMO_NAME
+    folder = settings.model.resolve()
+    return folder.parent.name if folder.name == "original" else folder.name
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Of weights and version, without reading gigabytes: each file's name, size and first megabyte."""
+    digest = hashlib.sha256(version("gptoss").encode())
+    for path in sorted([*checkpoint.folder.glob("*.safetensors"), checkpoint.folder / "config.json"]):
+        with path.open("rb") as file:
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+            digest.update(file.read(2**20))
+    return f"fp_{digest.hexdigest()[:12]}"
