@@ -298,7 +298,8 @@ def _headers(folder: Path) -> dict[str, Any]:
 
 def _unreadable(path: Path, error: Exception) -> str:
     """What is wrong with a file that safetensors refuses."""
-    with suppress(OSError, ValueError), path.open("rb") as file:
+    # Whatever else the header may be instead of an object of tensors is damage too, and told as such.
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError), path.open("rb") as file:
         start = file.read(8)
         size = path.stat().st_size
         if not size:

@@ -179,13 +179,17 @@ def _transformers_rope(facts: _Facts) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(f"{facts.path}: rope_parameters should be an object, not {found!r}")
     rope = _Facts(facts.path, {"rope_theta": facts.found.get("rope_theta"), **found})
-    rope.must_be("rope_type", "yarn", "default")
+    kind = found.get("rope_type", found.get("type", "default"))  # "type" is what it was called before 2025
+    if kind not in ("yarn", "default"):
+        raise CheckpointError(
+            f"{facts.path}: rope_type is {kind!r}; this gpt-oss computes only 'yarn' or 'default'"
+        )
     for absent in ("attention_factor", "mscale", "mscale_all_dim"):
         rope.must_be(absent)
     truncate = found.get("truncate", False)
     if not isinstance(truncate, bool):
         raise CheckpointError(f"{facts.path}: truncate should be true or false, not {truncate!r}")
-    scaled = found.get("rope_type") == "yarn"
+    scaled = kind == "yarn"
     return {
         "rope_theta": rope.number("rope_theta"),
         "rope_scaling_factor": rope.number("factor") if scaled else 1.0,
