@@ -80,7 +80,7 @@ class Header:
     def take_body(self) -> str:
         """Cut off the text that is no header's, as if `<|message|>` had stood before it.
 
-        Where the role is given, any text is such text, unless it names a recipient.
+        Where the role is given, any text is such text, unless it names a recipient, or may begin to.
         """
         if self.type is not None:
             self.type, body = _cut(_TYPE_SECTION, self.type)
@@ -89,7 +89,7 @@ class Header:
         else:
             role, body = _cut(_ROLE_SECTION, self.role)
             if self.given and "to=" not in role:
-                role, body = "", self.role
+                role, body = "", "" if " to=".startswith(self.role) else self.role
             self.role = role
         return body
 
