@@ -1,0 +1,80 @@
+"""A runner without a model: it computes nothing, so that what is measured is the engine and the server.
+
+It answers each chat with a harmony header and then the same word for ever; a request's `max_tokens` ends it.
+A step can be made to last: the thread then sleeps and holds nothing, as it does while a GPU works.
+
+    python -m bench.standin --port 8123 --step-ms 17        the real server around it
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import uvicorn
+
+from engine.engine import Engine
+from engine.request import Plan
+from engine.sampling import Sampled
+from engine.scheduler import Limits
+from engine.worker import Worker
+from server.app import create_app
+from server.settings import Settings
+from server.tokenizer import Tokenizer
+
+DEMO_TOKENIZER = Path(__file__).parent.parent / "demo" / "weights" / "tokenizer.json"
+
+
+class StandIn:
+    """Runs plans in no time, or in `step_seconds`; a `Runs` for the engine."""
+
+    def __init__(self, tokenizer: Tokenizer, step_seconds: float = 0.0):
+        self.vocab_size = max(tokenizer.size, *tokenizer.specials.values()) + 1
+        self._header = [
+            tokenizer.special("<|channel|>"),
+            *tokenizer.encode("final"),
+            tokenizer.special("<|message|>"),
+        ]
+        self._word = tokenizer.encode(" the")[0]
+        self._step_seconds = step_seconds
+        self._due = 0.0
+
+    def run(self, plan: Plan) -> Sampled:
+        if self._step_seconds:
+            # Like a GPU that is kept busy: a step begins when the last one ended, if it can.
+            self._due = max(self._due, time.perf_counter() - self._step_seconds) + self._step_seconds
+            time.sleep(max(0.0, self._due - time.perf_counter()))
+        header, word, sampling = self._header, self._word, (c.sequence for c in plan.chunks if c.samples)
+        return Sampled([header[s.answered] if s.answered < len(header) else word for s in sampling])
+
+
+def engine(tokenizer: Tokenizer, step_seconds: float, running: int) -> Engine:
+    """An engine around the stand-in, with room for `running` long answers at once."""
+    pages = running * 64
+    limits = Limits(
+        num_pages=2 * pages,
+        page_size=32,
+        window=128,
+        max_context=131072,
+        max_running=running,
+        max_queued=1024,
+    )
+    return Engine(StandIn(tokenizer, step_seconds), limits)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The server around a stand-in for the model")
+    parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--step-ms", type=float, default=0.0)
+    parser.add_argument("--running", type=int, default=256)
+    parser.add_argument("--tokenizer", type=Path, default=DEMO_TOKENIZER)
+    asked = parser.parse_args()
+    tokenizer = Tokenizer(asked.tokenizer)
+    worker = Worker(engine(tokenizer, asked.step_ms / 1e3, asked.running))
+    app = create_app(worker, tokenizer, Settings(max_queued=1024), "stand-in", max_context=131072)
+    uvicorn.run(app, port=asked.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
