@@ -68,11 +68,8 @@ class Checkpoint:
         self.names = tuple(recipes)
         self._stored = stored
         self._recipes = recipes
-        self._encoded: tuple[str, tuple[Tensor, Tensor]] | None = (
-            None  # the last, since blocks and scales follow
-        )
-        self._encoding = _EncodingError(
-            len({p for r in recipes.values() if r.encoded is not None for p in r.parts})
+        self._encoder = _Encoder(
+            folder, {part for r in recipes.values() if r.encoded is not None for part in r.parts}
         )
 
     @classmethod
@@ -101,48 +98,51 @@ class Checkpoint:
         recipe = self._recipes[name]
         if recipe.encoded is not None:
             (part,) = recipe.parts
-            return self._encode(part)[recipe.encoded]
+            return self._encoder.encode(part, self._stored[part].get_slice(part))[recipe.encoded]
         parts = [self._stored[part].get_tensor(part) for part in recipe.parts]
         tensor: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
 
-    def _encode(self, part: str) -> tuple[Tensor, Tensor]:
-        """Blocks and scales of stored experts [E, in, out], encoded one expert at a time along `in`."""
-        if self._encoded is None or self._encoded[0] != part:
-            self._encoded = None  # before the next one takes its memory
-            experts = self._stored[part].get_slice(part)
-            encoded = []
-            for expert in range(experts.get_shape()[0]):
-                weights = experts[expert].T.contiguous()
-                try:
-                    encoded.append(mxfp4.encode(weights))
-                except ValueError as error:
-                    raise CheckpointError(f"{part} in {self.folder} cannot be encoded: {error}") from None
-                self._encoding.add(weights, mxfp4.decode(*encoded[-1]))
-            self._encoding.done(part, self.folder)
-            blocks, scales = zip(*encoded, strict=True)
-            self._encoded = part, (torch.stack(blocks), torch.stack(scales))
-        return self._encoded[1]
 
+class _Encoder:
+    """Encodes experts that are stored as bf16, and says once, after the last of them, what that cost."""
 
-class _EncodingError:
-    """What encoding bf16 experts as MXFP4 cost: told once, when the last of them has been read."""
-
-    def __init__(self, parts: int):
-        self._left = parts
-        self._done: set[str] = set()
+    def __init__(self, folder: Path, parts: set[str]):
+        self._folder = folder
+        self._left = set(parts)
+        self._last: tuple[str, tuple[Tensor, Tensor]] | None = (
+            None  # kept: after blocks, scales are asked for
+        )
         self._squares = self._squared_errors = 0.0
 
-    def add(self, weights: Tensor, decoded: Tensor) -> None:
-        self._squares += weights.float().square().sum().item()
-        self._squared_errors += (weights.float() - decoded.float()).square().sum().item()
+    def encode(self, part: str, experts: Any) -> tuple[Tensor, Tensor]:
+        """Blocks and scales of a stored slice [E, in, out]: one expert at a time, along `in`."""
+        if self._last and self._last[0] == part:
+            return self._last[1]
+        self._last = None  # its memory is free before the next takes its own
+        pairs = [
+            self._encode(part, experts[expert].T.contiguous()) for expert in range(experts.get_shape()[0])
+        ]
+        blocks, scales = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        self._last = part, (blocks, scales)
+        self._tell(part)
+        return blocks, scales
 
-    def done(self, part: str, folder: Path) -> None:
-        self._done.add(part)
-        if len(self._done) == self._left:
+    def _encode(self, part: str, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """One expert [out, in]."""
+        try:
+            blocks, scales = mxfp4.encode(weights)
+        except ValueError as error:
+            raise CheckpointError(f"{part} in {self._folder} cannot be encoded: {error}") from None
+        self._squares += weights.float().square().sum().item()
+        self._squared_errors += (weights - mxfp4.decode(blocks, scales, torch.float32)).square().sum().item()
+        return blocks, scales
+
+    def _tell(self, part: str) -> None:
+        if self._left == {part}:
             error = (self._squared_errors / self._squares) ** 0.5 if self._squares else 0.0
-            log.warning("experts in %s encoded as MXFP4: relative RMS error %.2g", folder, error)
-            self._left = 0
+            log.warning("experts in %s encoded as MXFP4: relative RMS error %.2g", self._folder, error)
+        self._left.discard(part)
 
 
 # Layouts: one function each, from our names to what is stored.
