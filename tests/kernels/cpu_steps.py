@@ -27,9 +27,9 @@ class Machine:
     def __exit__(self, *_):
         self.library.gptoss_close(self.handle)
 
-    def run(self, *operands: ctypes.Structure, tokens: int, **fields) -> None:
+    def run(self, *operands: ctypes.Structure, **fields: int) -> None:
         program = Program(list(operands))
-        step = Step(num_tokens=tokens, **fields)
+        step = Step(**fields)
         assert self.library.gptoss_run(self.handle, program.array, len(program), ctypes.byref(step)) == 0
 
     def pack(
@@ -83,7 +83,7 @@ class Machine:
             out.ctypes.data,
         )
         operands.append(Dense(*where, format, inputs, outputs, 0, add_to is not None))
-        self.run(*operands, tokens=tokens)
+        self.run(*operands, num_tokens=tokens)
         return out[:, :outputs]
 
 

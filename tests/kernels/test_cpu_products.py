@@ -169,7 +169,7 @@ def test_pairs_of_rows_are_gathered_by_tile(isa):
 
 @pytest.mark.parametrize("outlier", [1.0, 30.0])
 def test_sixteen_bits_of_activation_are_nearly_exact(isa, outlier):
-    """Against float64 and activations that were never quantised; one channel 30 times the others is real life."""
+    """Against float64, activations not quantised; one channel 30 times the others is real life."""
     random = np.random.default_rng(7)
     outputs, inputs = 128, 2880
     x = random.standard_normal((4, inputs)).astype(np.float32)
