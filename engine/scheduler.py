@@ -1,14 +1,14 @@
 """What the next step computes, and what it meant: plan(), commit().  All policy, no tensors.
 
-Each step has a budget of tokens.  Every running sequence that decodes gets one; what is left goes to
-prompts, first come first served, in chunks as large as the budget and the pages allow.  So a long prompt
-never stalls the answers that are under way.
+Order is arrival order throughout: `running` is older than `waiting`, and both are oldest first.  Each step
+has a budget of tokens, and the oldest takes first: one token if it decodes, or as much of its prompt as
+budget and pages allow.  The next prompt is begun only when the one before has all it wants.  So whoever
+decodes is older than whoever still reads, and a long prompt never stalls the answers that are under way.
 
-Order is arrival order throughout: `running` is older than `waiting`, and both are oldest first.  A sequence
-that needs a page when there is none takes it from the newest running one, which keeps its tokens and goes
-back to the head of the queue, to be computed again later (or found in the prefix cache).  Only the newest
-ever gives way and no sequence may grow beyond what the whole pool holds (`Sequence.limit`), so the oldest
-always advances, and everything ends.
+A sequence that needs a page when there is none takes it from the newest running one, which keeps its tokens
+and goes back to the head of the queue, to be computed again later (or found in the prefix cache).  Only the
+newest ever gives way and no sequence may grow beyond what the whole pool holds (`Sequence.limit`), so the
+oldest always advances, and everything ends.
 """
 
 from __future__ import annotations
@@ -64,26 +64,19 @@ class Limits:
 class _Budget:
     """The tokens that one step still has to give."""
 
-    def __init__(self, tokens: int, decodes: int):
+    def __init__(self, tokens: int):
         self._left = tokens
-        # At least one, so that a prompt is not kept waiting by ever so many younger answers.
-        self._for_prompts = max(1, tokens - decodes)
-        self._for_scores = SCORED_PER_STEP
+        self._to_score = SCORED_PER_STEP
 
     def offer(self, sequence: Sequence) -> int:
         """How many tokens `sequence` may have now."""
-        pending = sequence.pending
-        if pending == 1:
-            return min(1, self._left)
-        length = min(pending, self._left, self._for_prompts)
-        return min(length, self._for_scores) if sequence.wants_prompt_logprobs else length
+        length = min(sequence.pending, self._left)
+        return min(length, self._to_score) if sequence.wants_prompt_logprobs else length
 
     def spend(self, chunk: Chunk) -> None:
         self._left -= chunk.length
-        if chunk.sequence.pending > 1:
-            self._for_prompts -= chunk.length
-            if chunk.sequence.wants_prompt_logprobs:
-                self._for_scores -= chunk.length
+        if chunk.sequence.wants_prompt_logprobs:
+            self._to_score -= chunk.length
 
 
 class Scheduler:
@@ -154,7 +147,7 @@ class Scheduler:
         """
         decodes: list[Chunk] = []
         prefills: list[Chunk] = []
-        budget = _Budget(self._budget, sum(sequence.pending == 1 for sequence in self.running))
+        budget = _Budget(self._budget)
         preemptions = self.preemptions
 
         place = 0

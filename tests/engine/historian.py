@@ -5,6 +5,7 @@ page lost, shared too early or overwritten, a window too short all change the an
 page table of a Batch that the real Runner built, from memory that is poisoned whenever a page changes hands.
 """
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -26,28 +27,30 @@ POISON = -(10**6)
 GREEDY = SamplingParams(temperature=0)
 
 
-def next_token(tokens: list[int], window: int) -> int:
-    """What Historian says after `tokens`: full layers see them all, banded ones the last `window`."""
-    last = len(tokens) - 1
-    everything = sum((i + 1) * token for i, token in enumerate(tokens))
-    band = sum((last - i + 1) * tokens[i] for i in range(max(0, last - window + 1), last + 1))
-    return (7 * everything + 3 * band + last) % VOCABULARY
+def key(before: int, token: int, position: int) -> int:
+    """What is stored for a token: like a real model's, it depends on all before it, and on where it is."""
+    return (31 * before + 7 * token + position) % 1009
 
 
 def answer(
     prompt: list[int], length: int, window: int, stop_tokens: frozenset[int] = frozenset()
 ) -> list[int]:
-    """The whole greedy answer, the plain way."""
-    tokens = list(prompt)
-    for _ in range(length):
-        tokens.append(next_token(tokens, window))
-        if tokens[-1] in stop_tokens:
-            break
+    """The whole greedy answer, the plain way: full layers see all keys, banded ones the last `window`."""
+    tokens, keys = list(prompt), [0]
+    while len(tokens) < len(prompt) + length and not (
+        len(tokens) > len(prompt) and tokens[-1] in stop_tokens
+    ):
+        for position in range(len(keys) - 1, len(tokens)):
+            keys.append(key(keys[-1], tokens[position], position))
+        last = len(tokens) - 1
+        everything = sum((i + 1) * k for i, k in enumerate(keys[1:]))
+        band = sum((last - i + 1) * keys[i + 1] for i in range(max(0, last - window + 1), last + 1))
+        tokens.append((7 * everything + 3 * band + last) % VOCABULARY)
     return tokens[len(prompt) :]
 
 
 class Historian:
-    """Keys are tokens; those of the banded layers are told from the others by their sign."""
+    """Keys are numbers; those of the banded layers are told from the others by their sign."""
 
     device = torch.device("cpu")
     weight_bytes = 0
@@ -80,31 +83,27 @@ class Historian:
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         memory = cache.keys.view(-1)
-        memory[batch.slots[FULL]] = batch.tokens + 1
-        memory[batch.slots[BANDED]] = -(batch.tokens + 1)
-        wanted = set(batch.samples.tolist())
-        rows = {}
-        starts = batch.starts.tolist()
-        for s, end in enumerate(batch.lengths.tolist()):
-            for row in range(starts[s], starts[s + 1]):
-                if row not in wanted:
-                    continue
-                position = int(batch.positions[row])
-                assert position == end - starts[s + 1] + row
-                pages = batch.page_table[:, s].tolist()
-
-                def key(kind: int, i: int, pages: list[list[int]] = pages) -> int:
-                    return int(memory[pages[kind][i // self.page_size] * self.page_size + i % self.page_size])
-
-                everything = sum((i + 1) * (key(FULL, i) - 1) for i in range(position + 1))
-                band = sum(
-                    (position - i + 1) * (-key(BANDED, i) - 1)
-                    for i in range(max(0, position - self.window + 1), position + 1)
-                )
-                rows[row] = (7 * everything + 3 * band + position) % VOCABULARY
+        starts, positions = batch.starts.tolist(), batch.positions.tolist()
+        for s, (first, end) in enumerate(itertools.pairwise(starts)):
+            page, offset = divmod(positions[first] - 1, self.page_size)
+            before = (
+                int(memory[batch.page_table[FULL, s, page] * self.page_size + offset]) if page >= 0 else 0
+            )
+            for row in range(first, end):
+                before = key(before, int(batch.tokens[row]), positions[row])
+                memory[batch.slots[FULL, row]] = before
+                memory[batch.slots[BANDED, row]] = -before
         logits = torch.zeros(len(batch.samples), VOCABULARY)
-        for n, row in enumerate(batch.samples.tolist()):
-            logits[n, rows[row]] = 9.0
+        owners = torch.searchsorted(batch.starts, batch.samples, right=True) - 1
+        for n, (row, s) in enumerate(zip(batch.samples.tolist(), owners.tolist(), strict=True)):
+            position = int(batch.positions[row])
+            assert position == int(batch.lengths[s]) - int(batch.starts[s + 1]) + row
+            i = torch.arange(position + 1)
+            slots = batch.page_table[:, s, i // self.page_size] * self.page_size + i % self.page_size
+            everything = (i + 1) * memory[slots[FULL]]
+            band = (position - i + 1) * -memory[slots[BANDED]]
+            token = 7 * everything.sum() + 3 * band[-self.window :].sum() + position
+            logits[n, token % VOCABULARY] = 9.0
         return logits
 
 
@@ -130,10 +129,14 @@ class WatchedRunner:
 
     runner: Runner
     plans: list[Plan] = field(default_factory=list)
+    begun: list[list[tuple[Sequence, int, int]]] = field(
+        default_factory=list
+    )  # sequence, from where, how many
     vocab_size: int = VOCABULARY
 
     def run(self, plan: Plan) -> Sampled:
         self.plans.append(plan)
+        self.begun.append([(chunk.sequence, chunk.sequence.computed, chunk.length) for chunk in plan.chunks])
         return self.runner.run(plan)
 
 
@@ -166,11 +169,12 @@ class Traffic:
     def __init__(self, seed: int):
         self.random = random.Random(seed)
         r = self.random
+        page_size = r.choice((1, 2, 3, 4, 5))
         self.limits = Limits(
-            num_pages=r.choice((4, 6, 9, 14, 30, 80)),
-            page_size=r.choice((1, 2, 3, 4, 5)),
+            num_pages=max(2, r.choice((8, 40, 80, 150, 400)) // page_size),
+            page_size=page_size,
             window=r.choice((1, 3, 4, 7)),
-            max_context=r.choice((12, 30, 60)),
+            max_context=r.choice((12, 60, 200)),
             max_running=r.choice((1, 2, 5, 8)),
             max_tokens_per_step=r.choice((1, 3, 8, 20, 64)),
             max_queued=r.choice((0, 3, 20)),
@@ -190,7 +194,7 @@ class Traffic:
             while left and self.random.random() < 0.5:
                 left -= 1
                 self.ask()
-            if self.requests and self.random.random() < 0.1:
+            if self.requests and self.random.random() < 0.04:
                 self.cancel(self.random.choice(list(self.requests)))
             self.step()
             idle_steps = idle_steps + 1 if not self.engine.busy else 0
@@ -203,12 +207,16 @@ class Traffic:
     def ask(self) -> None:
         r = self.random
         longest = min(self.limits.max_context - 1, self.scheduler.pages.capacity)
-        shared = r.choice(self.beginnings)[: r.randrange(40)]
-        prompt = (shared + [r.randrange(VOCABULARY) for _ in range(r.randrange(8))])[:longest] or [5]
+        start = r.choice(
+            (0, 0, self.limits.page_size)
+        )  # the same page after another beginning is another page
+        shared = r.choice(self.beginnings)[start : r.randrange(40)]
+        prompt = shared + [r.randrange(VOCABULARY) for _ in range(r.randrange(8))] or [5]
+        prompt = prompt[: min(longest, r.choice((longest, 12, 5)))]
         request = Request(
             id=str(len(self.requests)),
             prompt=prompt,
-            max_tokens=r.choice((1, 2, 5, 20, 100)),
+            max_tokens=r.choice((1, 5, 30, 200)),
             stop_tokens=frozenset(r.sample(range(VOCABULARY), 2)),
             sampling=GREEDY,
         )
@@ -222,20 +230,24 @@ class Traffic:
             self.got[request.id] = []
 
     def cancel(self, id: str) -> None:
-        self.cancelled.add(id)
+        if id in self.engine._sequences:
+            self.cancelled.add(id)
         self.engine.cancel(id)
+        self.engine.cancel(id)
+        assert id not in self.engine._sequences
         self.check_pages()
 
     def step(self) -> None:
         alive = [s for s in self.order() if s.request.id not in self.cancelled]
-        had_pages = {id(s): s.computed for s in self.scheduler.running}
+        computed = {id(s): s.computed for s in self.scheduler.running}
         watched: WatchedRunner = self.engine._runner  # type: ignore[assignment]
         steps = len(watched.plans)
         known = {s.request.id: len(s.tokens) for s in alive}
         events = self.engine.step()
         if alive:
             (plan,) = watched.plans[steps:]
-            self.check_plan(plan, alive, had_pages)
+            self.check_plan(plan, alive, computed)
+            self.check_progress(watched.begun[-1], computed)
         for event in events:
             assert isinstance(event, Token)
             assert event.request_id not in self.cancelled
@@ -258,6 +270,16 @@ class Traffic:
             for s in self.scheduler.running:  # those still there
                 was_decode = id(s) in computed and computed[id(s)] > 0 and len(s.tokens) - s.computed == 1
                 assert not was_decode or id(s) in lengths, "an answer under way was stalled"
+
+    def check_progress(self, begun: list[tuple[Sequence, int, int]], computed: dict[int, int]) -> None:
+        for sequence, start, length in begun:
+            if id(sequence) in computed:
+                assert start == computed[id(sequence)], "work resumes where it stopped"
+            else:
+                assert start % self.limits.page_size == 0, "or from whole pages of the prefix cache"
+                assert start == 0 or self.limits.prefix_cache
+            if sequence in self.scheduler.running:
+                assert sequence.computed == start + length
 
     def check_pages(self) -> None:
         pages, size = self.scheduler.pages, self.limits.page_size

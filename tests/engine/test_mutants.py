@@ -1,0 +1,85 @@
+"""The random traffic is worth something: break the engine in any of these ways, and it is noticed."""
+
+# ruff: noqa: E501
+
+import inspect
+import textwrap
+
+import pytest
+
+from engine.pages import Pages
+from engine.runner import Runner
+from engine.scheduler import Scheduler, _Budget
+from tests.engine.historian import Traffic
+
+SEEDS = 100
+
+MUTANTS = [
+    # what is broken, where, and how
+    ("a page leaves the window too early", Pages.slide, "// self.page_size", "// self.page_size + 1"),
+    ("a page never leaves the window", Pages.slide, "self._let_go(table.banded[i])", "return"),
+    ("grow takes a page too few", Pages.grow, "-(-tokens // self.page_size)", "(tokens // self.page_size)"),
+    ("a shared prefix need not be in the banded layers", Pages.find, "run = run + 1 if digest in banded else 0", "run = i + 1"),
+    ("a shared prefix may end in the middle of nowhere", Pages.find, "break", "continue"),
+    ("the window of a shared prefix is a position short", Pages._first_visible, "- self.window + 1", "- self.window + 2"),
+    ("sharing takes no hold", Pages._hold, "self._holders[page] += 1", "pass"),
+    ("sharing leaves the page up for taking", Pages._hold, "del self._idle[page]", "pass"),
+    ("a page is shared before it is computed", Scheduler._publish, "sequence.computed //", "1 + sequence.computed //"),
+    ("hashes are not chained", Pages.extend_hashes, 'hashes[-1] if hashes else b""', 'b""'),
+    ("a hash covers one token too few", Pages.extend_hashes, "(i + 1) * size]", "(i + 1) * size - 1]"),
+    ("a page that is taken can still be found", Pages._take, "self._forget(page)", "pass"),
+    ("a page is taken while it is held", Pages._let_go, "self._holders[page] == 0", "self._holders[page] <= 1"),
+    ("banded pages are not released", Pages.release, "i >= table.behind", "False"),
+    ("pages behind the window are released twice", Pages.release, "i >= table.behind", "True"),
+    ("released pages are remembered", Pages.release, "table.full, table.banded, table.behind, table.published = ", "_ = "),
+    ("the need is underestimated", Pages.needed, "self._band)", "1)"),
+    ("the capacity is overestimated", Pages.capacity.fget, "self.num_pages - self._band", "self.num_pages - 1"),
+    ("preempted tokens count as computed", Scheduler._preempt, "sequence.computed = 0", "pass"),
+    ("preempted sequences keep their pages", Scheduler._preempt, "self.pages.release(sequence.pages)", "pass"),
+    ("preempted sequences queue behind everybody", Scheduler._preempt, "appendleft", "append"),
+    ("the second newest gives way", Scheduler._preempt, "self.running.pop()", "self.running.pop(max(0, len(self.running) - 2))"),
+    ("the newest never gives way itself", Scheduler._make_room, "newest is sequence", "False"),
+    ("the newest is served first", Scheduler.plan, "self.waiting[0]", "self.waiting[-1]"),
+    ("nobody looks whether there is room", Scheduler._admit, "> self.pages.available", "> 10**9"),
+    ("all of a prompt may come from the cache", Scheduler._admit, "(len(sequence.tokens) - 1)", "len(sequence.tokens)"),
+    ("what the cache has is computed into", Scheduler._admit, "sequence.computed = found *", "sequence.computed = 0 *"),
+    ("the budget is not spent", _Budget.spend, "self._left -= chunk.length", "pass"),
+    ("the newest takes first", Scheduler.plan, "self.running[place]", "self.running[-1 - place]"),
+    ("a prompt is begun while the one before waits", Scheduler.plan, "and budget.offer(self.waiting[0])", "and (setattr(budget, '_left', max(1, budget._left)) or True)"),
+    ("answers may outgrow the cache", Scheduler.add, "self.pages.capacity + 1", "10**9"),
+    ("answers may outgrow the context", Scheduler.add, "self.limits.max_context,", "10**9,"),
+    ("more run than may", Scheduler.plan, "< self.limits.max_running", "<= self.limits.max_running"),
+    ("more wait than may", Scheduler.add, ">= self.limits.max_running + self", "> self.limits.max_running + self"),
+    ("who leaves the queue keeps a place in it", Scheduler.remove, "self.waiting.remove(sequence)", "pass"),
+    ("who leaves keeps the pages", Scheduler.remove, "self.pages.release(sequence.pages)", "pass"),
+    ("a chunk counts as one token", Scheduler.commit, "sequence.computed += chunk.length", "sequence.computed += 1"),
+    ("stop tokens do not stop", Scheduler.commit, "token in request.stop_tokens", "False"),
+    ("an answer is one token too long", Scheduler.commit, ">= sequence.limit", "> sequence.limit"),
+    ("banded keys go to full pages", Runner.batch, "table.banded[page] * size", "table.full[page] * size"),
+    ("full layers look into banded pages", Runner.batch, "table.banded if kind == BANDED else", "table.banded if True else"),
+    ("positions count from the chunk's start", Runner.batch, "range(first, end))", "range(end - first))"),
+    ("a chunk's first row is sampled", Runner.batch, "row + length - 1", "row"),
+    ("a chunk begins where the last ended, plus one", Runner.batch, "first = sequence.computed", "first = min(sequence.computed + 1, len(sequence.tokens) - length)"),
+    ("lengths leave out this pass", Runner.batch, "lengths.append(end)", "lengths.append(first)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "old", "new"), [m[1:] for m in MUTANTS], ids=[m[0] for m in MUTANTS])
+def test_random_traffic_notices_when(function, old, new, monkeypatch):
+    mutate(monkeypatch, function, old, new)
+    for seed in range(SEEDS):
+        try:
+            Traffic(seed).run()
+        except Exception:
+            return
+    pytest.fail(f"{SEEDS} seeds of random traffic did not notice")
+
+
+def mutate(monkeypatch, function, old, new):
+    """Replace a piece of a method's source for the time of one test."""
+    source = textwrap.dedent(inspect.getsource(function))
+    assert old in source, f"{function.__qualname__} has changed, and so must its mutant"
+    owner = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner)}[function.__qualname__.split(".")[0]]
+    namespace = {}
+    exec(source.replace(old, new), function.__globals__, namespace)
+    monkeypatch.setattr(owner, function.__name__, namespace[function.__name__])
