@@ -18,6 +18,7 @@ from torch import Tensor
 from model.batch import Batch
 from model.checkpoint import Checkpoint
 from model.gpt_oss import GptOss
+from model.kernels import Model
 from model.layers import clamped_swiglu
 from model.mxfp4 import decode
 
@@ -37,7 +38,7 @@ def build(
     *,
     dtype: torch.dtype = torch.bfloat16,
     page_size: int = 32,
-) -> GptOss:
+) -> Model:
     """The checkpoint's model; see `GptOss` for the options."""
     return GptOss(checkpoint, ReferenceKernels(checkpoint.config.swiglu_limit), device, dtype, page_size)
 

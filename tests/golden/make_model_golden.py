@@ -25,7 +25,11 @@ PATH = Path(__file__).with_name("model.safetensors")
 CASES: dict[str, tuple[ModelConfig, int]] = {
     "yarn": (tiny_checkpoint.CONFIG, 1),
     "truncated": (replace(tiny_checkpoint.CONFIG, rope_truncate=True), 2),
-    "wide": (replace(tiny_checkpoint.CONFIG, num_layers=4, num_kv_heads=3, sliding_window=11), 3),
+    # Even the fastest pair turns less than beta times in the initial context: the ramp starts below pair 0.
+    "ramp": (
+        replace(tiny_checkpoint.CONFIG, rope_ntk_beta=8.0, num_layers=4, num_kv_heads=3, sliding_window=11),
+        3,
+    ),
 }
 TOKENS = 60
 
