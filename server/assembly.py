@@ -92,22 +92,21 @@ def assemble(settings: Settings) -> Assembled:
 
 
 def _build(settings: Settings, checkpoint: Checkpoint, device: torch.device) -> Model:
+    name = kernels.choose(device, settings.backend)
+    asked = {"threads": settings.threads, "dense": settings.dense}
+    options = {option: value for option, value in asked.items() if value is not None}
     try:
         backend = kernels.load(device, settings.backend)
-        asked = {"threads": settings.threads, "dense": settings.dense}
-        options = {name: value for name, value in asked.items() if value is not None}
-        for name in options:
-            if name not in inspect.signature(backend.build).parameters:
-                raise StartError(
-                    f"--{name} means nothing to the {kernels.choose(device, settings.backend)} backend"
-                )
+        for option in options:
+            if option not in inspect.signature(backend.build).parameters:
+                raise StartError(f"--{option}: the {name} backend has no such setting")
         return backend.build(checkpoint, device, **options)
     except (ImportError, ValueError) as error:
-        raise StartError(f"the kernels for {device} cannot be used: {error}") from error
+        raise StartError(f"the {name} backend cannot be used on {device}: {error}") from error
 
 
 def _plan(settings: Settings, model: Model, max_context: int) -> MemoryPlan:
-    """What the device has left, now that the weights are loaded, is for keys, values and the work of a step."""
+    """What the device has left, now that the weights are loaded, is for keys and values, and to work in."""
     on_gpu = model.device.type == "cuda"
     free = devices.free_bytes(model.device) if on_gpu else memory.free_host_bytes()
     return memory.plan(

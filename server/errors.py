@@ -22,12 +22,15 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from engine.errors import (
     ConstraintFailed,
     DeadlineExceeded,
+    EmptyPrompt,
     EngineDied,
     EngineError,
     NonFinite,
+    OutOfMemory,
     PromptTooLong,
     QueueFull,
     ShuttingDown,
+    UnknownToken,
 )
 from server.harmony.messages import ConversationError
 
@@ -71,9 +74,12 @@ TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 STATUSES: dict[type[EngineError], tuple[int, str]] = {
     PromptTooLong: (400, "context_length_exceeded"),
+    EmptyPrompt: (400, "empty_prompt"),
+    UnknownToken: (400, "unknown_token"),
     QueueFull: (429, "rate_limit_exceeded"),
     ShuttingDown: (503, "shutting_down"),
     EngineDied: (503, "engine_died"),
+    OutOfMemory: (503, "out_of_memory"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     NonFinite: (500, "non_finite_logits"),
     ConstraintFailed: (500, "constraint_failed"),

@@ -98,13 +98,13 @@ class Detokenizer:
     """Ids one at a time to text, whole characters only.  The pieces joined are `Tokenizer.decode`'s text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._bytes_of = tokenizer.token_bytes
+        self._bytes_of = tokenizer._bytes.get
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._pending = False
 
     def feed(self, id: int) -> str:
         """The text that `id` completes; empty in the middle of a character."""
-        piece = self._bytes_of(id)
+        piece = self._bytes_of(id, b"")
         if not self._pending:
             try:
                 return piece.decode()  # almost every token is whole characters: 3x faster than the decoder

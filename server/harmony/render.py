@@ -218,7 +218,7 @@ def _tool_name(i: int, message: Message, names: Mapping[str, str]) -> str:
     known = ", ".join(names) or "none"
     raise ConversationError(
         f"tool_call_id {message.call_id!r} answers no call before it; calls so far: {known}",
-        param=f"messages.[{i}].tool_call_id",
+        param=f"messages[{i}].tool_call_id",
     )
 
 

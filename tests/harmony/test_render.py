@@ -358,7 +358,7 @@ def test_a_result_that_answers_no_call_is_the_clients_error(small: Tokenizer, re
     history = [user("a"), assistant(None, None, ASK), reply, assistant(None, None, TIME)]
     with pytest.raises(ConversationError, match="answers no call before it; calls so far: call_1") as error:
         Renderer(small).render(Conversation(history))
-    assert error.value.param == "messages.[2].tool_call_id"
+    assert error.value.param == "messages[2].tool_call_id"
 
 
 # -- replay --------------------------------------------------------------------------------------------------

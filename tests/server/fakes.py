@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
+import httpx
 import uvicorn
 
 from engine.errors import ShuttingDown
@@ -204,6 +205,7 @@ class Live:
 
     def __init__(self, tokenizer: Tokenizer, worker: ScriptedWorker, url: str):
         self.tokenizer, self.worker, self.url = tokenizer, worker, url
+        self.http = httpx.Client(base_url=url, timeout=10)
 
     def openai(self, **more):
         from openai import OpenAI

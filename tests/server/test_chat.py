@@ -2,7 +2,6 @@
 
 import json
 
-import httpx
 import pytest
 
 from engine.request import Finish
@@ -21,8 +20,8 @@ WEATHER = {
 
 def chunks_of(server, **body):
     """Every `data:` of a stream, parsed; the last one stays text."""
-    with httpx.stream(
-        "POST", f"{server.url}/v1/chat/completions", json={"messages": HI, "stream": True, **body}
+    with server.http.stream(
+        "POST", "/v1/chat/completions", json={"messages": HI, "stream": True, **body}
     ) as r:
         assert r.status_code == 200, r.read()
         assert r.headers["content-type"].startswith("text/event-stream")
@@ -292,8 +291,8 @@ def test_log_probabilities_end_where_a_stop_string_begins(tiny_tokenizer):
 def test_token_ids_are_what_was_asked_and_sampled(tiny_tokenizer):
     said = final("Hi", "x")
     with live(tiny_tokenizer, said) as server:
-        whole = httpx.post(
-            f"{server.url}/v1/chat/completions", json={"messages": HI, "return_token_ids": True}
+        whole = server.http.post(
+            "/v1/chat/completions", json={"messages": HI, "return_token_ids": True}
         ).json()
         chunks = chunks_of(server, return_token_ids=True)
         prompt = server.worker.requests[0].prompt
@@ -319,10 +318,10 @@ def test_every_sampling_field_reaches_the_engine(tiny_tokenizer):
         "stop_token_ids": [5],
     }
     with live(tiny_tokenizer, final("ok")) as server:
-        httpx.post(f"{server.url}/v1/chat/completions", json={"messages": HI, **fields}).raise_for_status()
-        httpx.post(f"{server.url}/v1/chat/completions", json={"messages": HI}).raise_for_status()
-        httpx.post(
-            f"{server.url}/v1/chat/completions", json={"messages": HI, "ignore_eos": True, "max_tokens": 20}
+        server.http.post("/v1/chat/completions", json={"messages": HI, **fields}).raise_for_status()
+        server.http.post("/v1/chat/completions", json={"messages": HI}).raise_for_status()
+        server.http.post(
+            "/v1/chat/completions", json={"messages": HI, "ignore_eos": True, "max_tokens": 20}
         ).raise_for_status()
         asked, plain, endless = server.worker.requests
     sampling = asked.sampling
@@ -372,8 +371,8 @@ def test_an_answer_cut_by_max_tokens_keeps_what_it_had(tiny_tokenizer):
 )
 def test_reasoning_effort_is_told_to_the_model(tiny_tokenizer, asked, told):
     with live(tiny_tokenizer, final("ok")) as server:
-        httpx.post(
-            f"{server.url}/v1/chat/completions", json={"messages": HI, "reasoning_effort": asked}
+        server.http.post(
+            "/v1/chat/completions", json={"messages": HI, "reasoning_effort": asked}
         ).raise_for_status()
         assert f"Reasoning: {told}\n" in prompt_text(server)
 
@@ -396,8 +395,8 @@ def test_text_of_a_user_is_never_a_control_token(tiny_tokenizer):
 def test_render_shows_the_prompt_that_would_be_answered(tiny_tokenizer):
     body = {"messages": HI, "tools": [WEATHER], "reasoning_effort": "high"}
     with live(tiny_tokenizer, final("ok")) as server:
-        shown = httpx.post(f"{server.url}/v1/chat/completions/render", json=body).json()
-        httpx.post(f"{server.url}/v1/chat/completions", json=body).raise_for_status()
+        shown = server.http.post("/v1/chat/completions/render", json=body).json()
+        server.http.post("/v1/chat/completions", json=body).raise_for_status()
         (request,) = server.worker.requests
     assert shown["token_ids"] == request.prompt
     assert shown["text"] == tiny_tokenizer.decode(request.prompt)
