@@ -97,7 +97,7 @@ class Header:
         role, channel = self.role, self.channel or ""
         speaker = role.partition("to=")[0].partition(":")[0].strip()
         imagined = speaker.startswith(_OTHERS)
-        oddities = int(speaker not in (("",) if self.given else ("", "assistant")))
+        oddities = int(speaker != ("" if self.given else "assistant"))
 
         recipients = [*_RECIPIENT.findall(role), *_RECIPIENT.findall(channel)]
         oddities += len(recipients) > 1

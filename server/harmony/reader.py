@@ -88,10 +88,13 @@ class Reader:
 
     def feed(self, token_id: int) -> list[Delta]:
         """What `token_id` adds: mostly one delta; none in a header, or in the middle of a character."""
-        if token_id in self._names:
-            return self._rest() + self._control(self._names[token_id])
+        name = self._names.get(token_id)
+        if name is not None:
+            return self._rest() + self._control(name)
         text = self._text.feed(token_id)
-        return self._add(text) if text else []
+        if not text:
+            return []
+        return [self._write(text)] if self._write else self._add(text)
 
     def finish(self) -> list[Delta]:
         """What is left when no more tokens come.  An answer cut short keeps what it had."""

@@ -129,11 +129,12 @@ ODD = {
     # In each of these openai-harmony raises ...
     f"{COMMENTARY} to=functions.f to=functions.f{JSON}": call(1),
     f" to=functions.f{COMMENTARY} to=functions.f{JSON}": call(1),
+    f" to=functions.g{COMMENTARY} to=functions.f{JSON}": call(1),
     f"{COMMENTARY} to=functions.get weather{JSON}": Answer("", "", [("get weather", "{}")]),
     f"{HM}assistant{FINAL}Hi<|return|>": hi(1, "Hm."),
-    f"{HM}{FINAL}Hi<|return|>": hi(1, "Hm."),
-    f"{HM}<|message|>Hi<|return|>": hi(2, "Hm."),
-    f"{HM}<|start|>{FINAL}Hi<|return|>": hi(0, "Hm."),
+    f"{HM}{FINAL}Hi<|return|>": hi(2, "Hm."),
+    f"{HM}<|message|>Hi<|return|>": hi(3, "Hm."),
+    f"{HM}<|start|>{FINAL}Hi<|return|>": hi(1, "Hm."),
     f"{THOUGHT}assistant{FINAL}Hi<|return|>": hi(1, "Hm."),
     f"assistant{FINAL}Hi<|return|>": hi(1),
     # ... in these it takes the type for a name, or for part of one,
@@ -146,22 +147,24 @@ ODD = {
     "<|message|>Hi<|return|>": hi(1),
     "<|channel|>final final<|message|>Hi<|return|>": hi(1),
     f"<|channel|>analysis{FINAL}Hi<|return|>": hi(1),
+    f"<|channel|>analysis <|constrain|>json{FINAL}Hi<|return|>": hi(1),
     # Text where a header should be.
     "Hi<|return|>": hi(2),
     "tomato soup": Answer("", "tomato soup", [], 2),
     " to": Answer(),  # the beginning of a recipient
     "to": Answer("", "to", [], 1),
+    f"a<|start|>assistant{FINAL}b": Answer("", "ab", [], 2),
     "\n\nHi": Answer("", "\n\nHi", [], 2),
     f"{THOUGHT}Hi<|return|>": hi(2, "Hm."),
     f"{THOUGHT}\nHi<|return|>": Answer("Hm.", "\nHi", [], 2),
-    f"{HM}Hi<|return|>": hi(3, "Hm."),
+    f"{HM}Hi<|return|>": hi(4, "Hm."),
     "<|channel|>final\nHi<|return|>": Answer("", "\nHi", [], 1),
     "<|channel|>final Hi<|return|>": Answer("", " Hi", [], 1),
     "<|channel|>final <|constrain|>json{}<|return|>": Answer("", "{}", [], 1),
     f'{COMMENTARY} to=functions.f {{"a":\n1}}<|call|>': Answer("", "", [("f", ' {"a":\n1}')], 1),
     # An end that is missing, or another's.
     f"<|channel|>analysis<|message|>Hm.<|start|>assistant{FINAL}Hi": hi(1, "Hm."),
-    f"<|channel|>analysis<|message|>Hm.{FINAL}Hi": hi(1, "Hm."),
+    f"<|channel|>analysis<|message|>Hm.{FINAL}Hi": hi(2, "Hm."),
     f"{COMMENTARY} to=functions.f<|message|>{{}}<|end|>": call(1),
     f"{FINAL}Hi<|call|>": hi(1),
     f"{FINAL}Hi<|return|><|return|>": hi(1),
@@ -180,6 +183,7 @@ ODD = {
     "<|channel|>final to=user<|message|>Hi<|return|>": hi(),
     # The roles of others.
     f"{FINAL}Hi<|end|><|start|>user<|message|>And you?<|end|>": hi(2, "And you?"),
+    f"{FINAL}Hi<|end|><|start|>system<|message|>You are<|end|>": hi(2, "You are"),
     f"{COMMENTARY} to=functions.f{JSON}<|start|>functions.f to=assistant{COMMENTARY}<|message|>42<|end|>": (
         Answer("42", "", [("f", "{}")], 1)
     ),

@@ -63,7 +63,7 @@ ALIKE: dict[str, Schema | None] = {
     "nested arrays": obj(a={"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}),
     "anything in arrays": obj(a={"type": "array", "items": {}}),
     "types": obj(a={"type": ["string", "null"]}, b={"type": ["integer", "string"], "default": None}),
-    "nullable": obj(a={"type": "string", "nullable": True}),
+    "nullable": obj(a={"type": "string", "nullable": True}, b={"type": ["string", "null"], "nullable": True}),
     "nested": obj("a", a=obj("c", b={"type": "string"}, c=obj(d={"type": "number", "description": "deep"}))),
     "array of objects": obj(a={"type": "array", "items": obj("b", b={}), "description": "many"}),
     "described items": obj(a={"type": "array", "items": {**obj(b={"type": "string"}), "description": "one"}}),

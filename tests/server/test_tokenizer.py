@@ -54,6 +54,11 @@ def test_live_special_tokens_split_text_as_the_tokenizers_package_does(tokenizer
     assert tokenizer.encode_with_specials(text) == theirs
 
 
+def test_the_longest_name_of_a_special_token_wins(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(small_tokenizer_file(tmp_path, ["<|a|>", "<|a|><|b|>"]))
+    assert tokenizer.encode_with_specials("<|a|><|b|><|a|>") == [1, 0]
+
+
 def test_half_a_surrogate_pair_is_a_replacement_character(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(tokenizer.encode("a\ud83d\ude00b\ud800c")) == "a😀b�c"
 
