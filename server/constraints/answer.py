@@ -1,6 +1,6 @@
 """What an answer may be, and the grammar that says so: all that is sampled after `<|start|>assistant`.
 
-    start:    thought* action
+    start:    (analysis | preamble){0,8} action
     analysis: <|channel|>analysis<|message|> TEXT <|end|><|start|>assistant
     preamble: <|channel|>commentary<|message|> TEXT <|end|><|start|>assistant
     final:    <|channel|>final<|message|> … <|return|>
@@ -25,6 +25,9 @@ from server.constraints import schemas
 from server.constraints.schemas import SchemaError
 from server.harmony.messages import ResponseFormat, Tool
 from server.tokenizer import Tokenizer
+
+MAX_THOUGHTS = 8
+"""Messages before the answer or the call, so that no model can go round for ever.  One or two are usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,7 @@ def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: Headers, *, though
         return _lark("action", rules)
     following = _tokens(headers.next_message)
     thought = " | ".join(f"{_tokens(headers.opening(channel))} TEXT {following}" for channel in channels)
-    return _lark("thought* action", [f"thought: {thought}", *rules])
+    return _lark(f"thought{{0,{MAX_THOUGHTS}}} action", [f"thought: {thought}", *rules])
 
 
 def _tokens(ids: list[int]) -> str:
