@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: help install serve test check bench clean
+.PHONY: help install serve test sanitize check bench clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -19,6 +19,13 @@ serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo
 
 test: $(READY)      ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+sanitize: $(READY)  ## run the CPU kernels' tests with the address and undefined-behaviour sanitizers
+	$(BIN)/python model/kernels/cpu/toolchain.py build/sanitized.so -O1 -g \
+	    -fsanitize=address,undefined -fno-sanitize-recover=all
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 GPTOSS_CPU_LIBRARY=build/sanitized.so \
+	    $(BIN)/python -m pytest tests/kernels -k cpu $(ARGS)
 
 check: $(READY)     ## formatter, linter, type checker
 	$(BIN)/ruff format --check .

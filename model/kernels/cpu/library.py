@@ -1,8 +1,8 @@
 """The native library: found or made, loaded, checked, and asked what this processor can run.
 
 Looked for in this order: the one that was built when the package was installed; the one an earlier start
-built and left in the cache folder; one built now, if there is a compiler.  Otherwise `NativeLibraryMissing`
-says what to do.
+built and left in the cache folder ($XDG_CACHE_HOME/gptoss); one built now, if there is a compiler.  Otherwise
+`NativeLibraryMissing` says what to do.
 """
 
 from __future__ import annotations
@@ -34,13 +34,8 @@ COST = (
 @cache
 def load() -> ctypes.CDLL:
     """The library, its functions typed.  Raises NativeLibraryMissing."""
-    for suffix in EXTENSION_SUFFIXES:
-        if (packaged := Path(__file__).parent / f"_native{suffix}").exists():
-            library = open_library(packaged)
-            if library.gptoss_sources().decode() == toolchain.digest():
-                return library
-            log.warning("%s was built from other sources than those beside it; it is not used", packaged.name)
-    return open_library(_cached())
+    chosen = os.environ.get("GPTOSS_CPU_LIBRARY")  # one built by hand: with a sanitizer, say
+    return open_library(Path(chosen) if chosen else _packaged() or _cached())
 
 
 def open_library(path: Path) -> ctypes.CDLL:
@@ -59,6 +54,17 @@ def open_library(path: Path) -> ctypes.CDLL:
             f" this version of gptoss expects {ABI_VERSION} with {ours}"
         )
     return library
+
+
+def _packaged() -> Path | None:
+    """The library beside this file, if it was built from the sources beside it."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).parent / f"_native{suffix}"
+        if path.exists():
+            if toolchain.digest().encode() in path.read_bytes():
+                return path
+            log.warning("%s was built from other sources than those beside it; it is not used", path.name)
+    return None
 
 
 def _cached() -> Path:

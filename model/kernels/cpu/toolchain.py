@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,3 +77,15 @@ def build(target: Path, command: str, extra: tuple[str, ...] = ()) -> None:
         whole = Path(folder) / target.name
         run("-shared", "-pthread", *extra, *objects, "-o", whole)
         whole.replace(target)
+
+
+def main() -> None:
+    """python model/kernels/cpu/toolchain.py TARGET [FLAG ...]: by hand, for instance with a sanitizer."""
+    command = compiler()
+    if command is None:
+        sys.exit("there is no C++ compiler: install g++, or set CXX")
+    build(Path(sys.argv[1]), command, tuple(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    main()
