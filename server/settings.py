@@ -35,7 +35,7 @@ class SettingsError(Exception):
 
 def whole_number(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,19}", text) or not low <= int(text) <= high:
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or not low <= int(text) <= high:
             raise ValueError(f"a whole number from {low}" + (f" to {high}" if high < 2**63 - 1 else ""))
         return int(text)
 
@@ -62,7 +62,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def memory(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     if not found or not (value := int(float(found[1]) * UNITS[found[2].upper()])):
         raise ValueError("an amount of memory, as 4GiB or 512MiB")
     return value
