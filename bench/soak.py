@@ -1,4 +1,4 @@
-"""Mixed traffic for a long time: the server's memory and descriptors must stay flat, and nothing be left over.
+"""Mixed traffic for a long time: the server's memory must stay flat, and nothing may be left over.
 
 Clients of every kind at once, each a loop: patient ones (streaming or not, chat or completion, short prompts
 and long), ones that vanish (before the first byte, in the middle, without reading), ones that send nonsense,
