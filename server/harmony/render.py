@@ -29,6 +29,9 @@ from server.tokenizer import Tokenizer, TokenizerError
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 KNOWLEDGE_CUTOFF = "2024-06"
 
+MAX_REMEMBERED = 1 << 16
+"""Characters of a system or developer message whose tokens are kept for the next request."""
+
 
 class _Special(Enum):
     START = "<|start|>"
@@ -44,7 +47,7 @@ START, CHANNEL, CONSTRAIN, MESSAGE, END, RETURN, CALL = _Special
 
 
 class Renderer:
-    """Writes prompts.
+    """Writes prompts.  Safe to share between threads: a prompt of 100,000 tokens takes a third of a second.
 
     stop_tokens  end generation.  `<|end|>` is none of them: it closes a message, and the model goes on
     """
@@ -55,8 +58,7 @@ class Renderer:
         self._tokenizer = tokenizer
         self._ids = {token: tokenizer.special(token.value) for token in _Special}
         self.stop_tokens = frozenset({self._ids[RETURN], self._ids[CALL]})
-        # System and developer messages repeat from request to request, and tools can be long.
-        self._fixed = lru_cache(maxsize=256)(lambda text: tuple(tokenizer.encode(text)))
+        self._remembered = lru_cache(maxsize=64)(lambda text: tuple(tokenizer.encode(text)))
 
     def render(
         self, conversation: Conversation, replay: Mapping[str, Sequence[int]] | None = None
@@ -75,7 +77,7 @@ class Renderer:
             instructions = messages[0].content or ""
             del history[0]
 
-        prompt = self._tokens(START, "system", MESSAGE, self._fixed(_system_text(conversation)), END)
+        prompt = self._tokens(START, "system", MESSAGE, self._repeated(_system_text(conversation)), END)
         if text := _developer_text(instructions, conversation):
             prompt += self._developer(text)
         last_final = max((i for i, message in history if _is_final(message)), default=-1)
@@ -102,7 +104,7 @@ class Renderer:
     # -- messages ------------------------------------------------------------------------------------------
 
     def _developer(self, text: str) -> list[int]:
-        return self._tokens(START, "developer", MESSAGE, self._fixed(text), END)
+        return self._tokens(START, "developer", MESSAGE, self._repeated(text), END)
 
     def _said(self, channel: str, text: str) -> list[int]:
         """A message of the assistant to the user, or to itself."""
@@ -147,6 +149,10 @@ class Renderer:
 
     # -- tokens --------------------------------------------------------------------------------------------
 
+    def _repeated(self, text: str) -> Sequence[int]:
+        """The tokens of a system or developer message: the same in many requests, and tools can be long."""
+        return self._remembered(text) if len(text) <= MAX_REMEMBERED else self._tokenizer.encode(text)
+
     def _tokens(self, *parts: _Special | str | Sequence[int]) -> list[int]:
         """The parts laid end to end: special tokens, texts, and tokens."""
         tokens: list[int] = []
@@ -188,8 +194,9 @@ def _developer_text(instructions: str, conversation: Conversation) -> str:
         field = "response_format"
         if conversation.response_format:
             sections.append(_response_format(conversation.response_format))
-    except RecursionError:
-        raise ConversationError(f"a JSON schema in {field} is nested too deeply", field) from None
+    except (RecursionError, ValueError):  # of json.dumps; an integer may have too many digits to print
+        message = f"a JSON schema in {field} is nested too deeply, or holds too large a number"
+        raise ConversationError(message, field) from None
     return "\n\n".join(sections)
 
 

@@ -12,13 +12,14 @@ type contains itself, the type is `any`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from server.harmony.messages import Tool
 
-MAX_DEPTH = 48
+MAX_DEPTH = 32
 """Levels of nesting that are written out."""
 
 ROOM = 1 << 18
@@ -56,12 +57,11 @@ class _Room:
     def __init__(self, characters: int) -> None:
         self._left = characters
 
-    def take(self, characters: int) -> bool:
-        """Returns False, and takes nothing, if there is not enough."""
-        if characters > self._left:
-            return False
-        self._left -= characters
-        return True
+    def take(self, target: Schema) -> bool:
+        """Returns False if there is not enough, now and ever after: even to measure targets takes time."""
+        if self._left > 0:
+            self._left -= len(literal(target)) + 16
+        return self._left > 0
 
 
 class _Place:
@@ -223,7 +223,7 @@ class _Types:
             target: Schema = {}
             if reference not in place.open and place.depth <= MAX_DEPTH:
                 target = self._target(reference)
-                if not self._room.take(len(literal(target))):
+                if not self._room.take(target):
                     target = {}
             place = place.within(reference)
             schema = target | {key: value for key, value in schema.items() if key != "$ref"}
@@ -236,12 +236,14 @@ class _Types:
         target: Any = self._root
         for step in unquote(reference[1:]).split("/")[1:]:
             step = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(target, list) and step.isdecimal() and int(step) < len(target):
-                target = target[int(step)]
+            if isinstance(target, list):
+                target = target[int(step)] if _INDEX.fullmatch(step) and int(step) < len(target) else None
             else:
                 target = _dict(target).get(step)
         return _dict(target)
 
+
+_INDEX = re.compile("[0-9]{1,9}")
 
 _SCALARS = frozenset({"string", "number", "boolean", "null", "any"})
 

@@ -216,7 +216,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
     return Conversation(messages, tools, draw(st.sampled_from(["none", "low", "medium", "high"])))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(conversation=conversations())
 def test_any_prompt_equals_that_of_openai_harmony(
     real: Tokenizer, oracle: Any, conversation: Conversation

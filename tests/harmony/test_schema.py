@@ -111,7 +111,7 @@ def nested(values: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
     return arrays | objects
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parameters=st.dictionaries(names, st.recursive(scalars | enums, nested, max_leaves=8), min_size=1))
 def test_any_plain_type_equals_that_of_openai_harmony(oracle: Any, parameters: Schema) -> None:
     schema = obj(*list(parameters)[1::2], **parameters)
@@ -157,14 +157,11 @@ def test_parameters_may_be_a_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["#/$defs/none", "other.json#/a", "#/properties/a/nowhere", "#a", "#/required/7"]
+    "reference", ["#/$defs/none", "other.json#/a", "#/properties/a/nowhere", "#a", "#/required/" + "9" * 5000]
 )
 def test_references_that_lead_nowhere_are_any(reference: str) -> None:
     schema = obj(a={"type": "string"}, b={"$ref": reference})
-    if reference == "#a":  # an anchor, not a pointer: read as the root, which holds itself
-        assert "b?: any" in declaration(schema)
-    else:
-        assert declaration(schema) == "type f = (_: {\na?: string,\nb?: any,\n}) => any;"
+    assert declaration(schema) == "type f = (_: {\na?: string,\nb?: any,\n}) => any;"
 
 
 def test_a_type_that_contains_itself_is_any_there() -> None:
@@ -178,6 +175,11 @@ def test_a_type_that_contains_itself_is_any_there() -> None:
     assert declaration(obj(a={"$ref": "#"})) == "type f = (_: {\na?: {\n    a?: any,\n    },\n}) => any;"
     circle = {"$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}}
     assert declaration({**obj(a={"$ref": "#/$defs/A"}), **circle}) == "type f = (_: {\na?: any,\n}) => any;"
+
+
+def test_references_may_point_into_lists() -> None:
+    text = body(a={"anyOf": [{"const": 1}, {"const": 2}]}, b={"$ref": "#/properties/a/anyOf/1"})
+    assert text == "a?: 1 | 2,\nb?: 2,\n"
 
 
 def test_unions_intersections_and_literals_are_written_out() -> None:
@@ -274,12 +276,21 @@ def web(levels: int) -> Schema:
 
 
 def test_webs_of_references_are_bounded_for_all_tools_together() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     text = function_tools([Tool(f"f{i}", None, web(40)) for i in range(100)])
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     assert len(text) < 8 * ROOM
     small = function_tools([Tool("f", None, web(3))])
     assert small.count("a?") == 1 + 2 + 4
+
+
+def test_references_to_something_large_are_not_measured_again_and_again() -> None:
+    """Each of 20,000 references used to print a megabyte, only to learn that there was no room for it."""
+    large = obj(**{f"p{i}": {"type": "string"} for i in range(30_000)})
+    schema = {**obj(**{f"r{i}": {"$ref": "#/$defs/L"} for i in range(20_000)}), "$defs": {"L": large}}
+    begin = time.process_time()
+    assert declaration(schema).count("?: any,") == 20_000
+    assert time.process_time() - begin < 10
 
 
 def test_large_schemas_without_references_are_written_whole() -> None:
@@ -305,6 +316,7 @@ def test_schemas_too_deep_to_print_are_the_clients_error(small: Tokenizer) -> No
     for conversation, param in [
         (Conversation([], response_format=ResponseFormat("x", deep)), "response_format"),
         (Conversation([], [Tool("f", None, obj(a={"default": deep}))]), "tools"),
+        (Conversation([], [Tool("f", None, obj(a={"default": 10**5000}))]), "tools"),
     ]:
         with pytest.raises(ConversationError, match="nested too deeply") as error:
             Renderer(small).render(conversation)
@@ -323,7 +335,7 @@ nonsense = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(KEYWORDS), nonsense))
 def test_nonsense_is_written_as_something(schema: Schema) -> None:
     text = declaration(schema)
