@@ -70,7 +70,9 @@ class Sequence:
     hashes           of its complete pages, for the prefix cache
     cached_tokens    of the prompt, that the prefix cache had; None before it first ran
     counts           of its tokens, for penalties; None if it has none, or before the first token
-    prompt_logprobs  of the prompt tokens so far computed, if the request wants them
+    prompt_logprobs  of the prompt tokens known so far, the first one's None included; empty if nobody asked
+    edits            whether anything changes its logits before a token is chosen
+    plain            whether choosing a token is all there is to do: no edits, no log-probabilities
     """
 
     request: Request
@@ -84,6 +86,12 @@ class Sequence:
     cached_tokens: int | None = None
     counts: TokenCounts | None = None
     prompt_logprobs: list[Logprob | None] = field(default_factory=list)
+    edits: bool = field(init=False)
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.edits = self.request.edits
+        self.plain = not self.edits and self.request.sampling.logprobs is None
 
     @property
     def pending(self) -> int:
@@ -98,9 +106,7 @@ class Sequence:
     @property
     def wants_prompt_logprobs(self) -> bool:
         """Whether log-probabilities of the prompt are still to be computed."""
-        return self.request.prompt_logprobs is not None and len(self.prompt_logprobs) < len(
-            self.request.prompt
-        )
+        return bool(self.prompt_logprobs) and len(self.prompt_logprobs) < len(self.request.prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,8 @@ class Chunk:
     @property
     def samples(self) -> bool:
         """Whether the step reaches the end of what is known, so that a new token can be sampled."""
-        return self.length == self.sequence.pending
+        sequence = self.sequence
+        return sequence.computed + self.length == len(sequence.tokens)
 
     @property
     def scored(self) -> range:

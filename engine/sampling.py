@@ -135,29 +135,44 @@ def sample(logits: Tensor, sequences: list[Sequence]) -> Sampled:
     """
     sampled = Sampled(tokens=[])
     chosen, finite = choose(edited(logits, sequences, sampled), sequences)
-    sampled.tokens, good = torch.stack(
-        (chosen, finite)
-    ).tolist()  # the step's only wait for the device, as a rule
+    # As a rule the step's only wait for the device:
+    sampled.tokens, good = torch.stack((chosen, finite)).tolist()
+    if 0 in good:
+        _explain(logits, good, sequences, sampled)
+    if not all(sequence.plain for sequence in sequences):
+        _tell_constraints(sequences, sampled)
+        _report(logits, sequences, sampled)
+    return sampled
+
+
+def _explain(logits: Tensor, good: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
+    """Whether the model's numbers or a constraint left no choice.  Asked only now: it costs another wait."""
     for row, sequence in enumerate(sequences):
-        request = sequence.request
         if not good[row]:
-            # Which of the two is asked only now: all sequences would pay for it otherwise.
-            broken = request.constraint is None or not torch.isfinite(logits[row].max())
-            sampled.errors.setdefault(
-                request.id, NonFinite() if broken else ConstraintFailed("it allows no token")
-            )
-        elif request.constraint is not None and request.id not in sampled.errors:
+            broken = sequence.request.constraint is None or not torch.isfinite(logits[row].max())
+            error = NonFinite() if broken else ConstraintFailed("it allows no token")
+            sampled.errors.setdefault(sequence.request.id, error)
+
+
+def _tell_constraints(sequences: list[Sequence], sampled: Sampled) -> None:
+    for token, sequence in zip(sampled.tokens, sequences, strict=True):
+        request = sequence.request
+        if request.constraint is not None and request.id not in sampled.errors:
             try:
-                request.constraint.accept(sampled.tokens[row])
+                request.constraint.accept(token)
             except Exception as error:  # not our code: its request ends, the others go on
                 sampled.errors[request.id] = ConstraintFailed(str(error))
-    rows = [row for row, sequence in enumerate(sequences) if sequence.request.sampling.logprobs is not None]
-    if rows:
-        requests = [sequences[row].request for row in rows]
-        most = [request.sampling.logprobs or 0 for request in requests]
-        reports = logprobs(logits[rows], [sampled.tokens[row] for row in rows], most)
-        sampled.logprobs = {request.id: report for request, report in zip(requests, reports, strict=True)}
-    return sampled
+
+
+def _report(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> None:
+    """The log-probabilities of the tokens chosen, for those who asked."""
+    asked = {row: s.request for row, s in enumerate(sequences) if s.request.sampling.logprobs is not None}
+    if asked:
+        rows = list(asked)
+        alternatives = [request.sampling.logprobs or 0 for request in asked.values()]
+        reports = logprobs(logits[rows], [sampled.tokens[row] for row in rows], alternatives)
+        for request, report in zip(asked.values(), reports, strict=True):
+            sampled.logprobs[request.id] = report
 
 
 # Editing: what must not come becomes minus infinity
@@ -168,7 +183,7 @@ def edited(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> Tenso
 
     Constraints that fail are noted in `sampled`.
     """
-    if not any(sequence.request.edits for sequence in sequences):
+    if not any(sequence.edits for sequence in sequences):
         return logits
     scores = logits.clone()
     _penalise(scores, sequences)

@@ -2,11 +2,14 @@
 
 # ruff: noqa: E501
 
+import __future__
+
 import inspect
 import textwrap
 
 import pytest
 
+from engine import runner
 from engine.pages import Pages
 from engine.runner import Runner
 from engine.scheduler import Scheduler, _Budget
@@ -55,8 +58,8 @@ MUTANTS = [
     ("a chunk counts as one token", Scheduler.commit, "sequence.computed += chunk.length", "sequence.computed += 1"),
     ("stop tokens do not stop", Scheduler.commit, "token in request.stop_tokens", "False"),
     ("an answer is one token too long", Scheduler.commit, ">= sequence.limit", "> sequence.limit"),
-    ("banded keys go to full pages", Runner.batch, "table.banded[page] * size", "table.full[page] * size"),
-    ("full layers look into banded pages", Runner.batch, "table.banded if kind == BANDED else", "table.banded if True else"),
+    ("banded keys go to full pages", Runner.batch, "(table.banded[page] - page)", "(table.full[page] - page)"),
+    ("full layers look into banded pages", runner._page_table, "[table.full for table in tables]", "[table.banded for table in tables]"),
     ("positions count from the chunk's start", Runner.batch, "range(first, end))", "range(end - first))"),
     ("a chunk's first row is sampled", Runner.batch, "row + length - 1", "row"),
     ("a chunk begins where the last ended, plus one", Runner.batch, "first = sequence.computed", "first = min(sequence.computed + 1, len(sequence.tokens) - length)"),
@@ -79,7 +82,9 @@ def mutate(monkeypatch, function, old, new):
     """Replace a piece of a method's source for the time of one test."""
     source = textwrap.dedent(inspect.getsource(function))
     assert old in source, f"{function.__qualname__} has changed, and so must its mutant"
-    owner = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner)}[function.__qualname__.split(".")[0]]
+    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner)}
+    owner = owners.get(function.__qualname__.split(".")[0], runner)
     namespace = {}
-    exec(source.replace(old, new), function.__globals__, namespace)
+    code = compile(source.replace(old, new), "<mutant>", "exec", flags=__future__.annotations.compiler_flag)
+    exec(code, function.__globals__, namespace)
     monkeypatch.setattr(owner, function.__name__, namespace[function.__name__])

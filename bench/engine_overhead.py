@@ -1,0 +1,124 @@
+"""What the engine itself costs: microseconds of its own CPU per token, around a model that costs nothing.
+
+The model returns the same logits every time, so all that is measured is planning, putting the batch together, choosing
+tokens and taking note of them, on the engine's thread.  On a GPU this is added to every step.
+
+    python -m bench.engine_overhead --running 64 | tail -1 | jq .decode_us_per_token
+"""
+
+import argparse
+import cProfile
+import json
+import platform
+import pstats
+import statistics
+import time
+
+import torch
+from torch import Tensor
+
+from engine.engine import Engine
+from engine.request import Request
+from engine.runner import Runner
+from engine.sampling import SamplingParams
+from engine.scheduler import Limits
+from model.batch import Batch, KVCache
+from model.config import ModelConfig
+
+PAGE_SIZE, WINDOW = 32, 128
+
+
+class Nothing:
+    """A model without weights, work or memory."""
+
+    device = torch.device("cpu")
+    page_size, page_bytes, weight_bytes = PAGE_SIZE, 1, 0
+
+    def __init__(self, vocab_size: int):
+        self.config = ModelConfig(
+            vocab_size=vocab_size,
+            hidden_size=1,
+            num_layers=2,
+            num_heads=1,
+            num_kv_heads=1,
+            head_dim=1,
+            num_experts=1,
+            experts_per_token=1,
+            intermediate_size=1,
+            sliding_window=WINDOW,
+            swiglu_limit=7.0,
+            rope_theta=1.0,
+            rope_scaling_factor=1.0,
+            rope_ntk_alpha=1.0,
+            rope_ntk_beta=1.0,
+            initial_context_length=131072,
+        )
+        self._logits = torch.randn(4096, vocab_size, generator=torch.Generator().manual_seed(0))
+
+    def new_cache(self, num_pages: int) -> KVCache:
+        nothing = torch.empty(1, num_pages, 0, 1, 1)
+        return KVCache(nothing, nothing)
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        return self._logits[: len(batch.samples)]
+
+
+def measure(running: int, prompt: int, steps: int, vocab_size: int, temperature: float, profile: bool) -> dict[str, float]:
+    limits = Limits(
+        num_pages=running * 2 * (prompt + steps + PAGE_SIZE) // PAGE_SIZE + 16,
+        page_size=PAGE_SIZE,
+        window=WINDOW,
+        max_context=131072,
+        max_running=running,
+        max_tokens_per_step=max(512, running),
+    )
+    engine = Engine(Runner(Nothing(vocab_size), limits.num_pages), limits)
+    for n in range(running):
+        tokens = [(7 * n + i) % vocab_size for i in range(prompt)]
+        engine.add(Request(str(n), tokens, steps, sampling=SamplingParams(temperature=temperature)))
+    started = time.thread_time()
+    while engine.stats().prompt_tokens < running * prompt:
+        engine.step()
+    prefill = time.thread_time() - started
+
+    decodes = []
+    profiler = cProfile.Profile()
+    while engine.stats().running == running:
+        if profile:
+            profiler.enable()
+        started = time.thread_time()
+        events = engine.step()
+        decodes.append((time.thread_time() - started) / len(events))
+        profiler.disable()
+    if profile:
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(18)
+    decodes = sorted(decodes[10:])
+    return {
+        "decode_us_per_token": 1e6 * statistics.median(decodes),
+        "decode_us_per_token_p90": 1e6 * decodes[len(decodes) * 9 // 10],
+        "prefill_us_per_token": 1e6 * prefill / (running * prompt),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--running", type=int, default=64, help="sequences that decode together")
+    parser.add_argument("--prompt", type=int, default=1000, help="tokens of each prompt")
+    parser.add_argument("--steps", type=int, default=500, help="tokens of each answer")
+    parser.add_argument("--vocabulary", type=int, default=1000, help="small, so that choosing a token costs little")
+    parser.add_argument("--profile", action="store_true", help="where the time goes (itself costs time)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.processor() or platform.machine()}")
+    outcome: dict[str, dict[str, float]] = {}
+    for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        figures = measure(
+            arguments.running, arguments.prompt, arguments.steps, arguments.vocabulary, temperature, arguments.profile
+        )
+        outcome[name] = figures
+        print(name, *(f"{key} {value:.2f}" for key, value in figures.items()), sep="  ")
+    print(json.dumps({**vars(arguments), **outcome}))
+
+
+if __name__ == "__main__":
+    main()
