@@ -106,7 +106,8 @@ class GrammarConstraint:
 
 
 def _reason(error: str) -> str:
-    """The first line of llguidance's reason, without its place in a grammar that the client never saw."""
-    lines = error.replace("<non-verbose/>", "").strip().splitlines()
+    """llguidance's reason in one line, without its place in a grammar that the client never saw."""
+    lines = [line.strip() for line in error.replace("<non-verbose/>", "").strip().splitlines()]
     reason = lines[0] if lines else "no reason given"
-    return reason.split("failed to compile JSON schema: ", 1)[-1][:300]
+    details = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]  # of a pattern
+    return " ".join([reason.split("failed to compile JSON schema: ", 1)[-1], *details])[:300]

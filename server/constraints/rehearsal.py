@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import weakref
 from typing import Any
 
-SECONDS = 1.0
-START_SECONDS = 30.0
+CPU_SECONDS = 1.0
+"""The process's own, so that a busy machine refuses no more than an idle one."""
+WALL_SECONDS = 30.0
+"""For a question, or to start."""
 MEMORY_BYTES = 1 << 30
 
 
@@ -39,11 +42,11 @@ class Rehearsal:
         """Why this grammar cannot be compiled; "" if it can."""
         with self._turn:
             process = self._process or self._start()
-            answer = _ask(process, json.dumps({"lark": lark, "limits": self._limits}), SECONDS)
+            answer = _ask(process, json.dumps({"lark": lark, "limits": self._limits}))
             if answer is None:
                 process.wait()
                 self._process = None
-                return f"it takes more than {SECONDS:g} s or {MEMORY_BYTES >> 20} MiB to compile"
+                return f"it takes more than {CPU_SECONDS:g} s or {MEMORY_BYTES >> 20} MiB to compile"
             return str(answer["reason"])
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -52,17 +55,17 @@ class Rehearsal:
         pipe, none = subprocess.PIPE, subprocess.DEVNULL
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True)
         weakref.finalize(self, _stop, process)
-        if _ask(process, json.dumps({"lark": 'start: "a"', "limits": self._limits}), START_SECONDS) is None:
+        if _ask(process, json.dumps({"lark": 'start: "a"', "limits": self._limits})) is None:
             raise RuntimeError(f"the process that tries schemas did not start: {' '.join(command)}")
         self._process = process
         return process
 
 
-def _ask(process: subprocess.Popen[bytes], question: str, seconds: float) -> Any:
-    """Its answer; None, and it is killed, if there is none in time."""
+def _ask(process: subprocess.Popen[bytes], question: str) -> Any:
+    """Its answer; None if it ended, or had to be ended, without one."""
     assert process.stdin is not None
     assert process.stdout is not None
-    limit = threading.Timer(seconds, process.kill)
+    limit = threading.Timer(WALL_SECONDS, process.kill)
     limit.start()
     try:
         process.stdin.write(question.encode() + b"\n")
@@ -86,14 +89,19 @@ def _main() -> None:
     """The other process: answers until its input ends, which it does with the server."""
     from llguidance import LLMatcher, LLParserLimits
 
-    if os.name == "posix":
+    posix = os.name == "posix"
+    if posix:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
         question = json.loads(line)
+        if posix:
+            signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # then SIGPROF ends us, in native code too
         reason = LLMatcher.validate_grammar(question["lark"], limits=LLParserLimits(**question["limits"]))
+        if posix:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps({"reason": reason}), flush=True)
 
 
