@@ -135,8 +135,8 @@ class Scheduler:
         """Forget a sequence, wherever it is; its pages are free at once."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self.pages.refresh(sequence.hashes[: len(sequence.request.prompt) // self.limits.page_size])
             self.pages.release(sequence.pages)
+            self.pages.refresh(sequence.hashes[: len(sequence.request.prompt) // self.limits.page_size])
         else:
             self.waiting.remove(sequence)
 
