@@ -87,9 +87,8 @@ class Runner:
         sampled = sample(logits[: len(sampling)], sampling) if sampling else Sampled(tokens=[])
         row = len(sampling)
         for chunk in plan.chunks:
-            if not chunk.sequence.wants_prompt_logprobs:
+            if not chunk.sequence.wants_prompt_logprobs or not (scored := chunk.scored):
                 continue
-            scored = chunk.scored
             request = chunk.sequence.request
             following = request.prompt[scored.start + 1 : scored.stop + 1]
             count = request.prompt_logprobs or 0
