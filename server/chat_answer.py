@@ -143,12 +143,13 @@ class ChatChoice(Choice):
         place = self._reader.place
         if place == "reasoning":
             self.reasoning_tokens += 1
-        if token.logprob is not None and place == "content" and token.id not in self._special:
-            entry = chat_entry(self._tokenizer, token.id, token.logprob)
-            self._logprobs.add(self._content_length, entry)
         if token.finish is not None:
             deltas = [*deltas, *self._reader.finish()]
-        self._content_length += sum(len(delta.text) for delta in deltas if isinstance(delta, ContentDelta))
+        if token.logprob is not None:
+            if place == "content" and token.id not in self._special:
+                entry = chat_entry(self._tokenizer, token.id, token.logprob)
+                self._logprobs.add(self._content_length, entry)
+            self._content_length += sum(len(each.text) for each in deltas if isinstance(each, ContentDelta))
         return deltas
 
     def _show(self, delta: Delta, news: list[Delta]) -> None:

@@ -89,6 +89,8 @@ class Server(uvicorn.Server):
         if self._draining is not None:
             log.warning("%s again: ending at once", name)
             self.force_exit = self.should_exit = True
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
             return
         log.info("%s: no new requests; running ones have %g s", name, self._grace_seconds)
         self._draining = self._loop.create_task(self._drain())
