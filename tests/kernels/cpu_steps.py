@@ -17,7 +17,7 @@ class Machine:
 
     available = staticmethod(lambda: isas(load()))
 
-    def __init__(self, isa: str, threads: int = 2):
+    def __init__(self, isa: str, threads: int = 1):
         self.library = load()
         self.handle = self.library.gptoss_open(threads, choose_isa(self.library, isa).encode())
 

@@ -82,12 +82,18 @@ def errors(got, want):
     return (got - want).norm(dim=-1) / want.norm(dim=-1)
 
 
-def test_bf16_weights_agree_with_the_reference_in_float32(checkpoint, isa):
-    book = Book(checkpoint.config, [64, 40, 1])  # as long as YaRN allows
+@pytest.fixture(scope="module")
+def expected(checkpoint):
+    """A batch as long as YaRN allows, and its logits."""
+    book = Book(checkpoint.config, [64, 40, 1])
     batch = book.batch([(0, 0, 64), (1, 0, 40), (2, 0, 1)])
     reference = GptOss(checkpoint, RoundedCache(checkpoint.config.swiglu_limit), CPU, torch.float32)
-    want = reference.forward(batch, reference.new_cache(PAGES))
-    model = build(checkpoint, CPU, dense="bf16", isa=isa)
+    return batch, reference.forward(batch, reference.new_cache(PAGES))
+
+
+def test_bf16_weights_agree_with_the_reference_in_float32(checkpoint, expected, isa):
+    batch, want = expected
+    model = build(checkpoint, CPU, dense="bf16", isa=isa, threads=1)
     got = model.forward(batch, fresh(model))
     assert errors(got, want).max() < 5e-3
     assert torch.equal(got.argmax(-1), want.argmax(-1))
@@ -97,7 +103,7 @@ def test_int8_weights_stay_near(checkpoint):
     """Random weights are a hard test: another expert is soon chosen, and changes everything."""
     book = Book(checkpoint.config, [64])
     batch = book.batch([(0, 0, 64)])
-    exact, rough = (build(checkpoint, CPU, dense=dense) for dense in ("bf16", "int8"))
+    exact, rough = (build(checkpoint, CPU, dense=dense, threads=1) for dense in ("bf16", "int8"))
     want, got = (model.forward(batch, fresh(model)) for model in (exact, rough))
     assert errors(got, want).median() < 5e-2
     assert rough.weight_bytes < exact.weight_bytes
@@ -128,14 +134,14 @@ def test_chunked_batched_and_threaded_give_the_same_bits(checkpoint, isa, dense)
 @pytest.mark.parametrize("dense", ["int8", "bf16"])
 def test_every_instruction_set_gives_the_same_bits(checkpoint, dense):
     batch = Book(checkpoint.config, [100, 9]).batch([(0, 0, 100), (1, 0, 9)])
-    models = [build(checkpoint, CPU, dense=dense, isa=isa) for isa in Machine.available()]
+    models = [build(checkpoint, CPU, dense=dense, isa=isa, threads=1) for isa in Machine.available()]
     logits = [model.forward(batch, fresh(model)) for model in models]
     assert all(torch.equal(each, logits[0]) for each in logits)
 
 
 def test_only_the_rows_that_sample_have_logits(checkpoint):
     book = Book(checkpoint.config, [40, 20])
-    model = build(checkpoint, CPU)
+    model = build(checkpoint, CPU, threads=1)
     chunks = [(0, 0, 40), (1, 0, 20)]
     every = model.forward(book.batch(chunks), fresh(model))
     assert torch.equal(model.forward(book.batch(chunks, [59, 3]), fresh(model)), every[[59, 3]])
@@ -145,7 +151,7 @@ def test_only_the_rows_that_sample_have_logits(checkpoint):
 def test_an_unknown_token_is_refused_before_anything_is_read(checkpoint):
     book = Book(checkpoint.config, [3])
     book.tokens[0][1] = checkpoint.config.vocab_size
-    model = build(checkpoint, CPU)
+    model = build(checkpoint, CPU, threads=1)
     with pytest.raises(ValueError, match="token 211 is not in the vocabulary of 211"):
         model.forward(book.batch([(0, 0, 3)]), fresh(model))
 
@@ -154,7 +160,7 @@ def test_an_unknown_token_is_refused_before_anything_is_read(checkpoint):
 def test_other_layouts_hold_the_same_model(checkpoint, tmp_path, layout):
     tiny_checkpoint.write(tmp_path, layout, config=checkpoint.config)
     batch = Book(checkpoint.config, [50]).batch([(0, 0, 50)])
-    ours, theirs = (build(each, CPU) for each in (checkpoint, Checkpoint.open(tmp_path)))
+    ours, theirs = (build(each, CPU, threads=1) for each in (checkpoint, Checkpoint.open(tmp_path)))
     got, want = theirs.forward(batch, fresh(theirs)), ours.forward(batch, fresh(ours))
     if layout == "hf":
         assert torch.equal(got, want)
@@ -163,7 +169,7 @@ def test_other_layouts_hold_the_same_model(checkpoint, tmp_path, layout):
 
 
 def test_memory_is_what_the_model_says(checkpoint):
-    model = load(CPU).build(checkpoint, CPU)
+    model = load(CPU).build(checkpoint, CPU, threads=1)
     cache = model.new_cache(7)
     assert cache.num_pages == 7
     assert cache.keys.nbytes + cache.values.nbytes == 7 * model.page_bytes

@@ -120,8 +120,8 @@ class CpuModel:
         """Make room for steps of so many tokens: activations, and the program that points to them."""
         if tokens > self._capacity:
             self._capacity = 1 << (tokens - 1).bit_length()
-            self._scratch = Scratch(self.config, self._capacity)
-            self.program = network(self.config, self.weights, self._scratch)
+            self.scratch = Scratch(self.config, self._capacity)
+            self.program = network(self.config, self.weights, self.scratch)
 
     def read_bandwidth(self, data: Tensor) -> float:
         """Bytes per second at which this model's threads read `data` [n] uint8 once, for comparison."""

@@ -51,6 +51,8 @@ constexpr int HEADS = 2;
 
 namespace {
 
+constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
+
 // 16-bit codes in the order of the columns.
 void quantise(const float* values, int width, int8_t* codes, int32_t* sums, float* scale) {
     uint32_t top_bits = 0;  // compared as integers, above all numbers a NaN
@@ -68,7 +70,7 @@ void quantise(const float* values, int width, int8_t* codes, int32_t* sums, floa
         for (int i = b * BLOCK; i < (b + 1) * BLOCK; i++) {
             const float exact = values[i] * inverse;
             // What is not finite has no code; the scale, which is not finite either, says so.
-            const int16_t code = __builtin_fabsf(exact) < 32768.0f ? int16_t(__builtin_rintf(exact)) : 0;
+            const int16_t code = __builtin_fabsf(exact) < 32768.0f ? int16_t((exact + ROUND) - ROUND) : 0;
             __builtin_memcpy(codes + 2 * i, &code, 2);
             sum += code;
         }

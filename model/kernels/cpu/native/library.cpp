@@ -73,27 +73,37 @@ void pack_bf16_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int6
 
 // Symmetric: the scale is the largest magnitude of the group over 127, rounded to bf16.
 void pack_int8_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, uint8_t* out) {
+    constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits, and takes no call as rint() does
     uint8_t* p = out;
     for (int64_t k = 0; k < inputs; k += GROUP) {
         const int columns = inputs - k < GROUP ? BLOCK : GROUP;
-        uint8_t* codes = p + 64;
+        uint8_t* to = p + 64;
         for (int r = 0; r < TILE; r++) {
             const int64_t row = tile * TILE + r;
             float group[GROUP] = {}, largest = 0.0f;
+            int32_t codes[GROUP];
             if (row < outputs)
-                for (int j = 0; j < columns; j++) {
-                    group[j] = widen(weights[row * inputs + k + j]);
-                    largest = std::fmax(largest, std::fabs(group[j]));
-                }
+                for (int j = 0; j < columns; j++) group[j] = widen(weights[row * inputs + k + j]);
+            for (int j = 0; j < GROUP; j++) {
+                const float magnitude = std::fabs(group[j]);
+                largest = magnitude > largest ? magnitude : largest;
+            }
             const uint16_t scale = to_bf16(largest / 127.0f);
             std::memcpy(p + 2 * r, &scale, 2);
             const float inverse = scale ? 1.0f / widen(scale) : 0.0f;
-            for (int j = 0; j < columns; j++) {
-                const float code = std::fmin(std::fmax(std::nearbyintf(group[j] * inverse), -127.0f), 127.0f);
-                codes[j / 8 * 256 + j % 2 * 128 + 4 * r + j % 8 / 2] = uint8_t(int(code) + 128);
+            for (int j = 0; j < GROUP; j++) {
+                const float code = (group[j] * inverse + ROUND) - ROUND;
+                codes[j] = int32_t(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code) + 128;
+            }
+            for (int j = 0; j < columns; j += 8) {
+                const int32_t* c = codes + j;
+                const uint8_t bytes[8] = {uint8_t(c[0]), uint8_t(c[2]), uint8_t(c[4]), uint8_t(c[6]),
+                                          uint8_t(c[1]), uint8_t(c[3]), uint8_t(c[5]), uint8_t(c[7])};
+                std::memcpy(to + 32 * j + 4 * r, bytes, 4);
+                std::memcpy(to + 32 * j + 128 + 4 * r, bytes + 4, 4);
             }
         }
-        p = codes + columns * TILE;
+        p = to + columns * TILE;
     }
 }
 

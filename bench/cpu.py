@@ -1,0 +1,267 @@
+"""How close the CPU backend comes to the memory's speed, at the real sizes of gpt-oss.
+
+At one token per step a CPU reads every weight the token uses once, and computes in the time that takes: the
+roofline is bytes over bandwidth.  On a shared machine the bandwidth changes within minutes, so each round
+measures both, one after the other: a step, and all threads reading as much memory as fast as they can.  A
+share is the median over rounds of (bytes a step needs / its time) / (bytes per second of the plain reading
+in the same round).
+
+    python -m bench.cpu --synthetic 20b                        # decode, batches, long context, prefill
+    python -m bench.cpu --synthetic 20b --only decode --isa avx2
+    python -m bench.cpu --model DIR --only load,decode         # from safetensors on disk
+    python -m bench.cpu --synthetic 20b --layers 4 | tail -1 | jq .decode.share_of_bandwidth
+
+Of a step's bytes only weights and the keys and values it reads are counted; experts by what the batch
+really chose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.synthetic import SIZES, Synthetic
+from engine.engine import Engine
+from engine.request import Request
+from engine.runner import Runner
+from engine.sampling import SamplingParams
+from engine.scheduler import Limits
+from model.batch import Batch, KVCache
+from model.checkpoint import Checkpoint
+from model.kernels.cpu import build
+from model.kernels.cpu.model import CpuModel
+
+Result = dict[str, Any]
+
+
+def main() -> int:
+    asked = arguments()
+    torch.set_num_threads(1)  # two pools of threads must not compete for the same cores
+    start = time.perf_counter()
+    options = {"dense": asked.dense, "threads": asked.threads, "isa": asked.isa}
+    model = build(checkpoint(asked), torch.device("cpu"), **options)
+    load_seconds = time.perf_counter() - start
+    results: Result = {
+        "machine": processor(),
+        "model": str(asked.model or asked.synthetic),
+        "layers": model.config.num_layers,
+        "dense": asked.dense,
+        "isa": model.isa,
+        "threads": model.threads,
+        "weight_gb": round(model.weight_bytes / 1e9, 2),
+    }
+    print(f"{results['machine']}; {model.isa}, {model.threads} threads; {results['weight_gb']} GB of weights")
+    if "load" in asked.only and asked.model:
+        results["load"] = {"seconds": round(load_seconds, 1)}
+        print(f"{'load':>12}: {load_seconds:.1f} s")
+    for name, measure in MEASURES.items():
+        if name in asked.only:
+            results[name] = measure(model, asked.rounds)
+            print(f"{name:>12}: " + ", ".join(f"{key} {value}" for key, value in results[name].items()))
+    print(json.dumps(results))
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.cpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--synthetic", choices=SIZES, help="random weights of this size, made in memory")
+    source.add_argument("--model", type=Path, help="a folder of safetensors")
+    parser.add_argument("--layers", type=int, help="with --synthetic: only so many layers")
+    parser.add_argument("--dense", default="int8", help="int8 (default) or bf16")
+    parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument("--isa", help="avx512, avx2 or portable; default: the best there is")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--only", default=",".join(("load", *MEASURES)), help="which to take, by commas")
+    asked = parser.parse_args()
+    asked.only = asked.only.split(",")
+    return asked
+
+
+def checkpoint(asked: argparse.Namespace) -> Any:
+    if asked.model:
+        return Checkpoint.open(asked.model)
+    config = SIZES[asked.synthetic]
+    return Synthetic(replace(config, num_layers=asked.layers) if asked.layers else config)
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.split(": ")[1] for line in lines if line.startswith("model name"))
+    name = next(names, platform.processor())
+    return f"{name}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+# One step, over and over.
+
+
+@dataclass
+class Load:
+    """`sequences` chunks of `length` tokens, each behind `context` tokens that are in the cache already."""
+
+    model: CpuModel
+    sequences: int
+    length: int
+    context: int
+
+    def __post_init__(self) -> None:
+        size, s, total = self.model.page_size, self.sequences, self.context + self.length
+        pages = -(-total // size)
+        self.cache: KVCache = self.model.new_cache(2 * s * pages)
+        for tensor in (self.cache.keys, self.cache.values):
+            tensor.view(torch.int16).random_(0x3C00, 0x3F80)  # small positive numbers
+        self.table = torch.randperm(2 * s * pages).view(2, s, pages).int()
+        self.positions = torch.arange(self.context, total).repeat(s)
+        owner = torch.arange(s).repeat_interleave(self.length)
+        places = torch.stack([self.table[kind, owner, self.positions // size].long() for kind in range(2)])
+        self.slots = places * size + self.positions % size
+
+    def batch(self, seed: int) -> Batch:
+        """Other tokens for every seed, so that other experts are chosen."""
+        random = torch.Generator().manual_seed(seed)
+        rows, s = self.sequences * self.length, self.sequences
+        return Batch(
+            tokens=torch.randint(0, self.model.config.vocab_size, (rows,), generator=random),
+            positions=self.positions,
+            slots=self.slots,
+            starts=(torch.arange(s + 1) * self.length).int(),
+            lengths=torch.full((s,), self.context + self.length, dtype=torch.int32),
+            page_table=self.table,
+            samples=torch.arange(1, s + 1) * self.length - 1,
+        )
+
+
+def steps(model: CpuModel, load: Load, rounds: int, bandwidth: bool = True) -> Result:
+    """Times of steps, each with a measurement of the memory's speed."""
+    seconds, shares, speeds = [], [], []
+    program = model.program
+    for each in range(rounds + 2):
+        batch = load.batch(each)
+        start = time.perf_counter()
+        model.forward(batch, load.cache)
+        elapsed = time.perf_counter() - start
+        if model.program is not program:  # there was no room for so many tokens
+            program = model.program
+            continue
+        if each == 0 and rounds > 1:
+            continue
+        seconds.append(elapsed)
+        if bandwidth:
+            speeds.append(read_speed(model, each))
+            shares.append(step_bytes(model, load) / elapsed / speeds[-1])
+        if len(seconds) == rounds:
+            break
+    tokens = load.sequences * load.length
+    result: Result = {
+        "ms_median": round(1e3 * statistics.median(seconds), 2),
+        "ms_best": round(1e3 * min(seconds), 2),
+        "tokens_per_second": round(tokens / statistics.median(seconds), 2),
+        "tokens_per_second_best": round(tokens / min(seconds), 2),
+    }
+    if bandwidth:
+        result |= {
+            "share_of_bandwidth": round(statistics.median(shares), 3),
+            "share_quartiles": [round(q, 3) for q in quartiles(shares)],
+            "bandwidth_gb_s": round(statistics.median(speeds) / 1e9, 1),
+            "bandwidth_best_gb_s": round(max(speeds) / 1e9, 1),
+        }
+    return result
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4)
+    return first, third
+
+
+def read_speed(model: CpuModel, turn: int) -> float:
+    """Bytes per second of reading one layer's first matrices; another layer's each time."""
+    layer = model.weights.layers[turn % len(model.weights.layers)]
+    return model.read_bandwidth(layer.mlp1.data)
+
+
+def step_bytes(model: CpuModel, load: Load) -> int:
+    """Weights and keys and values that one step reads."""
+    config, weights = model.config, model.weights
+    dense = weights.unembedding.data.nbytes
+    for layer in weights.layers:
+        dense += layer.qkv.data.nbytes + layer.out.data.nbytes + layer.gate.data.nbytes
+    seen = load.context + load.length
+    windows = (config.window(n) or seen for n in range(config.num_layers))
+    keys = load.sequences * sum(min(window, seen) for window in windows)
+    return dense + expert_bytes(model) + keys * 4 * config.num_kv_heads * config.head_dim
+
+
+def expert_bytes(model: CpuModel) -> int:
+    """Of the last step: the experts' weights it read, each counted once however many tokens used it."""
+    starts = model.scratch.starts  # of the last layer, still there; the others chose as many, near enough
+    active = int((starts[1:] > starts[:-1]).sum())
+    every = sum(layer.mlp1.data.nbytes + layer.mlp2.data.nbytes for layer in model.weights.layers)
+    return every // model.config.num_experts * active
+
+
+def decode(sequences: int, context: int) -> Callable[[CpuModel, int], Result]:
+    def measure(model: CpuModel, rounds: int) -> Result:
+        return steps(model, Load(model, sequences, 1, context), rounds)
+
+    return measure
+
+
+def prefill(length: int) -> Callable[[CpuModel, int], Result]:
+    def measure(model: CpuModel, rounds: int) -> Result:
+        load = Load(model, 1, length, 0)
+        return steps(model, load, max(1, min(5, rounds)), bandwidth=False)
+
+    return measure
+
+
+def through_the_engine(model: CpuModel, rounds: int) -> Result:
+    """One greedy stream through the engine: what a token costs outside the kernels."""
+    runner = Runner(model, num_pages=64)
+    limits = Limits(64, model.page_size, model.config.sliding_window, max_context=1024)
+    engine = Engine(runner, limits)
+    greedy = SamplingParams(temperature=0.0)
+    engine.add(Request("stream", list(range(100)), max_tokens=rounds + 3, sampling=greedy))
+    outside = []
+    while engine.busy:
+        before = sum(model.program.seconds().values())
+        start = time.perf_counter()
+        engine.step()
+        elapsed = time.perf_counter() - start
+        outside.append(1e3 * (elapsed - (sum(model.program.seconds().values()) - before)))
+    outside = outside[2:]  # the prompt, and a first token
+    return {
+        "outside_kernels_ms_median": round(statistics.median(outside), 3),
+        "outside_kernels_ms_best": round(min(outside), 3),
+    }
+
+
+MEASURES: dict[str, Callable[[CpuModel, int], Result]] = {
+    "decode": decode(1, 100),
+    "decode_8k": decode(1, 8000),
+    "decode_4": decode(4, 100),
+    "decode_16": decode(16, 100),
+    "prefill_128": prefill(128),
+    "prefill_512": prefill(512),
+    "engine": through_the_engine,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
