@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+Device = torch.device
+
 
 class DeviceError(Exception):
     """A device that is not there: one line that says what is."""

@@ -28,8 +28,6 @@ from server.settings import Settings
 from server.tokenizer import Tokenizer, TokenizerError
 
 if TYPE_CHECKING:
-    import torch
-
     from model.kernels import Model
 
 DEMO = Path(str(files("demo"))) / "weights"
@@ -91,7 +89,7 @@ def assemble(settings: Settings) -> Assembled:
     return Assembled(tokenizer, engine, model_id, max_context, fingerprint(checkpoint), load_seconds, summary)
 
 
-def _build(settings: Settings, checkpoint: Checkpoint, device: torch.device) -> Model:
+def _build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> Model:
     name = kernels.choose(device, settings.backend)
     asked = {"threads": settings.threads, "dense": settings.dense}
     options = {option: value for option, value in asked.items() if value is not None}
