@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.middleware.cors import CORSMiddleware
 
 from engine.errors import EngineDied, ShuttingDown
@@ -16,6 +17,7 @@ from server import chat, completions, errors, tokens
 from server.errors import as_api_error
 from server.gate import Gate
 from server.harmony.render import Renderer
+from server.metrics import Metrics
 from server.service import Service, TheService
 from server.settings import Settings
 from server.tokenizer import Tokenizer
@@ -47,11 +49,13 @@ def create_app(
             await worker.drain(settings.grace)
             worker.stop()
 
+    metrics = Metrics(worker)
     app = FastAPI(title="gptoss", version=version("gptoss"), lifespan=lifespan, redoc_url=None)
     app.state.service = Service(
         worker=worker,
         tokenizer=tokenizer,
         renderer=Renderer(tokenizer),
+        metrics=metrics,
         settings=settings,
         model_id=model_id,
         max_context=max_context,
@@ -61,7 +65,9 @@ def create_app(
     for router in (chat.router, completions.router, tokens.router, about):
         app.include_router(router)
     errors.install(app)
-    app.add_middleware(Gate, keys=settings.api_keys(), max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Gate, keys=settings.api_keys(), max_body_bytes=settings.max_body_bytes, metrics=metrics
+    )
     if settings.cors_origin:
         app.add_middleware(
             CORSMiddleware,
@@ -88,6 +94,12 @@ async def ready(service: TheService) -> Response:
     if service.worker.died:
         return as_api_error(EngineDied()).response()
     return as_api_error(ShuttingDown()).response() if service.worker.draining else Response("ok")
+
+
+@about.get("/metrics")
+async def figures(service: TheService) -> Response:
+    """For Prometheus."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @about.get("/v1/models")

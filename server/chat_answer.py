@@ -105,7 +105,7 @@ class ChatChoice(Choice):
     """
 
     def __init__(self, index: int, stream: TokenStream, shape: Shape, service: Service, figures: Figures):
-        super().__init__(index, stream, shape.stop, figures)
+        super().__init__(index, stream, shape.stop, figures, service.metrics)
         self._reader = Reader(service.tokenizer, shape.prefilled_channel)
         self._stop_tokens = service.renderer.stop_tokens
         self._shows_reasoning = shape.reasoning
@@ -131,6 +131,10 @@ class ChatChoice(Choice):
                 calls = self.calls and token.finish is Finish.STOP
                 self.end("tool_calls" if calls else token.finish.value)
         return news
+
+    def end(self, reason: str) -> None:
+        super().end(reason)
+        self._figures.recoveries += self._reader.recoveries
 
     def _read(self, token: Token) -> list[Delta]:
         """The deltas of one token, and at the end what the reader still holds.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.request import Token
 from server.logs import Figures
+from server.metrics import Metrics
 from server.stops import StopStrings
 
 if TYPE_CHECKING:
@@ -21,26 +22,33 @@ class Choice:
     finish  why it ended, in OpenAI's words; None while it has not
     """
 
-    def __init__(self, index: int, stream: TokenStream, stop: Sequence[str], figures: Figures):
+    def __init__(
+        self, index: int, stream: TokenStream, stop: Sequence[str], figures: Figures, metrics: Metrics
+    ):
         self.index, self.stream, self.stops = index, stream, StopStrings(stop)
         self.arriving = aiter(stream)
         self.token_ids: list[int] = []
         self.cached_tokens = 0
         self.finish: str | None = None
-        self._figures = figures
+        self._figures, self._metrics = figures, metrics
+        self._last_token_at: float | None = None
 
     def count(self, token: Token) -> None:
         """Take note of a token: of its number, not of its meaning."""
         self.token_ids.append(token.id)
         self._figures.completion_tokens += 1
+        now = time.perf_counter()
+        if self._last_token_at is not None:
+            self._metrics.between_tokens.observe(now - self._last_token_at)
+        self._last_token_at = now
         if token.prefill is not None:
             self.cached_tokens = token.prefill.cached_tokens
             self._figures.cached_tokens += self.cached_tokens
-            self._figures.first_token_at = self._figures.first_token_at or time.perf_counter()
+            self._figures.first_token_at = self._figures.first_token_at or now
 
     def end(self, reason: str) -> None:
         self.finish = reason
-        self._figures.finish += f",{reason}" if self._figures.finish else reason
+        self._figures.finish.append(reason)
         self.stream.close()
 
 

@@ -132,7 +132,7 @@ class TextChoice(Choice):
         service: Service,
         figures: Figures,
     ):
-        super().__init__(index, stream, shape.stop, figures)
+        super().__init__(index, stream, shape.stop, figures, service.metrics)
         self.prompt = prompt
         self._shape = shape
         self._tokenizer = service.tokenizer

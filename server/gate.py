@@ -19,8 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
 from server.errors import ApiError, BodyTooLarge, as_api_error
+from server.metrics import Metrics
 
 log = logging.getLogger("gptoss.server")
+
+CLIENT_LEFT = 499
 
 OPEN = frozenset({"/health", "/ready"})
 """Paths that need no key: whoever restarts us has none."""
@@ -31,12 +34,14 @@ class Gate:
 
     keys            any of them opens; none: no key is needed
     max_body_bytes  longer bodies are refused while they are read
+    metrics         told of every response
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], max_body_bytes: int):
+    def __init__(self, app: ASGIApp, keys: Sequence[str], max_body_bytes: int, metrics: Metrics):
         self._app = app
         self._digests = [_digest(key) for key in keys]
         self._max_body_bytes = max_body_bytes
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,8 +69,9 @@ class Gate:
                 raise
             await as_api_error(error).response()(scope, receive, tagged)
         finally:
-            path = scope["path"]
-            logs.finished(request_id, scope["method"], path, status, started_at, state.get("figures"))
+            outcome = logs.Outcome(status or CLIENT_LEFT, started_at, state.get("figures"))
+            self._metrics.finished(outcome)
+            logs.finished(request_id, scope["method"], scope["path"], outcome)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Refuse what needs no look into the body.  Raises ApiError or BodyTooLarge."""

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 requests = logging.getLogger("gptoss.requests")
@@ -23,22 +23,48 @@ class Figures:
     completion_tokens: int = 0
     first_token_at: float | None = None
     """In `time.perf_counter` seconds."""
-    finish: str = ""
+    finish: list[str] = field(default_factory=list)
+    """Why each choice ended."""
+    recoveries: int = 0
+    """Oddities in what the model sampled that its reader mended."""
 
 
-def finished(
-    request_id: str, method: str, path: str, status: int, started_at: float, figures: Figures | None
-) -> None:
-    """One line about one request.  A status of 499 means that the client left."""
-    facts: dict[str, Any] = {"request": request_id, "method": method, "path": path, "status": status}
-    facts["seconds"] = round(time.perf_counter() - started_at, 4)
-    if figures is not None:
-        if figures.first_token_at is not None:
-            facts["first_token_seconds"] = round(figures.first_token_at - started_at, 4)
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request went; made when it is over.
+
+    status      of the response; 499: the client left before there was one
+    started_at  in `time.perf_counter` seconds, likewise ended_at
+    figures     None where no answer was asked for
+    """
+
+    status: int
+    started_at: float
+    figures: Figures | None
+    ended_at: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_at - self.started_at
+
+    @property
+    def first_token_seconds(self) -> float | None:
+        if self.figures is None or self.figures.first_token_at is None:
+            return None
+        return self.figures.first_token_at - self.started_at
+
+
+def finished(request_id: str, method: str, path: str, outcome: Outcome) -> None:
+    """One line about one request."""
+    facts: dict[str, Any] = {"request": request_id, "method": method, "path": path, "status": outcome.status}
+    facts["seconds"] = round(outcome.seconds, 4)
+    if outcome.first_token_seconds is not None:
+        facts["first_token_seconds"] = round(outcome.first_token_seconds, 4)
+    if (figures := outcome.figures) is not None:
         facts["prompt_tokens"] = figures.prompt_tokens
         facts["cached_tokens"] = figures.cached_tokens
         facts["completion_tokens"] = figures.completion_tokens
-        facts["finish"] = figures.finish
+        facts["finish"] = ",".join(figures.finish)
     quiet = path in ("/health", "/ready", "/metrics")  # a probe every few seconds
     requests.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"facts": facts})
 

@@ -17,6 +17,7 @@ from engine.request import Request as EngineRequest
 from server.errors import ApiError, as_api_error, bad_request
 from server.harmony.messages import Conversation
 from server.harmony.render import Renderer
+from server.metrics import Metrics
 from server.settings import Settings
 from server.tokenizer import Tokenizer
 
@@ -43,6 +44,7 @@ class Service:
     worker: Worker
     tokenizer: Tokenizer
     renderer: Renderer
+    metrics: Metrics
     settings: Settings
     model_id: str
     max_context: int

@@ -99,7 +99,7 @@ async def _told(answer: Answer) -> AsyncIterator[bytes]:
         if not isinstance(error, EngineError):
             log.exception("a stream failed")
         told = as_api_error(error)
-        answer.figures.finish = str(told.code)
+        answer.figures.finish = [str(told.code)]
         yield event(told.body)
     yield DONE
 
