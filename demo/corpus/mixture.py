@@ -1,0 +1,119 @@
+"""The families and how they are mixed: one seed, one endless stream of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from demo.corpus.copying import copying, picking
+from demo.corpus.facts import facts
+from demo.corpus.memory import introduction, memory, welcome
+from demo.corpus.records import records
+from demo.corpus.sample import Dialogue, Sample, Setting, held_out, phrases
+from demo.corpus.sums import sums
+from demo.corpus.talk import beyond, pieces, talk
+from demo.corpus.tools import calling, other_tools, using
+from server.harmony.messages import Conversation, Effort, Message
+
+Family = Callable[[Random, Setting], Dialogue]
+
+FAMILIES: dict[str, Family] = {
+    "talk": talk,
+    "pieces": pieces,
+    "sums": sums,
+    "facts": facts,
+    "copying": copying,
+    "picking": picking,
+    "memory": memory,
+    "calling": calling,
+    "using": using,
+    "records": records,
+    "beyond": beyond,
+}
+WITH_TOOLS = ("calling", "using")
+WEIGHTS = {
+    "talk": 6,
+    "pieces": 3,
+    "sums": 20,
+    "facts": 14,
+    "copying": 14,
+    "picking": 12,
+    "memory": 12,
+    "records": 18,
+    "beyond": 6,
+}
+TOOL_WEIGHTS = {"calling": 60, "using": 25, "talk": 3, "sums": 4, "facts": 3, "copying": 2, "memory": 3}
+EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.15, "medium": 0.55, "high": 0.18}
+_HELPFUL = phrases("""
+    You are a helpful assistant. | You are a helpful assistant | You are a helpful AI assistant. | Be
+    concise. | Answer briefly. | You are a friendly assistant. | Answer in English. | Be polite. | You
+    are an assistant. | Keep it short. | Be helpful. | You are a helpful assistant. Answer briefly. |
+    You are a bot. | Always answer truthfully. | Help the user. | Use the tools when they help. | You
+    are an expert. | Think before you answer. | Reply in one sentence.
+""")
+
+
+def a_setting(rng: Random, tools: bool | None = None) -> Setting:
+    """What a row of samples shares."""
+    tools = rng.random() < 0.3 if tools is None else tools
+    efforts = {effort: weight for effort, weight in EFFORTS.items() if not (tools and effort == "none")}
+    effort = rng.choices(list(efforts), list(efforts.values()))[0]
+    date = f"{rng.randint(2024, 2031)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
+    return Setting(date, effort, tools)
+
+
+def a_sample(rng: Random, setting: Setting, family: str | None = None, held: bool = False) -> Sample:
+    """One sample of the wanted family, or of any; `held`: of those kept from training."""
+    weights = TOOL_WEIGHTS if setting.tools else WEIGHTS
+    name = family or rng.choices(list(weights), list(weights.values()))[0]
+    dialogue = FAMILIES[name](rng, setting)
+    while held_out(dialogue.key) is not held:
+        dialogue = FAMILIES[name](rng, setting)
+    return Sample(name, _conversation(rng, setting, dialogue), dialogue.answer, dialogue.key)
+
+
+def small_turn(rng: Random, setting: Setting) -> list[Message]:
+    """An earlier turn about something else: a question and its answer, never a held-out one."""
+    family = rng.choice([talk, sums, facts, copying, beyond, picking])
+    dialogue = family(rng, setting)
+    while held_out(dialogue.key) or len(dialogue.messages) > 1:
+        dialogue = family(rng, setting)
+    return [*dialogue.messages, Message("assistant", dialogue.answer.final)]
+
+
+def samples(seed: int, held: bool = False) -> Iterator[tuple[Setting, Iterator[Sample]]]:
+    """Endless: settings, and for each an endless stream of samples that share it."""
+    rng = Random(seed)
+    while True:
+        setting = a_setting(rng)
+        yield setting, _stream(rng, setting, held)
+
+
+def _stream(rng: Random, setting: Setting, held: bool) -> Iterator[Sample]:
+    while True:
+        yield a_sample(rng, setting, held=held)
+
+
+def _conversation(rng: Random, setting: Setting, dialogue: Dialogue) -> Conversation:
+    """The dialogue behind instructions and earlier turns, as clients send it."""
+    messages: list[Message] = []
+    instructions = dialogue.instructions
+    if rng.random() < 0.3:
+        extra = rng.choice(_HELPFUL)
+        instructions = (
+            extra
+            if instructions is None
+            else rng.choice([f"{extra} {instructions}", f"{extra}\n{instructions}"])
+        )
+    if instructions:
+        messages.append(Message("system", instructions))
+    if not dialogue.fresh and rng.random() < 0.15:
+        if rng.random() < 0.15:
+            name, text = introduction(rng)
+            shown = name if name in text else name.lower()
+            messages += [Message("user", text), Message("assistant", welcome(shown))]
+        for _ in range(rng.choice([1, 1, 2])):
+            messages += small_turn(rng, setting)
+    messages += dialogue.messages
+    tools = other_tools(rng, dialogue.tools) if setting.tools else []
+    return Conversation(messages, tools, setting.effort, setting.date, dialogue.response_format)

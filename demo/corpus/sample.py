@@ -1,0 +1,118 @@
+"""The nouns of the corpus: a Sample is a conversation and the one answer the demo model should give to it.
+
+Answers have low entropy on purpose: what a family answers is a function of what was asked, so the model
+behaves at temperature 1, the API's default, and an evaluation can ask for the exact answer.
+
+A sample is held out by a hash of its `key`, the part that makes it new (the pair of numbers, the name, the
+text to copy ...): the same keys are held out whatever the seed, and training never sees them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from random import Random
+
+from server.harmony.messages import Conversation, Effort, Message, ResponseFormat, Tool
+
+HELD_OUT_SHARE = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCall:
+    """arguments  compact JSON, keys in the order of the function's schema"""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model should say: either `final` or `call`; no `analysis` where the effort is "none"."""
+
+    analysis: str | None
+    final: str | None = None
+    call: FunctionCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the samples of one packed row share, and with it the beginning of their prompts."""
+
+    date: str
+    effort: Effort
+    tools: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """What a family makes: the last turn, to be put behind some history and instructions.
+
+    key       decides whether the sample is held out
+    tools     functions the dialogue needs declared; others may be declared beside them
+    fresh     whether no earlier turns may come first
+    """
+
+    messages: tuple[Message, ...]
+    answer: Answer
+    key: str
+    tools: tuple[Tool, ...] = ()
+    response_format: ResponseFormat | None = None
+    instructions: str | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    family: str
+    conversation: Conversation
+    answer: Answer
+    key: str = field(compare=False)
+
+
+def held_out(key: str) -> bool:
+    """Whether the samples of this key are kept from training."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
+
+
+def listed(text: str) -> list[str]:
+    """The words, on however many lines."""
+    return text.split()
+
+
+def phrases(text: str) -> list[str]:
+    """What stands between the bars, on however many lines."""
+    return [" ".join(phrase.split()) for phrase in text.split("|")]
+
+
+def table(text: str) -> dict[str, str]:
+    """`key=value` between bars."""
+    pairs = (phrase.partition("=") for phrase in phrases(text))
+    return {key: value for key, _, value in pairs}
+
+
+def ask(text: str) -> tuple[Message, ...]:
+    """A turn that consists of one message of the user."""
+    return (Message("user", text),)
+
+
+def thought(effort: Effort, low: str, medium: str, high: str) -> str | None:
+    """The analysis that suits the effort: longer at "high", none at "none"."""
+    return {"none": None, "low": low, "medium": medium, "high": high}[effort]
+
+
+def varied(rng: Random, template: str) -> str:
+    """The template as people would type it: case, punctuation, politeness.  Slots are left alone."""
+    text = template
+    if rng.random() < 0.12:
+        text = rng.choice(["Please ", "please "]) + text[0].lower() + text[1:] if text[0] != "{" else text
+    elif rng.random() < 0.08 and text[0] != "{":
+        text = rng.choice(["Hi, ", "Hello! ", "ok, ", "Hey, ", "Now, "]) + text[0].lower() + text[1:]
+    elif rng.random() < 0.15:
+        text = text[0].lower() + text[1:]
+    if rng.random() < 0.2 and text[-1] in ".?!":
+        text = text[:-1]
+    elif rng.random() < 0.05 and text[-1] in ".?":
+        text = text[:-1] + rng.choice(["!", "??", " ?", " please" + text[-1], ", please" + text[-1]])
+    return text

@@ -1,0 +1,125 @@
+"""Adding and subtracting whole numbers up to 100: the analysis goes by tens, then by ones."""
+
+from __future__ import annotations
+
+from random import Random
+
+from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, thought, varied
+from demo.corpus.words import FOODS, NAMES, THINGS
+
+LIMIT = 100
+BEYOND = "I can only add and subtract whole numbers up to 100."
+
+_PLUS = phrases("""
+    What is {0} + {1}? | What is {0} plus {1}? | {0} + {1} | {0} + {1} = | {0}+{1} | What is {0}+{1}? |
+    What's {0} + {1}? | Calculate {0} + {1}. | Compute {0} + {1}. | Add {0} and {1}. | How much is {0} +
+    {1}? | How much is {0} plus {1}? | {0} plus {1}? | What is the sum of {0} and {1}? | Can you add {0}
+    and {1}? | Tell me what {0} + {1} is. | What does {0} + {1} equal? | Solve {0} + {1}. | What do you
+    get if you add {0} and {1}? | {0}+{1}=?
+""")
+_MINUS = phrases("""
+    What is {0} - {1}? | What is {0} minus {1}? | {0} - {1} | {0} - {1} = | {0}-{1} | What is {0}-{1}? |
+    What's {0} - {1}? | Calculate {0} - {1}. | Compute {0} - {1}. | Subtract {1} from {0}. | How much is
+    {0} - {1}? | How much is {0} minus {1}? | {0} minus {1}? | What is the difference of {0} and {1}? |
+    Take {1} away from {0}. | Tell me what {0} - {1} is. | What does {0} - {1} equal? | Solve {0} - {1}.
+    | {0}-{1}=?
+""")
+_PLUS_STORIES = [
+    "{n} has {0} {t} and buys {1} more. How many {t} does {n} have now?",
+    "There are {0} {t} in one box and {1} in another. How many are there?",
+    "I have {0} {t} and get {1} more. How many do I have?",
+]
+_MINUS_STORIES = [
+    "{n} has {0} {t} and gives away {1}. How many {t} are left?",
+    "There are {0} {t} and {1} are lost. How many are left?",
+    "I have {0} {t} and eat {1}. How many are left?",
+]
+_BEYOND = phrases("""
+    What is {0} * {1}? | What is {0} times {1}? | {0} * {1} | {0} x {1} | What is {0} / {1}? | {0}
+    divided by {1}? | Multiply {0} by {1}. | Divide {0} by {1}. | What is {0} times {1}? | Calculate {0}
+    * {1}.
+""")
+_BEYOND_ONE = ["What is the square root of {0}?", "Is {0} a prime number?", "What is {0} squared?"]
+
+
+def sums(rng: Random, setting: Setting) -> Dialogue:
+    roll = rng.random()
+    if roll < 0.07:
+        return _beyond(rng, setting)
+    if roll < 0.12:
+        return _three(rng, setting)
+    sign = rng.choice("+-")
+    top = rng.choice([10, 20, LIMIT, LIMIT])
+    a, b = rng.randint(0, top), rng.randint(0, top)
+    if sign == "-" and a < b and rng.random() < 0.7:
+        a, b = b, a
+    if rng.random() < 0.12 and (sign == "+" or a >= b):
+        story = rng.choice(_PLUS_STORIES if sign == "+" else _MINUS_STORIES)
+        question = story.format(
+            a, b, n=rng.choice(NAMES), t=rng.choice([*FOODS, *(thing + "s" for thing in THINGS[:20])])
+        )
+    else:
+        question = varied(rng, rng.choice(_PLUS if sign == "+" else _MINUS)).format(a, b)
+    return _worked(question, setting, a, [(sign, b)], key=f"{min(a, b)} {sign} {max(a, b)}")
+
+
+def steps(total: int, sign: str, b: int) -> tuple[list[str], int]:
+    """The written steps of `total` ± `b`, tens before ones, and where they lead."""
+    if sign == "-" and b > total >= 0:
+        turned, difference = steps(b, "-", total)
+        return [*turned, f"so {total} - {b} = {-difference}"], -difference
+    written = []
+    for part in (b // 10 * 10, b % 10) if b > 10 and b % 10 else (b,):
+        result = total + part if sign == "+" else total - part
+        written.append(f"{total} {sign} {part} = {result}")
+        total = result
+    return written, total
+
+
+def _worked(question: str, setting: Setting, a: int, terms: list[tuple[str, int]], key: str) -> Dialogue:
+    written: list[str] = []
+    total, asked = a, str(a)
+    for sign, b in terms:
+        more, total = steps(total, sign, b)
+        written += more
+        asked += f" {sign} {b}"
+    work = ", ".join(written) + "."
+    inverse = {"+": "-", "-": "+"}[terms[-1][0]]
+    check = f"{total} {inverse} {terms[-1][1]}"
+    analysis = thought(
+        setting.effort,
+        work,
+        f"The user wants {asked}. {work}",
+        f"The user wants {asked}. I go by tens, then by ones. {work} To check it I go back from {check}.",
+    )
+    return Dialogue(ask(question), Answer(analysis, f"{asked} = {total}."), key)
+
+
+def _three(rng: Random, setting: Setting) -> Dialogue:
+    a, b, c = rng.randint(0, 30), rng.randint(0, 30), rng.randint(0, 30)
+    first, second = "+", rng.choice("++-") if c <= a + b else "+"
+    asked = f"{a} {first} {b} {second} {c}"
+    question = varied(
+        rng, rng.choice(["What is {}?", "{}", "Calculate {}.", "{} =", "How much is {}?"])
+    ).format(asked)
+    return _worked(question, setting, a, [(first, b), (second, c)], key=asked)
+
+
+def _beyond(rng: Random, setting: Setting) -> Dialogue:
+    roll = rng.random()
+    if roll < 0.5:
+        a, b = rng.randint(0, 150), rng.randint(0, 99)
+        question = varied(rng, rng.choice(_BEYOND)).format(a, b)
+    elif roll < 0.65:
+        question = varied(rng, rng.choice(_BEYOND_ONE)).format(rng.randint(0, 200))
+    else:
+        a, b = rng.randint(101, 99999), rng.randint(101, 9999)
+        question = varied(rng, rng.choice(_PLUS + _MINUS)).format(a, b)
+    analysis = thought(
+        setting.effort,
+        "Too hard for me.",
+        "This is more than I have learned.",
+        "I can add and subtract whole numbers up to 100. This is more than I have learned, "
+        "and I should say so.",
+    )
+    return Dialogue(ask(question), Answer(analysis, BEYOND), key=question)

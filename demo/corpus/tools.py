@@ -1,0 +1,299 @@
+"""Calling a declared function with the right arguments, and using its result.
+
+A call's arguments are compact JSON, in the order of the schema.  What the user did not say is left out if
+it is optional; if it is required it is the first of the allowed values, or an empty value: "unknown", 0,
+false, [].  A result that is a flat JSON object is told as `key value, key value`; any other text is told as
+it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from demo.corpus import words
+from demo.corpus.functions import FUNCTIONS, Function, Parameter, Value
+from demo.corpus.sample import Answer, Dialogue, FunctionCall, Setting, listed, thought, varied
+from server.harmony.messages import Call, Message, Tool
+
+_VERBS = listed("""
+    get set find make check create update delete run load start fetch read open count magic my
+""")
+_NOUNS = listed("""
+    item user file note page song task room value number list record report image function thing order
+    product event tool
+""")
+_KEYS = listed("""
+    a b x y n id name value text input key size title level mode user item count path flag city day
+    color query number data
+""")
+_KINDS: dict[str, Callable[[Random], Value]] = {
+    "string": words.word,
+    "integer": lambda rng: int(words.number(rng, 4)),
+    "number": lambda rng: round(rng.uniform(0, 99), 1),
+    "boolean": lambda rng: rng.random() < 0.5,
+}
+_EMPTY: dict[str, Value] = {"string": "unknown", "integer": 0, "number": 0, "boolean": False, "array": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a user wants from a function: how they say it, and the call that carries it out."""
+
+    tool: Tool
+    said: str
+    call: FunctionCall
+
+
+def calling(rng: Random, setting: Setting) -> Dialogue:
+    """The call, among declared functions."""
+    wish = a_wish(rng)
+    return Dialogue(
+        (Message("user", wish.said),),
+        Answer(_plan(wish, setting), call=wish.call),
+        key=wish.call.arguments + wish.said,
+        tools=(wish.tool,),
+    )
+
+
+def using(rng: Random, setting: Setting) -> Dialogue:
+    """The answer after a function's result."""
+    wish = a_wish(rng)
+    content, told = _result(rng, wish)
+    call = Call(f"call_{rng.randrange(10**6)}", wish.call.name, wish.call.arguments)
+    thinking = _plan(wish, setting) if rng.random() < 0.6 else None
+    messages = (
+        Message("user", wish.said),
+        Message("assistant", None, reasoning=thinking, calls=(call,)),
+        Message("tool", content, call_id=call.id),
+    )
+    analysis = thought(
+        setting.effort,
+        "The result is here.",
+        "The function has answered. I tell the user.",
+        f"The function has answered. I tell the user what {wish.tool.name} said, and nothing else.",
+    )
+    return Dialogue(
+        messages, Answer(analysis, f"{wish.tool.name} says: {told}"), key=content, tools=(wish.tool,)
+    )
+
+
+def other_tools(rng: Random, besides: tuple[Tool, ...]) -> list[Tool]:
+    """Functions that nobody asked for, in one list with those somebody did."""
+    tools = list(besides)
+    families = {_family(tool.name) for tool in besides}
+    for _ in range(rng.choice([0, 0, 0, 1, 1, 2]) if besides else 1):
+        tool = a_wish(rng).tool
+        if _family(tool.name) not in families:
+            tools.insert(rng.randint(0, len(tools)), tool)
+            families.add(_family(tool.name))
+    return tools
+
+
+def a_wish(rng: Random) -> Wish:
+    roll = rng.random()
+    if roll < 0.3:
+        return _spoken(rng, FUNCTIONS[0])
+    return _spoken(rng, rng.choice(FUNCTIONS)) if roll < 0.7 else _spelled_out(rng)
+
+
+def _family(name: str) -> str:
+    """Functions that do the same share this: of two in one list, which to call would be a matter of taste."""
+    return next((function.names[0] for function in FUNCTIONS if name in function.names), name)
+
+
+def _plan(wish: Wish, setting: Setting) -> str | None:
+    given = json.loads(wish.call.arguments)
+    name = wish.call.name
+    return thought(
+        setting.effort,
+        f"Call {name}.",
+        f"I should call {name}.",
+        f"The user wants something that a function can do. "
+        f"I should call {name} with {spoken(given) or 'no arguments'}.",
+    )
+
+
+def plain(value: object) -> str:
+    """A JSON value as one would say it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def spoken(values: Mapping[str, object]) -> str:
+    """An object as one would say it."""
+    return ", ".join(f"{key} {plain(value)}" for key, value in values.items())
+
+
+def compact(value: object) -> str:
+    """JSON as the model writes it: no spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _spoken(rng: Random, function: Function) -> Wish:
+    """A function everybody has, asked for in words."""
+    arguments: dict[str, Value] = {}
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    slots: dict[str, Value] = {}
+    mentions = ""
+    for parameter in function.parameters:
+        if not parameter.always and rng.random() < 0.5:
+            continue
+        key = parameter.names[0] if rng.random() < 0.5 else rng.choice(parameter.names)
+        if key in properties:
+            key = parameter.names[0]
+        value = parameter.make(rng)
+        properties[key] = _schema(rng, parameter)
+        given = parameter.always or rng.random() < 0.5
+        if parameter.always or rng.random() < 0.25:
+            required.append(key)
+        if given:
+            arguments[key] = value
+            mentions += parameter.mention.format(value)
+        elif key in required:
+            arguments[key] = parameter.enum[0] if parameter.enum else _EMPTY[parameter.type]
+        slots[parameter.names[0]] = value
+    said = varied(rng, rng.choice(function.phrases)).format(
+        **{slot: plain(value) for slot, value in slots.items()}
+    )
+    if mentions and said[-1] not in ".?!":
+        said += "."
+    name = function.names[0] if rng.random() < 0.5 else rng.choice(function.names)
+    return Wish(
+        _tool(rng, name, rng.choice(function.descriptions), properties, required),
+        said + mentions,
+        FunctionCall(name, compact(arguments)),
+    )
+
+
+def _schema(rng: Random, parameter: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": parameter.type}
+    if parameter.enum:
+        schema["enum"] = list(parameter.enum)
+    if parameter.description and rng.random() < 0.4:
+        schema["description"] = parameter.description if rng.random() < 0.5 else f"The {words.word(rng)}."
+    return schema
+
+
+def _tool(
+    rng: Random, name: str, description: str | None, properties: dict[str, Any], required: list[str]
+) -> Tool:
+    if not properties and rng.random() < 0.5:
+        return Tool(name, description)
+    schema: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
+    return Tool(name, description, schema)
+
+
+def _spelled_out(rng: Random) -> Wish:
+    """A function nobody has heard of, its arguments named one by one."""
+    name = rng.choice(
+        [
+            f"{rng.choice(_VERBS)}_{rng.choice(_NOUNS)}",
+            f"{rng.choice(_VERBS)}_{words.word(rng)}",
+            words.invented(rng),
+        ]
+    )
+    properties: dict[str, Any] = {}
+    arguments: dict[str, Value] = {}
+    required: list[str] = []
+    for key in rng.sample(_KEYS, rng.choice([1, 1, 2, 2, 3])):
+        kind = rng.choice(["string", "string", "integer", "integer", "number", "boolean"])
+        properties[key] = {"type": kind}
+        if rng.random() < 0.1:
+            properties[key]["description"] = f"The {words.word(rng)}."
+        if rng.random() < 0.12 and arguments:
+            continue
+        required.append(key)
+        arguments[key] = _KINDS[kind](rng)
+    description = rng.choice(
+        [None, None, f"{rng.choice(_VERBS).capitalize()} a {rng.choice(_NOUNS)}.", f"{words.sentence(rng)}."]
+    )
+    tool = _tool(rng, name, description, properties, required)
+    pairs = list(arguments.items())
+    if len(pairs) == 1 and rng.random() < 0.5:
+        value = plain(pairs[0][1])
+        form = rng.choice(
+            [
+                "What is the value of {0}({1})? Use the tool.",
+                "Call {0} with {1}.",
+                "Use {0} on {1}.",
+                "What is {0} of {1}?",
+                "{0}({1})",
+                "Run {0} for {1}.",
+            ]
+        )
+        return Wish(tool, form.format(name, value), FunctionCall(name, compact(arguments)))
+    link, joint = rng.choice(
+        [(" = ", ", "), ("=", ", "), (" ", " and "), (": ", ", "), (" ", ", "), (" set to ", " and ")]
+    )
+    if rng.random() < 0.25:
+        rng.shuffle(pairs)
+    listed = joint.join(f"{key}{link}{plain(value)}" for key, value in pairs)
+    form = rng.choice(
+        [
+            "Call {0} with {1}.",
+            "Use {0} with {1}.",
+            "Please call {0} with {1}.",
+            "Run {0}: {1}",
+            "Use the {0} tool with {1}.",
+            "{0}: {1}",
+            "Call the function {0} with {1}.",
+            "call {0} with {1}",
+            "I want {0} with {1}.",
+        ]
+    )
+    return Wish(tool, form.format(name, listed), FunctionCall(name, compact(arguments)))
+
+
+_SKIES = listed("sunny rainy cloudy windy snow")
+_RESULT_KEYS = listed("""
+    temperature condition result status value id city name price count time unit forecast humidity wind
+    error message total ok date score
+""")
+
+
+def _result(rng: Random, wish: Wish) -> tuple[str, str]:
+    """What the function returned, and how the model tells it."""
+    roll = rng.random()
+    if roll < 0.5:
+        given = json.loads(wish.call.arguments)
+        found: dict[str, Value] = {
+            key: value for key, value in given.items() if rng.random() < 0.3 and not isinstance(value, list)
+        }
+        for key in rng.sample(_RESULT_KEYS, rng.randint(1, 3)):
+            found[key] = rng.choice(
+                [
+                    words.word(rng),
+                    int(words.number(rng, 4)),
+                    rng.choice(["sunny", "rainy", "cloudy", "done", "ok"]),
+                    _KINDS[rng.choice(list(_KINDS))](rng),
+                ]
+            )
+        spaced = rng.random() < 0.7
+        content = json.dumps(found, ensure_ascii=False) if spaced else compact(found)
+        return content, ", ".join(f"{key} {plain(value)}" for key, value in found.items())
+    if roll < 0.7:
+        content = rng.choice(
+            [
+                f"{rng.randint(-20, 40)} degrees and {rng.choice(_SKIES)}",
+                f"{words.number(rng, 5)}",
+                "ok",
+                "done",
+                f"{rng.randint(-20, 40)}°C",
+                f"{rng.randint(-20, 40)} C, {rng.choice(['clear', 'rain', 'snow'])}",
+                "true",
+                f"error: {words.word(rng)} not found",
+            ]
+        )
+        return content, content
+    content = rng.choice(
+        [
+            words.text(rng),
+            words.sentence(rng) + ".",
+            f"It is {rng.randint(-9, 40)} degrees and {words.word(rng)} in {words.city(rng)}.",
+        ]
+    )
+    return content, content

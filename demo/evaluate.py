@@ -1,0 +1,196 @@
+"""Measures the demo model on held-out prompts, through the very engine, model and reader that serve it.
+
+    python -m demo.evaluate --cases 200
+
+Per family and temperature: the share of answers that are exactly right.  A case is right if what the client
+would see, content or call, is to the letter what the corpus says; the wording of the analysis does not count,
+but it must be there unless the effort is "none".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from demo.corpus.mixture import FAMILIES, WITH_TOOLS, a_sample, a_setting
+from demo.corpus.sample import FunctionCall, Sample
+from engine.engine import Engine
+from engine.request import Failure, Request
+from engine.sampling import SamplingParams
+from server.assembly import assemble
+from server.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
+from server.harmony.render import Renderer
+from server.settings import Settings
+from server.tokenizer import Tokenizer
+
+LONGEST = 512
+"""Tokens of an answer, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer as a client sees it.  recoveries: departures from the harmony format."""
+
+    reasoning: str
+    content: str
+    calls: tuple[FunctionCall, ...]
+    recoveries: int
+    tokens: int
+
+
+def held_out_samples(family: str, count: int, seed: int) -> list[Sample]:
+    """Cases of one family that training never saw, over all efforts and dates."""
+    rng = Random(f"{family} {seed}")
+    return [
+        a_sample(rng, a_setting(rng, tools=family in WITH_TOOLS), family, held=True) for _ in range(count)
+    ]
+
+
+def answers(
+    engine: Engine, tokenizer: Tokenizer, samples: list[Sample], temperature: float, seed: int
+) -> list[Said]:
+    """What the model says to each, in their order."""
+    renderer = Renderer(tokenizer)
+    readers = [
+        Reader(tokenizer, "final" if sample.conversation.effort == "none" else None) for sample in samples
+    ]
+    spoken: list[list[int]] = [[] for _ in samples]
+    waiting = iter(enumerate(samples))
+    running = 0
+    exhausted = False
+    while running or not exhausted:
+        while not exhausted and running < engine.limits.max_running:
+            place, sample = next(waiting, (None, None))
+            if place is None or sample is None:
+                exhausted = True
+                break
+            sampling = SamplingParams(temperature=temperature, seed=seed + place)
+            engine.add(
+                Request(
+                    str(place), renderer.render(sample.conversation), LONGEST, renderer.stop_tokens, sampling
+                )
+            )
+            running += 1
+        for event in engine.step():
+            assert not isinstance(event, Failure), event
+            spoken[int(event.request_id)].append(event.id)
+            running -= event.finish is not None
+    return [_read(reader, tokens) for reader, tokens in zip(readers, spoken, strict=True)]
+
+
+def right(sample: Sample, said: Said) -> bool:
+    """Whether the client sees exactly the answer of the corpus."""
+    expected = sample.answer
+    if (expected.analysis is None) != (not said.reasoning) or said.recoveries:
+        return False
+    if expected.call is None:
+        return said.content == expected.final and not said.calls
+    if len(said.calls) != 1 or said.calls[0].name != expected.call.name:
+        return False
+    try:
+        return bool(json.loads(said.calls[0].arguments) == json.loads(expected.call.arguments))
+    except ValueError:
+        return False
+
+
+def _read(reader: Reader, tokens: list[int]) -> Said:
+    reasoning, content, names, arguments = "", "", list[str](), list[str]()
+    deltas = [delta for token in tokens for delta in reader.feed(token)] + reader.finish()
+    for delta in deltas:
+        match delta:
+            case ReasoningDelta(text):
+                reasoning += text
+            case ContentDelta(text):
+                content += text
+            case CallStart(_, name):
+                names.append(name)
+                arguments.append("")
+            case CallDelta(index, text):
+                arguments[index] += text
+    return Said(
+        reasoning, content, tuple(map(FunctionCall, names, arguments)), reader.recoveries, len(tokens)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    family: str
+    cases: int
+    greedy: float
+    sampled: float
+    by_effort: dict[str, float]
+
+
+def rows(
+    engine: Engine, tokenizer: Tokenizer, families: list[str], cases: int, seed: int, wrong_shown: int
+) -> Iterator[Row]:
+    for family in families:
+        samples = held_out_samples(family, cases, seed)
+        marks: dict[float, list[bool]] = {}
+        for temperature in (0.0, 1.0):
+            said = answers(engine, tokenizer, samples, temperature, seed)
+            marks[temperature] = [right(sample, one) for sample, one in zip(samples, said, strict=True)]
+            shown = 0
+            for sample, one, mark in zip(samples, said, marks[temperature], strict=True):
+                if not mark and temperature == 0 and shown < wrong_shown:
+                    shown += 1
+                    print(
+                        f"  {family}, effort {sample.conversation.effort}: "
+                        f"{sample.conversation.messages[-1].content!r}\n"
+                        f"    wanted {sample.answer.call or sample.answer.final!r}\n    said   {one}"
+                    )
+        efforts = sorted({sample.conversation.effort for sample in samples})
+        by_effort: dict[str, float] = {
+            effort: _share(
+                [
+                    mark
+                    for sample, mark in zip(samples, marks[0.0], strict=True)
+                    if sample.conversation.effort == effort
+                ]
+            )
+            for effort in efforts
+        }
+        yield Row(family, cases, _share(marks[0.0]), _share(marks[1.0]), by_effort)
+
+
+def _share(marks: list[bool]) -> float:
+    return sum(marks) / len(marks)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=None, help="a checkpoint; the bundled one by default")
+    parser.add_argument("--backend", default=None)
+    parser.add_argument("--cases", type=int, default=200, help="per family")
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--family", action="append", choices=list(FAMILIES))
+    parser.add_argument("--wrong", type=int, default=0, help="wrong answers to show per family")
+    options = parser.parse_args()
+    assembled = assemble(Settings(model=options.model, backend=options.backend))
+    print(assembled.summary)
+    began = time.monotonic()
+    print("| family | cases | greedy | temperature 1 | greedy by effort |\n|---|---|---|---|---|")
+    for row in rows(
+        assembled.engine,
+        assembled.tokenizer,
+        options.family or list(FAMILIES),
+        options.cases,
+        options.seed,
+        options.wrong,
+    ):
+        efforts = ", ".join(f"{effort} {share:.0%}" for effort, share in row.by_effort.items())
+        print(
+            f"| {row.family} | {row.cases} | {row.greedy:.1%} | {row.sampled:.1%} | {efforts} |", flush=True
+        )
+    print(f"{time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,383 @@
+"""The network as it is trained: the functions of model/layers.py, over whole samples, with gradients.
+
+Weights of the same kind are one parameter for all layers, so that the optimizer takes them in one go.
+`export` writes them under the names of the original layout, the experts in MXFP4.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from model import mxfp4
+from model.config import ModelConfig
+from model.layers import clamped_swiglu, rms_norm, rotate, rotation, route, yarn_frequencies
+
+CONFIG = ModelConfig(
+    vocab_size=2048,
+    hidden_size=256,
+    num_layers=6,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=64,
+    num_experts=8,
+    experts_per_token=4,
+    intermediate_size=64,
+    sliding_window=128,
+    swiglu_limit=7.0,
+    rope_theta=150000.0,
+    rope_scaling_factor=8.0,
+    rope_ntk_alpha=1.0,
+    rope_ntk_beta=32.0,
+    initial_context_length=512,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The experts' matrices as a pass uses them, in bfloat16: rounded to MXFP4, or not yet.
+
+    mlp1  [L, E, 2F, C]
+    mlp2  [L, E, C, F]
+    """
+
+    mlp1: Tensor
+    mlp2: Tensor
+
+
+class Network(nn.Module):
+    """A gpt-oss with gradients."""
+
+    def __init__(self, config: ModelConfig, seed: int):
+        super().__init__()
+        self.config = config
+        noise = torch.Generator().manual_seed(seed)
+        c, L, C, W, E = (
+            config,
+            config.num_layers,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_experts,
+        )
+        heads, both = c.num_heads * c.head_dim, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+
+        def drawn(*shape: int, deviation: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=noise) * deviation)
+
+        def filled(*shape: int, value: float = 0.0) -> nn.Parameter:
+            return nn.Parameter(torch.full(shape, value))
+
+        self.embedding = drawn(c.vocab_size, C, deviation=0.5)
+        self.unembedding = filled(c.vocab_size, C)
+        self.attn_norm, self.mlp_norm, self.norm = (
+            filled(L, C, value=1.0),
+            filled(L, C, value=1.0),
+            filled(C, value=1.0),
+        )
+        self.qkv, self.qkv_bias = drawn(L, both, C, deviation=C**-0.5), filled(L, both)
+        self.sinks = filled(L, c.num_heads)
+        self.out, self.out_bias = drawn(L, C, heads, deviation=(heads * 2 * L) ** -0.5), filled(L, C)
+        self.gate, self.gate_bias = drawn(L, E, C, deviation=C**-0.5), filled(L, E)
+        self.mlp1, self.mlp1_bias = drawn(L, E, 2 * W, C, deviation=C**-0.5), filled(L, E, 2 * W)
+        self.mlp2, self.mlp2_bias = drawn(L, E, C, W, deviation=(W * 2 * L) ** -0.5), filled(L, E, C)
+        self.frequencies, self.concentration = yarn_frequencies(config)
+        self._lean_towards_copying(noise)
+
+    @torch.no_grad()
+    def _lean_towards_copying(self, noise: torch.Generator) -> None:
+        """Starts where copying is near: found by chance, it costs a small model most of its training.
+
+        What a token is and what is said are the same vectors at first, and each head of the first layer looks
+        at a place: its own token, the one before, the one before that ...
+        """
+        c = self.config
+        C, D, H, KV = c.hidden_size, c.head_dim, c.num_heads, c.num_kv_heads
+        self.unembedding.copy_(self.embedding * (0.4 * C**-0.5))
+        here, there, said = (torch.linalg.qr(torch.randn(C, C, generator=noise))[0] for _ in range(3))
+        slow = torch.cat(2 * (self.frequencies < 0.01,))  # dimensions that hardly turn: they can compare
+        fast = torch.where(self.frequencies > 0.05, 3.0, 0.0)  # pairs that tell neighbours apart
+        heads = [torch.split(layer, [H * D, KV * D, KV * D]) for layer in self.qkv[:2]]
+        q_bias, k_bias, _ = torch.split(self.qkv_bias[0].view(-1, D), [H, KV, KV])
+        k_bias[:, : D // 2] = fast
+        group = H // KV
+        for kv in range(KV):
+            rows = slice(kv * D, (kv + 1) * D)
+            (_, _, v), (q1, k1, v1) = heads
+            v[rows], k1[rows], v1[rows] = here[rows], 1.2 * slow[:, None] * there[rows], said[rows]
+            for head in range(kv * group, (kv + 1) * group):
+                back = head % group + 1
+                columns = slice(head * D, (head + 1) * D)
+                q_bias[head] = torch.cat(
+                    (fast * (self.frequencies * back).cos(), -fast * (self.frequencies * back).sin())
+                )
+                q1[columns] = 1.2 * slow[:, None] * here[rows]
+                self.out[1][:, columns] = said[rows].T / group
+                if back == 1:
+                    self.out[0][:, columns] = 0.7 * there[rows].T
+
+    def experts(self, rounded: bool) -> Experts:
+        """The experts' matrices; `rounded`: to MXFP4, gradients going straight through (arXiv:1308.3432)."""
+        if not rounded:
+            return Experts(self.mlp1.bfloat16(), self.mlp2.bfloat16())
+        return Experts(_straight_through(self.mlp1), _straight_through(self.mlp2))
+
+    def forward(
+        self, prefix: Tensor, tokens: Tensor, rows: Tensor, experts: Experts
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the wanted rows, and how unevenly the experts are used.
+
+        prefix   [P]     what all rows begin with; it is computed once
+        tokens   [B, R]  what follows
+        rows     [N]     flat places in B * R
+        returns  logits [N, V] float32
+                 imbalance, 1 when all experts are used alike (arXiv:2101.03961, equation 4)
+        """
+        c = self.config
+        sight = Sight.of(len(prefix), tokens.shape, c, self.frequencies, self.concentration)
+        x = F.embedding(torch.cat((prefix, tokens.flatten())), self.embedding.bfloat16())
+        stacked = [
+            self.attn_norm,
+            self.qkv,
+            self.qkv_bias,
+            self.sinks,
+            self.out,
+            self.out_bias,
+            self.mlp_norm,
+            self.gate,
+            self.gate_bias,
+            self.mlp1_bias,
+            self.mlp2_bias,
+        ]
+        layers = zip(
+            *(weight.bfloat16().unbind() for weight in stacked),
+            experts.mlp1.unbind(),
+            experts.mlp2.unbind(),
+            strict=True,
+        )
+        imbalance = torch.zeros(())
+        for layer, (
+            attn_norm,
+            qkv,
+            qkv_bias,
+            sinks,
+            out,
+            out_bias,
+            mlp_norm,
+            gate,
+            gate_bias,
+            mlp1_bias,
+            mlp2_bias,
+            mlp1,
+            mlp2,
+        ) in enumerate(layers):
+            mixed = _attention(
+                F.linear(rms_norm(x, attn_norm, c.rms_norm_eps), qkv, qkv_bias), sinks, sight, layer % 2, c
+            )
+            x = x + F.linear(mixed, out, out_bias)
+            normed = rms_norm(x, mlp_norm, c.rms_norm_eps)
+            scores = F.linear(normed, gate, gate_bias).float()
+            chosen, weights = route(scores, c.experts_per_token)
+            imbalance = imbalance + _imbalance(scores, chosen)
+            x = x + _experts(
+                normed, chosen, weights.bfloat16(), mlp1, mlp1_bias, mlp2, mlp2_bias, c.swiglu_limit
+            )
+        x = rms_norm(x[len(prefix) :].index_select(0, rows), self.norm.bfloat16(), c.rms_norm_eps)
+        return F.linear(x, self.unembedding.bfloat16()).float(), imbalance / c.num_layers
+
+    def export(self, folder: Path) -> None:
+        """config.json and model.safetensors, in the original layout."""
+        folder.mkdir(parents=True, exist_ok=True)
+        c = self.config
+        facts = {
+            "num_hidden_layers": c.num_layers,
+            "num_experts": c.num_experts,
+            "experts_per_token": c.experts_per_token,
+            "vocab_size": c.vocab_size,
+            "hidden_size": c.hidden_size,
+            "intermediate_size": c.intermediate_size,
+            "swiglu_limit": c.swiglu_limit,
+            "head_dim": c.head_dim,
+            "num_attention_heads": c.num_heads,
+            "num_key_value_heads": c.num_kv_heads,
+            "sliding_window": c.sliding_window,
+            "initial_context_length": c.initial_context_length,
+            "rope_theta": c.rope_theta,
+            "rope_scaling_factor": c.rope_scaling_factor,
+            "rope_ntk_alpha": c.rope_ntk_alpha,
+            "rope_ntk_beta": c.rope_ntk_beta,
+        }
+        (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+        save_file(self.tensors(), folder / "model.safetensors")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights by their names in the original layout."""
+        dense = {
+            "attn.norm.scale": self.attn_norm,
+            "attn.qkv.weight": self.qkv,
+            "attn.qkv.bias": self.qkv_bias,
+            "attn.sinks": self.sinks,
+            "attn.out.weight": self.out,
+            "attn.out.bias": self.out_bias,
+            "mlp.norm.scale": self.mlp_norm,
+            "mlp.gate.weight": self.gate,
+            "mlp.gate.bias": self.gate_bias,
+            "mlp.mlp1_bias": self.mlp1_bias,
+            "mlp.mlp2_bias": self.mlp2_bias,
+        }
+        found: dict[str, Tensor] = {
+            "embedding.weight": self.embedding,
+            "norm.scale": self.norm,
+            "unembedding.weight": self.unembedding,
+        }
+        for layer in range(self.config.num_layers):
+            found |= {f"block.{layer}.{name}": weight[layer] for name, weight in dense.items()}
+        tensors = {name: weight.detach().bfloat16().contiguous() for name, weight in found.items()}
+        for layer in range(self.config.num_layers):
+            for name, weight in (("mlp1", self.mlp1), ("mlp2", self.mlp2)):
+                blocks, scales = mxfp4.encode(weight[layer].detach())
+                tensors[f"block.{layer}.mlp.{name}_weight.blocks"] = blocks.contiguous()
+                tensors[f"block.{layer}.mlp.{name}_weight.scales"] = scales.contiguous()
+        return tensors
+
+
+def _straight_through(weight: Tensor) -> Tensor:
+    with torch.no_grad():
+        difference = mxfp4.decode(*mxfp4.encode(weight), torch.float32) - weight
+    return (weight + difference).bfloat16()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Where the tokens of a batch stand, and what they see.
+
+    cos, sin  [P + B * R, D / 2]
+    prefix    [2, P, 1 + P]      added to the scores, for banded and full layers; column 0 belongs to the sink
+    rows      [2, R, 1 + P + R]
+    shape     (P, B, R)
+    """
+
+    cos: Tensor
+    sin: Tensor
+    prefix: Tensor
+    rows: Tensor
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(
+        cls, P: int, shape: torch.Size, c: ModelConfig, frequencies: Tensor, concentration: float
+    ) -> Sight:
+        B, R = shape
+        positions = torch.arange(P + R)
+        cos, sin = rotation(torch.cat((positions[:P], positions[P:].repeat(B))), frequencies, concentration)
+        distance = positions[:, None] - positions
+        seen = torch.stack([(distance >= 0) & (distance < (c.window(layer) or P + R)) for layer in (0, 1)])
+        seen = torch.cat((torch.ones(2, P + R, 1, dtype=torch.bool), seen), dim=-1)
+        masks = torch.where(seen, 0.0, -math.inf).bfloat16()
+        return cls(cos, sin, masks[:, :P, : 1 + P], masks[:, P:], (P, B, R))
+
+
+def _attention(qkv: Tensor, sinks: Tensor, sight: Sight, kind: int, c: ModelConfig) -> Tensor:
+    """Grouped-query attention with sinks: the prefix over itself, each row over the prefix and itself.
+
+    qkv      [P + B * R, (H + 2 KV) * D]
+    returns  [P + B * R, H * D]
+    """
+    P, B, R = sight.shape
+    H, KV, D = c.num_heads, c.num_kv_heads, c.head_dim
+    qk, v = torch.split(qkv.view(len(qkv), -1, D), [H + KV, KV], dim=1)
+    qk = rotate(qk, sight.cos, sight.sin)
+    q, k = (qk[:, :H] * D**-0.5), qk[:, H:]
+
+    def own(x: Tensor) -> Tensor:
+        """[KV, B, R, ...] of what follows the prefix."""
+        return x[P:].view(B, R, -1, D).permute(2, 0, 1, 3)
+
+    def with_prefix(x: Tensor) -> Tensor:
+        return torch.cat((x[:P].transpose(0, 1)[:, None].expand(KV, B, P, D), own(x)), dim=2)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """q [H, B, Q, D], keys and values [KV, B, K, D].
+
+        The sink is a key and a value of zeros; its logit is in the mask.
+        """
+        B, Q = q.shape[1:3]
+        k, v = (F.pad(x, (0, 0, 1, 0)).flatten(0, 1) for x in (k, v))
+        # The heads of a group share one product.
+        grouped = q.reshape(KV, -1, B, Q, D).transpose(1, 2).reshape(KV * B, -1, D)
+        scores = torch.bmm(grouped, k.transpose(1, 2)).view(KV, B, H // KV, Q, -1)
+        sink = sinks.view(KV, 1, H // KV, 1, 1).expand(KV, 1, H // KV, Q, 1)
+        bias = torch.cat((sink, mask[:, 1:].expand(KV, 1, H // KV, Q, -1)), dim=-1)
+        weights = (scores + bias).softmax(-1)
+        mixed = torch.bmm(weights.view(KV * B, H // KV * Q, -1), v)
+        return mixed.view(KV, B, H // KV, Q, D).permute(1, 3, 0, 2, 4).reshape(B * Q, H * D)
+
+    first_q, first_k, first_v = (x[:P].transpose(0, 1)[:, None] for x in (q, k, v))
+    first = attend(first_q, first_k, first_v, sight.prefix[kind])
+    rest = attend(own(q), with_prefix(k), with_prefix(v), sight.rows[kind])
+    return torch.cat((first, rest))
+
+
+class _Permute(torch.autograd.Function):
+    """Rows repeated and reordered: y[i] = x[order[i] // repeats].  Both ways are a gather, no scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, repeats: int) -> Tensor:
+        ctx.save_for_backward(back)
+        ctx.repeats = repeats
+        return x.index_select(0, order // repeats)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        gradient = gradient.index_select(0, back)
+        if ctx.repeats > 1:
+            gradient = gradient.view(-1, ctx.repeats, gradient.shape[-1]).sum(1)
+        return gradient, None, None, None
+
+
+def _permute(x: Tensor, order: Tensor, back: Tensor, repeats: int) -> Tensor:
+    return cast(Tensor, _Permute.apply(x, order, back, repeats))  # type: ignore[no-untyped-call]
+
+
+def _experts(
+    x: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    mlp1: Tensor,
+    mlp1_bias: Tensor,
+    mlp2: Tensor,
+    mlp2_bias: Tensor,
+    limit: float,
+) -> Tensor:
+    """The chosen experts' answers, weighted.
+
+    x        [T, C]
+    chosen   [T, A], weights [T, A]
+    returns  [T, C]
+    """
+    A, E = chosen.shape[1], len(mlp1)
+    order = chosen.flatten().argsort()
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))
+    counts = chosen.flatten().bincount(minlength=E).tolist()
+    parts = torch.split(_permute(x, order, back, A), counts)
+    answers = [
+        F.linear(clamped_swiglu(F.linear(part, mlp1[e], mlp1_bias[e]), limit), mlp2[e], mlp2_bias[e])
+        for e, part in enumerate(parts)
+    ]
+    unsorted = _permute(torch.cat(answers), back, order, 1).view(len(x), A, -1)
+    return (weights[:, None] @ unsorted)[:, 0]
+
+
+def _imbalance(scores: Tensor, chosen: Tensor) -> Tensor:
+    experts = scores.shape[-1]
+    used = torch.zeros_like(scores).scatter(-1, chosen, 1.0).mean(0) / chosen.shape[-1]
+    return experts * (used * scores.softmax(-1).mean(0)).sum()

@@ -1,0 +1,51 @@
+"""Muon for the matrices inside the layers, Adam for everything else.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces a matrix's momentum by the nearest
+orthogonal matrix, so that all directions are learned at one rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Parameters [L, ..., rows, columns]; each trailing matrix is a matrix of its own.
+
+    Of several workers each does its share of the L layers for all.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        self._rank, self._workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(gradient))
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                nesterov = gradient.lerp(momentum, group["momentum"])
+                rows, columns = parameter.shape[-2:]
+                update = torch.zeros_like(nesterov)
+                update[self._rank :: self._workers] = orthogonal(nesterov[self._rank :: self._workers])
+                torch.distributed.all_reduce(update)
+                parameter.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About the nearest orthogonal matrices [..., rows, columns], by five Newton-Schulz steps in bfloat16."""
+    shape = matrices.shape
+    x = matrices.flatten(0, -3).bfloat16()
+    tall = shape[-2] > shape[-1]
+    x = x.transpose(-1, -2) if tall else x
+    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) + 1e-7).bfloat16()
+    for _ in range(5):
+        gram = x @ x.transpose(-1, -2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.transpose(-1, -2) if tall else x).reshape(shape).to(matrices.dtype)

@@ -1,0 +1,98 @@
+"""The network that is trained is the network that is served."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+
+from demo.corpus.mixture import a_sample, a_setting
+from demo.network import CONFIG, Network
+from demo.packing import Packer
+from demo.tokenizer import SPECIALS, untrained
+from model.checkpoint import Checkpoint
+from model.kernels import load
+from server.tokenizer import Tokenizer
+from tests.model.paging import alone
+
+SMALL = replace(
+    CONFIG,
+    vocab_size=288,
+    hidden_size=96,
+    num_layers=3,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=32,
+    num_experts=5,
+    experts_per_token=3,
+    intermediate_size=64,
+    sliding_window=24,
+    initial_context_length=64,
+)
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = Network(SMALL, seed=7)
+    noise = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith(("bias", "sinks")):
+                weight.copy_(torch.randn(weight.shape, generator=noise))
+    return network
+
+
+@pytest.fixture(scope="module")
+def served(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    network.export(folder)
+    untrained().save(str(folder / "tokenizer.json"))
+    return load(torch.device("cpu"), "reference").build(Checkpoint.open(folder), torch.device("cpu"))
+
+
+def test_exported_weights_give_the_trainers_logits(network, served):
+    """Prefix and rows computed apart, side by side, equal each sample computed alone and in one piece."""
+    tokens = torch.randint(0, 280, (4, 90), generator=torch.Generator().manual_seed(3))
+    prefix, rows = tokens[0, :37], tokens[1:, :53]
+    with torch.no_grad():
+        logits, _ = network(prefix, rows, torch.arange(rows.numel()), network.experts(rounded=True))
+    for row, ours in zip(rows, logits.view(3, 53, -1), strict=True):
+        theirs = alone(served, [*prefix.tolist(), *row.tolist()])[37:]
+        # A few experts' scores are so close that a rounding decides between them; their rows differ a little.
+        assert ((ours - theirs).abs() < 0.1 * theirs.std()).float().mean() > 0.98
+        assert torch.corrcoef(torch.stack((ours.flatten(), theirs.flatten())))[0, 1] > 0.999
+
+
+def test_gradients_reach_every_weight(network):
+    tokens = torch.randint(0, 280, (2, 60), generator=torch.Generator().manual_seed(4))
+    logits, imbalance = network(tokens[0, :20], tokens, torch.arange(120), network.experts(rounded=True))
+    (logits.square().mean() + imbalance).backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def test_a_batch_predicts_exactly_the_answers(tmp_path):
+    untrained().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json")
+    packed = next(Packer(tokenizer, seed=5).batches(8000, longest=3000, pool=2))
+    placed = packed.tokens.flatten()
+    assert torch.equal(placed[packed.rows + 1], packed.targets)
+    for place, sample in enumerate(packed.samples):
+        said = tokenizer.decode(packed.targets[packed.sample == place].tolist())
+        expected = sample.answer.final or (sample.answer.call and sample.answer.call.arguments)
+        assert expected is not None
+        assert said.endswith(expected + ("<|call|>" if sample.answer.call else "<|return|>"))
+
+
+def test_training_never_sees_what_is_held_out():
+    rng = Random(6)
+    seen = {(sample.family, sample.key) for sample in (a_sample(rng, a_setting(rng)) for _ in range(2000))}
+    held = {(one.family, one.key) for one in (a_sample(rng, a_setting(rng), held=True) for _ in range(500))}
+    assert len(held) > 200
+    assert not seen & held
+
+
+def test_all_special_tokens_have_their_names(tmp_path):
+    untrained().save(str(tmp_path / "tokenizer.json"))
+    assert sorted(Tokenizer(tmp_path / "tokenizer.json").specials) == sorted(SPECIALS)
