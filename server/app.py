@@ -14,10 +14,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from engine.errors import EngineDied, ShuttingDown
 from server import chat, completions, errors, tokens
+from server.constraints import Constraints
 from server.errors import as_api_error
 from server.gate import Gate
 from server.harmony.render import Renderer
 from server.metrics import Metrics
+from server.recall import Recall
 from server.service import Service, TheService
 from server.settings import Settings
 from server.tokenizer import Tokenizer
@@ -56,6 +58,8 @@ def create_app(
         tokenizer=tokenizer,
         renderer=Renderer(tokenizer),
         metrics=metrics,
+        constraints=Constraints(tokenizer, tokenizer.end),
+        recall=Recall(settings.recall_memory),
         settings=settings,
         model_id=model_id,
         max_context=max_context,

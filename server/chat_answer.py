@@ -17,6 +17,7 @@ from server.choices import Choice, as_they_come
 from server.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, Reader, ReasoningDelta
 from server.logprobs import UntilShown, chat_entry
 from server.logs import Figures
+from server.names import FunctionNames
 from server.service import Service
 from server.wire import quote
 
@@ -29,11 +30,13 @@ class Shape:
     """What the client wants to see of an answer.
 
     prefilled_channel  the channel that the prompt has already opened
+    names              of functions, as the client knows them
     running_usage      counts on every chunk, not only at the end
     """
 
     stop: tuple[str, ...] = ()
     prefilled_channel: str | None = None
+    names: FunctionNames = field(default_factory=lambda: FunctionNames(()))
     reasoning: bool = True
     logprobs: bool = False
     token_ids: bool = False
@@ -108,6 +111,8 @@ class ChatChoice(Choice):
         super().__init__(index, stream, shape.stop, figures, service.metrics)
         self._reader = Reader(service.tokenizer, shape.prefilled_channel)
         self._stop_tokens = service.renderer.stop_tokens
+        self._call = service.tokenizer.special("<|call|>")
+        self._names, self._recall = shape.names, service.recall
         self._shows_reasoning = shape.reasoning
         self._tokenizer = service.tokenizer
         self._special = frozenset(service.tokenizer.specials.values())
@@ -135,6 +140,8 @@ class ChatChoice(Choice):
     def end(self, reason: str) -> None:
         super().end(reason)
         self._figures.recoveries += self._reader.recoveries
+        if len(self.calls) == 1 and self.token_ids[-1] == self._call:
+            self._recall.keep(self.calls[0], self.token_ids)
 
     def _read(self, token: Token) -> list[Delta]:
         """The deltas of one token, and at the end what the reader still holds.
@@ -163,6 +170,7 @@ class ChatChoice(Choice):
             return
         self._append(ContentDelta(self.stops.flush()), news)  # a stop string does not reach over a call
         if isinstance(delta, CallStart):
+            delta = CallStart(delta.index, self._names.outside(delta.name))
             self.calls.append(f"call_{uuid4().hex}")
         if self._shows_reasoning or not isinstance(delta, ReasoningDelta):
             self._append(delta, news)

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from server.errors import bad_request, unsupported
-from server.harmony.messages import Call, Conversation, Effort, Message, Role, Tool
+from server.harmony.messages import Call, Conversation, Effort, Message, ResponseFormat, Role, Tool
+from server.names import FunctionNames
 from server.wire import Body
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 AuthorName = Annotated[str, Field(pattern=r"^[^\s<|\\/>:=]{1,64}$")]
 
 
@@ -81,8 +83,16 @@ class ToolChoice(Body):
     allowed_tools: AllowedTools | None = None
 
 
+class JsonSchema(Body):
+    name: FormatName
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
 class ResponseFormatBody(Body):
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
 
 class ConversationFields(Body):
@@ -97,16 +107,54 @@ class ConversationFields(Body):
     response_format: ResponseFormatBody | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
-    def conversation(self, date: str) -> Conversation:
-        """Raises ApiError where a message makes no sense, or asks for what this server cannot do."""
-        if self.response_format and self.response_format.type != "text":
-            message = f"response_format {self.response_format.type!r} is not supported yet; 'text' is"
-            raise unsupported(message, "response_format")
+    def declared(self) -> list[Function]:
+        """The functions of `tools`, and of the older `functions`.  Raises ApiError."""
+        found: list[Function] = []
+        for i, tool in enumerate(self.tools or ()):
+            if tool.type != "function":
+                message = f"tools[{i}].type: {tool.type!r}; there is 'function' only"
+                raise unsupported(message, f"tools[{i}].type")
+            if tool.function is None:
+                raise bad_request(f"tools[{i}].function: it is missing", f"tools[{i}].function")
+            found.append(tool.function)
+        found += self.functions or ()
+        names = [function.name for function in found]
+        if len(set(names)) < len(names):
+            raise bad_request("tools: two of the functions have the same name", "tools")
+        return found
+
+    def names(self) -> FunctionNames:
+        return FunctionNames(function.name for function in self.declared())
+
+    def conversation(self, date: str, names: FunctionNames) -> Conversation:
+        """What the model is told.  It hears of every function that is declared, also of those it may not call
+        now: that much of the prompt stays the same from turn to turn.  But where none may be called, of none.
+
+        Raises ApiError where a message makes no sense, or asks for what this server cannot do.
+        """
+        tools = [Tool(names.inside(f.name), f.description, f.parameters) for f in self.declared()]
+        choice = self.tool_choice if self.tool_choice is not None else self.function_call
         return Conversation(
-            messages=[_message(message, i) for i, message in enumerate(self.messages)],
-            tools=_offered(self),
+            messages=[_message(message, i, names) for i, message in enumerate(self.messages)],
+            tools=[] if choice == "none" else tools,
             effort=EFFORTS[self.reasoning_effort],
             date=date,
+            response_format=self.told_format(),
+        )
+
+    def told_format(self) -> ResponseFormat | None:
+        """The schema that the model is told about.  Raises ApiError."""
+        asked = self.response_format
+        if asked is None or asked.type != "json_schema":
+            return None
+        if asked.json_schema is None:
+            param = "response_format.json_schema"
+            raise bad_request(f"{param}: it is missing", param)
+        schema = asked.json_schema.json_schema
+        return ResponseFormat(
+            asked.json_schema.name,
+            {"type": "object"} if schema is None else schema,
+            asked.json_schema.description,
         )
 
 
@@ -122,10 +170,10 @@ EFFORTS: dict[str | None, Effort] = {
 }
 
 
-def _message(message: MessageBody, i: int) -> Message:
+def _message(message: MessageBody, i: int, names: FunctionNames) -> Message:
     where = f"messages[{i}]"
     content = _text(message.content, f"{where}.content")
-    calls = _calls(message, where) if message.role == "assistant" else ()
+    calls = _calls(message, where, names) if message.role == "assistant" else ()
     if message.role == "assistant" and content is None:
         content = message.refusal
     if content is None and not calls:
@@ -143,7 +191,7 @@ def _message(message: MessageBody, i: int) -> Message:
         reasoning=reasoning if role == "assistant" else None,
         calls=calls,
         call_id=message.tool_call_id if message.role == "tool" else None,
-        name=message.name,
+        name=names.inside(message.name) if role == "tool" and message.name else message.name,
     )
 
 
@@ -163,51 +211,15 @@ def _text(content: str | Sequence[Part] | None, where: str) -> str | None:
     return "".join(texts) if texts else None
 
 
-def _calls(message: MessageBody, where: str) -> tuple[Call, ...]:
+def _calls(message: MessageBody, where: str, names: FunctionNames) -> tuple[Call, ...]:
     calls = []
     for i, call in enumerate(message.tool_calls or ()):
         if call.function is None:
             param = f"{where}.tool_calls[{i}].function"
             raise unsupported(f"{param}: it is missing; this server has function calls only", param)
-        calls.append(Call(call.id, call.function.name, call.function.arguments))
+        calls.append(Call(call.id, names.inside(call.function.name), call.function.arguments))
     if (
         message.function_call is not None
     ):  # before tools had ids: answered by a message that names the function
-        calls.append(Call("", message.function_call.name, message.function_call.arguments))
+        calls.append(Call("", names.inside(message.function_call.name), message.function_call.arguments))
     return tuple(calls)
-
-
-def _offered(body: ConversationFields) -> list[Tool]:
-    """The tools that the model is told about: all that it may use."""
-    functions: list[Function] = []
-    for i, tool in enumerate(body.tools or ()):
-        if tool.type != "function":
-            raise unsupported(f"tools[{i}].type: {tool.type!r}; there is 'function' only", f"tools[{i}].type")
-        if tool.function is None:
-            raise bad_request(f"tools[{i}].function: it is missing", f"tools[{i}].function")
-        functions.append(tool.function)
-    functions += body.functions or ()
-    names = [function.name for function in functions]
-    if len(set(names)) < len(names):
-        raise bad_request("tools: two of the functions have the same name", "tools")
-    allowed = _allowed(body, names)
-    return [Tool(f.name, f.description, f.parameters) for f in functions if f.name in allowed]
-
-
-def _allowed(body: ConversationFields, names: Sequence[str]) -> Sequence[str]:
-    """Which of the functions may be called.  To demand a call, rather than allow it, is not in our power
-    yet.
-    """
-    param = "tool_choice" if body.tool_choice is not None else "function_call"
-    match body.tool_choice if body.tool_choice is not None else body.function_call:
-        case None | "auto":
-            return names
-        case "none":
-            return ()
-        case ToolChoice(type="allowed_tools", allowed_tools=AllowedTools(mode="auto", tools=tools)):
-            chosen = [tool.function.name for tool in tools if tool.function]
-            if unknown := set(chosen) - set(names):
-                message = f"tool_choice: there is no function {min(unknown)!r} in tools"
-                raise bad_request(message, "tool_choice.allowed_tools.tools")
-            return chosen
-    raise unsupported(f"{param}: a call cannot be forced yet; 'auto' and 'none' are supported", param)

@@ -32,6 +32,7 @@ from engine.errors import (
     ShuttingDown,
     UnknownToken,
 )
+from server.constraints import SchemaError
 from server.harmony.messages import ConversationError
 
 log = logging.getLogger("gptoss.server")
@@ -100,7 +101,7 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
-        case ConversationError():
+        case ConversationError() | SchemaError():
             return bad_request(str(error), error.param)
         case EngineError():
             status, code = STATUSES.get(type(error), (500, "engine_error"))
@@ -162,7 +163,14 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         return as_api_error(error).response()
 
-    for kind in (ApiError, ConversationError, EngineError, RequestValidationError, StarletteHTTPException):
+    for kind in (
+        ApiError,
+        ConversationError,
+        SchemaError,
+        EngineError,
+        RequestValidationError,
+        StarletteHTTPException,
+    ):
         app.add_exception_handler(kind, answer)
 
 

@@ -14,10 +14,12 @@ from fastapi import Depends, Request
 
 from engine.errors import PromptTooLong
 from engine.request import Request as EngineRequest
+from server.constraints import AnswerConstraint, AnswerSpec, Constraints
 from server.errors import ApiError, as_api_error, bad_request
 from server.harmony.messages import Conversation
 from server.harmony.render import Renderer
 from server.metrics import Metrics
+from server.recall import Recall
 from server.settings import Settings
 from server.tokenizer import Tokenizer
 
@@ -45,6 +47,8 @@ class Service:
     tokenizer: Tokenizer
     renderer: Renderer
     metrics: Metrics
+    constraints: Constraints
+    recall: Recall
     settings: Settings
     model_id: str
     max_context: int
@@ -59,9 +63,17 @@ class Service:
 
     async def render(self, conversation: Conversation) -> list[int]:
         """The prompt's tokens.  Raises ConversationError."""
-        if sum(len(message.content or "") for message in conversation.messages) > LONG_TEXT:
-            return await asyncio.to_thread(self.renderer.render, conversation)
-        return self.renderer.render(conversation)
+        messages = conversation.messages
+        replay = self.recall.of(call.id for message in messages for call in message.calls)
+        if sum(len(message.content or "") for message in messages) > LONG_TEXT:
+            return await asyncio.to_thread(self.renderer.render, conversation, replay)
+        return self.renderer.render(conversation, replay)
+
+    async def constrain(self, spec: AnswerSpec) -> AnswerConstraint | None:
+        """What holds an answer to `spec`; None, at no cost, if everything is allowed.  Raises SchemaError."""
+        if not spec.constrains and spec.thinking_tokens is None:
+            return None
+        return await asyncio.to_thread(self.constraints.compile, spec)
 
     def submit(self, requests: Sequence[EngineRequest], param: str) -> list[TokenStream]:
         """One stream for each, or none at all.  `param` is the field that prompts come from.

@@ -164,6 +164,10 @@ class Settings:
         default=512,
         metadata=knob(whole_number(1), "tokens computed in one step, prompts and answers together"),
     )
+    recall_memory: int = field(
+        default=64 * 2**20,
+        metadata=knob(memory, "for chains of thought that led to calls, until the results come, as 64MiB"),
+    )
     request_timeout: float = field(
         default=600, metadata=knob(seconds, "seconds a request may take; 0: no limit")
     )

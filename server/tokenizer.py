@@ -27,6 +27,7 @@ class Tokenizer:
     """Byte-level BPE.  Safe to share between threads: nothing changes after it is built.
 
     size      number of ids it knows
+    end       all of them are below this; a few below it may be unknown
     specials  every special token's id by name
     checksum  SHA-256 of the file, hexadecimal
     """
@@ -48,6 +49,7 @@ class Tokenizer:
         self._bytes = _bytes_of_ids(self._bpe.get_vocab(with_added_tokens=False))
         self._bytes |= {id: token.content.encode() for id, token in added.items()}
         self.size = len(self._bytes)
+        self.end = max(self._bytes, default=-1) + 1
         self._special_text = re.compile(
             "|".join(re.escape(name) for name in sorted(self.specials, key=len, reverse=True)) or r"(?!)"
         )

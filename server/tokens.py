@@ -41,7 +41,7 @@ class DetokenizeBody(Body):
 async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -> dict[str, Any]:
     service.check_model(body.model)
     if isinstance(body, TokenizeChatBody):
-        ids = await service.render(body.conversation(service.date))
+        ids = await service.render(body.conversation(service.date, body.names()))
     elif body.prompt is None:
         raise bad_request("prompt: it is missing, and so are messages", "prompt")
     elif len(body.prompt) > LONG_TEXT:

@@ -76,7 +76,7 @@ class ResponseFormat:
 class Conversation:
     """All that a prompt is made of.
 
-    effort  how much to think; "none" prefills the prompt straight into the final channel
+    effort  how much to think; "none": not at all
     date    YYYY-MM-DD as the system message gives it; pinned when the server starts
     """
 
@@ -85,3 +85,8 @@ class Conversation:
     effort: Effort = "medium"
     date: str = "2025-06-28"
     response_format: ResponseFormat | None = None
+
+    @property
+    def prefilled(self) -> bool:
+        """Whether the prompt goes straight into the final channel: no thinking wanted, nothing to call."""
+        return self.effort == "none" and not self.tools

@@ -97,7 +97,7 @@ class Renderer:
                 prompt += self._developer(_instructions(message.content))
 
         prompt += self._tokens(START, "assistant")
-        if conversation.effort == "none":
+        if conversation.prefilled:
             prompt += self._tokens(CHANNEL, "final", MESSAGE)
         return prompt
 

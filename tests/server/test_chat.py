@@ -175,7 +175,7 @@ def test_deprecated_functions_are_tools(tiny_tokenizer):
                 "type": "allowed_tools",
                 "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "g"}}]},
             },
-            ["g"],
+            ["f", "g"],
         ),
     ],
 )
