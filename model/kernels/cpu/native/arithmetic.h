@@ -109,12 +109,17 @@ void bf16_rows(const Tile& tile, const Row* rows) {
 
 // -- attention: positions are the lanes of a product with keys, dimensions those of one with values ------------------
 
+// `soon` and `later` are pages of as many bytes that will be read: prefetched line by line, for a burst would wait for
+// itself.
 template <int R>
-inline void score_page(const float* queries, const uint16_t* keys, int head_dim, float* scores) {
+inline void score_page(const float* queries, const uint16_t* keys, int head_dim, float* scores, const uint16_t* soon,
+                       const uint16_t* later) {
     Lanes sum[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) sum[r] = zero();
     for (int d = 0; d < head_dim; d++) {
+        __builtin_prefetch(soon + 32 * d);
+        __builtin_prefetch(later + 32 * d);
         Lanes key = from_bf16(keys + 32 * d);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) sum[r] = fma(key, splat(queries[r * head_dim + d]), sum[r]);
@@ -139,10 +144,6 @@ inline void weigh_page(const float* weights, const uint16_t* values, int from, i
     }
 }
 
-inline void prefetch_page(const uint16_t* page, int elements) {
-    for (int i = 0; i < elements; i += 32) __builtin_prefetch(page + i);
-}
-
 template <int R>
 void segment_rows(const Span& span, const float* queries, float* maxima, float* sums, float* out) {
     alignas(64) float scores[R * SEGMENT];
@@ -152,9 +153,8 @@ void segment_rows(const Span& span, const float* queries, float* maxima, float* 
     auto values = [&](int64_t page) { return span.values + span.value_stride * span.pages[page]; };
 
     for (int64_t page = first_page; page <= last_page; page++) {
-        if (page < last_page) prefetch_page(keys(page + 1), 32 * span.head_dim);
-        prefetch_page(values(page), 32 * span.padded_dim);
-        score_page<R>(queries, keys(page), span.head_dim, scores + 32 * (page - first_page));
+        const uint16_t* next = keys(page < last_page ? page + 1 : page);
+        score_page<R>(queries, keys(page), span.head_dim, scores + 32 * (page - first_page), next, values(page));
     }
     const int before = int(span.first - 32 * first_page), after = int(span.last + 1 - 32 * first_page);
     for (int r = 0; r < R; r++) {
@@ -210,12 +210,15 @@ void finish(int heads, int padded_dim, const float* sinks, const float* maxima, 
 }
 
 // Picks the instance for the number of rows.
-using Rows1 = void (*)(const Tile&, const Row*);
-inline void dispatch(const Rows1 (&instances)[MAX_ROWS], const Tile& tile, const Row* rows, int count) {
-    instances[count - 1](tile, rows);
-}
+using Pass = void (*)(const Tile&, const Row*);
 
-constexpr Rows1 BF16_ROWS[MAX_ROWS] = {bf16_rows<1>, bf16_rows<2>, bf16_rows<3>, bf16_rows<4>};
-void bf16(const Tile& tile, const Row* rows, int count) { dispatch(BF16_ROWS, tile, rows, count); }
+constexpr Pass BF16_PASSES[MAX_ROWS] = {bf16_rows<1>, bf16_rows<2>, bf16_rows<3>, bf16_rows<4>};
+
+void bf16(const Tile& tile, const Row* rows, int count) {
+    for (int first = 0; first < count; first += BF16_ROWS) {
+        const int n = count - first < BF16_ROWS ? count - first : BF16_ROWS;
+        BF16_PASSES[n - 1](tile, rows + first);
+    }
+}
 
 }  // namespace

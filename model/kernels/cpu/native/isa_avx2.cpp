@@ -58,6 +58,7 @@ inline Lanes from_bf16(const uint16_t* woven) {
 
 constexpr int PREFETCH = 4096;  // bytes ahead
 constexpr int HEADS = 2;        // query heads at a time: 8 accumulators of 16 registers
+constexpr int BF16_ROWS = 2;    // bf16 rows at a time: 8 accumulators as well
 
 }  // namespace
 
@@ -215,11 +216,11 @@ void int8_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
 }
 
-constexpr Rows1 MXFP4_ROWS[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
-void mxfp4(const Tile& tile, const Row* rows, int count) { dispatch(MXFP4_ROWS, tile, rows, count); }
+constexpr Pass MXFP4_PASSES[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
+void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 1](tile, rows); }
 
-constexpr Rows1 INT8_ROWS[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
-void int8(const Tile& tile, const Row* rows, int count) { dispatch(INT8_ROWS, tile, rows, count); }
+constexpr Pass INT8_PASSES[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
+void int8(const Tile& tile, const Row* rows, int count) { INT8_PASSES[count - 1](tile, rows); }
 
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;

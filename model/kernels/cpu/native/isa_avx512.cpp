@@ -45,6 +45,7 @@ inline Lanes from_bf16(const uint16_t* woven) {
 
 constexpr int PREFETCH = 4096;  // bytes ahead: 4 to 16 KB are alike, less and more are slower
 constexpr int HEADS = 8;        // query heads at a time: 16 accumulators of 32 registers
+constexpr int BF16_ROWS = 4;    // bf16 rows at a time
 
 }  // namespace
 
@@ -188,11 +189,11 @@ void int8_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
 }
 
-constexpr Rows1 MXFP4_ROWS[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
-void mxfp4(const Tile& tile, const Row* rows, int count) { dispatch(MXFP4_ROWS, tile, rows, count); }
+constexpr Pass MXFP4_PASSES[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
+void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 1](tile, rows); }
 
-constexpr Rows1 INT8_ROWS[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
-void int8(const Tile& tile, const Row* rows, int count) { dispatch(INT8_ROWS, tile, rows, count); }
+constexpr Pass INT8_PASSES[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
+void int8(const Tile& tile, const Row* rows, int count) { INT8_PASSES[count - 1](tile, rows); }
 
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;

@@ -44,6 +44,7 @@ inline Lanes from_bf16(const uint16_t* woven) {
 
 constexpr int PREFETCH = 0;
 constexpr int HEADS = 2;
+constexpr int BF16_ROWS = 1;
 
 }  // namespace
 
