@@ -55,12 +55,15 @@ class Function(Body):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
+
+
+class ToolFunction(Function):
     strict: bool | None = None
 
 
 class ToolBody(Body):
     type: str
-    function: Function | None = None
+    function: ToolFunction | None = None
 
 
 class Named(Body):

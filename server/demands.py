@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from server.constraints import AnswerSpec
-from server.conversation import AllowedTools, ConversationFields, Named, ToolChoice
+from server.conversation import AllowedTools, ConversationFields, Named, ToolChoice, ToolFunction
 from server.errors import bad_request, unsupported
 from server.harmony.messages import Conversation, ResponseFormat
 from server.names import FunctionNames
@@ -23,7 +23,9 @@ def answer_spec(
     choice, allowed = _calls_allowed(body, [function.name for function in declared])
     return AnswerSpec(
         tools=tuple(conversation.tools),
-        strict_tools=frozenset(names.inside(function.name) for function in declared if function.strict),
+        strict_tools=frozenset(
+            names.inside(f.name) for f in declared if isinstance(f, ToolFunction) and f.strict
+        ),
         tool_choice=choice,
         allowed_tools=None if allowed is None else frozenset(map(names.inside, allowed)),
         response_format=_response_format(body, conversation),

@@ -130,7 +130,7 @@ def through_the_library(oracle: Any, conversation: Conversation) -> list[int]:
             piece += render(lib.Message.from_role_and_content(lib.Role.DEVELOPER, content))
         pieces.append(piece)
     tokens += [token for piece in reversed(pieces) for token in piece]
-    start = "<|start|>assistant" + ("<|channel|>final<|message|>" if conversation.effort == "none" else "")
+    start = "<|start|>assistant" + ("<|channel|>final<|message|>" if conversation.prefilled else "")
     return tokens + list(oracle.encode(start, allowed_special="all"))
 
 
