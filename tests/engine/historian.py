@@ -219,6 +219,7 @@ class Traffic:
             max_tokens=r.choice((1, 5, 30, 200)),
             stop_tokens=frozenset(r.sample(range(VOCABULARY), 2)),
             sampling=GREEDY,
+            prompt_logprobs=r.choice((None, None, None, 1)),
         )
         try:
             self.engine.add(request)
@@ -304,7 +305,8 @@ class Traffic:
             self.limits.max_context - len(request.prompt),
             self.scheduler.pages.capacity + 1 - len(request.prompt),
         )
-        expected = answer(request.prompt, room, self.limits.window, request.stop_tokens)
+        window = self.limits.window
+        expected = answer(request.prompt, room, window, request.stop_tokens)
         assert [token.id for token in tokens] == expected
         stopped = expected[-1] in request.stop_tokens
         assert tokens[-1].finish is (Finish.STOP if stopped else Finish.LENGTH)
@@ -313,3 +315,8 @@ class Traffic:
         assert all(token.prefill is None for token in tokens[1:])
         assert tokens[0].prefill.cached_tokens < len(request.prompt)
         assert self.limits.prefix_cache or tokens[0].prefill.cached_tokens == 0
+        if request.prompt_logprobs is not None:
+            nothing, *told = tokens[0].prefill.logprobs or ()
+            assert nothing is None
+            best = [entry.top[0][0] for entry in told if entry is not None]
+            assert best == [answer(request.prompt[:n], 1, window)[0] for n in range(1, len(request.prompt))]
