@@ -233,10 +233,14 @@ def _bias(scores: Tensor, sequences: list[Sequence]) -> None:
 
 
 def _withhold_stop_tokens(scores: Tensor, sequences: list[Sequence]) -> None:
-    """Stop tokens cannot come before `min_tokens`; in place."""
+    """Stop tokens cannot come before `min_tokens`; in place.
+
+    Not where there is a constraint: it may allow nothing but the end.
+    """
     rows, tokens = array("q"), array("q")
     for row, sequence in enumerate(sequences):
-        if sequence.answered < sequence.request.min_tokens:
+        request = sequence.request
+        if sequence.answered < request.min_tokens and request.constraint is None:
             tokens += array("q", sequence.request.stop_tokens)
             rows += array("q", [row]) * len(sequence.request.stop_tokens)
     if rows:

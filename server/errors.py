@@ -83,7 +83,7 @@ STATUSES: dict[type[EngineError], tuple[int, str]] = {
     OutOfMemory: (503, "out_of_memory"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     NonFinite: (500, "non_finite_logits"),
-    ConstraintFailed: (500, "constraint_failed"),
+    ConstraintFailed: (400, "constraint_failed"),  # by the schema that was asked for
 }
 
 

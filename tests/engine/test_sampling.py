@@ -266,6 +266,12 @@ def test_constraints_decide_what_may_come(options):
     assert len(wide.came) == 20
 
 
+def test_a_constraint_that_allows_only_the_end_is_not_kept_from_it():
+    one = sequence(constraint=Only(3), stop_tokens=frozenset({3}), min_tokens=50)
+    sampled = sample(random_logits(1), [one])
+    assert (sampled.tokens, sampled.errors) == ([3], {})
+
+
 @pytest.mark.parametrize("constraint", [Broken("mask"), Broken("accept"), Only()])
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_p": 0.9}])
 def test_a_constraint_that_fails_ends_its_own_request_alone(constraint, options):
