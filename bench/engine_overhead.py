@@ -1,7 +1,7 @@
 """What the engine itself costs: microseconds of its own CPU per token, around a model that costs nothing.
 
-The model returns the same logits every time, so all that is measured is planning, putting the batch together, choosing
-tokens and taking note of them, on the engine's thread.  On a GPU this is added to every step.
+The model returns the same logits every time, so all that is measured is planning, putting the batch together,
+choosing tokens and taking note of them, on the engine's thread.  On a GPU this is added to every step.
 
     python -m bench.engine_overhead --running 64 | tail -1 | jq .decode_us_per_token
 """
@@ -63,7 +63,9 @@ class Nothing:
         return self._logits[: len(batch.samples)]
 
 
-def measure(running: int, prompt: int, steps: int, vocab_size: int, temperature: float, profile: bool) -> dict[str, float]:
+def measure(
+    running: int, prompt: int, steps: int, vocab_size: int, temperature: float, profile: bool
+) -> dict[str, float]:
     limits = Limits(
         num_pages=running * 2 * (prompt + steps + PAGE_SIZE) // PAGE_SIZE + 16,
         page_size=PAGE_SIZE,
@@ -101,20 +103,20 @@ def measure(running: int, prompt: int, steps: int, vocab_size: int, temperature:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--running", type=int, default=64, help="sequences that decode together")
     parser.add_argument("--prompt", type=int, default=1000, help="tokens of each prompt")
     parser.add_argument("--steps", type=int, default=500, help="tokens of each answer")
-    parser.add_argument("--vocabulary", type=int, default=1000, help="small, so that choosing a token costs little")
+    parser.add_argument("--vocabulary", type=int, default=1000, help="small: choosing costs little")
     parser.add_argument("--profile", action="store_true", help="where the time goes (itself costs time)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.processor() or platform.machine()}")
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}")
     outcome: dict[str, dict[str, float]] = {}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-        figures = measure(
-            arguments.running, arguments.prompt, arguments.steps, arguments.vocabulary, temperature, arguments.profile
-        )
+        sizes = (arguments.running, arguments.prompt, arguments.steps, arguments.vocabulary)
+        figures = measure(*sizes, temperature, arguments.profile)
         outcome[name] = figures
         print(name, *(f"{key} {value:.2f}" for key, value in figures.items()), sep="  ")
     print(json.dumps({**vars(arguments), **outcome}))

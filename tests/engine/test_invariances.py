@@ -4,7 +4,7 @@ Nearly all sequences cross the window (7) and the initial context (16).  Log-pro
 well as tokens: to the bit where the same kernels see the same shapes, else to float32's rounding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -76,6 +76,10 @@ def again(engine: Engine, prompts: list[list[int]], sampling: SamplingParams) ->
     )
 
 
+def all_logprobs(tokens: list[Token]) -> list[float]:
+    return [p for token in tokens for p in (token.logprob.logprob, *(p for _, p in token.logprob.top))]
+
+
 @pytest.fixture(scope="module")
 def alone(model) -> dict[SamplingParams, Answers]:
     """Each prompt in one piece, with nobody beside it."""
@@ -139,13 +143,21 @@ def test_what_the_prefix_cache_had_is_what_would_be_computed_to_the_bit(model):
 
 
 def test_a_preempted_sequence_is_computed_again_to_the_bit(model):
-    """Token by token, the same kernels see the same shapes whoever else there is."""
-    options = {"max_tokens_per_step": 1, "max_running": 5}
-    undisturbed = ask(model, PROMPTS, GREEDY, **options)
-    preempted = ask(model, PROMPTS, GREEDY, num_pages=36, **options)
-    assert preempted.stats.preemptions > 0
-    assert preempted.tokens == undisturbed.tokens
-    assert preempted.logprobs == undisturbed.logprobs
+    """Token by token, so that the same kernels see the same shapes."""
+    prompt = PROMPTS[2]
+    undisturbed = ask(model, [prompt], GREEDY, max_tokens_per_step=1)
+    limits = Limits(400, PAGE_SIZE, model.config.sliding_window, max_context=80, max_tokens_per_step=1)
+    for prefix_cache in (False, True):
+        engine = Engine(Runner(model, 400), replace(limits, prefix_cache=prefix_cache))
+        engine.add(Request("0", prompt, 15, sampling=GREEDY))
+        events = []
+        while engine.busy:
+            events += engine.step()
+            if len(events) in (1, 6) and engine.stats().preemptions < len(events) / 3:
+                engine._scheduler._preempt(engine._scheduler.running[0])
+        assert engine.stats().preemptions == 2
+        assert [token.id for token in events] == undisturbed.tokens[0]
+        assert all_logprobs(events) == undisturbed.logprobs[0]
 
 
 def test_log_probabilities_of_a_prompt_are_those_of_its_tokens_as_answers(model, alone):
