@@ -117,7 +117,12 @@ def as_api_error(error: Exception) -> ApiError:
 
 def _from_http(error: StarletteHTTPException) -> ApiError:
     """What the framework refuses by itself: no such path, no such method, a body that cannot be read."""
-    codes = {404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large"}
+    codes = {
+        404: "unknown_url",
+        405: "method_not_allowed",
+        408: "body_too_slow",
+        413: "body_too_large",
+    }
     messages = {404: "there is no such endpoint", 405: "this endpoint has no such method"}
     message = messages.get(error.status_code, str(error.detail))
     return ApiError(error.status_code, message, code=codes.get(error.status_code), headers=error.headers)
@@ -174,8 +179,15 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-class BodyTooLarge(HTTPException):
+class BodyRefused(HTTPException):
     """Raised while the body is read: of all exceptions, FastAPI lets only its own out of there unchanged."""
 
+
+class BodyTooLarge(BodyRefused):
     def __init__(self, limit: int):
         super().__init__(413, f"the body is longer than {limit} bytes", headers={"connection": "close"})
+
+
+class BodyTooSlow(BodyRefused):
+    def __init__(self, seconds: float):
+        super().__init__(408, f"the body did not come within {seconds:g} s", headers={"connection": "close"})

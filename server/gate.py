@@ -7,6 +7,7 @@ outermost layer, so that the id is on every response, also on the one that says 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -18,12 +19,15 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import ApiError, BodyTooLarge, as_api_error
+from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, as_api_error
 from server.metrics import Metrics
 
 log = logging.getLogger("gptoss.server")
 
 CLIENT_LEFT = 499
+
+BODY_SECONDS = 60.0
+"""For a request's whole body to arrive."""
 
 OPEN = frozenset({"/health", "/ready"})
 """Paths that need no key: whoever restarts us has none."""
@@ -63,7 +67,7 @@ class Gate:
             self._check(scope, headers)
             await self._app(scope, self._limited(receive), tagged)
         except Exception as error:
-            if not isinstance(error, ApiError | BodyTooLarge):
+            if not isinstance(error, ApiError | BodyRefused):
                 log.exception("request %s failed", request_id)
             if status:  # too late to say it: the server closes the connection
                 raise
@@ -91,12 +95,22 @@ class Gate:
             raise BodyTooLarge(self._max_body_bytes)
 
     def _limited(self, receive: Receive) -> Receive:
-        """`receive`, raising BodyTooLarge: a chunked body does not say beforehand how long it is."""
-        length = 0
+        """`receive`, raising BodyTooLarge (a chunked body does not say beforehand how long it is) or
+        BodyTooSlow.
+        """
+        length, complete = 0, False
+        deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal length
-            message = await receive()
+            nonlocal length, complete
+            if complete:
+                return await receive()  # for the client to leave: that may take as long as it likes
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyTooSlow(BODY_SECONDS) from None
+            complete = not message.get("more_body", False)
             length += len(message.get("body", b""))
             if length > self._max_body_bytes:
                 raise BodyTooLarge(self._max_body_bytes)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from engine.worker import Worker
 from server.app import create_app
 from server.assembly import StartError, assemble
+from server.protocol import PatientProtocol
 from server.settings import Settings
 
 log = logging.getLogger("gptoss.server")
@@ -67,6 +68,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            http=PatientProtocol,
             ws="none",
             lifespan="on",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

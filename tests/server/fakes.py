@@ -19,6 +19,7 @@ import uvicorn
 from engine.errors import ShuttingDown
 from engine.request import Finish, Logprob, Prefill, Request, Token
 from server.app import create_app
+from server.protocol import PatientProtocol
 from server.settings import Settings
 from server.tokenizer import Tokenizer
 
@@ -186,7 +187,9 @@ class ScriptedWorker:
 @contextmanager
 def serving(app):
     """A real server for `app` on a free port; its base URL."""
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, http=PatientProtocol, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

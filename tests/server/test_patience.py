@@ -1,0 +1,71 @@
+"""A client that is slow to ask is not waited for; one that is slow to leave is."""
+
+import time
+from contextlib import suppress
+
+import pytest
+
+from server import gate
+from server.protocol import PatientProtocol
+from tests.server.fakes import Pause, final, live
+from tests.server.test_endings import connect, request_bytes
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Headers and bodies must come within a moment."""
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.2)
+    monkeypatch.setattr(gate, "BODY_SECONDS", 0.2)
+
+
+def everything(client):
+    """What the server sends until it closes the connection; fails if it does not within the socket's time."""
+    found = b""
+    while chunk := client.recv(4096):
+        found += chunk
+    return found
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"])
+def test_a_header_that_does_not_come_ends_the_connection(tiny_tokenizer, hasty, begun):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(begun)
+        assert everything(client) == b""
+
+
+def test_a_header_that_drips_ends_the_connection(tiny_tokenizer, hasty):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\n")
+        began = time.monotonic()
+        with suppress(OSError):  # closed, in one of several ways
+            while time.monotonic() - began < 5:
+                client.sendall(b"x: y\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - began < 4
+
+
+def test_a_body_that_does_not_come_is_a_408(tiny_tokenizer, hasty):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        client.sendall(f'{head}content-length: 100\r\n\r\n{{"messages"'.encode())
+        answer = everything(client)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"body_too_slow" in answer
+
+
+def test_an_answer_may_take_longer_than_a_question(tiny_tokenizer, hasty):
+    slow = ["<|channel|>final<|message|>a", Pause(0.6), "b<|return|>"]
+    with live(tiny_tokenizer, slow) as server:
+        for stream in (False, True):
+            with connect(server) as client:
+                client.sendall(request_bytes(CHAT, stream=stream))
+                assert b"200 OK" in client.recv(4096)
+
+
+def test_a_second_request_on_a_connection_has_time_of_its_own(tiny_tokenizer, hasty):
+    with live(tiny_tokenizer, final("ok")) as server:
+        for _ in range(4):
+            assert server.http.get("/health").status_code == 200
+            time.sleep(0.15)
