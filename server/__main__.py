@@ -29,6 +29,7 @@ GENERATE_SETTINGS = (
     "dense",
     "max_context",
     "kv_cache_memory",
+    "kv_cache_fraction",
     "max_tokens_per_step",
     "date",
     "log_level",

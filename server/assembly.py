@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 DEMO = Path(str(files("demo"))) / "weights"
 DEMO_NAME = "gptoss-demo"
 
+GPU_SHARE = 0.9
 CPU_SHARE = 0.5
 """Of the memory that a computer has left, at most this goes to keys and values: it has other things to do."""
 
@@ -116,7 +117,7 @@ def _plan(settings: Settings, model: Model, max_context: int) -> MemoryPlan:
         max_context=max_context,
         max_running=settings.max_running,
         kv_bytes=settings.kv_cache_memory,
-        fraction=0.9 if on_gpu else CPU_SHARE,
+        fraction=settings.kv_cache_fraction or (GPU_SHARE if on_gpu else CPU_SHARE),
     )
 
 

@@ -58,6 +58,16 @@ def number(low: float, high: float) -> Callable[[str], float]:
 seconds = number(0, 1e9)
 
 
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise ValueError("a share, as 0.5: more than 0, at most 1")
+    return value
+
+
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -151,6 +161,14 @@ class Settings:
     kv_cache_memory: int | None = field(
         default=None,
         metadata=knob(memory, "for keys and values, as 4GiB", unset="planned from what the device has"),
+    )
+    kv_cache_fraction: float | None = field(
+        default=None,
+        metadata=knob(
+            share,
+            "share of what weights and workspace leave that goes to keys and values",
+            unset="0.9 of a GPU's memory, 0.5 of a computer's",
+        ),
     )
     prefix_cache: bool = field(
         default=True,

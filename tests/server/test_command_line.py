@@ -247,6 +247,16 @@ def test_ids_that_the_tokenizer_does_not_know_are_never_sampled(checkpoint):
     assert assemble(Settings(model=checkpoint, backend="reference")).engine._runner.vocab_size == 266
 
 
+def test_a_smaller_share_of_memory_has_fewer_pages(checkpoint):
+    """A million sequences could use all the memory there is, so that the share decides."""
+
+    def pages(share):
+        asked = Settings(model=checkpoint, backend="reference", max_running=10**6, kv_cache_fraction=share)
+        return assemble(asked).engine.limits.num_pages
+
+    assert pages(0.002) < 0.75 * pages(0.004)
+
+
 def test_a_server_that_is_told_to_stop_drains_and_exits_with_0(checkpoint):
     with serving(checkpoint, "--grace", "5", "--date", "2025-06-28") as (process, url, banner):
         assert "gpt-oss-tiny" in banner[0]

@@ -23,7 +23,8 @@ def test_every_setting_can_be_given_as_a_flag_and_as_a_variable(tmp_path):
     texts = {
         "model": "dir", "served_model_name": "x/y", "host": "::1", "port": "0", "device": "cuda:1",
         "backend": "reference", "threads": "3", "dense": "bf16", "max_context": "4096",
-        "kv_cache_memory": "1.5GiB", "prefix_cache": "off", "max_running": "5", "max_queued": "6",
+        "kv_cache_memory": "1.5GiB", "kv_cache_fraction": "0.25", "prefix_cache": "off",
+        "max_running": "5", "max_queued": "6",
         "max_tokens_per_step": "7", "recall_memory": "1M", "request_timeout": "2.5",
         "grace": "0", "date": "2024-02-29",
         "api_key": "k", "api_key_file": "file", "cors_origin": "*", "max_body_bytes": "64K",
