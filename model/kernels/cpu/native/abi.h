@@ -1,11 +1,12 @@
 // What Python and the library say to each other: plain C structs, mirrored field by field in ../program.py.
 //
-// A program is a flat array of instructions, built once; a step runs it over the batch that `Step` describes.  Every
-// instruction writes memory that Python allocated, so the library owns nothing but its threads and a little scratch.
+// A program is a flat array of instructions, built once; a step runs it over the batch that `Step` describes.
+// Every instruction writes memory that Python allocated, so the library owns nothing but its threads and a
+// little scratch.
 //
-// Letters as in the rest of the project: T tokens, S sequences, N sampled rows, P pages of the longest sequence,
-// H query heads, KV key and value heads, D width of a head, C hidden width, F width inside an expert, E experts,
-// A experts a token uses, V vocabulary.  C, F and H * D are multiples of 32, D of 2.
+// Letters as in the rest of the project: T tokens, S sequences, N sampled rows, P pages of the longest
+// sequence, H query heads, KV key and value heads, D width of a head, C hidden width, F width inside an
+// expert, E experts, A experts a token uses, V vocabulary.  C, F and H * D are multiples of 32, D of 2.
 #pragma once
 
 #include <cstdint>
@@ -13,39 +14,53 @@
 constexpr int ABI_VERSION = 1;  // raise it with every change below
 constexpr int PAGE = 32;        // positions in a page of the KV cache: the lanes of one product with the keys
 
-enum Opcode : int32_t { EMBED, NORM, QUANTISE, DENSE, STORE, ATTEND, ROUTE, EXPERTS, ACTIVATE, COMBINE, RESCORE, OPCODES };
+enum Opcode : int32_t {
+    EMBED,
+    NORM,
+    QUANTISE,
+    DENSE,
+    STORE,
+    ATTEND,
+    ROUTE,
+    EXPERTS,
+    ACTIVATE,
+    COMBINE,
+    RESCORE,
+    OPCODES
+};
 
 enum Format : int32_t { MXFP4, INT8, BF16, FORMATS };
 
-// Rows of activations as 16-bit integers: x = scale * code.  The order of the codes is the instruction set's own affair.
+// Rows of activations as 16-bit integers: x = scale * code.  The order of the codes is the instruction set's
+// own affair.
 struct Rows {
-    int8_t* codes;   // [rows, 4 * inputs]  bytes
-    int32_t* sums;   // [rows, inputs / 32] of the codes of each block of 32 columns
-    float* scales;   // [rows]
+    int8_t* codes;  // [rows, 4 * inputs]  bytes
+    int32_t* sums;  // [rows, inputs / 32] of the codes of each block of 32 columns
+    float* scales;  // [rows]
 };
 
-struct Embed {       // x = table[token]
+struct Embed {              // x = table[token]
     const uint16_t* table;  // [V, C]  bf16
     float* x;               // [T, C]
     int32_t width, vocabulary;
 };
 
-struct Norm {        // RMSNorm, and its result as rows
-    const float* x;       // [T, C]
-    const float* scale;   // [C]
-    float* normed;        // [T or N, C], or null
-    Rows rows;            // of the same; codes may be null
+struct Norm {                // RMSNorm, and its result as rows
+    const float* x;          // [T, C]
+    const float* scale;      // [C]
+    float* normed;           // [T or N, C], or null
+    Rows rows;               // of the same; codes may be null
     int32_t width, sampled;  // sampled: only the rows Step.samples names
     float epsilon;
 };
 
-struct Quantise {    // values as rows
+struct Quantise {         // values as rows
     const float* values;  // [T, width]
     Rows rows;
     int32_t width;
 };
 
-struct Dense {       // out = rows @ weights.T + bias, added to what is there if `add`
+struct Dense {               // out = rows @ weights.T + bias, added to what is there if `add`
     const uint8_t* weights;  // tiles of 32 outputs, see layout.h
     const float* bias;       // [outputs rounded up to 32], or null
     Rows rows;               // read by MXFP4 and INT8
@@ -54,21 +69,21 @@ struct Dense {       // out = rows @ weights.T + bias, added to what is there if
     int32_t format, inputs, outputs, sampled, add;
 };
 
-struct Store {       // rotate queries and keys in place, scale the queries, append keys and values to the cache
-    float* qkv;               // [T, (H + 2 KV) * D rounded up to 32]
-    const float* frequencies; // [D / 2]  radians per position
+struct Store {   // rotate queries and keys in place, scale the queries, append keys and values to the cache
+    float* qkv;  // [T, (H + 2 KV) * D rounded up to 32]
+    const float* frequencies;  // [D / 2]  radians per position
     int32_t layer, heads, kv_heads, head_dim;
     float concentration, query_scale;
 };
 
-struct Attend {      // causal grouped-query attention over pages, with a learned sink per head
-    const float* qkv;     // [T, (H + 2 KV) * D rounded up to 32]
-    const float* sinks;   // [H]
-    float* out;           // [T, H * D]
+struct Attend {          // causal grouped-query attention over pages, with a learned sink per head
+    const float* qkv;    // [T, (H + 2 KV) * D rounded up to 32]
+    const float* sinks;  // [H]
+    float* out;          // [T, H * D]
     int32_t layer, heads, kv_heads, head_dim, window;  // window 0: all
 };
 
-struct Assignment {  // which experts see which tokens; pair = token * A + rank
+struct Assignment {   // which experts see which tokens; pair = token * A + rank
     int32_t* chosen;  // [T, A]  experts, best first
     float* shares;    // [T, A]  softmax over the chosen
     int32_t* starts;  // [E + 1] expert e sees pairs[starts[e] : starts[e + 1]]
@@ -81,7 +96,7 @@ struct Route {
     Assignment assignment;
 };
 
-struct Experts {     // out[pair] = weights[expert] @ row + bias[expert]
+struct Experts {             // out[pair] = weights[expert] @ row + bias[expert]
     const uint8_t* weights;  // [E, tiles, bytes of a tile]  MXFP4
     const float* bias;       // [E, outputs rounded up to 32]
     Rows rows;               // [T] rows if by_token, else [T * A]
@@ -90,21 +105,21 @@ struct Experts {     // out[pair] = weights[expert] @ row + bias[expert]
     int32_t inputs, outputs, by_token;
 };
 
-struct Activate {    // clamped SwiGLU, in place, and its result as rows
-    float* values;   // [T * A, 2F]  each 32: 16 gates, then their 16 values
-    Rows rows;       // [T * A]
+struct Activate {         // clamped SwiGLU, in place, and its result as rows
+    float* values;        // [T * A, 2F]  each 32: 16 gates, then their 16 values
+    Rows rows;            // [T * A]
     int32_t width, used;  // F, A
     float limit, alpha;
 };
 
-struct Combine {     // x += sum of shares * values
+struct Combine {          // x += sum of shares * values
     const float* values;  // [T * A, C]
     const float* shares;  // [T, A]
     float* x;             // [T, C]
     int32_t width, used;
 };
 
-struct Rescore {     // the best `candidates` logits of each row, again from the bf16 weights
+struct Rescore {            // the best `candidates` logits of each row, again from the bf16 weights
     const float* normed;    // [N, C]
     const uint16_t* table;  // [V, C]  bf16
     int32_t width, vocabulary, candidates;
@@ -116,7 +131,7 @@ struct Instruction {
     int64_t nanoseconds;   // time spent, added up over steps
 };
 
-struct Step {        // the batch, see model/batch.py
+struct Step {                   // the batch, see model/batch.py
     const int64_t* tokens;      // [T]
     const int64_t* positions;   // [T]
     const int64_t* slots;       // [2, T]
@@ -134,10 +149,11 @@ struct Step {        // the batch, see model/batch.py
 extern "C" {
 struct Machine;
 
-const char* gptoss_sources();    // what toolchain.py calls the digest of these files
+const char* gptoss_sources();  // what toolchain.py calls the digest of these files
 
-int gptoss_abi(int32_t* sizes);  // version; sizes of the structs in the order of OPCODES, then Instruction and Step
-const char* gptoss_isas();       // what this processor can run, best first, separated by spaces
+int gptoss_abi(
+    int32_t* sizes);  // version; sizes of the structs in the order of OPCODES, then Instruction and Step
+const char* gptoss_isas();  // what this processor can run, best first, separated by spaces
 
 Machine* gptoss_open(int threads, const char* isa);  // null if this processor cannot run it
 void gptoss_close(Machine*);
@@ -146,9 +162,10 @@ void gptoss_close(Machine*);
 int64_t gptoss_run(Machine*, Instruction* program, int length, const Step*);
 
 int64_t gptoss_packed_bytes(int format, int64_t outputs, int64_t inputs);
-void gptoss_pack_mxfp4(Machine*, const uint8_t* blocks, const uint8_t* scales, int64_t matrices, int64_t outputs,
-                       int64_t inputs, int paired, uint8_t* out);
-void gptoss_pack_dense(Machine*, int format, const uint16_t* weights, int64_t outputs, int64_t inputs, uint8_t* out);
+void gptoss_pack_mxfp4(Machine*, const uint8_t* blocks, const uint8_t* scales, int64_t matrices,
+                       int64_t outputs, int64_t inputs, int paired, uint8_t* out);
+void gptoss_pack_dense(Machine*, int format, const uint16_t* weights, int64_t outputs, int64_t inputs,
+                       uint8_t* out);
 
 double gptoss_read_bandwidth(Machine*, const uint8_t* data, int64_t bytes);  // bytes per second of one pass
 }

@@ -1,10 +1,12 @@
-// The float arithmetic, written once and compiled once per instruction set: `Lanes` is 32 float32 values there.
+// The float arithmetic, written once and compiled once per instruction set: `Lanes` is 32 float32 values
+// there.
 //
-// Included by isa_*.cpp after they define Lanes; everything is in their unnamed namespace, so that no function compiled
-// for one instruction set can be linked into another.
+// Included by isa_*.cpp after they define Lanes; everything is in their unnamed namespace, so that no
+// function compiled for one instruction set can be linked into another.
 //
-// Lanes offers: zero, splat, load, load_pair, store, from_bf16 (32 woven values), add, sub, mul, div, fma (a * b + c,
-// rounded once), max, min, select_less (a < b ? x : y, per lane) and power_of_two (of integers in -126 .. 127).
+// Lanes offers: zero, splat, load, load_pair, store, from_bf16 (32 woven values), add, sub, mul, div, fma (a
+// * b + c, rounded once), max, min, select_less (a < b ? x : y, per lane) and power_of_two (of integers in
+// -126 .. 127).
 
 namespace {
 
@@ -25,8 +27,8 @@ inline float fold_max(Lanes x) {
     return lane[0];
 }
 
-// e^x to about 1 ulp; 0 below -87.  x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial of degree 6 for e^r whose
-// coefficients are those of the Taylor series, the last two adjusted for the interval.
+// e^x to about 1 ulp; 0 below -87.  x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial of degree 6 for e^r
+// whose coefficients are those of the Taylor series, the last two adjusted for the interval.
 inline Lanes exponential(Lanes x) {
     const Lanes round = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves no fraction bits
     Lanes inside = min(max(x, splat(-87.0f)), splat(88.0f));
@@ -71,7 +73,8 @@ void swiglu(float* values, int width, float limit, float alpha) {
 void combine(const float* values, const float* shares, int used, int width, float* x) {
     for (int i = 0; i < width; i += 32) {
         Lanes total = zero();
-        for (int a = 0; a < used; a++) total = fma(load(values + int64_t(a) * width + i), splat(shares[a]), total);
+        for (int a = 0; a < used; a++)
+            total = fma(load(values + int64_t(a) * width + i), splat(shares[a]), total);
         store(x + i, add(load(x + i), total));
     }
 }
@@ -107,13 +110,14 @@ void bf16_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], sum[r]);
 }
 
-// -- attention: positions are the lanes of a product with keys, dimensions those of one with values ------------------
+// -- attention: positions are the lanes of a product with keys, dimensions those of one with values
+// ------------------
 
-// `soon` and `later` are pages of as many bytes that will be read: prefetched line by line, for a burst would wait for
-// itself.
+// `soon` and `later` are pages of as many bytes that will be read: prefetched line by line, for a burst would
+// wait for itself.
 template <int R>
-inline void score_page(const float* queries, const uint16_t* keys, int head_dim, float* scores, const uint16_t* soon,
-                       const uint16_t* later) {
+inline void score_page(const float* queries, const uint16_t* keys, int head_dim, float* scores,
+                       const uint16_t* soon, const uint16_t* later) {
     Lanes sum[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) sum[r] = zero();
@@ -129,7 +133,8 @@ inline void score_page(const float* queries, const uint16_t* keys, int head_dim,
 }
 
 template <int R>
-inline void weigh_page(const float* weights, const uint16_t* values, int from, int to, int width, float* out) {
+inline void weigh_page(const float* weights, const uint16_t* values, int from, int to, int width,
+                       float* out) {
     for (int d = 0; d < width; d += 32) {
         Lanes sum[R];
 #pragma GCC unroll 8
@@ -154,7 +159,8 @@ void segment_rows(const Span& span, const float* queries, float* maxima, float* 
 
     for (int64_t page = first_page; page <= last_page; page++) {
         const uint16_t* next = keys(page < last_page ? page + 1 : page);
-        score_page<R>(queries, keys(page), span.head_dim, scores + 32 * (page - first_page), next, values(page));
+        score_page<R>(queries, keys(page), span.head_dim, scores + 32 * (page - first_page), next,
+                      values(page));
     }
     const int before = int(span.first - 32 * first_page), after = int(span.last + 1 - 32 * first_page);
     for (int r = 0; r < R; r++) {
@@ -184,7 +190,8 @@ void segment_rows(const Span& span, const float* queries, float* maxima, float* 
 void segment(const Span& span, const float* queries, int heads, float* maxima, float* sums, float* out) {
     const int in = span.head_dim, to = span.padded_dim;
     int h = 0;
-    for (; h + HEADS <= heads; h += HEADS) segment_rows<HEADS>(span, queries + h * in, maxima + h, sums + h, out + h * to);
+    for (; h + HEADS <= heads; h += HEADS)
+        segment_rows<HEADS>(span, queries + h * in, maxima + h, sums + h, out + h * to);
     for (; h < heads; h++) segment_rows<1>(span, queries + h * in, maxima + h, sums + h, out + h * to);
 }
 
@@ -200,7 +207,8 @@ void merge(int heads, int padded_dim, float* maxima, float* sums, float* out, co
     }
 }
 
-void finish(int heads, int padded_dim, const float* sinks, const float* maxima, const float* sums, float* out) {
+void finish(int heads, int padded_dim, const float* sinks, const float* maxima, const float* sums,
+            float* out) {
     for (int h = 0; h < heads; h++, out += padded_dim) {
         const float highest = maxima[h] > sinks[h] ? maxima[h] : sinks[h];
         const float keep = exponential(maxima[h] - highest);

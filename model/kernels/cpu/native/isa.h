@@ -1,20 +1,22 @@
-// What is written once per instruction set: the arithmetic of one tile or one row.  Everything above it is plain C++.
+// What is written once per instruction set: the arithmetic of one tile or one row.  Everything above it is
+// plain C++.
 //
-// All of them compute the same bits.  Products of codes are exact integers; float32 operations happen in an order that
-// depends on neither the width of the vectors, nor the number of rows at a time, nor the number of threads.
+// All of them compute the same bits.  Products of codes are exact integers; float32 operations happen in an
+// order that depends on neither the width of the vectors, nor the number of rows at a time, nor the number of
+// threads.
 #pragma once
 
 #include <cstdint>
 
-constexpr int SEGMENT = 512;  // positions whose softmax is computed together; always aligned to multiples of itself
-constexpr int MAX_ROWS = 4;   // rows that share one pass over a tile
+constexpr int SEGMENT = 512;        // positions whose softmax is computed together, from a multiple of itself
+constexpr int MAX_ROWS = 4;         // rows that share one pass over a tile
 constexpr float SMALLEST = 1e-30f;  // a row without larger values is zero: 1 / x must be finite
 
 struct Tile {
     const uint8_t* weights;
     const float* bias;  // 32, or null
     int inputs;
-    bool add;           // to what is in `out`
+    bool add;  // to what is in `out`
 };
 
 struct Row {
@@ -22,16 +24,16 @@ struct Row {
     const int32_t* sums;
     float scale;
     const float* values;
-    float* out;         // 32
+    float* out;  // 32
 };
 
-struct Span {           // the keys and values that one query sees within a segment
-    const uint16_t* keys;       // those of one layer and one head in page 0
+struct Span {              // the keys and values that one query sees within a segment
+    const uint16_t* keys;  // those of one layer and one head in page 0
     const uint16_t* values;
     int64_t key_stride, value_stride;  // elements from page to page
-    const int32_t* pages;       // of the sequence
-    int64_t first, last;        // positions, both included
-    int head_dim, padded_dim;   // the latter rounded up to 32
+    const int32_t* pages;              // of the sequence
+    int64_t first, last;               // positions, both included
+    int head_dim, padded_dim;          // the latter rounded up to 32
 };
 
 struct Isa {
@@ -47,16 +49,18 @@ struct Isa {
     void (*swiglu)(float* values, int width, float limit, float alpha);
     void (*combine)(const float* values, const float* shares, int used, int width, float* x);
 
-    // For `heads` queries of one token [heads, head_dim]: the maximum of the scores, the sum of exp(score - maximum), and
-    // the values weighted by exp(score - maximum) [heads, padded_dim].
+    // For `heads` queries of one token [heads, head_dim]: the maximum of the scores, the sum of exp(score -
+    // maximum), and the values weighted by exp(score - maximum) [heads, padded_dim].
     void (*segment)(const Span&, const float* queries, int heads, float* maxima, float* sums, float* out);
     // Fold a later segment into an earlier one.
-    void (*merge)(int heads, int padded_dim, float* maxima, float* sums, float* out, const float* later_maxima,
-                  const float* later_sums, const float* later_out);
+    void (*merge)(int heads, int padded_dim, float* maxima, float* sums, float* out,
+                  const float* later_maxima, const float* later_sums, const float* later_out);
     // Spend the sinks' share and divide by the sum.
-    void (*finish)(int heads, int padded_dim, const float* sinks, const float* maxima, const float* sums, float* out);
+    void (*finish)(int heads, int padded_dim, const float* sinks, const float* maxima, const float* sums,
+                   float* out);
 
-    // Dot product of a bf16 row in its natural order with a row whose 32-blocks have even columns before odd ones.
+    // Dot product of a bf16 row in its natural order with a row whose 32-blocks have even columns before odd
+    // ones.
     float (*dot)(const uint16_t* weights, const float* unwoven, int width);
     // The maximum of each 32 values.
     void (*maxima)(const float* values, int64_t blocks, float* out);

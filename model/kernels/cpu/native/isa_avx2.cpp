@@ -1,8 +1,9 @@
 #pragma GCC target("avx2,fma,bmi2")
 // AVX2 with FMA: Haswell, Zen and later.
 //
-// MXFP4 weights are small enough for vpmaddubsw, whose 16-bit sums then have room for four products of two; int8 weights are
-// not, and are multiplied as 16-bit numbers by vpmaddwd.  So a row keeps its codes twice: as bytes, and as words.
+// MXFP4 weights are small enough for vpmaddubsw, whose 16-bit sums then have room for four products of two;
+// int8 weights are not, and are multiplied as 16-bit numbers by vpmaddwd.  So a row keeps its codes twice: as
+// bytes, and as words.
 #include "isa.h"
 #include "layout.h"
 
@@ -30,17 +31,30 @@ inline Lanes load(const float* p) { return load_pair(p, p + 16); }
 inline void store(float* p, Lanes x) {
     for (int i = 0; i < 4; i++) _mm256_storeu_ps(p + 8 * i, x.v[i]);
 }
-inline Lanes add(Lanes a, Lanes b) { return each([&](int i) { return _mm256_add_ps(a.v[i], b.v[i]); }); }
-inline Lanes sub(Lanes a, Lanes b) { return each([&](int i) { return _mm256_sub_ps(a.v[i], b.v[i]); }); }
-inline Lanes mul(Lanes a, Lanes b) { return each([&](int i) { return _mm256_mul_ps(a.v[i], b.v[i]); }); }
-inline Lanes div(Lanes a, Lanes b) { return each([&](int i) { return _mm256_div_ps(a.v[i], b.v[i]); }); }
-inline Lanes max(Lanes a, Lanes b) { return each([&](int i) { return _mm256_max_ps(a.v[i], b.v[i]); }); }
-inline Lanes min(Lanes a, Lanes b) { return each([&](int i) { return _mm256_min_ps(a.v[i], b.v[i]); }); }
+inline Lanes add(Lanes a, Lanes b) {
+    return each([&](int i) { return _mm256_add_ps(a.v[i], b.v[i]); });
+}
+inline Lanes sub(Lanes a, Lanes b) {
+    return each([&](int i) { return _mm256_sub_ps(a.v[i], b.v[i]); });
+}
+inline Lanes mul(Lanes a, Lanes b) {
+    return each([&](int i) { return _mm256_mul_ps(a.v[i], b.v[i]); });
+}
+inline Lanes div(Lanes a, Lanes b) {
+    return each([&](int i) { return _mm256_div_ps(a.v[i], b.v[i]); });
+}
+inline Lanes max(Lanes a, Lanes b) {
+    return each([&](int i) { return _mm256_max_ps(a.v[i], b.v[i]); });
+}
+inline Lanes min(Lanes a, Lanes b) {
+    return each([&](int i) { return _mm256_min_ps(a.v[i], b.v[i]); });
+}
 inline Lanes fma(Lanes a, Lanes b, Lanes c) {
     return each([&](int i) { return _mm256_fmadd_ps(a.v[i], b.v[i], c.v[i]); });
 }
 inline Lanes select_less(Lanes a, Lanes b, Lanes x, Lanes y) {
-    return each([&](int i) { return _mm256_blendv_ps(y.v[i], x.v[i], _mm256_cmp_ps(a.v[i], b.v[i], _CMP_LT_OQ)); });
+    return each(
+        [&](int i) { return _mm256_blendv_ps(y.v[i], x.v[i], _mm256_cmp_ps(a.v[i], b.v[i], _CMP_LT_OQ)); });
 }
 inline Lanes power_of_two(Lanes n) {
     return each([&](int i) {
@@ -52,8 +66,10 @@ inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast
 inline Lanes from_bf16(const uint16_t* woven) {
     const __m256i upper = _mm256_set1_epi32(int(0xffff0000));
     __m256i first = load_bytes(woven), second = load_bytes(woven + 16);
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(first, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(second, 16)),
-            _mm256_castsi256_ps(_mm256_and_si256(first, upper)), _mm256_castsi256_ps(_mm256_and_si256(second, upper))};
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(first, 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(second, 16)),
+            _mm256_castsi256_ps(_mm256_and_si256(first, upper)),
+            _mm256_castsi256_ps(_mm256_and_si256(second, upper))};
 }
 
 constexpr int PREFETCH = 4096;  // bytes ahead
@@ -68,12 +84,13 @@ namespace {
 
 inline __m256i twice(__m128i x) { return _mm256_broadcastsi128_si256(x); }
 
-// The codes of 8 columns are 16 bytes as in isa_avx512.cpp; behind all of them are, for each 8 columns, 8 words paired as
-// the bytes of the int8 layout unpack: 0 4, 2 6, 1 5, 3 7.
+// The codes of 8 columns are 16 bytes as in isa_avx512.cpp; behind all of them are, for each 8 columns, 8
+// words paired as the bytes of the int8 layout unpack: 0 4, 2 6, 1 5, 3 7.
 void quantise(const float* values, int width, int8_t* codes, int32_t* sums, float* scale) {
     __m256i largest = _mm256_setzero_si256();  // compared as integers, above all numbers a NaN
     for (int i = 0; i < width; i += 8)
-        largest = _mm256_max_epi32(largest, _mm256_and_si256(load_bytes(values + i), _mm256_set1_epi32(0x7fffffff)));
+        largest = _mm256_max_epi32(largest,
+                                   _mm256_and_si256(load_bytes(values + i), _mm256_set1_epi32(0x7fffffff)));
     int32_t lanes[8], top_bits = 0;
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), largest);
     for (int lane : lanes) top_bits = lane > top_bits ? lane : top_bits;
@@ -92,9 +109,11 @@ void quantise(const float* values, int width, int8_t* codes, int32_t* sums, floa
             __m256i x = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0xd8);
             total = _mm256_add_epi32(total, _mm256_madd_epi16(x, _mm256_set1_epi16(1)));
             __m256i rounded = _mm256_add_epi16(x, _mm256_set1_epi16(128));
-            __m256i planes = _mm256_or_si256(_mm256_shuffle_epi8(rounded, highs), _mm256_shuffle_epi8(x, lows));
+            __m256i planes =
+                _mm256_or_si256(_mm256_shuffle_epi8(rounded, highs), _mm256_shuffle_epi8(x, lows));
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + 2 * j), planes);
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + 2 * (width + j)), _mm256_shuffle_epi8(x, pairs));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + 2 * (width + j)),
+                                _mm256_shuffle_epi8(x, pairs));
         }
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), total);
         int32_t block = 0;
@@ -110,11 +129,13 @@ inline __m256i broadcast(const int8_t* p) {
 }
 
 inline __m256 e8m0(const uint8_t* p) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)), 23));
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)), 23));
 }
 
 template <int R>
-inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows, Lanes (&sum)[R]) {
+inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows,
+                        Lanes (&sum)[R]) {
     // 2 * e2m1 + 12
     const __m256i table = twice(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
     const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
@@ -204,7 +225,8 @@ void int8_rows(const Tile& tile, const Row* rows) {
                     const int8_t* x = rows[r].codes + 2 * (int64_t(tile.inputs) + k + j);
 #pragma GCC unroll 4
                     for (int i = 0; i < 4; i++)
-                        total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(weights[i], broadcast(x + 4 * i)));
+                        total[r] =
+                            _mm256_add_epi32(total[r], _mm256_madd_epi16(weights[i], broadcast(x + 4 * i)));
                 }
             }
             __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + 16 * v));
@@ -227,7 +249,8 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
     for (int64_t i = 0; i + 128 <= bytes; i += 128) {
         _mm_prefetch(data + i + PREFETCH, _MM_HINT_T0), _mm_prefetch(data + i + 64 + PREFETCH, _MM_HINT_T0);
         a = _mm256_add_epi64(a, load_bytes(data + i)), b = _mm256_add_epi64(b, load_bytes(data + i + 32));
-        c = _mm256_add_epi64(c, load_bytes(data + i + 64)), d = _mm256_add_epi64(d, load_bytes(data + i + 96));
+        c = _mm256_add_epi64(c, load_bytes(data + i + 64)),
+        d = _mm256_add_epi64(d, load_bytes(data + i + 96));
     }
     uint64_t lanes[4];
     __m256i total = _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_add_epi64(c, d));
@@ -237,4 +260,5 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa AVX2 = {"avx2", mxfp4, int8, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, maxima, sum};
+const Isa AVX2 = {"avx2",  mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
+                  combine, segment, merge, finish, dot,      maxima, sum};

@@ -1,9 +1,9 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,bmi2")
 // AVX-512 with VBMI and VNNI: Ice Lake, Zen 4 and later.
 //
-// vpermb looks up all 64 codes of a register at once and ignores the bits above the sixth, so low nibbles need no mask and
-// high ones one shift.  vpdpbusd multiplies unsigned weights with signed activations: weights carry an offset, which the
-// sums of the activations' codes take back.
+// vpermb looks up all 64 codes of a register at once and ignores the bits above the sixth, so low nibbles
+// need no mask and high ones one shift.  vpdpbusd multiplies unsigned weights with signed activations:
+// weights carry an offset, which the sums of the activations' codes take back.
 #include "isa.h"
 #include "layout.h"
 
@@ -34,7 +34,8 @@ inline Lanes select_less(Lanes a, Lanes b, Lanes x, Lanes y) {
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.high, b.high, _CMP_LT_OQ), y.high, x.high)};
 }
 inline __m512 power_of_two(__m512 n) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
 inline Lanes power_of_two(Lanes n) { return {power_of_two(n.low), power_of_two(n.high)}; }
 inline Lanes from_bf16(const uint16_t* woven) {
@@ -53,7 +54,8 @@ constexpr int BF16_ROWS = 4;    // bf16 rows at a time
 
 namespace {
 
-// The codes of 8 columns are 16 bytes: the high bytes of the even ones, of the odd ones, then the low bytes likewise.
+// The codes of 8 columns are 16 bytes: the high bytes of the even ones, of the odd ones, then the low bytes
+// likewise.
 void quantise(const float* values, int width, int8_t* codes, int32_t* sums, float* scale) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     __m512i largest = _mm512_setzero_si512();  // compared as integers, above all numbers a NaN
@@ -62,12 +64,15 @@ void quantise(const float* values, int width, int8_t* codes, int32_t* sums, floa
     const float top = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(largest))));
     *scale = top < SMALLEST ? 0.0f : top / 32512.0f;
     const __m512 inverse = _mm512_set1_ps(top >= SMALLEST ? 32512.0f / top : 0.0f);
-    const __m512i highs = _mm512_broadcast_i32x4(_mm_setr_epi8(1, 5, 9, 13, 3, 7, 11, 15, -1, -1, -1, -1, -1, -1, -1, -1));
-    const __m512i lows = _mm512_broadcast_i32x4(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2, 6, 10, 14));
+    const __m512i highs =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(1, 5, 9, 13, 3, 7, 11, 15, -1, -1, -1, -1, -1, -1, -1, -1));
+    const __m512i lows =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2, 6, 10, 14));
     for (int i = 0; i < width; i += 32) {
         __m512i first = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values + i), inverse));
         __m512i second = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(values + i + 16), inverse));
-        __m512i x = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(first)), _mm512_cvtepi32_epi16(second), 1);
+        __m512i x = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(first)),
+                                       _mm512_cvtepi32_epi16(second), 1);
         sums[i / 32] = _mm512_reduce_add_epi32(_mm512_madd_epi16(x, _mm512_set1_epi16(1)));
         __m512i rounded = _mm512_add_epi16(x, _mm512_set1_epi16(128));
         __m512i planes = _mm512_or_si512(_mm512_shuffle_epi8(rounded, highs), _mm512_shuffle_epi8(x, lows));
@@ -83,7 +88,8 @@ inline __m512i broadcast(const int8_t* p) {
 
 // 8 columns: the products of their even and odd halves with both planes.
 template <int R>
-inline void multiply(__m512i even, __m512i odd, const Row* rows, int64_t offset, __m512i (&high)[R], __m512i (&low)[R]) {
+inline void multiply(__m512i even, __m512i odd, const Row* rows, int64_t offset, __m512i (&high)[R],
+                     __m512i (&low)[R]) {
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
         const int8_t* codes = rows[r].codes + offset;
@@ -101,13 +107,16 @@ inline __m512 accumulate(__m512 sum, __m512i high, __m512i low, __m512 scale) {
 }
 
 inline __m512 e8m0(const uint8_t* p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)), 23));
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)), 23));
 }
 
 template <int R>
-inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows, Lanes (&sum)[R]) {
+inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows,
+                        Lanes (&sum)[R]) {
     // 2 * e2m1 + 12
-    const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
     __m512i high[2][R], low[2][R];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
@@ -159,8 +168,10 @@ void int8_rows(const Tile& tile, const Row* rows) {
         Lanes scale;
         {
             __m512i words = _mm512_loadu_si512(p);
-            scale.low = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)), 16));
-            scale.high = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1)), 16));
+            scale.low = _mm512_castsi512_ps(
+                _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)), 16));
+            scale.high = _mm512_castsi512_ps(
+                _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1)), 16));
         }
         _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
         p += 64;
@@ -209,4 +220,5 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa AVX512 = {"avx512", mxfp4, int8, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, maxima, sum};
+const Isa AVX512 = {"avx512", mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
+                    combine,  segment, merge, finish, dot,      maxima, sum};

@@ -19,25 +19,45 @@ inline float from_bits(uint32_t bits) {
     __builtin_memcpy(&x, &bits, 4);
     return x;
 }
-inline Lanes splat(float x) { return each([&](int) { return x; }); }
+inline Lanes splat(float x) {
+    return each([&](int) { return x; });
+}
 inline Lanes zero() { return splat(0.0f); }
-inline Lanes load_pair(const float* p, const float* q) { return each([&](int i) { return i < 16 ? p[i] : q[i - 16]; }); }
-inline Lanes load(const float* p) { return each([&](int i) { return p[i]; }); }
+inline Lanes load_pair(const float* p, const float* q) {
+    return each([&](int i) { return i < 16 ? p[i] : q[i - 16]; });
+}
+inline Lanes load(const float* p) {
+    return each([&](int i) { return p[i]; });
+}
 inline void store(float* p, const Lanes& x) { __builtin_memcpy(p, x.v, sizeof x.v); }
-inline Lanes add(const Lanes& a, const Lanes& b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
-inline Lanes sub(const Lanes& a, const Lanes& b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
-inline Lanes mul(const Lanes& a, const Lanes& b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
-inline Lanes div(const Lanes& a, const Lanes& b) { return each([&](int i) { return a.v[i] / b.v[i]; }); }
+inline Lanes add(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Lanes sub(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Lanes mul(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Lanes div(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.v[i] / b.v[i]; });
+}
 // The second where either is not a number, as on x86.
-inline Lanes max(const Lanes& a, const Lanes& b) { return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-inline Lanes min(const Lanes& a, const Lanes& b) { return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
+inline Lanes max(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Lanes min(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
 inline Lanes fma(const Lanes& a, const Lanes& b, const Lanes& c) {
     return each([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
 }
 inline Lanes select_less(const Lanes& a, const Lanes& b, const Lanes& x, const Lanes& y) {
     return each([&](int i) { return a.v[i] < b.v[i] ? x.v[i] : y.v[i]; });
 }
-inline Lanes power_of_two(const Lanes& n) { return each([&](int i) { return from_bits(uint32_t(int(n.v[i]) + 127) << 23); }); }
+inline Lanes power_of_two(const Lanes& n) {
+    return each([&](int i) { return from_bits(uint32_t(int(n.v[i]) + 127) << 23); });
+}
 inline Lanes from_bf16(const uint16_t* woven) {
     return each([&](int i) { return from_bits(uint32_t(woven[i < 16 ? 2 * i : 2 * (i - 16) + 1]) << 16); });
 }
@@ -90,7 +110,8 @@ void mxfp4_row(const Tile& tile, const Row& row) {
     Lanes sum = zero();
     const uint8_t* p = tile.weights;
     for (int b = 0; b < tile.inputs / BLOCK; b++) {
-        const uint8_t* scales = b % 2 ? p - 544 : p;  // the second block's scales lie before the first one's codes
+        const uint8_t* scales =
+            b % 2 ? p - 544 : p;  // the second block's scales lie before the first one's codes
         const uint8_t* codes = b % 2 ? p : p + 64;
         p = codes + 512;
         int32_t total[TILE] = {};
@@ -123,9 +144,9 @@ void int8_row(const Tile& tile, const Row& row) {
         }
         p += columns * TILE;
         sum = add(sum, each([&](int r) {
-            const uint32_t bits = uint32_t(scales[2 * r] | scales[2 * r + 1] << 8) << 16;
-            return float(total[r]) * from_bits(bits);
-        }));
+                      const uint32_t bits = uint32_t(scales[2 * r] | scales[2 * r + 1] << 8) << 16;
+                      return float(total[r]) * from_bits(bits);
+                  }));
     }
     emit(tile, row, mul(sum, splat(row.scale)));
 }
@@ -149,4 +170,5 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa PORTABLE = {"portable", mxfp4, int8, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, maxima, sum};
+const Isa PORTABLE = {"portable", mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
+                      combine,    segment, merge, finish, dot,      maxima, sum};

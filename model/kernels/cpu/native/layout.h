@@ -1,25 +1,30 @@
 // How packed weights lie in memory.
 //
-// A matrix [outputs, inputs] is a row of tiles; a tile is 32 outputs and all inputs, one linear stream of bytes.  The 32
-// outputs are the lanes of the vectors, so an activation is a broadcast and there is no sum across lanes.
+// A matrix [outputs, inputs] is a row of tiles; a tile is 32 outputs and all inputs, one linear stream of
+// bytes.  The 32 outputs are the lanes of the vectors, so an activation is a broadcast and there is no sum
+// across lanes.
 //
-//   MXFP4  for each two blocks of 32 columns: 64 B of e8m0 scales [2, 32 rows], then for each block [4, 32 rows, 4 B];
-//          the 4 bytes hold 8 columns as in the checkpoint: even columns in the low nibbles, odd ones in the high.
-//   INT8   for each group of 64 columns: 64 B of bf16 scales [32 rows], then [8, 2, 32 rows, 4 B]; for each 8 columns
-//          first the even, then the odd ones.  A byte is the weight plus 128.
-//   BF16   for each column 64 B: 16 words, row j in the low half of word j and row j + 16 in the high half ("woven").
+//   MXFP4  for each two blocks of 32 columns: 64 B of e8m0 scales [2, 32 rows], then for each block
+//          [4, 32 rows, 4 B]: 4 bytes hold 8 columns as in the checkpoint, even ones in the low nibbles, odd
+//          ones in the high
+//   INT8   for each group of 64 columns: 64 B of bf16 scales [32 rows], then [8, 2, 32 rows, 4 B]: of each 8
+//          columns first the even, then the odd ones; a byte is the weight plus 128
+//   BF16   for each column 64 B: 16 words, row j in the low half of word j and row j + 16 in the high half:
+//          "woven"
 //
 // A last odd block, or half group, keeps the space of its scales.  Missing rows are zero.
 #pragma once
 
 #include <cstdint>
 
-constexpr int TILE = 32;    // outputs in a tile
-constexpr int BLOCK = 32;   // columns that share a scale in MXFP4
-constexpr int GROUP = 64;   // columns that share a scale in INT8
+constexpr int TILE = 32;   // outputs in a tile
+constexpr int BLOCK = 32;  // columns that share a scale in MXFP4
+constexpr int GROUP = 64;  // columns that share a scale in INT8
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-constexpr int64_t mxfp4_tile_bytes(int64_t inputs) { return round_up(inputs / BLOCK, 2) * 32 + inputs / BLOCK * 512; }
+constexpr int64_t mxfp4_tile_bytes(int64_t inputs) {
+    return round_up(inputs / BLOCK, 2) * 32 + inputs / BLOCK * 512;
+}
 constexpr int64_t int8_tile_bytes(int64_t inputs) { return round_up(inputs, GROUP) + inputs * TILE; }
 constexpr int64_t bf16_tile_bytes(int64_t inputs) { return inputs * 64; }

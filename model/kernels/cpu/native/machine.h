@@ -1,12 +1,14 @@
-// What a step has at hand: threads, the arithmetic of one instruction set, and scratch memory that grows as needed.
+// What a step has at hand: threads, the arithmetic of one instruction set, and scratch memory that grows as
+// needed.
 #pragma once
 
+#include "abi.h"
 #include "isa.h"
 #include "pool.h"
 
 #include <vector>
 
-struct Tokens {           // consecutive tokens of one sequence
+struct Tokens {  // consecutive tokens of one sequence
     int sequence, first, count;
 };
 
@@ -21,3 +23,8 @@ struct Machine {
     std::vector<float> unwoven;       // [N, C]
     std::vector<float> block_maxima;  // [N, V / 32]
 };
+
+// attention.cpp
+void cut(Machine&, const Step&);  // the batch into `tokens`
+void store(Machine&, const Store&, const Step&);
+void attend(Machine&, const Attend&, const Step&);

@@ -6,7 +6,8 @@
 
 namespace {
 
-// One turn of a spinning wait.  Now and then the core is offered to others: it may be theirs to finish what we wait for.
+// One turn of a spinning wait.  Now and then the core is offered to others: it may be theirs to finish what
+// we wait for.
 inline void pause(unsigned turn) {
     if (turn % 4096 == 4095) std::this_thread::yield();
 #if defined(__x86_64__)
@@ -72,9 +73,12 @@ void Pool::work() {
         for (unsigned turn = 0; epoch_.load(std::memory_order_acquire) == seen; turn++) {
             if (closing_) return;
             if (!awake_) {
-                // A region may already be waiting for this thread, though the step that started it is not over.
+                // A region may already be waiting for this thread, though the step that started it is not
+                // over.
                 std::unique_lock<std::mutex> lock(mutex_);
-                woken_.wait(lock, [&] { return awake_ || closing_ || epoch_.load(std::memory_order_acquire) != seen; });
+                woken_.wait(lock, [&] {
+                    return awake_ || closing_ || epoch_.load(std::memory_order_acquire) != seen;
+                });
             }
             pause(turn);
         }

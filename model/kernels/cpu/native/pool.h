@@ -1,7 +1,7 @@
 // Threads that share the work of one step.
 //
-// Within a step the workers spin: a region of a few microseconds starts 1000 times a token, and waking a sleeping thread
-// costs 40.  Between steps they sleep, so that an idle server is idle.
+// Within a step the workers spin: a region of a few microseconds starts 1000 times a token, and waking a
+// sleeping thread costs 40.  Between steps they sleep, so that an idle server is idle.
 #pragma once
 
 #include <atomic>
@@ -24,12 +24,14 @@ public:
 
     // Calls body(begin, end) for ranges that cover [0, count), on all threads, and returns when all are done.
     //
-    // The ranges start long, so that a thread reads one linear stream, and shrink to `grain`, so that all end together.
-    // Bodies must not depend on which ranges they get.
+    // The ranges start long, so that a thread reads one linear stream, and shrink to `grain`, so that all end
+    // together. Bodies must not depend on which ranges they get.
     template <typename Body>
     void each(int64_t count, int64_t grain, const Body& body) {
-        run({[](const void* self, int64_t begin, int64_t end) { (*static_cast<const Body*>(self))(begin, end); }, &body,
-             count, grain});
+        run({[](const void* self, int64_t begin, int64_t end) {
+                 (*static_cast<const Body*>(self))(begin, end);
+             },
+             &body, count, grain});
     }
 
 private:

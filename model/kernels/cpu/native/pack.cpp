@@ -1,0 +1,120 @@
+// Weights of a checkpoint into the layout of layout.h.
+#include "abi.h"
+#include "bf16.h"
+#include "layout.h"
+#include "machine.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace {
+
+// Which row of the matrix is row r of a tile; with `paired`, 16 even rows come before their 16 odd ones.
+int64_t source_row(int64_t tile, int r, bool paired) {
+    if (!paired) return tile * TILE + r;
+    return tile * TILE + woven(r);
+}
+
+void pack_mxfp4_tile(const uint8_t* blocks, const uint8_t* scales, int64_t tile, int64_t outputs,
+                     int64_t inputs, bool paired, uint8_t* out) {
+    const int64_t count = inputs / BLOCK;
+    std::memset(out, 0, mxfp4_tile_bytes(inputs));
+    for (int64_t b = 0; b < count; b++) {
+        uint8_t* pair = out + b / 2 * (64 + 1024);
+        uint8_t *to_scales = pair + b % 2 * 32, *to_codes = pair + 64 + b % 2 * 512;
+        for (int r = 0; r < TILE; r++) {
+            const int64_t row = source_row(tile, r, paired);
+            if (row >= outputs) continue;
+            to_scales[r] = scales[row * count + b];
+            for (int g = 0; g < 4; g++)
+                std::memcpy(to_codes + 128 * g + 4 * r, blocks + (row * count + b) * 16 + 4 * g, 4);
+        }
+    }
+}
+
+void pack_bf16_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, uint8_t* out) {
+    uint16_t* to = reinterpret_cast<uint16_t*>(out);
+    for (int r = 0; r < TILE; r++) {
+        const int64_t row = tile * TILE + r;
+        uint16_t* column = to + woven(r);
+        for (int64_t k = 0; k < inputs; k++) column[32 * k] = row < outputs ? weights[row * inputs + k] : 0;
+    }
+}
+
+// Symmetric: the scale is the largest magnitude of the group over 127, rounded to bf16.
+void pack_int8_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, uint8_t* out) {
+    constexpr float ROUND =
+        12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits, and takes no call as rint() does
+    uint8_t* p = out;
+    for (int64_t k = 0; k < inputs; k += GROUP) {
+        const int columns = inputs - k < GROUP ? BLOCK : GROUP;
+        uint8_t* to = p + 64;
+        for (int r = 0; r < TILE; r++) {
+            const int64_t row = tile * TILE + r;
+            float group[GROUP] = {}, largest = 0.0f;
+            int32_t codes[GROUP];
+            if (row < outputs)
+                for (int j = 0; j < columns; j++) group[j] = widen(weights[row * inputs + k + j]);
+            for (int j = 0; j < GROUP; j++) {
+                const float magnitude = std::fabs(group[j]);
+                largest = magnitude > largest ? magnitude : largest;
+            }
+            const uint16_t scale = to_bf16(largest / 127.0f);
+            std::memcpy(p + 2 * r, &scale, 2);
+            const float inverse = scale ? 1.0f / widen(scale) : 0.0f;
+            for (int j = 0; j < GROUP; j++) {
+                const float code = (group[j] * inverse + ROUND) - ROUND;
+                codes[j] = int32_t(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code) + 128;
+            }
+            for (int j = 0; j < columns; j += 8) {
+                const int32_t* c = codes + j;
+                const uint8_t bytes[8] = {uint8_t(c[0]), uint8_t(c[2]), uint8_t(c[4]), uint8_t(c[6]),
+                                          uint8_t(c[1]), uint8_t(c[3]), uint8_t(c[5]), uint8_t(c[7])};
+                std::memcpy(to + 32 * j + 4 * r, bytes, 4);
+                std::memcpy(to + 32 * j + 128 + 4 * r, bytes + 4, 4);
+            }
+        }
+        p = to + columns * TILE;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t gptoss_packed_bytes(int format, int64_t outputs, int64_t inputs) {
+    const int64_t tiles = round_up(outputs, TILE) / TILE;
+    return tiles * (format == MXFP4  ? mxfp4_tile_bytes(inputs)
+                    : format == INT8 ? int8_tile_bytes(inputs)
+                                     : bf16_tile_bytes(inputs));
+}
+
+void gptoss_pack_mxfp4(Machine* machine, const uint8_t* blocks, const uint8_t* scales, int64_t matrices,
+                       int64_t outputs, int64_t inputs, int paired, uint8_t* out) {
+    const int64_t tiles = round_up(outputs, TILE) / TILE, columns = inputs / BLOCK;
+    machine->pool.wake();
+    machine->pool.each(matrices * tiles, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) {
+            const int64_t matrix = i / tiles;
+            pack_mxfp4_tile(blocks + matrix * outputs * columns * 16, scales + matrix * outputs * columns,
+                            i % tiles, outputs, inputs, paired, out + i * mxfp4_tile_bytes(inputs));
+        }
+    });
+    machine->pool.rest();
+}
+
+void gptoss_pack_dense(Machine* machine, int format, const uint16_t* weights, int64_t outputs, int64_t inputs,
+                       uint8_t* out) {
+    machine->pool.wake();
+    machine->pool.each(round_up(outputs, TILE) / TILE, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t tile = begin; tile < end; tile++) {
+            if (format == INT8)
+                pack_int8_tile(weights, tile, outputs, inputs, out + tile * int8_tile_bytes(inputs));
+            else
+                pack_bf16_tile(weights, tile, outputs, inputs, out + tile * bf16_tile_bytes(inputs));
+        }
+    });
+    machine->pool.rest();
+}
+
+}  // extern "C"
