@@ -4,7 +4,8 @@ The environment variable GPTOSS_FAULT says when and what, for instance `step:10=
 by commas.  Steps count from 1, and each fault strikes once:
 
     raise  an exception nobody expects: the engine dies
-    nan    the logits of the step's first sequence are NaN: it ends with an error, the others do not notice
+    nan    the logits of one sequence are NaN, in the first step from there on that has any: it ends with an
+           error, the others do not notice
     hang   the step never returns: the watchdog declares the engine dead
     oom    the device is out of memory: the next steps are smaller
 """

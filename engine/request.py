@@ -46,7 +46,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     constraint: Constraint | None = None
     min_tokens: int = 0
-    """Stop tokens cannot be sampled before this many tokens of answer, where no constraint rules."""
+    """Stop tokens cannot be sampled before this many tokens of answer; a constraint takes precedence."""
     prompt_logprobs: int | None = None
     """How many alternatives to report for each token of the prompt; None for no prompt log-probabilities."""
     timeout_seconds: float | None = None

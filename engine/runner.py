@@ -70,10 +70,10 @@ class Runner:
             if fault is not None:
                 _strike(fault)
             logits = self.model.forward(self.batch(plan), self.cache)[:, : self.vocab_size]
-            if fault == "nan":
-                logits[:1] = math.nan
-            if self._banned:
-                logits[:, self._banned] = -math.inf
+            if fault == "nan" and len(logits) == 0:  # a prompt's middle: nothing to spoil yet
+                self._faults[self._steps + 1] = fault
+            elif fault == "nan":
+                logits[0] = math.nan
             return self._read(plan, logits)
         except torch.OutOfMemoryError as error:
             log.warning("out of memory in a step of %d tokens: %s", plan.num_tokens, error)
@@ -84,6 +84,8 @@ class Runner:
     def _read(self, plan: Plan, logits: Tensor) -> Sampled:
         """logits [N, V]: first a row for each chunk that samples, then those of all scored positions."""
         sampling = [chunk.sequence for chunk in plan.chunks if chunk.samples]
+        if self._banned:
+            logits[: len(sampling), self._banned] = -math.inf
         sampled = sample(logits[: len(sampling)], sampling) if sampling else Sampled(tokens=[])
         row = len(sampling)
         for chunk in plan.chunks:

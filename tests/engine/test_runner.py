@@ -181,15 +181,21 @@ def test_fault_raise_is_an_exception_nobody_catches(monkeypatch):
 
 
 def test_fault_nan_ends_one_sequence_and_its_neighbours_do_not_notice(monkeypatch):
-    engine = faulty_engine(monkeypatch, "step:3=nan")
+    engine = faulty_engine(monkeypatch, "step:3=nan,step:8=nan")
     for id in "abc":
         engine.add(ask(id, [ord(id) % 50, 1]))
     events = finish(engine)
     *tokens, failure = events["a"]
     assert isinstance(failure.error, NonFinite)
-    assert ids(tokens) == answer([ord("a") % 50, 1], 5, 6)[: len(tokens)]
+    assert ids(tokens) == answer([ord("a") % 50, 1], 5, 6)[:2]
     for id in "bc":
         assert ids(events[id]) == answer([ord(id) % 50, 1], 5, 6)
+    while engine.stats().steps < 6:  # step 8 will be in the middle of this prompt
+        engine.add(ask(f"filler {engine.stats().steps}", max_tokens=1))
+        finish(engine)
+    engine.add(ask("long", range(40)))
+    (failure,) = finish(engine)["long"]
+    assert isinstance(failure.error, NonFinite)
     assert engine.stats().pages_free == 60
 
 
