@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,11 +165,8 @@ class TextChoice(Choice):
         """The text of one token; a stop token has none."""
         if token.logprob is not None:
             self._sum_of_logprobs += token.logprob.logprob
-        text = ""
-        if token.finish is not Finish.STOP:
-            if token.logprob is not None:
-                self._logprobs.add(self._length, (self._length, token.id, token.logprob))
-            text = self._detokenizer.feed(token.id)
+            self._logprobs.add(self._length, (self._length, token.id, token.logprob))
+        text = "" if token.finish is Finish.STOP else self._detokenizer.feed(token.id)
         if token.finish is not None:
             text += self._detokenizer.flush()
         self._length += len(text)
@@ -196,8 +194,12 @@ class TextChoice(Choice):
         return self._sum_of_logprobs / max(len(self.token_ids), 1)
 
     def new_logprobs(self) -> dict[str, Any]:
-        """Of the text since the last time."""
-        return completion_lists(self._tokenizer, self._logprobs.take(self._shown_length))
+        """Of the text since the last time, and at the end of the token that stopped it: there is an entry for
+        each token that was sampled, and programs that score a prompt count on it.
+        """
+        complete = self.finish is not None and not self.stops.stopped
+        shown = math.inf if complete else self._shown_length
+        return completion_lists(self._tokenizer, self._logprobs.take(shown))
 
 
 class ChunkWriter:
@@ -230,8 +232,8 @@ class ChunkWriter:
 
     def _full(self, text: str, finish: str | None = None) -> bytes:
         more: dict[str, Any] = {}
-        if self._shape.logprobs and text:
-            more["logprobs"] = self._choice.new_logprobs()
+        if self._shape.logprobs and (new := self._choice.new_logprobs())["tokens"]:
+            more["logprobs"] = new
         if self._shape.token_ids:
             more |= self._new_ids()
         usage = {"usage": self._count()} if self._shape.running_usage else {}

@@ -29,7 +29,7 @@ class UntilShown(Generic[T]):
     def add(self, begins_at: int, item: T) -> None:
         self._held.append((begins_at, item))
 
-    def take(self, shown: int) -> list[T]:
+    def take(self, shown: float) -> list[T]:
         """What belongs to the first `shown` characters, once."""
         taken = [item for begins_at, item in self._held if begins_at < shown]
         self._held = [(begins_at, item) for begins_at, item in self._held if begins_at >= shown]

@@ -141,10 +141,25 @@ def test_logprobs_of_the_answer_only_unless_it_is_echoed(tiny_tokenizer):
     with live(tiny_tokenizer, "xy<|return|>") as server:
         answer = server.openai().completions.create(model="tiny", prompt="ab", logprobs=0)
         (request,) = server.worker.requests
-    assert answer.choices[0].logprobs.tokens == ["x", "y"]
-    assert answer.choices[0].logprobs.text_offset == [0, 1]
-    assert answer.choices[0].logprobs.top_logprobs == [{"x": -0.5}, {"y": -0.5}]
+    assert answer.choices[0].logprobs.tokens == ["x", "y", "<|return|>"]
+    assert answer.choices[0].logprobs.text_offset == [0, 1, 2]
+    assert answer.choices[0].logprobs.top_logprobs == [{"x": -0.5}, {"y": -0.5}, {"<|return|>": -0.5}]
     assert request.prompt_logprobs is None
+
+
+def test_a_token_that_stops_the_answer_has_its_log_probability(tiny_tokenizer):
+    """lm-eval asks for one token beyond the prompt, and takes the last entry for that token's.
+
+    Where a stop token had none, the last token of the prompt was dropped instead, and the score was wrong.
+    """
+    body = {"prompt": "ab", "echo": True, "logprobs": 1, "max_tokens": 1}
+    with live(tiny_tokenizer, "<|return|>") as server:
+        lists = server.http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+        chunks = chunks_of(server, **body)
+    assert lists["tokens"] == ["a", "b", "<|return|>"]
+    assert lists["token_logprobs"] == [None, -0.25, -0.5]
+    streamed = [c["logprobs"]["tokens"] for chunk in chunks for c in chunk["choices"] if c["logprobs"]]
+    assert [token for tokens in streamed for token in tokens] == lists["tokens"]
 
 
 @pytest.mark.parametrize("stop", ["lo", ["zzz", "l"]])
