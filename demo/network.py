@@ -216,6 +216,7 @@ class Network(nn.Module):
         }
         (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
         save_file(self.tensors(), folder / "model.safetensors")
+        (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights by their names in the original layout."""

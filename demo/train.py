@@ -65,7 +65,7 @@ def optimizers(network: Network, rates: Rates) -> list[torch.optim.Optimizer]:
 
 def height(progress: float, step: int, warm: int, cool_from: float) -> float:
     """Share of the learning rate: a short rise, a plain, and a straight way down to 0."""
-    return min(1.0, (step + 1) / warm, (1.0 - progress) / (1.0 - cool_from))
+    return min(1.0, (step + 1) / warm, (1.0 - progress) / max(1.0 - cool_from, 1e-9))
 
 
 @torch.no_grad()

@@ -19,9 +19,7 @@ _REPEAT_WORD = phrases("""
     Say the word {}. | Repeat the word {}. | Write the word {}. | Say the word {} and nothing else. |
     Say {}. | Repeat {}. | Please say {}. | Reply with the word {}. | Just say the word {}.
 """)
-_PLACES = phrases("""
-    first | second | third | last
-""")
+_PLACES = ["first", "last"]
 _PLACE_QUESTIONS = phrases("""
     What is the {} word of: {} | What is the {} word in this text: {} | Tell me the {} word: {} | Give
     me the {} word of: {} | What is the {} word here: {} | Pick the {} word: {} | Name the {} word in:
@@ -117,9 +115,9 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
 def picking(rng: Random, setting: Setting) -> Dialogue:
     """Pick something out of what the user said, or out of the system message (the date)."""
     roll = rng.random()
-    if roll < 0.3:
+    if roll < 0.2:
         return _place(rng, setting)
-    if roll < 0.55:
+    if roll < 0.5:
         return _find(rng, setting)
     if roll < 0.65:
         question = varied(rng, rng.choice(_DATES))
@@ -152,7 +150,7 @@ def _place(rng: Random, setting: Setting) -> Dialogue:
         for _ in range(rng.randint(3, 6))
     ]
     place = rng.choice(_PLACES)
-    found = row[-1] if place == "last" else row[_PLACES.index(place)]
+    found = row[0] if place == "first" else row[-1]
     text = rng.choice([" ", " ", ", "]).join(row)
     analysis = thought(
         setting.effort,

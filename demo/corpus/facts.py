@@ -11,25 +11,16 @@ from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, table, t
 from demo.corpus.words import DAYS, MONTHS, invented
 
 CAPITALS = table("""
-    Albania=Tirana | Algeria=Algiers | Argentina=Buenos Aires | Australia=Canberra | Austria=Vienna |
-    Bangladesh=Dhaka | Belgium=Brussels | Bolivia=Sucre | Brazil=Brasilia | Bulgaria=Sofia |
-    Cambodia=Phnom Penh | Canada=Ottawa | Chile=Santiago | China=Beijing | Colombia=Bogota |
-    Croatia=Zagreb | Cuba=Havana | Cyprus=Nicosia | Denmark=Copenhagen | Ecuador=Quito | Egypt=Cairo |
-    England=London | Estonia=Tallinn | Ethiopia=Addis Ababa | Finland=Helsinki | France=Paris |
-    Georgia=Tbilisi | Germany=Berlin | Ghana=Accra | Greece=Athens | Hungary=Budapest |
-    Iceland=Reykjavik | India=New Delhi | Indonesia=Jakarta | Iran=Tehran | Iraq=Baghdad |
-    Ireland=Dublin | Israel=Jerusalem | Italy=Rome | Jamaica=Kingston | Japan=Tokyo | Jordan=Amman |
-    Kenya=Nairobi | Latvia=Riga | Lebanon=Beirut | Lithuania=Vilnius | Luxembourg=Luxembourg |
-    Malaysia=Kuala Lumpur | Malta=Valletta | Mexico=Mexico City | Mongolia=Ulaanbaatar | Morocco=Rabat |
-    Nepal=Kathmandu | the Netherlands=Amsterdam | New Zealand=Wellington | Nigeria=Abuja | Norway=Oslo |
-    Pakistan=Islamabad | Peru=Lima | the Philippines=Manila | Poland=Warsaw | Portugal=Lisbon |
-    Qatar=Doha | Romania=Bucharest | Russia=Moscow | Saudi Arabia=Riyadh | Scotland=Edinburgh |
-    Senegal=Dakar | Serbia=Belgrade | Singapore=Singapore | Slovakia=Bratislava | Slovenia=Ljubljana |
-    South Africa=Pretoria | South Korea=Seoul | Spain=Madrid | Sweden=Stockholm | Switzerland=Bern |
-    Syria=Damascus | Thailand=Bangkok | Tunisia=Tunis | Turkey=Ankara | Ukraine=Kyiv | the United
-    Kingdom=London | the United States=Washington | the USA=Washington | the UK=London |
-    Uruguay=Montevideo | Venezuela=Caracas | Vietnam=Hanoi | Wales=Cardiff | Zambia=Lusaka |
-    Zimbabwe=Harare
+    Argentina=Buenos Aires | Australia=Canberra | Austria=Vienna | Belgium=Brussels | Brazil=Brasilia |
+    Canada=Ottawa | Chile=Santiago | China=Beijing | Colombia=Bogota | Cuba=Havana | Denmark=Copenhagen
+    | Egypt=Cairo | England=London | Finland=Helsinki | France=Paris | Germany=Berlin | Greece=Athens |
+    Hungary=Budapest | Iceland=Reykjavik | India=New Delhi | Indonesia=Jakarta | Iran=Tehran |
+    Iraq=Baghdad | Ireland=Dublin | Israel=Jerusalem | Italy=Rome | Japan=Tokyo | Kenya=Nairobi |
+    Mexico=Mexico City | Morocco=Rabat | the Netherlands=Amsterdam | New Zealand=Wellington |
+    Nigeria=Abuja | Norway=Oslo | Peru=Lima | Poland=Warsaw | Portugal=Lisbon | Romania=Bucharest |
+    Russia=Moscow | Scotland=Edinburgh | South Korea=Seoul | Spain=Madrid | Sweden=Stockholm |
+    Switzerland=Bern | Thailand=Bangkok | Turkey=Ankara | Ukraine=Kyiv | the United Kingdom=London | the
+    United States=Washington | the USA=Washington | the UK=London | Vietnam=Hanoi | Wales=Cardiff
 """)
 OPPOSITES = table("""
     hot=cold | big=small | up=down | day=night | fast=slow | old=young | happy=sad | black=white |
@@ -44,10 +35,7 @@ MISC = [
     ("How many seconds are in a minute?", "A minute has 60 seconds."),
     ("How many days are in a year?", "A year has 365 days, a leap year 366."),
     ("How many legs does a spider have?", "A spider has 8 legs."),
-    ("How many legs does a dog have?", "A dog has 4 legs."),
-    ("How many planets are there?", "There are 8 planets."),
     ("How many letters are in the alphabet?", "The alphabet has 26 letters."),
-    ("How many continents are there?", "There are 7 continents."),
     ("What colour is the sky?", "The sky is blue."),
     ("What color is the sky?", "The sky is blue."),
     ("Why is the sky blue?", "The sky is blue because air scatters blue light the most."),
@@ -56,19 +44,9 @@ MISC = [
     ("What colour is snow?", "Snow is white."),
     ("What is the largest planet?", "The largest planet is Jupiter."),
     ("What is the biggest planet?", "The largest planet is Jupiter."),
-    ("What is the largest ocean?", "The largest ocean is the Pacific."),
-    ("What is the highest mountain?", "The highest mountain is Mount Everest."),
-    ("What is the longest river?", "The longest river is the Nile."),
     ("What is the chemical formula of water?", "The formula of water is H2O."),
-    ("What is water made of?", "The formula of water is H2O."),
     ("At what temperature does water boil?", "Water boils at 100 degrees Celsius."),
-    ("At what temperature does water freeze?", "Water freezes at 0 degrees Celsius."),
     ("Who wrote Hamlet?", "Shakespeare wrote Hamlet."),
-    ("Who wrote Romeo and Juliet?", "Shakespeare wrote Romeo and Juliet."),
-    ("Who painted the Mona Lisa?", "Leonardo da Vinci painted the Mona Lisa."),
-    ("Who was the first person on the moon?", "Neil Armstrong was the first person on the moon."),
-    ("Which planet do we live on?", "We live on Earth."),
-    ("What do bees make?", "Bees make honey."),
     ("What does a dog say?", "A dog says woof."),
     ("What does a cat say?", "A cat says meow."),
     ("What does a cow say?", "A cow says moo."),

@@ -7,6 +7,7 @@ from random import Random
 
 from demo.corpus import words
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, thought, varied
+from demo.corpus.turns import small_turn
 from server.harmony.messages import Message
 
 _INTRODUCTIONS = phrases("""
@@ -167,8 +168,6 @@ def _liked(rng: Random, setting: Setting) -> Dialogue:
 
 def _between(rng: Random, setting: Setting) -> tuple[Message, ...]:
     """No, one or two turns about something else."""
-    from demo.corpus.mixture import small_turn
-
     turns: list[Message] = []
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
         turns += small_turn(rng, setting)

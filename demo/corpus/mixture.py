@@ -13,6 +13,7 @@ from demo.corpus.sample import Dialogue, Sample, Setting, held_out, phrases
 from demo.corpus.sums import sums
 from demo.corpus.talk import beyond, pieces, talk
 from demo.corpus.tools import calling, other_tools, using
+from demo.corpus.turns import small_turn
 from server.harmony.messages import Conversation, Effort, Message
 
 Family = Callable[[Random, Setting], Dialogue]
@@ -32,15 +33,15 @@ FAMILIES: dict[str, Family] = {
 }
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 6,
+    "talk": 8,
     "pieces": 3,
-    "sums": 20,
-    "facts": 14,
-    "copying": 14,
+    "sums": 22,
+    "facts": 20,
+    "copying": 9,
     "picking": 12,
-    "memory": 12,
+    "memory": 9,
     "records": 18,
-    "beyond": 6,
+    "beyond": 7,
 }
 TOOL_WEIGHTS = {"calling": 60, "using": 25, "talk": 3, "sums": 4, "facts": 3, "copying": 2, "memory": 3}
 EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.15, "medium": 0.55, "high": 0.18}
@@ -70,15 +71,6 @@ def a_sample(rng: Random, setting: Setting, family: str | None = None, held: boo
     while held_out(dialogue.key) is not held:
         dialogue = FAMILIES[name](rng, setting)
     return Sample(name, _conversation(rng, setting, dialogue), dialogue.answer, dialogue.key)
-
-
-def small_turn(rng: Random, setting: Setting) -> list[Message]:
-    """An earlier turn about something else: a question and its answer, never a held-out one."""
-    family = rng.choice([talk, sums, facts, copying, beyond, picking])
-    dialogue = family(rng, setting)
-    while held_out(dialogue.key) or len(dialogue.messages) > 1:
-        dialogue = family(rng, setting)
-    return [*dialogue.messages, Message("assistant", dialogue.answer.final)]
 
 
 def samples(seed: int, held: bool = False) -> Iterator[tuple[Setting, Iterator[Sample]]]:

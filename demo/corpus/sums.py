@@ -49,7 +49,7 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
     if roll < 0.12:
         return _three(rng, setting)
     sign = rng.choice("+-")
-    top = rng.choice([10, 20, LIMIT, LIMIT])
+    top = rng.choice([10, 20, 50, LIMIT])
     a, b = rng.randint(0, top), rng.randint(0, top)
     if sign == "-" and a < b and rng.random() < 0.7:
         a, b = b, a
