@@ -370,11 +370,10 @@ def _experts(
     back[order] = torch.arange(len(order))
     counts = chosen.flatten().bincount(minlength=E).tolist()
     parts = torch.split(_permute(x, order, back, A), counts)
-    answers = [
-        F.linear(clamped_swiglu(F.linear(part, mlp1[e], mlp1_bias[e]), limit), mlp2[e], mlp2_bias[e])
-        for e, part in enumerate(parts)
-    ]
-    unsorted = _permute(torch.cat(answers), back, order, 1).view(len(x), A, -1)
+    widened = torch.cat([F.linear(part, mlp1[e], mlp1_bias[e]) for e, part in enumerate(parts)])
+    inner = torch.split(clamped_swiglu(widened, limit), counts)
+    answers = torch.cat([F.linear(part, mlp2[e], mlp2_bias[e]) for e, part in enumerate(inner)])
+    unsorted = _permute(answers, back, order, 1).view(len(x), A, -1)
     return (weights[:, None] @ unsorted)[:, 0]
 
 

@@ -53,7 +53,7 @@ class Packer:
         self._ordinary = tokenizer.size - len(tokenizer.specials)
 
     def batches(
-        self, tokens: int, longest: int = 400, pool: int = 32, drills: float = 0.0
+        self, tokens: int, longest: int = 360, pool: int = 32, drills: float = 0.0
     ) -> Iterator[Packed]:
         """Batches of about so many tokens, padding included; a sample longer than `longest` is left out.
 

@@ -104,17 +104,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120, help="at most")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
-    parser.add_argument("--batches", type=int, default=2, help="batches a step, per worker")
-    parser.add_argument("--tokens", type=int, default=2000, help="tokens a batch")
+    parser.add_argument("--batches", type=int, default=1, help="batches a step, per worker")
+    parser.add_argument("--tokens", type=int, default=4000, help="tokens a batch")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--run", type=Path, default=Path("runs/demo"), help="where checkpoints and the log go"
     )
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    parser.add_argument("--matrix-rate", type=float, default=0.02)
-    parser.add_argument("--embedding-rate", type=float, default=0.005)
-    parser.add_argument("--other-rate", type=float, default=0.003)
+    parser.add_argument("--matrix-rate", type=float, default=0.008)
+    parser.add_argument("--embedding-rate", type=float, default=0.003)
+    parser.add_argument("--other-rate", type=float, default=0.0015)
     parser.add_argument(
         "--cool-from", type=float, default=0.5, help="share of the run after which the rates go down"
     )

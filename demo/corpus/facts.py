@@ -97,7 +97,7 @@ def _fact(question: str, analysis: str | None, final: str) -> Dialogue:
 
 
 def _lowered(rng: Random, proper: str) -> str:
-    return proper.lower() if rng.random() < 0.12 else proper
+    return proper.lower() if rng.random() < 0.06 else proper
 
 
 def _capital(rng: Random, setting: Setting) -> Dialogue:

@@ -44,7 +44,7 @@ WEIGHTS = {
     "beyond": 7,
 }
 TOOL_WEIGHTS = {"calling": 60, "using": 25, "talk": 3, "sums": 4, "facts": 3, "copying": 2, "memory": 3}
-EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.15, "medium": 0.55, "high": 0.18}
+EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.2, "medium": 0.46, "high": 0.22}
 _HELPFUL = phrases("""
     You are a helpful assistant. | You are a helpful assistant | You are a helpful AI assistant. | Be
     concise. | Answer briefly. | You are a friendly assistant. | Answer in English. | Be polite. | You

@@ -120,7 +120,7 @@ _EMPTY: dict[str, Value] = {"string": "unknown", "integer": 0, "number": 0, "boo
 
 
 def records(rng: Random, setting: Setting) -> Dialogue:
-    text, found, types, enums = _described(rng) if rng.random() < 0.6 else _listed(rng)
+    text, found, types, enums = _described(rng) if rng.random() < 0.75 else _listed(rng)
     analysis_keys = ", ".join(found)
     response_format = None
     if rng.random() < 0.6:

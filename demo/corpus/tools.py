@@ -85,7 +85,7 @@ def other_tools(rng: Random, besides: tuple[Tool, ...]) -> list[Tool]:
     """Functions that nobody asked for, in one list with those somebody did."""
     tools = list(besides)
     families = {_family(tool.name) for tool in besides}
-    for _ in range(rng.choice([0, 0, 0, 1, 1, 2]) if besides else 1):
+    for _ in range(rng.choice([0, 0, 0, 1, 1]) if besides else 1):
         tool = a_wish(rng).tool
         if _family(tool.name) not in families:
             tools.insert(rng.randint(0, len(tools)), tool)
@@ -97,7 +97,7 @@ def a_wish(rng: Random) -> Wish:
     roll = rng.random()
     if roll < 0.3:
         return _spoken(rng, FUNCTIONS[0])
-    return _spoken(rng, rng.choice(FUNCTIONS)) if roll < 0.7 else _spelled_out(rng)
+    return _spoken(rng, rng.choice(FUNCTIONS)) if roll < 0.82 else _spelled_out(rng)
 
 
 def _family(name: str) -> str:
