@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: help install serve test sanitize check bench clean
+.PHONY: help install serve test test-clients sanitize check bench clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -19,6 +19,22 @@ serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo
 
 test: $(READY)      ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+CLIENTS     = .venv-clients
+RUN_CLIENTS = TEST_CLIENTS=all SERVER_PYTHON=$(BIN)/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients -ra $(ARGS)
+test-clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready tests/clients/node/node_modules  ## run other people's clients against the demo model
+	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio -o asyncio_mode=auto \
+	    -p pytest_benchmark.plugin -p pytest_recording.plugin tests/clients/sdks
+	$(RUN_CLIENTS) $(CLIENTS)/tools/$(CLIENT_TEST) tests/clients/tools
+
+$(CLIENTS)/%/.ready: tests/clients/%.txt
+	$(PYTHON) -m venv $(CLIENTS)/$*
+	$(CLIENTS)/$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+tests/clients/node/node_modules: tests/clients/node/package.json
+	npm install --prefix tests/clients/node --no-audit --no-fund --silent
+	@touch $@
 
 sanitize: $(READY)  ## run the CPU kernels' tests with the address and undefined-behaviour sanitizers
 	$(BIN)/python model/kernels/cpu/toolchain.py build/sanitized.so -O1 -g \

@@ -1,0 +1,75 @@
+"""A real server, in a process of its own, for clients that know nothing of us."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Server:
+    """url  without the /v1"""
+
+    url: str
+    model: str = "gptoss-demo"
+
+    @property
+    def base_url(self) -> str:
+        return self.url + "/v1"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """`gptoss serve` with the demo model; or, to try another, what SERVER_URL and SERVER_MODEL name."""
+    if url := os.environ.get("SERVER_URL"):
+        yield Server(url.rstrip("/"), os.environ.get("SERVER_MODEL", Server.model))
+        return
+    with serving() as started:
+        yield started
+
+
+@contextmanager
+def serving(*flags: str) -> Iterator[Server]:
+    """A server of one's own."""
+    python = os.environ.get("SERVER_PYTHON", sys.executable)
+    command = [python, "-m", "server", "serve", "--port", "0", "--date", "2025-06-28", *flags]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+        try:
+            yield Server(_ready(process, errors))
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _ready(process: subprocess.Popen[str], errors) -> str:
+    """The URL of the server, once it accepts requests."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "listening on " in line:
+            url = line.split("listening on ")[1].strip()
+            break
+    else:
+        errors.seek(0)
+        pytest.fail(f"the server did not start:\n{''.join(said)}{errors.read()}")
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        try:
+            urllib.request.urlopen(url + "/ready", timeout=5).close()
+            return url
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    pytest.fail(f"the server was not ready in {START_SECONDS} s")

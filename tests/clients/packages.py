@@ -1,0 +1,33 @@
+"""Packages of other people, and what happens where they are not installed."""
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+NODE = Path(__file__).parent / "node"
+
+WHERE = "`make test-clients` installs it"
+
+
+def require(name: str) -> ModuleType:
+    """The package.  Without it the tests of this file are skipped.
+
+    Under `make test-clients`, which promises it, they fail.
+    """
+    if all_promised():
+        return importlib.import_module(name)
+    return pytest.importorskip(name, reason=f"{name} is not here: {WHERE}")
+
+
+def require_node(package: str) -> None:
+    """The same for a package of Node."""
+    if not (NODE / "node_modules" / package).is_dir():
+        assert not all_promised(), f"{package} is not in {NODE}/node_modules"
+        pytest.skip(f"{package} is not here: {WHERE}", allow_module_level=True)
+
+
+def all_promised() -> bool:
+    return os.environ.get("TEST_CLIENTS") == "all"

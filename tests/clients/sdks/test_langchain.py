@@ -1,0 +1,55 @@
+"""langchain-openai, held to LangChain's own standard tests for chat models."""
+
+import pytest
+
+from tests.clients.packages import require
+
+require("langchain_openai")
+require("langchain_tests")
+
+from langchain_openai import ChatOpenAI  # noqa: E402
+from langchain_tests.integration_tests import ChatModelIntegrationTests  # noqa: E402
+
+EXPECTED = 32
+"""So many pass at least; the rest are about pictures, sounds, papers and other vendors' inputs."""
+
+
+class TestStandard(ChatModelIntegrationTests):
+    """The tests are inherited.  What is said here is where the model is, and what it has."""
+
+    chat_model_class = ChatOpenAI
+
+    @pytest.fixture(autouse=True)
+    def _where(self, server):
+        self._server = server
+
+    @property
+    def chat_model_params(self):
+        return {
+            "model": self._server.model,
+            "base_url": self._server.base_url,
+            "api_key": "x",
+            "temperature": 0,
+            "timeout": 60,
+            "max_retries": 0,
+        }
+
+    @property
+    def has_tool_choice(self):
+        return True
+
+    @property
+    def supports_json_mode(self):
+        return True
+
+    @property
+    def supports_anthropic_inputs(self):
+        return False
+
+    @property
+    def model_override_value(self):
+        return self._server.model
+
+
+def test_at_least_so_many_standard_tests_passed(passed):
+    assert sum("TestStandard" in test for test in passed) >= EXPECTED
