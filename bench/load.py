@@ -27,7 +27,12 @@ class Stream:
     ended: float = 0.0
     arrivals: list[float] = field(default_factory=list)
     """When each event arrived."""
-    failed: bool = True
+    end: str = "cut"
+    """done; error: an event said so; late: not over in time; cut: the connection ended before [DONE]."""
+
+    @property
+    def failed(self) -> bool:
+        return self.end != "done"
 
 
 class _Reader(asyncio.Protocol):
@@ -49,8 +54,10 @@ class _Reader(asyncio.Protocol):
             stream.status = int(data[9:12])
         seen = self.tail + data  # a marker may be cut in two by the network
         stream.arrivals += [now] * (seen.count(EVENT) - self.tail.count(EVENT))
+        if ERROR in seen:
+            stream.end = "error"
         if DONE in seen:
-            stream.failed = ERROR in seen
+            stream.end = "error" if stream.end == "error" else "done"
             self.transport.close()
         self.tail = seen[-len(ERROR) :]
 
@@ -84,7 +91,7 @@ async def stream_once(host: str, port: int, path: str, body: dict[str, Any], pat
     try:
         await asyncio.wait_for(finished, patience)
     except TimeoutError:
-        stream.failed = True
+        stream.end = "late"
         transport.abort()
     return stream
 
