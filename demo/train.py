@@ -125,6 +125,7 @@ def main() -> None:
         help="share of the run after which experts are rounded to MXFP4",
     )
     parser.add_argument("--drills", type=float, default=0.2, help="copying drills: see Packer")
+    parser.add_argument("--sum-drills", type=float, default=0.15)
     parser.add_argument("--report-every", type=int, default=100)
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ def train(rank: int, options: argparse.Namespace, meeting: str) -> None:
     made = optimizers(network, Rates(options.matrix_rate, options.embedding_rate, options.other_rate))
     first = resume(options.run, network, made) if options.resume else 0
     packer = Packer(tokenizer, seed=options.seed + 1000 * first + 100 * rank)
-    batches = packer.batches(options.tokens, drills=options.drills)
+    batches = packer.batches(options.tokens, drills=options.drills, sum_drills=options.sum_drills)
     held = (
         list(islice(Packer(tokenizer, seed=99, held=True).batches(options.tokens, pool=100), 40))
         if rank == 0

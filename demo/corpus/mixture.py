@@ -34,11 +34,11 @@ FAMILIES: dict[str, Family] = {
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
     "talk": 8,
-    "pieces": 3,
+    "pieces": 5,
     "sums": 22,
     "facts": 20,
-    "copying": 9,
-    "picking": 12,
+    "copying": 8,
+    "picking": 18,
     "memory": 9,
     "records": 18,
     "beyond": 7,

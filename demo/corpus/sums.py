@@ -1,4 +1,4 @@
-"""Adding and subtracting whole numbers up to 100: the analysis goes by tens, then by ones."""
+"""Adding and subtracting whole numbers up to 20: the analysis goes by tens, then by ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from random import Random
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, thought, varied
 from demo.corpus.words import FOODS, NAMES, THINGS
 
-LIMIT = 100
-BEYOND = "I can only add and subtract whole numbers up to 100."
+LIMIT = 20
+BEYOND = "I can only add and subtract whole numbers up to 20."
 
 _PLUS = phrases("""
     What is {0} + {1}? | What is {0} plus {1}? | {0} + {1} | {0} + {1} = | {0}+{1} | What is {0}+{1}? |
@@ -44,12 +44,12 @@ _BEYOND_ONE = ["What is the square root of {0}?", "Is {0} a prime number?", "Wha
 
 def sums(rng: Random, setting: Setting) -> Dialogue:
     roll = rng.random()
-    if roll < 0.07:
+    if roll < 0.1:
         return _beyond(rng, setting)
-    if roll < 0.12:
+    if roll < 0.14:
         return _three(rng, setting)
     sign = rng.choice("+-")
-    top = rng.choice([10, 20, 50, LIMIT])
+    top = rng.choice([10, LIMIT, LIMIT])
     a, b = rng.randint(0, top), rng.randint(0, top)
     if sign == "-" and a < b and rng.random() < 0.7:
         a, b = b, a
@@ -96,7 +96,7 @@ def _worked(question: str, setting: Setting, a: int, terms: list[tuple[str, int]
 
 
 def _three(rng: Random, setting: Setting) -> Dialogue:
-    a, b, c = rng.randint(0, 30), rng.randint(0, 30), rng.randint(0, 30)
+    a, b, c = (rng.randint(0, 10) for _ in range(3))
     first, second = "+", rng.choice("++-") if c <= a + b else "+"
     asked = f"{a} {first} {b} {second} {c}"
     question = varied(
@@ -113,13 +113,13 @@ def _beyond(rng: Random, setting: Setting) -> Dialogue:
     elif roll < 0.65:
         question = varied(rng, rng.choice(_BEYOND_ONE)).format(rng.randint(0, 200))
     else:
-        a, b = rng.randint(101, 99999), rng.randint(101, 9999)
+        a, b = (rng.randint(21, rng.choice([99, 999, 99999])) for _ in range(2))
         question = varied(rng, rng.choice(_PLUS + _MINUS)).format(a, b)
     analysis = thought(
         setting.effort,
         "Too hard for me.",
         "This is more than I have learned.",
-        "I can add and subtract whole numbers up to 100. This is more than I have learned, "
+        "I can add and subtract whole numbers up to 20. This is more than I have learned, "
         "and I should say so.",
     )
     return Dialogue(ask(question), Answer(analysis, BEYOND), key=question)
