@@ -23,7 +23,6 @@ from torch import Tensor
 
 from engine import faults
 from engine.errors import NonFinite, OutOfMemory
-from engine.memory import free_host_bytes
 from engine.request import Plan
 from engine.sampling import Sampled, logprobs, sample
 from model.batch import Batch
@@ -186,11 +185,3 @@ def _strike(fault: str) -> None:
         raise torch.OutOfMemoryError("GPTOSS_FAULT asked for it")
     while fault == "hang":
         time.sleep(3600)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on `device`; on the host, what this process can still take."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free
-    return free_host_bytes()

@@ -1,7 +1,7 @@
 import pytest
 
 from engine.engine import Engine
-from engine.memory import GIB, TooLittleMemory, plan
+from engine.memory import GIB, TooLittleMemory, free_host_bytes, plan
 from engine.request import Request
 from engine.scheduler import Limits
 from tests.engine.historian import GREEDY, make_engine
@@ -75,3 +75,7 @@ def test_what_does_not_fit_is_refused_with_all_the_numbers(options):
         TooLittleMemory, match=r"of memory are available, but 14\.0 GB are needed for weights"
     ):
         plan(14 * 10**9, **SIZES, max_context=4096, max_running=2, **options)
+
+
+def test_the_host_has_some_memory_free():
+    assert 2**20 < free_host_bytes() < 2**50
