@@ -24,7 +24,7 @@ CLIENTS     = .venv-clients
 RUN_CLIENTS = TEST_CLIENTS=all SERVER_PYTHON=$(BIN)/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients -ra $(ARGS)
 test-clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready tests/clients/node/node_modules  ## run other people's clients against the demo model
-	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio -o asyncio_mode=auto \
+	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio.plugin -o asyncio_mode=auto \
 	    -p pytest_benchmark.plugin -p pytest_recording.plugin tests/clients/sdks
 	$(RUN_CLIENTS) $(CLIENTS)/tools/$(CLIENT_TEST) tests/clients/tools
 
