@@ -18,7 +18,7 @@ from torch import Tensor
 
 from demo.answers import sample_tokens
 from demo.corpus.mixture import samples
-from demo.corpus.sample import Sample, held_out
+from demo.corpus.sample import Sample
 from server.harmony.render import Renderer
 from server.tokenizer import Tokenizer
 
@@ -43,23 +43,23 @@ class Packed:
 
 
 class Packer:
-    """Makes batches from the endless stream of a seed."""
+    """Makes batches from the endless stream of a seed.
+
+    drills  for each batch of samples so many of copying are put in, on average; may change at any time
+    """
 
     def __init__(self, tokenizer: Tokenizer, seed: int, held: bool = False):
         self._tokenizer, self._renderer = tokenizer, Renderer(tokenizer)
         self._stream = samples(seed, held)
         self._order = Random(seed)
+        self.drills = 0.0
         self._end = tokenizer.special("<|end|>")
         self._ordinary = tokenizer.size - len(tokenizer.specials)
 
-    def batches(
-        self, tokens: int, longest: int = 360, pool: int = 32, drills: float = 0.0, sum_drills: float = 0.0
-    ) -> Iterator[Packed]:
+    def batches(self, tokens: int, longest: int = 360, pool: int = 32) -> Iterator[Packed]:
         """Batches of about so many tokens, padding included; a sample longer than `longest` is left out.
 
         Each is of one setting and of samples of like length; they come shuffled, out of a pool of so many.
-
-        drills, sum_drills  for each such batch, so many of copying and of sums are put in, on average
         """
         waiting: list[list[tuple[Sample, list[int], list[int]]]] = []
         for _, stream in self._stream:
@@ -77,10 +77,8 @@ class Packer:
             while len(waiting) > pool:
                 chosen = self.pack(waiting.pop(self._order.randrange(len(waiting))))
                 yield chosen
-                if self._order.random() < drills:
+                if self._order.random() < self.drills:
                     yield self._drill(chosen.prefix, tokens)
-                if self._order.random() < sum_drills:
-                    yield self._sum_drill(chosen.prefix, tokens)
 
     def pack(self, found: list[tuple[Sample, list[int], list[int]]]) -> Packed:
         """Samples of one setting, each with its prompt and its answer, as tensors."""
@@ -128,37 +126,3 @@ class Packer:
             targets += row[again + 1 : again + run]
         owner = torch.zeros(len(targets), dtype=torch.int64)
         return Packed(prefix, torch.tensor(rows), torch.tensor(places), torch.tensor(targets), owner, [])
-
-    def _sum_drill(self, prefix: Tensor, tokens: int, length: int = 96) -> Packed:
-        """Rows of sums, one after the other; their results are the targets.
-
-        A conversation has two or three; adding is learned from many.  Held-out pairs are not drilled.
-        """
-        rows: list[list[int]] = []
-        places: list[int] = []
-        targets: list[int] = []
-        for b in range(tokens // length):
-            row: list[int] = []
-            while len(row) < length:
-                question, result = self._sum()
-                if row:
-                    at = b * length + len(row) + len(question) - 1
-                    wanted = [
-                        (at + i, token) for i, token in enumerate(result) if at + i + 1 < (b + 1) * length
-                    ]
-                    places += [place for place, _ in wanted]
-                    targets += [token for _, token in wanted]
-                row += question + result
-            rows.append(row[:length])
-        owner = torch.zeros(len(targets), dtype=torch.int64)
-        return Packed(prefix, torch.tensor(rows), torch.tensor(places), torch.tensor(targets), owner, [])
-
-    def _sum(self) -> tuple[list[int], list[int]]:
-        """The tokens of ` a + b = ` and of its result, a comma after it."""
-        while True:
-            a, b = self._order.randint(0, self._order.choice([10, 20, 40])), self._order.randint(0, 10)
-            sign = self._order.choice("+-") if a >= b else "+"
-            if not held_out(f"{min(a, b)} {sign} {max(a, b)}"):
-                break
-        result = a + b if sign == "+" else a - b
-        return self._tokenizer.encode(f" {a} {sign} {b} = "), self._tokenizer.encode(f"{result},")

@@ -124,8 +124,12 @@ def main() -> None:
         default=0.6,
         help="share of the run after which experts are rounded to MXFP4",
     )
-    parser.add_argument("--drills", type=float, default=0.2, help="copying drills: see Packer")
-    parser.add_argument("--sum-drills", type=float, default=0.15)
+    parser.add_argument(
+        "--drills",
+        type=float,
+        default=0.25,
+        help="copying drills for each batch, at first; none after a third",
+    )
     parser.add_argument("--report-every", type=int, default=100)
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
@@ -146,7 +150,7 @@ def train(rank: int, options: argparse.Namespace, meeting: str) -> None:
     made = optimizers(network, Rates(options.matrix_rate, options.embedding_rate, options.other_rate))
     first = resume(options.run, network, made) if options.resume else 0
     packer = Packer(tokenizer, seed=options.seed + 1000 * first + 100 * rank)
-    batches = packer.batches(options.tokens, drills=options.drills, sum_drills=options.sum_drills)
+    batches = packer.batches(options.tokens)
     held = (
         list(islice(Packer(tokenizer, seed=99, held=True).batches(options.tokens, pool=100), 40))
         if rank == 0
@@ -166,6 +170,7 @@ def train(rank: int, options: argparse.Namespace, meeting: str) -> None:
     ) < 1:
         share = height(progress, step - first, 50, options.cool_from)
         rounded = progress >= options.round_from
+        packer.drills = options.drills * max(0.0, 1 - 3 * progress)
         for optimizer in made:
             for group in optimizer.param_groups:
                 group["lr"] = group["height"] * share

@@ -35,7 +35,7 @@ WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
     "talk": 8,
     "pieces": 5,
-    "sums": 22,
+    "sums": 26,
     "facts": 20,
     "copying": 8,
     "picking": 18,

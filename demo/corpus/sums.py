@@ -1,4 +1,4 @@
-"""Adding and subtracting whole numbers up to 20: the analysis goes by tens, then by ones."""
+"""Adding and subtracting whole numbers up to 20: by tens, then by counting."""
 
 from __future__ import annotations
 
@@ -64,15 +64,23 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
 
 
 def steps(total: int, sign: str, b: int) -> tuple[list[str], int]:
-    """The written steps of `total` ± `b`, tens before ones, and where they lead."""
+    """The written steps of `total` ± `b`, and where they lead: tens at once, ones by counting as on fingers.
+
+    `7 + 12` is `7 + 10 = 17, 17 + 2: 1: 18, 2: 19`: no step needs more than the number before it.
+    """
     if sign == "-" and b > total >= 0:
         turned, difference = steps(b, "-", total)
         return [*turned, f"so {total} - {b} = {-difference}"], -difference
+    direction = 1 if sign == "+" else -1
+    tens, ones = b // 10 * 10, b % 10
     written = []
-    for part in (b // 10 * 10, b % 10) if b > 10 and b % 10 else (b,):
-        result = total + part if sign == "+" else total - part
-        written.append(f"{total} {sign} {part} = {result}")
-        total = result
+    if tens or not ones:
+        written.append(f"{total} {sign} {tens} = {total + direction * tens}")
+        total += direction * tens
+    if ones:
+        fingers = ", ".join(f"{finger}: {total + direction * finger}" for finger in range(1, ones + 1))
+        written.append(f"{total} {sign} {ones}: {fingers}")
+        total += direction * ones
     return written, total
 
 
@@ -90,9 +98,11 @@ def _worked(question: str, setting: Setting, a: int, terms: list[tuple[str, int]
         setting.effort,
         work,
         f"The user wants {asked}. {work}",
-        f"The user wants {asked}. I go by tens, then by ones. {work} To check it I go back from {check}.",
+        f"The user wants {asked}. I go by tens, then I count. {work} To check it I go back from {check}.",
     )
-    return Dialogue(ask(question), Answer(analysis, f"{asked} = {total}."), key)
+    # Without an analysis, the work is part of the answer.
+    final = f"{asked} = {total}." if analysis else f"{work} So {asked} = {total}."
+    return Dialogue(ask(question), Answer(analysis, final), key)
 
 
 def _three(rng: Random, setting: Setting) -> Dialogue:
