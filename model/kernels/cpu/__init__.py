@@ -37,6 +37,8 @@ def build(
     threads  that share a step; None: one for each core
     isa      avx512, avx2 or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
 
+    From then on torch itself uses one thread in this process.
+
     Raises NativeLibraryMissing if there is neither a built library nor a compiler, CheckpointError for
     sizes the kernels cannot handle, ValueError for an unknown format or instruction set.
     """
@@ -45,4 +47,6 @@ def build(
     if dense not in DENSE_FORMATS:
         raise ValueError(f"dense weights can be kept as {' or '.join(DENSE_FORMATS)}, not {dense!r}")
     library = load()
-    return CpuModel(checkpoint, library, dense, threads or physical_cores(), choose_isa(library, isa))
+    model = CpuModel(checkpoint, library, dense, threads or physical_cores(), choose_isa(library, isa))
+    torch.set_num_threads(1)  # two pools would compete for the same cores; what is left to torch is small
+    return model
