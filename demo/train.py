@@ -33,7 +33,7 @@ STEADY_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000000",
     "MALLOC_TOP_PAD_": "500000000",
 }
-"""Keeps glibc from giving memory back after every operation and taking it again: 3x, measured."""
+"""Keeps glibc from giving memory back after every operation and taking it again, page by page."""
 MATRICES = ("qkv", "out", "mlp1", "mlp2")
 
 
