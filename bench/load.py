@@ -92,6 +92,7 @@ async def stream_once(host: str, port: int, path: str, body: dict[str, Any], pat
         await asyncio.wait_for(finished, patience)
     except TimeoutError:
         stream.end = "late"
+    finally:
         transport.abort()
     return stream
 

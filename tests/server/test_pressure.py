@@ -49,7 +49,8 @@ def idle(worker, seconds=5.0):
 
 
 def test_five_hundred_at_once_all_end_in_an_answer_or_a_429(tiny_tokenizer):
-    with pressed(tiny_tokenizer) as (port, worker):
+    # An answer takes a second, so the 96 places stay taken however slowly the clients come.
+    with pressed(tiny_tokenizer, step_seconds=0.05) as (port, worker):
         streams = asyncio.run(load.run("127.0.0.1", port, CHAT, [body()] * 500, patience=60))
         statuses = [stream.status for stream in streams]
         assert set(statuses) == {200, 429}
@@ -66,16 +67,19 @@ def test_a_429_says_when_to_come_back(tiny_tokenizer):
         writer.close()
         return answer
 
-    async def crowd(port):
+    async def crowd(port, worker):
         long = [body(max_tokens=900, ignore_eos=True)] * (RUNNING + QUEUED)
-        others = asyncio.ensure_future(load.run("127.0.0.1", port, CHAT, long, patience=3))
-        await asyncio.sleep(1.5)
+        others = asyncio.ensure_future(load.run("127.0.0.1", port, CHAT, long, patience=40))
+        async with asyncio.timeout(30):
+            while worker.stats().waiting < QUEUED:
+                await asyncio.sleep(0.01)
         answer = await refused(port)
-        await others
+        others.cancel()
+        await asyncio.wait([others])
         return answer
 
     with pressed(tiny_tokenizer, step_seconds=0.05) as (port, worker):
-        answer = asyncio.run(crowd(port))
+        answer = asyncio.run(crowd(port, worker))
         assert answer.startswith(b"HTTP/1.1 429")
         assert b"\r\nretry-after: " in answer.lower()
         assert b"rate_limit_exceeded" in answer
