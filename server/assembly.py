@@ -23,6 +23,7 @@ from model import device as devices
 from model import kernels
 from model.checkpoint import Checkpoint
 from model.config import CheckpointError
+from server.commands import StartError
 from server.harmony.render import Renderer
 from server.settings import Settings
 from server.tokenizer import Tokenizer, TokenizerError
@@ -36,10 +37,6 @@ DEMO_NAME = "gptoss-demo"
 GPU_SHARE = 0.9
 CPU_SHARE = 0.5
 """Of the memory that a computer has left, at most this goes to keys and values: it has other things to do."""
-
-
-class StartError(Exception):
-    """Why the program cannot start: one line for the person who started it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from fastapi import FastAPI
 
 from engine.worker import Worker
 from server.app import create_app
-from server.assembly import StartError, assemble
+from server.assembly import assemble
+from server.commands import StartError
 from server.protocol import PatientProtocol
 from server.settings import Settings
 

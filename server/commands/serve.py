@@ -1,0 +1,17 @@
+"""`gptoss serve`: answer over HTTP.  The work is in server/serve.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from server.commands import EVERY_SETTING, Command
+from server.settings import Settings
+
+
+def run(settings: Settings, asked: argparse.Namespace) -> int:
+    from server.serve import serve
+
+    return serve(settings)
+
+
+COMMAND = Command("serve", "answer over HTTP", run, EVERY_SETTING)
