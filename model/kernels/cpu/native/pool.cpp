@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <algorithm>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -15,9 +17,11 @@ inline void pause(unsigned turn) {
 #endif
 }
 
+constexpr uint64_t NOTHING_LEFT = 0xffffffff;
+
 }  // namespace
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads) : cursor_(NOTHING_LEFT) {
     for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
 }
 
@@ -41,49 +45,50 @@ void Pool::wake() {
 
 void Pool::rest() { awake_ = false; }
 
-void Pool::run(const Region& region) {
-    if (workers_.empty() || region.count <= region.grain) {
-        if (region.count > 0) region.body(region.self, 0, region.count);
+void Pool::run(Call body, const void* self, int64_t count, int64_t grain) {
+    if (workers_.empty() || count <= grain) {
+        if (count > 0) body(self, 0, count);
         return;
     }
-    region_ = region;
-    next_.store(0, std::memory_order_relaxed);
-    busy_.store(int(workers_.size()), std::memory_order_relaxed);
-    epoch_.fetch_add(1, std::memory_order_release);
+    body_.store(body, std::memory_order_release);
+    self_.store(self, std::memory_order_release);
+    count_.store(count, std::memory_order_release);
+    grain_.store(grain, std::memory_order_release);
+    done_.store(0, std::memory_order_relaxed);
+    const uint64_t number = cursor_.load(std::memory_order_relaxed) >> 32;
+    cursor_.store((number + 1) << 32, std::memory_order_release);
     take_ranges();
-    for (unsigned turn = 0; busy_.load(std::memory_order_acquire) > 0; turn++) pause(turn);
+    for (unsigned turn = 0; done_.load(std::memory_order_acquire) < count; turn++) pause(turn);
 }
 
 void Pool::take_ranges() {
-    const Region region = region_;
-    int64_t begin = next_.load(std::memory_order_relaxed);
-    while (begin < region.count) {
-        int64_t length = (region.count - begin) / (2 * threads());
-        if (length < region.grain) length = region.grain;
-        const int64_t end = begin + length < region.count ? begin + length : region.count;
-        if (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
-        region.body(region.self, begin, end);
-        begin = next_.load(std::memory_order_relaxed);
+    while (true) {
+        uint64_t cursor = cursor_.load(std::memory_order_acquire);
+        const uint64_t next = cursor & NOTHING_LEFT;
+        if (next == NOTHING_LEFT) return;
+        const Call body = body_.load(std::memory_order_acquire);
+        const void* self = self_.load(std::memory_order_acquire);
+        const int64_t count = count_.load(std::memory_order_acquire);
+        const int64_t grain = grain_.load(std::memory_order_acquire);
+        const int64_t begin = int64_t(next), length = std::max((count - begin) / (2 * threads()), grain);
+        const int64_t end = std::min(begin + length, count);
+        const uint64_t after = end == count ? NOTHING_LEFT : uint64_t(end);
+        // Succeeds only if no part of the region was taken since, so the region is still this one.
+        if (!cursor_.compare_exchange_weak(cursor, (cursor & ~NOTHING_LEFT) | after,
+                                           std::memory_order_acq_rel, std::memory_order_relaxed))
+            continue;
+        body(self, begin, end);
+        done_.fetch_add(end - begin, std::memory_order_release);
     }
 }
 
 void Pool::work() {
-    uint64_t seen = 0;
-    while (true) {
-        for (unsigned turn = 0; epoch_.load(std::memory_order_acquire) == seen; turn++) {
-            if (closing_) return;
-            if (!awake_) {
-                // A region may already be waiting for this thread, though the step that started it is not
-                // over.
-                std::unique_lock<std::mutex> lock(mutex_);
-                woken_.wait(lock, [&] {
-                    return awake_ || closing_ || epoch_.load(std::memory_order_acquire) != seen;
-                });
-            }
-            pause(turn);
+    for (unsigned turn = 0; !closing_; turn++) {
+        if (!awake_) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            woken_.wait(lock, [&] { return awake_ || closing_; });
         }
-        seen++;
         take_ranges();
-        busy_.fetch_sub(1, std::memory_order_release);
+        pause(turn);
     }
 }
