@@ -1,7 +1,8 @@
 """Every knob of the program, once: its name, default and meaning.
 
-Flags (`--max-queued 64`), environment variables (`GPTOSS_MAX_QUEUED=64`) and the README's table come from the
-fields of `Settings`.  A flag beats the environment, the environment the default; an unknown one is an error.
+Flags (`--max-queued 64`), environment variables (`GPTOSS_MAX_QUEUED=64`), the names in a settings file
+(`max-queued = 64`) and the README's table come from the fields of `Settings`.  A flag beats the environment,
+the environment the file, the file the default; an unknown name is an error, which names the nearest.
 
     python -m server.settings       prints the README's table
 """
@@ -9,19 +10,37 @@ fields of `Settings`.  A flag beats the environment, the environment the default
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from server import settings_file
+from server.settings_file import SettingsFileError
+from server.values import (
+    Kind,
+    iso_date,
+    memory,
+    on_or_off,
+    one_of,
+    path,
+    seconds,
+    share,
+    text,
+    whole_number,
+)
+
 PREFIX = "GPTOSS_"
+
+CONFIG = "GPTOSS_CONFIG"
+"""Names the settings file, as `--config` does: where settings come from, and none itself."""
 
 ELSEWHERE = {
     "GPTOSS_FAULT": "for tests: make the engine fail at a step, as `step:10=raise`, `nan`, `hang` or `oom`",
     "GPTOSS_TOKENIZER": "for tests: the tokenizer.json of the real gpt-oss",
     "GPTOSS_CPU_ISA": "which instructions the cpu backend uses: avx512, avx2, portable",
+    "GPTOSS_CPU_LIBRARY": "for tests: a library of CPU kernels built by hand, as with a sanitizer",
 }
 """Variables with our prefix that are not knobs."""
 
@@ -30,92 +49,19 @@ class SettingsError(Exception):
     """A setting that cannot be used; the message is one line for the person who wrote it."""
 
 
-# How a value is read from text.  Each raises ValueError with what would have been right.
-
-
-def whole_number(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low}" + (f" to {high}" if high < 2**63 - 1 else ""))
-        return int(text)
-
-    return read
-
-
-def number(low: float, high: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return value
-
-    return read
-
-
-seconds = number(0, 1e9)
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise ValueError("a share, as 0.5: more than 0, at most 1")
-    return value
-
-
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def memory(text: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    if not found or not (value := int(float(found[1]) * UNITS[found[2].upper()])):
-        raise ValueError("an amount of memory, as 4GiB or 512MiB")
-    return value
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError("one of " + ", ".join(words))
-        return text
-
-    return read
-
-
-def on_or_off(text: str) -> bool:
-    return one_of("on", "off")(text) == "on"
-
-
-def words(text: str) -> str:
-    if not text.strip():
-        raise ValueError("not empty")
-    return text
-
-
-def iso_date(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise ValueError("a date, as 2025-06-28") from None
-
-
-def path(text: str) -> Path:
-    return Path(words(text)).expanduser()
-
-
-def knob(read: Callable[[str], Any], meaning: str, *, unset: str = "", many: bool = False) -> dict[str, Any]:
+def knob(group: str, kind: Kind, meaning: str, *, unset: str = "", many: bool = False) -> dict[str, Any]:
     """What there is to say about one setting.
 
-    read   text → value; ValueError says what would have been right
+    group  the heading that it stands under in `--help`
+    kind   of its value
     unset  what happens without it, where the default does not tell
-    many   the flag may be repeated, and the variable is a list with commas
+    many   the flag may be repeated, the variable is a list with commas, and the file has a list
     """
-    return {"read": read, "meaning": meaning, "unset": unset, "many": many}
+    return {"group": group, "kind": kind, "meaning": meaning, "unset": unset, "many": many}
+
+
+MODEL, ADDRESS, DEVICE, MEMORY = "the model", "the address", "the device", "memory and context"
+LOAD, TIME, CALLERS, LOGS = "how much at once", "time", "who may call", "logs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,47 +70,76 @@ class Settings:
 
     model: Path | None = field(
         default=None,
-        metadata=knob(path, "folder of the checkpoint: config.json, *.safetensors", unset="the bundled demo"),
+        metadata=knob(
+            MODEL,
+            path("MODEL"),
+            "folder of the checkpoint: config.json, *.safetensors",
+            unset="the bundled demo",
+        ),
     )
     served_model_name: str | None = field(
         default=None,
-        metadata=knob(words, "the model's name in requests and answers", unset="the folder's name"),
+        metadata=knob(
+            MODEL, text("NAME"), "the model's name in requests and answers", unset="the folder's name"
+        ),
     )
-    host: str = field(default="127.0.0.1", metadata=knob(words, "address to listen on; 0.0.0.0 for all"))
-    port: int = field(default=8000, metadata=knob(whole_number(0, 65535), "port to listen on; 0: any free"))
+    host: str = field(
+        default="127.0.0.1",
+        metadata=knob(ADDRESS, text("ADDRESS"), "address to listen on; 0.0.0.0 for all"),
+    )
+    port: int = field(
+        default=8000,
+        metadata=knob(ADDRESS, whole_number(0, 65535), "port to listen on; 0: any free"),
+    )
     device: str | None = field(
         default=None,
         metadata=knob(
-            words, "where the model lives: cpu, cuda, cuda:1", unset="cuda if there is one, else cpu"
+            DEVICE,
+            text("DEVICE"),
+            "where the model lives: cpu, cuda, cuda:1",
+            unset="cuda if there is one, else cpu",
         ),
     )
     backend: str | None = field(
         default=None,
-        metadata=knob(words, "which kernels compute it: cpu, gpu, reference", unset="the device's own"),
+        metadata=knob(
+            DEVICE,
+            text("BACKEND"),
+            "which kernels compute it: cpu, gpu, reference",
+            unset="the device's own",
+        ),
     )
     threads: int | None = field(
         default=None,
-        metadata=knob(whole_number(1, 4096), "of the cpu backend, in one step", unset="one for each core"),
+        metadata=knob(
+            DEVICE, whole_number(1, 4096), "of the cpu backend, in one step", unset="one for each core"
+        ),
     )
     dense: str | None = field(
         default=None,
         metadata=knob(
-            one_of("int8", "bf16"), "how the cpu backend keeps all but the experts: int8, bf16", unset="int8"
+            DEVICE,
+            one_of("int8", "bf16"),
+            "how the cpu backend keeps all but the experts: int8, bf16",
+            unset="int8",
         ),
     )
     max_context: int | None = field(
         default=None,
         metadata=knob(
-            whole_number(16), "longest prompt and answer together, tokens", unset="the checkpoint's"
+            MEMORY, whole_number(16), "longest prompt and answer together, tokens", unset="the checkpoint's"
         ),
     )
     kv_cache_memory: int | None = field(
         default=None,
-        metadata=knob(memory, "for keys and values, as 4GiB", unset="planned from what the device has"),
+        metadata=knob(
+            MEMORY, memory, "for keys and values, as 4GiB", unset="planned from what the device has"
+        ),
     )
     kv_cache_fraction: float | None = field(
         default=None,
         metadata=knob(
+            MEMORY,
             share,
             "share of what weights and workspace leave that goes to keys and values",
             unset="0.9 of a GPU's memory, 0.5 of a computer's",
@@ -172,51 +147,70 @@ class Settings:
     )
     prefix_cache: bool = field(
         default=True,
-        metadata=knob(on_or_off, "reuse keys and values of beginnings that prompts share: on, off"),
+        metadata=knob(MEMORY, on_or_off, "reuse keys and values of beginnings that prompts share: on, off"),
     )
-    max_running: int = field(default=64, metadata=knob(whole_number(1), "sequences computed in one step"))
+    max_running: int = field(
+        default=64, metadata=knob(LOAD, whole_number(1), "sequences computed in one step")
+    )
     max_queued: int = field(
-        default=256, metadata=knob(whole_number(1), "requests that may wait; more are refused with 429")
+        default=256,
+        metadata=knob(LOAD, whole_number(1), "requests that may wait; more are refused with 429"),
     )
     max_tokens_per_step: int = field(
         default=512,
-        metadata=knob(whole_number(1), "tokens computed in one step, prompts and answers together"),
+        metadata=knob(LOAD, whole_number(1), "tokens computed in one step, prompts and answers together"),
     )
     recall_memory: int = field(
         default=64 * 2**20,
-        metadata=knob(memory, "for chains of thought that led to calls, until the results come, as 64MiB"),
+        metadata=knob(
+            MEMORY, memory, "for chains of thought that led to calls, until the results come, as 64MiB"
+        ),
     )
     request_timeout: float = field(
-        default=600, metadata=knob(seconds, "seconds a request may take; 0: no limit")
+        default=600, metadata=knob(TIME, seconds, "seconds a request may take; 0: no limit")
     )
     grace: float = field(
         default=30,
-        metadata=knob(seconds, "seconds that running answers get when the server is asked to stop"),
+        metadata=knob(TIME, seconds, "seconds that running answers get when the server is asked to stop"),
     )
     date: str | None = field(
         default=None,
-        metadata=knob(iso_date, "the date the model is told, as 2025-06-28", unset="the day of the start"),
+        metadata=knob(
+            MODEL, iso_date, "the date the model is told, as 2025-06-28", unset="the day of the start"
+        ),
     )
     api_key: tuple[str, ...] = field(
         default=(),
-        metadata=knob(words, "a key that clients must send", unset="none: no key needed", many=True),
+        metadata=knob(
+            CALLERS, text("KEY"), "a key that clients must send", unset="none: no key needed", many=True
+        ),
     )
     api_key_file: Path | None = field(
-        default=None, metadata=knob(path, "a file of such keys, one on each line", unset="none")
+        default=None,
+        metadata=knob(CALLERS, path("FILE"), "a file of such keys, one on each line", unset="none"),
     )
     cors_origin: tuple[str, ...] = field(
         default=(),
-        metadata=knob(words, "a web origin whose pages may call; * for any", unset="none", many=True),
+        metadata=knob(
+            CALLERS,
+            text("ORIGIN"),
+            "a web origin whose pages may call; * for any",
+            unset="none",
+            many=True,
+        ),
     )
     max_body_bytes: int = field(
-        default=8 * 2**20, metadata=knob(memory, "longest request body, as 8MiB; longer: 413")
+        default=8 * 2**20, metadata=knob(LOAD, memory, "longest request body, as 8MiB; longer: 413")
     )
     log_level: str = field(
         default="info",
-        metadata=knob(one_of("debug", "info", "warning", "error"), "debug, info, warning or error"),
+        metadata=knob(
+            LOGS, one_of("debug", "info", "warning", "error", place="LEVEL"), "debug, info, warning or error"
+        ),
     )
     log_format: str = field(
-        default="text", metadata=knob(one_of("text", "json"), "text, or json: one object on each line")
+        default="text",
+        metadata=knob(LOGS, one_of("text", "json"), "text, or json: one object on each line"),
     )
 
     def api_keys(self) -> tuple[str, ...]:
@@ -245,25 +239,50 @@ def variable(knob: Field[Any]) -> str:
     return PREFIX + knob.name.upper()
 
 
-def add_flags(parser: argparse.ArgumentParser, only: tuple[str, ...] = ()) -> None:
-    """Give `parser` a flag for every knob, or for the named ones.  Values stay text until `read`."""
-    for each in fields(Settings):
-        if not only or each.name in only:
-            parser.add_argument(
-                flag(each),
-                dest=each.name,
-                action="append" if each.metadata["many"] else "store",
-                metavar="TEXT" if each.metadata["many"] else each.name.split("_")[-1].upper(),
-                help=f"{each.metadata['meaning']} (default: {_default(each)})".replace("%", "%%"),
-            )
+PRECEDENCE = (
+    "A flag beats the environment variable (--max-queued 64: GPTOSS_MAX_QUEUED=64), "
+    "the variable the file (max-queued = 64), and the file the default."
+)
 
 
-def read(flags: Mapping[str, str | list[str] | None], environ: Mapping[str, str]) -> Settings:
-    """The settings asked for by flags (field name → text) and environment.  Raises SettingsError."""
-    known = {variable(each) for each in fields(Settings)} | ELSEWHERE.keys()
-    for name in environ:
-        if name.startswith(PREFIX) and name not in known:
-            raise SettingsError(f"{name}: there is no such setting; known are {', '.join(sorted(known))}")
+class SettingsHelp(argparse.HelpFormatter):
+    """`--help` with a first line short enough to read: of the settings it says only that there are some."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30)
+
+    def add_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None = None
+    ) -> None:
+        knobs = {each.name for each in fields(Settings)}
+        own = [action for action in actions if action.dest not in knobs]
+        super().add_usage(usage, own, groups, prefix)
+
+
+def add_flags(parser: argparse.ArgumentParser, only: Iterable[str]) -> None:
+    """Give `parser` `--config` and a flag for each of the named knobs.  Values stay text until `read`."""
+    parser.formatter_class = SettingsHelp
+    parser.epilog = PRECEDENCE
+    parser.add_argument("--config", metavar="FILE", help=f"take settings from a TOML file (also: {CONFIG})")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for each in (each for each in fields(Settings) if each.name in set(only)):
+        about = each.metadata
+        if about["group"] not in groups:
+            groups[about["group"]] = parser.add_argument_group(about["group"])
+        groups[about["group"]].add_argument(
+            flag(each),
+            dest=each.name,
+            action="append" if about["many"] else "store",
+            metavar=about["kind"].place,
+            help=f"{about['meaning']} (default: {_default(each)})".replace("%", "%%"),
+        )
+
+
+def read(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """The settings asked for by flags (field name → text), environment and file.  Raises SettingsError."""
+    _refuse_unknown_variables(environ)
+    config = flags["config"] if flags.get("config") is not None else environ.get(CONFIG)
+    file = {} if config is None else _from_file(Path(config).expanduser())
     values: dict[str, Any] = {}
     for each in fields(Settings):
         if (text := flags.get(each.name)) is not None:
@@ -271,13 +290,46 @@ def read(flags: Mapping[str, str | list[str] | None], environ: Mapping[str, str]
         elif (text := environ.get(variable(each))) is not None:
             split = [part for part in text.split(",") if part] if each.metadata["many"] else text
             values[each.name] = _value(each, variable(each), split)
+        elif (text := file.get(each.name)) is not None:
+            values[each.name] = _value(each, f"{config}: {each.name}", text)
     return Settings(**values)
 
 
-def _value(knob: Field[Any], asked_by: str, text: str | list[str]) -> Any:
-    parse = knob.metadata["read"]
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = {CONFIG, *ELSEWHERE, *(variable(each) for each in fields(Settings))}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            raise SettingsError(f"{name}: there is no such setting; {nearest(name, known)}")
+
+
+def _from_file(config: Path) -> dict[str, str | list[str]]:
+    """The file's settings as text.  Each has to be a knob."""
     try:
-        return parse(text) if isinstance(text, str) else tuple(parse(part) for part in text)
+        settings = settings_file.load(config)
+    except SettingsFileError as error:
+        raise SettingsError(str(error)) from None
+    known = {each.name for each in fields(Settings)}
+    for name in settings:
+        if name not in known:
+            raise SettingsError(f"{config}: there is no setting {name!r}; {nearest(name, known)}")
+    return settings
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say to someone who wrote `name`, which is none of the known ones."""
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {close[0]}?"
+    return f"known are {', '.join(sorted(known))}"
+
+
+def _value(knob: Field[Any], asked_by: str, text: str | list[str]) -> Any:
+    kind, many = knob.metadata["kind"], knob.metadata["many"]
+    try:
+        if isinstance(text, str):
+            return (kind(text),) if many else kind(text)
+        if not many:
+            raise ValueError("one value, not a list")
+        return tuple(kind(part) for part in text)
     except ValueError as error:
         raise SettingsError(f"{asked_by}: must be {error}") from None
 
@@ -287,7 +339,7 @@ def _default(knob: Field[Any]) -> str:
         return str(knob.metadata["unset"])
     if isinstance(knob.default, bool):
         return "on" if knob.default else "off"
-    if isinstance(knob.default, int) and knob.metadata["read"] is memory:
+    if isinstance(knob.default, int) and knob.metadata["kind"] is memory:
         return f"{knob.default // 2**20}MiB"
     return str(knob.default)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from server.commands import MODEL_SETTINGS, Command, checked
-from server.settings import Settings, number, whole_number
+from server.settings import Settings
+from server.values import number, whole_number
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

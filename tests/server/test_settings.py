@@ -19,7 +19,27 @@ def test_a_flag_beats_the_environment_which_beats_the_default():
     assert (settings.port, settings.max_queued, settings.host) == (10, 7, "127.0.0.1")
 
 
-def test_every_setting_can_be_given_as_a_flag_and_as_a_variable(tmp_path):
+def written(folder, content):
+    """A settings file with that content."""
+    path = folder / "gptoss.toml"
+    path.write_text(content)
+    return str(path)
+
+
+def test_a_variable_beats_the_file_which_beats_the_default(tmp_path):
+    config = written(tmp_path, "port = 1\nmax-queued = 2\nmax_running = 3\n")
+    settings = knobs.read({"config": config, "port": "10"}, {"GPTOSS_MAX_QUEUED": "7"})
+    assert (settings.port, settings.max_queued, settings.max_running) == (10, 7, 3)
+    assert settings.max_tokens_per_step == Settings().max_tokens_per_step
+    assert knobs.read({}, {"GPTOSS_CONFIG": config}).max_running == 3
+
+
+def test_the_flag_that_names_a_file_beats_the_variable(tmp_path):
+    config = written(tmp_path, "port = 1")
+    assert knobs.read({"config": config}, {"GPTOSS_CONFIG": "nowhere.toml"}).port == 1
+
+
+def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_path):
     texts = {
         "model": "dir", "served_model_name": "x/y", "host": "::1", "port": "0", "device": "cuda:1",
         "backend": "reference", "threads": "3", "dense": "bf16", "max_context": "4096",
@@ -35,6 +55,8 @@ def test_every_setting_can_be_given_as_a_flag_and_as_a_variable(tmp_path):
     from_flags = knobs.read(vars(parser().parse_args(["serve", *flags])), {})
     from_environ = knobs.read({}, {f"GPTOSS_{name.upper()}": text for name, text in texts.items()})
     assert from_flags == from_environ
+    lines = [f"{name} = {text!r}\n" for name, text in texts.items()]  # in TOML too, '' is text
+    assert knobs.read({"config": written(tmp_path, "".join(lines))}, {}) == from_flags
     assert from_flags.kv_cache_memory == 3 * 2**29
     assert from_flags.max_body_bytes == 65536
     assert from_flags.prefix_cache is False
@@ -72,10 +94,12 @@ def test_several_keys_are_several_flags_or_a_list_with_commas():
         ("model", " ", "not empty"),
     ],
 )
-def test_a_bad_value_is_refused_with_what_would_be_right(name, text, hint):
+def test_a_bad_value_is_refused_with_what_would_be_right(name, text, hint, tmp_path):
+    config = written(tmp_path, f"{name} = {text!r}")
     for flags, environ, asked_by in (
         ({name: text}, {}, "--" + name.replace("_", "-")),
         ({}, {f"GPTOSS_{name.upper()}": text}, f"GPTOSS_{name.upper()}"),
+        ({"config": config}, {}, f"{config}: {name}"),
     ):
         with pytest.raises(SettingsError) as error:
             knobs.read(flags, environ)
@@ -85,9 +109,83 @@ def test_a_bad_value_is_refused_with_what_would_be_right(name, text, hint):
 
 
 def test_an_unknown_variable_of_ours_is_an_error_and_others_are_not():
-    with pytest.raises(SettingsError, match="GPTOSS_PROT"):
+    with pytest.raises(SettingsError, match=r"GPTOSS_PROT: .*did you mean GPTOSS_PORT\?"):
         knobs.read({}, {"GPTOSS_PROT": "8000"})
+    with pytest.raises(SettingsError, match=r"GPTOSS_ZZZZZZZ: .*known are GPTOSS_API_KEY, "):
+        knobs.read({}, {"GPTOSS_ZZZZZZZ": ""})
     knobs.read({}, {"PATH": "x", "GPTOSS_FAULT": "", "GPTOSS_TOKENIZER": "", "GPTOSS_CPU_ISA": "avx2"})
+
+
+def test_the_file_has_values_of_toml(tmp_path):
+    content = """
+        prefix-cache = false
+        max-running = 0x10
+        grace = 2.5
+        date = 2024-02-29
+        api-key = ["a,b", "c"]
+        cors-origin = "https://a.example"
+        kv-cache-memory = 1_000_000
+    """
+    settings = knobs.read({"config": written(tmp_path, content)}, {})
+    assert settings == Settings(
+        prefix_cache=False,
+        max_running=16,
+        grace=2.5,
+        date="2024-02-29",
+        api_key=("a,b", "c"),
+        cors_origin=("https://a.example",),
+        kv_cache_memory=1_000_000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (None, "No such file"),
+        ("port = ", "is not TOML"),
+        (b"\xff\xfe", "UTF-8"),
+        ("a = " + "[" * 100_000, "is not TOML"),
+        ("prot = 1", "'prot'; did you mean port?"),
+        ("zzzzzzz = 1", "known are api_key, "),
+        ("config = 'other.toml'", "no setting 'config'"),
+        ("[server]\nport = 1", "server: settings stand at the top"),
+        ("port = true", "port: must be a whole number"),
+        ("port = 1.5", "port: must be a whole number"),
+        ("port = [1]", "port: must be one value"),
+        ("grace = nan", "grace: must be a number"),
+        ("prefix_cache = 'true'", "prefix_cache: must be one of on, off"),
+        ("date = 2025-06-28T10:00:00", "date: must be text, a number, a date"),
+        ("api_key = [['a']]", "api_key: must be text"),
+        ("api_key = ['']", "api_key: must be not empty"),
+        ("max-running = 1\nmax_running = 1", "max_running is set twice"),
+    ],
+)
+def test_a_settings_file_that_will_not_do_is_one_line_with_its_name(content, hint, tmp_path):
+    path = tmp_path / "gptoss.toml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SettingsError) as error:
+        knobs.read({"config": str(path)}, {})
+    assert str(error.value).startswith(str(path))
+    assert hint in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_file_in_the_readme_is_one(tmp_path):
+    if not README.exists():
+        pytest.skip("there is no README yet")
+    shown = re.search(r"```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    assert knobs.read({"config": written(tmp_path, shown[1])}, {}).api_key == ("one key", "another")
+
+
+def test_help_shows_every_setting_under_a_heading_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(["serve", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for each in dataclasses.fields(Settings):
+        assert f"{knobs.flag(each)} " in shown
+        assert f" {each.metadata['group']}: " in shown
+        assert f"{each.metadata['meaning']} (default: " in shown
 
 
 @pytest.mark.parametrize(
