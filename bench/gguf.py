@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.synthetic import SIZES
 from model.config import ModelConfig
+from model.synthetic import SIZES
 
 ALIGNMENT = 32
 UINT32, FLOAT32, STRING = 4, 6, 8

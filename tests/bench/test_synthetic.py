@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from bench.synthetic import LAYOUTS, Synthetic, write
+from bench.synthetic import LAYOUTS, write
 from model.checkpoint import Checkpoint
+from model.synthetic import Synthetic
 from tests.tiny_checkpoint import CONFIG
 
 
