@@ -61,7 +61,7 @@ class Gate:
 
 
 async def until(condition) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         await asyncio.sleep(0.001)

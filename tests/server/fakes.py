@@ -176,8 +176,8 @@ class ScriptedWorker:
         self.requests.append(request)
         return ScriptedStream(self, request, self.script(request))
 
-    def wait_until_idle(self, seconds: float = 2.0) -> bool:
-        """Whether every stream was closed within a moment."""
+    def wait_until_idle(self, seconds: float = 20.0) -> bool:
+        """Whether every stream was closed; a busy machine is given time."""
         end = time.monotonic() + seconds
         while self.open and time.monotonic() < end:
             time.sleep(0.005)

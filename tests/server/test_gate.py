@@ -146,7 +146,7 @@ def test_cors_is_off_unless_asked_for(tiny_tokenizer):
 
 
 def facts(caplog, path=CHAT):
-    end = time.monotonic() + 2
+    end = time.monotonic() + 20
     while time.monotonic() < end:
         found = [r.facts for r in caplog.records if r.name == "gptoss.requests" and r.facts["path"] == path]
         if found:
@@ -167,7 +167,7 @@ def test_the_log_has_one_line_for_a_request_with_its_figures(tiny_tokenizer, cap
     assert said["prompt_tokens"] == prompt
     assert said["cached_tokens"] == 7
     assert said["completion_tokens"] == len(tiny_tokenizer.encode_with_specials(final("a secret answer")))
-    assert 0 <= said["first_token_seconds"] <= said["seconds"] < 5
+    assert 0 <= said["first_token_seconds"] <= said["seconds"] < 60
     assert "secret" not in caplog.text
     assert "secret" not in str(said)
 

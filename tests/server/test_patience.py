@@ -15,9 +15,9 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Headers and bodies must come within half a second."""
-    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.5)
-    monkeypatch.setattr(gate, "BODY_SECONDS", 0.5)
+    """Headers and bodies must come within a second."""
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 1.0)
+    monkeypatch.setattr(gate, "BODY_SECONDS", 1.0)
 
 
 def everything(client):
@@ -40,10 +40,10 @@ def test_a_header_that_drips_ends_the_connection(tiny_tokenizer, hasty):
         client.sendall(b"GET /health HTTP/1.1\r\n")
         began = time.monotonic()
         with suppress(OSError):  # closed, in one of several ways
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < 20:
                 client.sendall(b"x: y\r\n")
                 time.sleep(0.05)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
 
 
 def test_a_body_that_does_not_come_is_a_408(tiny_tokenizer, hasty):
@@ -56,7 +56,7 @@ def test_a_body_that_does_not_come_is_a_408(tiny_tokenizer, hasty):
 
 
 def test_an_answer_may_take_longer_than_a_question(tiny_tokenizer, hasty):
-    slow = ["<|channel|>final<|message|>a", Pause(0.8), "b<|return|>"]
+    slow = ["<|channel|>final<|message|>a", Pause(1.5), "b<|return|>"]
     with live(tiny_tokenizer, slow) as server:
         for stream in (False, True):
             asked = {"messages": [{"role": "user", "content": "Hi"}], "stream": stream}
@@ -69,4 +69,4 @@ def test_a_second_request_on_a_connection_has_time_of_its_own(tiny_tokenizer, ha
     with live(tiny_tokenizer, final("ok")) as server:
         for _ in range(4):
             assert server.http.get("/health").status_code == 200
-            time.sleep(0.2)
+            time.sleep(0.3)

@@ -37,7 +37,7 @@ def body(**more):
     return {"messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 20, **more}
 
 
-def idle(worker, seconds=5.0):
+def idle(worker, seconds=30.0):
     """Whether nothing is left of anybody: no sequence, and every page free."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
