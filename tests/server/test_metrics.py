@@ -11,7 +11,7 @@ from server.metrics import EngineFigures
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import connect, request_bytes, wait_for
-from tests.server.test_pressure import CHAT, body, idle, pressed
+from tests.server.test_pressure import CHAT, body, idle, pressed, until
 
 
 def read(text):
@@ -123,9 +123,7 @@ def test_gauges_rise_under_load_and_return_to_nothing(tiny_tokenizer):
         others = asyncio.ensure_future(
             load.run("127.0.0.1", port, CHAT, [body(max_tokens=200, ignore_eos=True)] * 60, 60)
         )
-        async with asyncio.timeout(30):
-            while worker.stats().waiting == 0 or worker.stats().running < 32:
-                await asyncio.sleep(0.01)
+        await until(lambda: worker.stats().running == 32 and worker.stats().waiting > 0)
         busy = await scrape(port)
         await others
         return busy

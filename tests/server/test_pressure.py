@@ -48,6 +48,13 @@ def idle(worker, seconds=30.0):
     return False
 
 
+async def until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.01)
+
+
 def test_five_hundred_at_once_all_end_in_an_answer_or_a_429(tiny_tokenizer):
     # An answer takes a second, so the 96 places stay taken however slowly the clients come.
     with pressed(tiny_tokenizer, step_seconds=0.05) as (port, worker):
@@ -70,9 +77,7 @@ def test_a_429_says_when_to_come_back(tiny_tokenizer):
     async def crowd(port, worker):
         long = [body(max_tokens=900, ignore_eos=True)] * (RUNNING + QUEUED)
         others = asyncio.ensure_future(load.run("127.0.0.1", port, CHAT, long, patience=40))
-        async with asyncio.timeout(30):
-            while worker.stats().waiting < QUEUED:
-                await asyncio.sleep(0.01)
+        await until(lambda: worker.stats().waiting == QUEUED)
         answer = await refused(port)
         others.cancel()
         await asyncio.wait([others])
