@@ -19,12 +19,13 @@ from typing import NoReturn
 from engine.errors import EngineError
 from server import logs
 from server import settings as knobs
-from server.commands import StartError, generate, serve
+from server.commands import StartError, download, generate, serve
 from server.settings import SettingsError
 
 COMMANDS = (
     serve.COMMAND,
     generate.COMMAND,
+    download.COMMAND,
 )
 
 PROG = "gptoss"

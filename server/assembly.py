@@ -25,6 +25,7 @@ from model.checkpoint import Checkpoint
 from model.config import CheckpointError
 from server.commands import StartError
 from server.harmony.render import Renderer
+from server.hub.cache import is_repo, locate
 from server.settings import Settings
 from server.tokenizer import Tokenizer, TokenizerError
 
@@ -63,7 +64,7 @@ def assemble(settings: Settings) -> Assembled:
     began = time.perf_counter()
     try:
         device = devices.find(settings.device)
-        checkpoint = Checkpoint.open(settings.model or DEMO)
+        checkpoint = Checkpoint.open(locate(settings.model) if settings.model else DEMO)
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
         Renderer(
             tokenizer
@@ -142,9 +143,13 @@ def _engine(
 
 
 def _name(settings: Settings) -> str:
-    """The folder's name, as `gpt-oss-20b`; `original` is a folder inside of the one with the name."""
+    """The folder's name, as `gpt-oss-20b`; `original` is a folder inside of the one with the name.  A model
+    of the hub has the name it has there, as `openai/gpt-oss-20b`.
+    """
     if settings.model is None:
         return DEMO_NAME
+    if is_repo(settings.model):
+        return str(settings.model)
     folder = settings.model.resolve()
     return folder.parent.name if folder.name == "original" else folder.name
 

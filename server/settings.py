@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,17 @@ class Settings:
         metadata=knob(
             MODEL,
             path("MODEL"),
-            "folder of the checkpoint: config.json, *.safetensors",
+            "folder of a checkpoint, or its name on the hub, as openai/gpt-oss-20b",
             unset="the bundled demo",
         ),
     )
     served_model_name: str | None = field(
         default=None,
         metadata=knob(
-            MODEL, text("NAME"), "the model's name in requests and answers", unset="the folder's name"
+            MODEL,
+            text("NAME"),
+            "the model's name in requests and answers",
+            unset="the folder's, or the hub's",
         ),
     )
     host: str = field(
@@ -315,11 +318,14 @@ def _from_file(config: Path) -> dict[str, str | list[str]]:
     return settings
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
     """What to say to someone who wrote `name`, which is none of the known ones."""
-    if close := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {close[0]}?"
-    return f"known are {', '.join(sorted(known))}"
+    return did_you_mean(name, known) or f"known are {', '.join(sorted(known))}"
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str | None:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def _value(knob: Field[Any], asked_by: str, text: str | list[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from server.commands import MODEL_SETTINGS, Command, checked
+from server.hub.offer import offer_download
 from server.settings import Settings
 from server.values import number, whole_number
 
@@ -28,6 +29,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(settings: Settings, asked: argparse.Namespace) -> int:
+    offer_download(settings.model)
+
     from server.generate import generate
 
     generate(settings, asked)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 
 from server.commands import EVERY_SETTING, Command
+from server.hub.offer import offer_download
 from server.settings import Settings
 
 
 def run(settings: Settings, asked: argparse.Namespace) -> int:
+    offer_download(settings.model)
+
     from server.serve import serve
 
     return serve(settings)

@@ -1,0 +1,10 @@
+"""Models by their name on the Hugging Face hub, as `openai/gpt-oss-20b`, and their place in its cache.
+
+    files.py      which of a repository's files are the model
+    cache.py      where a downloaded one is
+    transfer.py   one file to disk: resumed where it stopped, and checked
+    download.py   all of them, with the room on disk asked about first
+
+The cache is the one that every program around the hub shares, so what one of them downloaded serves them all.
+Of its folders, only `blobs/` is written here; huggingface_hub links what is in there to names.
+"""

@@ -1,0 +1,85 @@
+"""Which files of a repository are fetched."""
+
+import json
+
+import pytest
+
+from server.hub.files import REPO, NotAModel, wanted
+
+INDEX = "model.safetensors.index.json"
+PUBLISHED = {
+    ".gitattributes", "LICENSE", "README.md", "chat_template.jinja", "config.json", "generation_config.json",
+    "metal/model.bin", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", INDEX,
+    "original/config.json", "original/dtypes.json", "original/model.safetensors", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
+
+
+def index(*shards):
+    content = json.dumps({"weight_map": {f"tensor {i}": shard for i, shard in enumerate(shards)}}).encode()
+
+    def read(name):
+        assert name.endswith(INDEX)
+        return content
+
+    return read
+
+
+BOTH = index("model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors")
+
+
+def test_of_what_is_published_only_one_layout_is_taken():
+    assert wanted(PUBLISHED, BOTH) == [
+        "config.json",
+        "tokenizer.json",
+        INDEX,
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
+
+
+def test_without_shards_at_the_top_the_original_is_taken():
+    names = {name for name in PUBLISHED if not name.startswith("model")}
+    assert wanted(names, index()) == ["original/config.json", "tokenizer.json", "original/model.safetensors"]
+
+
+def test_without_an_index_all_weights_beside_each_other_are_taken():
+    names = {"config.json", "tokenizer.json", "a.safetensors", "b.safetensors", "adapter/c.safetensors"}
+    assert wanted(names, index()) == ["config.json", "tokenizer.json", "a.safetensors", "b.safetensors"]
+
+
+def test_a_shard_that_the_index_names_is_wanted_where_there_is_none():
+    names = PUBLISHED - {"model-00002-of-00002.safetensors"}
+    assert "model-00002-of-00002.safetensors" in wanted(names, BOTH)
+
+
+def test_an_index_cannot_name_files_of_other_folders():
+    assert wanted({"config.json", "tokenizer.json", INDEX}, index("../../secrets"))[-1] == "secrets"
+
+
+@pytest.mark.parametrize(
+    ("names", "read", "hint"),
+    [
+        ({"README.md", "model.gguf", "config.json", "tokenizer.json"}, BOTH, "no \\*.safetensors"),
+        (PUBLISHED - {"tokenizer.json"}, BOTH, "no tokenizer.json"),
+        (PUBLISHED - {"config.json"}, BOTH, "no config.json"),
+        (PUBLISHED, lambda name: b"{", "no index"),
+        (PUBLISHED, lambda name: b'{"weight_map": 1}', "no index"),
+        (PUBLISHED, lambda name: b'{"weight_map": {"a": 1}}', "no index"),
+    ],
+)
+def test_a_repository_that_holds_no_model_is_refused(names, read, hint):
+    with pytest.raises(NotAModel, match=hint):
+        wanted(names, read)
+
+
+@pytest.mark.parametrize("name", ["openai/gpt-oss-20b", "a/b", "Org_1/x.y-z"])
+def test_names_of_models(name):
+    assert REPO.fullmatch(name)
+
+
+@pytest.mark.parametrize(
+    "path", ["gpt-oss-20b", "/a/b", "./a/b", "../b", "a/b/c", "a/", "~/b", "a//b", "a/.b"]
+)
+def test_paths_that_are_no_names_of_models(path):
+    assert not REPO.fullmatch(path)
