@@ -13,26 +13,35 @@ config.json, so that a wrong folder is refused at once.  Nothing is ever unpickl
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model import mxfp4
 from model.config import CheckpointError, ModelConfig
+from model.shards import Stored, open_all, some, weights_folder
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
 log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
+
+Progress = Callable[[int, int], None]
+"""Told whenever a tensor is asked for: bytes of those before it, and of all."""
+
+RECENT = 12
+"""Stored tensors whose pages may be in use: more than belong to one matrix of experts."""
+
+AHEAD_BYTES = 512 << 20
+"""How far the system may read ahead of us: enough for a fast disk while the last tensor is still packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +60,43 @@ class Recipe:
 class Checkpoint:
     """The tensors of one gpt-oss under our names, which are those of the original layout.
 
-    config  what its config.json says
-    folder  where its safetensors files are
-    names   of all its tensors
+    config    what its config.json says
+    folder    where its safetensors files are
+    names     of all its tensors, in the order of computation
+    progress  told how far a loader has come
     """
 
     def __init__(
         self,
         folder: Path,
         config: ModelConfig,
-        stored: Mapping[str, Any],
+        stored: Mapping[str, Stored],
         recipes: Mapping[str, Recipe],
+        progress: Progress | None = None,
     ):
         self.folder = folder
         self.config = config
-        self.names = tuple(recipes)
+        self._shapes = shapes(config)
+        self.names = tuple(self._shapes)
         self._stored = stored
         self._recipes = recipes
+        self._progress = progress
+        self._announced: set[str] = set()
+        self._unread = dict.fromkeys(self.names)  # in order
+        self._recent: deque[Stored] = deque(maxlen=RECENT)
         self._encoder = _Encoder(
             folder, {part for r in recipes.values() if r.encoded is not None for part in r.parts}
         )
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
+    def open(cls, folder: Path, progress: Progress | None = None) -> Checkpoint:
         """The checkpoint in `folder`, checked but not read.  Raises CheckpointError."""
-        folder = _weights_folder(folder)
+        folder = weights_folder(folder)
         config = ModelConfig.read(folder)
-        stored = _headers(folder)
+        stored = open_all(folder)
         recipes = _recipes(folder, config, stored)
         _check(folder, recipes, stored)
-        return cls(folder, config, stored, recipes)
+        return cls(folder, config, stored, recipes, progress)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -90,18 +106,52 @@ class Checkpoint:
                 return path
         raise CheckpointError(f"there is no tokenizer.json in {self.folder} or one folder up")
 
+    @cached_property
+    def nbytes(self) -> int:
+        """Of all tensors as `read` returns them."""
+        return sum(map(self._nbytes, self.names))
+
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU: uint8 if MXFP4 blocks or scales, else bfloat16.
 
-        Where the file holds exactly that, the memory is the file's own, mapped: not to be written to.
+        Where the file holds exactly that, the memory is the file's own, mapped: not to be written to.  Later
+        calls let its pages go (they come back when they are touched), so that what a loader has packed does
+        not stay in memory twice; and what follows in `names` is read from the disk meanwhile.
         """
         recipe = self._recipes[name]
+        self._let_go()
+        self._announce(name)
+        self._recent.extend(self._stored[part] for part in recipe.parts)
+        if self._progress is not None:
+            self._progress(self.nbytes - sum(map(self._nbytes, self._unread)), self.nbytes)
+        self._unread.pop(name, None)
         if recipe.encoded is not None:
             (part,) = recipe.parts
-            return self._encoder.encode(part, self._stored[part].get_slice(part))[recipe.encoded]
-        parts = [self._stored[part].get_tensor(part) for part in recipe.parts]
-        tensor: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return self._encoder.encode(part, self._stored[part].tensor())[recipe.encoded]
+        parts = [self._stored[part].tensor() for part in recipe.parts]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
+
+    def _let_go(self) -> None:
+        """Of the pages of the last few: a loader reads several tensors, and then packs them together."""
+        for stored in self._recent:
+            stored.release()
+
+    def _announce(self, name: str) -> None:
+        """Tells the system of this tensor and of those that are likely to be next."""
+        ahead = 0
+        for next_name in self.names[self.names.index(name) :]:
+            for part in self._recipes[next_name].parts.keys() - self._announced:
+                self._stored[part].announce()
+                self._announced.add(part)
+            ahead += self._nbytes(next_name)
+            if ahead > AHEAD_BYTES:
+                break
+
+    def _nbytes(self, name: str) -> int:
+        """Of one tensor as `read` returns it."""
+        itemsize = 1 if name.endswith((".blocks", ".scales")) else torch.bfloat16.itemsize
+        return itemsize * math.prod(self._shapes[name])
 
 
 class _Encoder:
@@ -115,14 +165,12 @@ class _Encoder:
         )
         self._squares = self._squared_errors = 0.0
 
-    def encode(self, part: str, experts: Any) -> tuple[Tensor, Tensor]:
-        """Blocks and scales of a stored slice [E, in, out]: one expert at a time, along `in`."""
+    def encode(self, part: str, experts: Tensor) -> tuple[Tensor, Tensor]:
+        """Blocks and scales of stored experts [E, in, out]: one expert at a time, along `in`."""
         if self._last and self._last[0] == part:
             return self._last[1]
         self._last = None  # its memory is free before the next takes its own
-        pairs = [
-            self._encode(part, experts[expert].T.contiguous()) for expert in range(experts.get_shape()[0])
-        ]
+        pairs = [self._encode(part, expert.T.contiguous()) for expert in experts]
         blocks, scales = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
         self._last = part, (blocks, scales)
         self._tell(part)
@@ -242,78 +290,7 @@ def shapes(config: ModelConfig) -> dict[str, Shape]:
     return shapes | {"norm.scale": (hidden,), "unembedding.weight": (config.vocab_size, hidden)}
 
 
-# Files: which ones, and what is wrong with those that cannot be read.
-
-
-def _weights_folder(folder: Path) -> Path:
-    """`folder` if it holds safetensors files, else its original/ if that does."""
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(
-            f"{folder} {found}; the model should be a folder with config.json and *.safetensors"
-        )
-    for candidate in (folder, folder / "original"):
-        if any(candidate.glob("*.safetensors")):
-            return candidate
-    files = sorted(path.name for path in folder.iterdir())
-    for suffixes, kind in (
-        ((".bin", ".pt", ".pth", ".ckpt"), "pickled weights, which can run code and are never loaded"),
-        ((".gguf",), "GGUF weights, a format this server does not read"),
-    ):
-        if foreign := [name for name in files if name.endswith(suffixes)]:
-            raise CheckpointError(f"{folder} holds {kind} ({foreign[0]}); it should hold *.safetensors")
-    found = "holds no *.safetensors files" if files else "is empty"
-    raise CheckpointError(f"{folder} {found}; it should hold a gpt-oss: config.json and *.safetensors")
-
-
-def _shards(folder: Path) -> list[Path]:
-    """The files that the index names, or all there are."""
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    if not indexes:
-        return sorted(folder.glob("*.safetensors"))
-    try:
-        names = sorted(set(json.loads(indexes[0].read_bytes())["weight_map"].values()))
-        shards = [folder / Path(name).name for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{indexes[0]} is not an index of safetensors: {error!r}") from None
-    if missing := [shard.name for shard in shards if not shard.is_file()]:
-        raise CheckpointError(f"{folder} lacks {_some(missing)}, which {indexes[0].name} names")
-    return shards
-
-
-def _headers(folder: Path) -> dict[str, Any]:
-    """The open file of every stored tensor."""
-    stored: dict[str, Any] = {}
-    for path in _shards(folder):
-        try:
-            file: Any = safe_open(path, framework="pt", device="cpu")
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(_unreadable(path, error)) from None
-        for name in file.keys():  # noqa: SIM118  (it is no mapping)
-            if name in stored:
-                raise CheckpointError(f"{name} is stored twice in {folder}, the second time in {path.name}")
-            stored[name] = file
-    return stored
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    """What is wrong with a file that safetensors refuses."""
-    # Whatever else the header may be instead of an object of tensors is damage too, and told as such.
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError), path.open("rb") as file:
-        start = file.read(8)
-        size = path.stat().st_size
-        if not size:
-            return f"{path} is empty"
-        if start == b"version ":
-            return f"{path} is a Git LFS pointer, not the weights; fetch them with 'git lfs pull'"
-        header = json.loads(file.read(min(int.from_bytes(start, "little"), size)))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if size < (whole := file.tell() + max(ends, default=0)):
-            return f"{path} is truncated: it has {size} of {whole} bytes; copy it again"
-    return f"{path} is not a safetensors file, or is damaged: {error}"
-
-
-def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Any]) -> None:
+def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Stored]) -> None:
     """Raises unless what is stored is what the recipes ask for, in number, name, shape and type."""
     wanted: dict[str, Shape] = {}
     packed: set[str] = set()
@@ -327,8 +304,7 @@ def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Any
     misshapen = []
     narrowed = []
     for name in wanted.keys() & stored.keys():
-        header = stored[name].get_slice(name)
-        shape, dtype = tuple(header.get_shape()), header.get_dtype()
+        shape, dtype = stored[name].shape, stored[name].dtype
         if shape != wanted[name]:
             misshapen.append(f"{name} is {list(shape)}, not {list(wanted[name])}")
         elif dtype not in (("U8",) if name in packed else ("BF16", "F16", "F32")):
@@ -336,7 +312,7 @@ def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Any
         elif dtype == "F32":
             narrowed.append(name)
     faults = [
-        f"{kind}: {_some(names)}"
+        f"{kind}: {some(names)}"
         for kind, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -350,9 +326,3 @@ def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Any
         )
     if narrowed:
         log.info("%d tensors in %s are float32; they are rounded to bfloat16", len(narrowed), folder)
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

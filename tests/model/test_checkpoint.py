@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,40 @@ def test_dense_tensors_are_mapped_not_copied(tmp_path):
     checkpoint = Checkpoint.open(tmp_path)
     first, second = (checkpoint.read("embedding.weight") for _ in range(2))
     assert first.data_ptr() == second.data_ptr()
+
+
+def resident_kilobytes(file: Path) -> int:
+    """What this process has of a mapped file in its memory."""
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags")
+    return sum(int(line.split()[1]) for each in maps if str(file) in each for line in each.splitlines()
+               if line.startswith("Rss:"))  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="this system does not say what is resident")
+def test_what_was_read_leaves_memory_and_comes_back_unchanged(tmp_path):
+    """A loader packs one matrix after the other; the file must not be in memory beside what it made of it."""
+    config = replace(CONFIG, vocab_size=40_000)
+    write(tmp_path, config=config)
+    checkpoint = Checkpoint.open(tmp_path)
+    file = tmp_path / "model.safetensors"
+    embedding = checkpoint.read("embedding.weight")
+    before = embedding.clone()
+    touched = resident_kilobytes(file)
+    assert touched >= embedding.nbytes / 1024
+    checkpoint.read("norm.scale")
+    assert resident_kilobytes(file) < touched / 2
+    assert torch.equal(embedding, before)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_progress_counts_every_byte_once(layout, tmp_path):
+    write(tmp_path, layout)
+    told = []
+    checkpoint = Checkpoint.open(tmp_path, lambda done, total: told.append((done, total)))
+    sizes = [checkpoint.read(name).nbytes for name in reversed(checkpoint.names)]
+    checkpoint.read("norm.scale")  # again, as for rescoring: it is no further progress
+    assert [done for done, _ in told] == [sum(sizes[:n]) for n in range(len(sizes) + 1)]
+    assert {total for _, total in told} == {sum(sizes)} == {checkpoint.nbytes}
 
 
 # bf16 experts
