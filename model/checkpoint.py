@@ -18,7 +18,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -33,9 +32,6 @@ __all__ = ["Checkpoint", "CheckpointError"]
 log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
-
-Progress = Callable[[int, int], None]
-"""Told whenever a tensor is asked for: bytes of those before it, and of all."""
 
 RECENT = 12
 """Stored tensors whose pages may be in use: more than belong to one matrix of experts."""
@@ -63,7 +59,8 @@ class Checkpoint:
     config    what its config.json says
     folder    where its safetensors files are
     names     of all its tensors, in the order of computation
-    progress  told how far a loader has come
+    nbytes    of all its tensors, as `read` returns them
+    on_read   called with the bytes of each tensor when it is first read, to show how far loading is
     """
 
     def __init__(
@@ -72,31 +69,31 @@ class Checkpoint:
         config: ModelConfig,
         stored: Mapping[str, Stored],
         recipes: Mapping[str, Recipe],
-        progress: Progress | None = None,
     ):
         self.folder = folder
         self.config = config
         self._shapes = shapes(config)
         self.names = tuple(self._shapes)
+        self.nbytes = sum(map(self._nbytes, self.names))
+        self.on_read: Callable[[int], object] = lambda size: None
         self._stored = stored
         self._recipes = recipes
-        self._progress = progress
         self._announced: set[str] = set()
-        self._unread = dict.fromkeys(self.names)  # in order
+        self._unread = set(self.names)
         self._recent: deque[Stored] = deque(maxlen=RECENT)
         self._encoder = _Encoder(
             folder, {part for r in recipes.values() if r.encoded is not None for part in r.parts}
         )
 
     @classmethod
-    def open(cls, folder: Path, progress: Progress | None = None) -> Checkpoint:
+    def open(cls, folder: Path) -> Checkpoint:
         """The checkpoint in `folder`, checked but not read.  Raises CheckpointError."""
         folder = weights_folder(folder)
         config = ModelConfig.read(folder)
         stored = open_all(folder)
         recipes = _recipes(folder, config, stored)
         _check(folder, recipes, stored)
-        return cls(folder, config, stored, recipes, progress)
+        return cls(folder, config, stored, recipes)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -105,11 +102,6 @@ class Checkpoint:
             if (path := folder / "tokenizer.json").is_file():
                 return path
         raise CheckpointError(f"there is no tokenizer.json in {self.folder} or one folder up")
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Of all tensors as `read` returns them."""
-        return sum(map(self._nbytes, self.names))
 
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU: uint8 if MXFP4 blocks or scales, else bfloat16.
@@ -122,9 +114,9 @@ class Checkpoint:
         self._let_go()
         self._announce(name)
         self._recent.extend(self._stored[part] for part in recipe.parts)
-        if self._progress is not None:
-            self._progress(self.nbytes - sum(map(self._nbytes, self._unread)), self.nbytes)
-        self._unread.pop(name, None)
+        if name in self._unread:
+            self._unread.remove(name)
+            self.on_read(self._nbytes(name))
         if recipe.encoded is not None:
             (part,) = recipe.parts
             return self._encoder.encode(part, self._stored[part].tensor())[recipe.encoded]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -26,6 +28,7 @@ from model.config import CheckpointError
 from server.commands import StartError
 from server.harmony.render import Renderer
 from server.hub.cache import is_repo, locate
+from server.progress import Progress, gigabytes
 from server.settings import Settings
 from server.tokenizer import Tokenizer, TokenizerError
 
@@ -38,6 +41,9 @@ DEMO_NAME = "gptoss-demo"
 GPU_SHARE = 0.9
 CPU_SHARE = 0.5
 """Of the memory that a computer has left, at most this goes to keys and values: it has other things to do."""
+
+WORTH_SHOWING = 2**28
+"""Bytes of weights: fewer are loaded in no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +84,12 @@ def assemble(settings: Settings) -> Assembled:
     except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
         raise StartError(str(error)) from error
     load_seconds = time.perf_counter() - began
+    speed = f"{gigabytes(checkpoint.nbytes)} at {gigabytes(checkpoint.nbytes / load_seconds)}/s"
     model_id = settings.served_model_name or _name(settings)
     config = checkpoint.config
     sizes = f"{config.num_layers} layers, {config.num_experts} experts"
     summary = (
-        f"gptoss {version('gptoss')}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s\n"
+        f"gptoss {version('gptoss')}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s ({speed})\n"
         f"device: {device}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
     )
     return Assembled(tokenizer, engine, model_id, max_context, fingerprint(checkpoint), load_seconds, summary)
@@ -97,9 +104,21 @@ def _build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -
         for option in options:
             if option not in inspect.signature(backend.build).parameters:
                 raise StartError(f"--{option}: the {name} backend has no such setting")
-        return backend.build(checkpoint, device, **options)
+        with _shown(checkpoint):
+            return backend.build(checkpoint, device, **options)
     except (ImportError, ValueError) as error:
         raise StartError(f"the {name} backend cannot be used on {device}: {error}") from error
+
+
+@contextmanager
+def _shown(checkpoint: Checkpoint) -> Iterator[None]:
+    """Shows on stderr how far loading is, unless it is over before it could be read."""
+    if checkpoint.nbytes < WORTH_SHOWING:
+        yield
+        return
+    with Progress("loading", checkpoint.nbytes) as progress:
+        checkpoint.on_read = progress.add
+        yield
 
 
 def _plan(settings: Settings, model: Model, max_context: int) -> MemoryPlan:
