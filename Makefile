@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
+NPM    ?= npm
 
-.PHONY: help install serve test test-clients sanitize check bench clean
+.PHONY: help install serve test test-clients test-sdks test-tools lock-clients sanitize check bench clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -21,20 +22,38 @@ test: $(READY)      ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 CLIENTS     = .venv-clients
+UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
 RUN_CLIENTS = TEST_CLIENTS=all SERVER_PYTHON=$(BIN)/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients -ra $(ARGS)
-test-clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready tests/clients/node/node_modules  ## run other people's clients against the demo model
-	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio.plugin -o asyncio_mode=auto \
-	    -p pytest_benchmark.plugin -p pytest_recording.plugin tests/clients/sdks
+CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=400 -ra $(ARGS)
+test-clients: test-sdks test-tools  ## run other people's clients against the demo model; of npm too, or NPM= for Python's alone
+test-sdks: $(READY) $(CLIENTS)/sdks/.ready $(if $(NPM),tests/clients/node/node_modules)
+	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio.plugin -p pytest_benchmark.plugin \
+	    -p pytest_recording.plugin -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=session \
+	    -o asyncio_default_test_loop_scope=session tests/clients/sdks $(if $(NPM),,--ignore tests/clients/sdks/test_node.py)
+test-tools: $(READY) $(CLIENTS)/tools/.ready
 	$(RUN_CLIENTS) $(CLIENTS)/tools/$(CLIENT_TEST) tests/clients/tools
 
-$(CLIENTS)/%/.ready: tests/clients/%.txt
-	$(PYTHON) -m venv $(CLIENTS)/$*
-	$(CLIENTS)/$*/bin/pip install --quiet --disable-pip-version-check -r $<
+# guidellm imports torch, and the server's will do: it is found behind all that the environment has itself.
+$(CLIENTS)/tools/.ready: tests/clients/tools.lock $(READY) $(CLIENTS)/uv
+	$(UV) venv --clear --python $(BIN)/python $(CLIENTS)/tools
+	$(UV) pip install --python $(CLIENTS)/tools --no-deps -r $<
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$(echo $(CLIENTS)/tools/lib/python3*/site-packages)/torch_of_the_server.pth"
 	@touch $@
-tests/clients/node/node_modules: tests/clients/node/package.json
-	npm install --prefix tests/clients/node --no-audit --no-fund --silent
+$(CLIENTS)/sdks/.ready: tests/clients/sdks.lock $(READY) $(CLIENTS)/uv
+	$(UV) venv --clear --python $(BIN)/python $(CLIENTS)/sdks
+	$(UV) pip install --python $(CLIENTS)/sdks --no-deps -r $<
 	@touch $@
+$(CLIENTS)/uv: $(READY)     # installs in an eighth of pip's time
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $@ 'uv>=0.9,<0.14'
+tests/clients/node/node_modules: tests/clients/node/package-lock.json
+	$(NPM) ci --prefix tests/clients/node --no-audit --no-fund --silent
+	@touch $@
+lock-clients: $(CLIENTS)/uv     ## look up the newest clients that tests/clients/*.txt and package.json allow
+	$(LOCK) tests/clients/sdks.txt -o tests/clients/sdks.lock
+	$(LOCK) tests/clients/tools.txt -o tests/clients/tools.lock --override tests/clients/without-torch.txt
+	$(NPM) update --prefix tests/clients/node --no-audit --no-fund
+LOCK = $(UV) pip compile --upgrade --universal --python-version 3.11 --no-header --no-annotate
 
 sanitize: $(READY)  ## run the CPU kernels' tests with the address and undefined-behaviour sanitizers
 	$(BIN)/python model/kernels/cpu/toolchain.py build/sanitized.so -O1 -g \
@@ -52,5 +71,25 @@ format: $(READY)    ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+TOOLS = .venv-tools
+$(TOOLS)/.ready: requirements/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+lock: $(TOOLS)/.ready   ## lock the image's packages again, and list their licences; ARGS=--upgrade takes newer ones
+	$(TOOLS)/bin/python image/lock.py $(ARGS)
+	$(TOOLS)/bin/python image/licences.py
+
+audit: $(TOOLS)/.ready  ## ask whether a locked package has a known vulnerability
+	$(TOOLS)/bin/pip-audit --require-hashes --disable-pip $(ARGS) \
+	    -r requirements/cuda.txt -r requirements/cpu.txt -r requirements/build.txt
+
+lint-image: $(TOOLS)/.ready     ## check the Dockerfile
+	$(TOOLS)/bin/hadolint Dockerfile
+
+image:          ## build the image without a Docker engine, run it and try it; root, some GB; ARGS="--variant cuda"
+	.ci/image $(ARGS)
+
 clean:          ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
