@@ -1,10 +1,9 @@
 """How close the CPU backend comes to the memory's speed, at the real sizes of gpt-oss.
 
 At one token per step a CPU reads every weight the token uses once, and computes in the time that takes: the
-roofline is bytes over bandwidth.  On a shared machine the bandwidth changes within minutes, so each round
-measures both, one after the other: a step, and all threads reading as much memory as fast as they can.  A
-share is the median over rounds of (bytes a step needs / its time) / (bytes per second of the plain reading
-in the same round).
+roofline is bytes over bandwidth.  model/speed.py has how steps and memory are timed in the same round; here
+the memory's speed is that of all threads reading one layer's experts as fast as they can.  `gptoss bench` is
+the short form of this, for any device.
 
     python -m bench.cpu --synthetic 20b                        # decode, batches, long context, prefill
     python -m bench.cpu --synthetic 20b --only decode --isa avx2
@@ -24,22 +23,24 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.synthetic import SIZES, Synthetic
 from engine.engine import Engine
 from engine.request import Request
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
-from model.batch import Batch, KVCache
 from model.checkpoint import Checkpoint
+from model.device import describe
 from model.kernels.cpu import build
 from model.kernels.cpu.model import CpuModel
+from model.speed import Load, time_steps
+from model.synthetic import SIZES, Synthetic
 
 Result = dict[str, Any]
 
@@ -100,83 +101,29 @@ def checkpoint(asked: argparse.Namespace) -> Any:
 
 
 def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.split(": ")[1] for line in lines if line.startswith("model name"))
-    name = next(names, platform.processor())
+    name = describe(torch.device("cpu"))
     return f"{name}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
-
-
-# One step, over and over.
-
-
-@dataclass
-class Load:
-    """`sequences` chunks of `length` tokens, each behind `context` tokens that are in the cache already."""
-
-    model: CpuModel
-    sequences: int
-    length: int
-    context: int
-
-    def __post_init__(self) -> None:
-        size, s, total = self.model.page_size, self.sequences, self.context + self.length
-        pages = -(-total // size)
-        self.cache: KVCache = self.model.new_cache(2 * s * pages)
-        for tensor in (self.cache.keys, self.cache.values):
-            tensor.view(torch.int16).random_(0x3C00, 0x3F80)  # small positive numbers
-        self.table = torch.randperm(2 * s * pages).view(2, s, pages).int()
-        self.positions = torch.arange(self.context, total).repeat(s)
-        owner = torch.arange(s).repeat_interleave(self.length)
-        places = torch.stack([self.table[kind, owner, self.positions // size].long() for kind in range(2)])
-        self.slots = places * size + self.positions % size
-
-    def batch(self, seed: int) -> Batch:
-        """Other tokens for every seed, so that other experts are chosen."""
-        random = torch.Generator().manual_seed(seed)
-        rows, s = self.sequences * self.length, self.sequences
-        return Batch(
-            tokens=torch.randint(0, self.model.config.vocab_size, (rows,), generator=random),
-            positions=self.positions,
-            slots=self.slots,
-            starts=(torch.arange(s + 1) * self.length).int(),
-            lengths=torch.full((s,), self.context + self.length, dtype=torch.int32),
-            page_table=self.table,
-            samples=torch.arange(1, s + 1) * self.length - 1,
-        )
 
 
 def steps(model: CpuModel, load: Load, rounds: int, bandwidth: bool = True) -> Result:
     """Times of steps, each with a measurement of the memory's speed."""
-    seconds, shares, speeds = [], [], []
-    program = model.program
-    for each in range(rounds + 2):
-        batch = load.batch(each)
-        start = time.perf_counter()
-        model.forward(batch, load.cache)
-        elapsed = time.perf_counter() - start
-        if model.program is not program:  # there was no room for so many tokens
-            program = model.program
-            continue
-        if each == 0 and rounds > 1:
-            continue
-        seconds.append(elapsed)
-        if bandwidth:
-            speeds.append(read_speed(model, each))
-            shares.append(step_bytes(model, load) / elapsed / speeds[-1])
-        if len(seconds) == rounds:
-            break
-    tokens = load.sequences * load.length
+    timing = time_steps(
+        load,
+        rounds=rounds,
+        memory_speed=partial(read_speed, model) if bandwidth else None,
+        needed=partial(step_bytes, model, load),
+    )
+    seconds, speeds = timing.seconds, timing.speeds
     result: Result = {
         "ms_median": round(1e3 * statistics.median(seconds), 2),
         "ms_best": round(1e3 * min(seconds), 2),
-        "tokens_per_second": round(tokens / statistics.median(seconds), 2),
-        "tokens_per_second_best": round(tokens / min(seconds), 2),
+        "tokens_per_second": round(timing.tokens_per_second, 2),
+        "tokens_per_second_best": round(timing.tokens / min(seconds), 2),
     }
     if bandwidth:
         result |= {
-            "share_of_bandwidth": round(statistics.median(shares), 3),
-            "share_quartiles": [round(q, 3) for q in quartiles(shares)],
+            "share_of_bandwidth": round(statistics.median(timing.shares), 3),
+            "share_quartiles": [round(q, 3) for q in quartiles(timing.shares)],
             "bandwidth_gb_s": round(statistics.median(speeds) / 1e9, 1),
             "bandwidth_best_gb_s": round(max(speeds) / 1e9, 1),
         }
@@ -202,9 +149,8 @@ def step_bytes(model: CpuModel, load: Load) -> int:
     dense = weights.unembedding.data.nbytes
     for layer in weights.layers:
         dense += layer.qkv.data.nbytes + layer.out.data.nbytes + layer.gate.data.nbytes
-    seen = load.context + load.length
-    windows = (config.window(n) or seen for n in range(config.num_layers))
-    keys = load.sequences * sum(min(window, seen) for window in windows)
+    windows = (config.window(n) or load.seen for n in range(config.num_layers))
+    keys = load.sequences * sum(min(window, load.seen) for window in windows)
     return dense + expert_bytes(model) + keys * 4 * config.num_kv_heads * config.head_dim
 
 

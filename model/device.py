@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
 Device = torch.device
@@ -32,3 +35,19 @@ def find(name: str | None) -> torch.device:
 def free_bytes(gpu: torch.device) -> int:
     """Memory of a GPU that nobody has taken."""
     return torch.cuda.mem_get_info(gpu)[0]
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(device: torch.device) -> str:
+    """The name its maker gave it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

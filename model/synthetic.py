@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -46,10 +47,13 @@ class Synthetic:
         self.seed = seed
         self._shapes = shapes(config)
         self.names = tuple(self._shapes)
+        self.nbytes = sum(math.prod(shape) * _itemsize(name) for name, shape in self._shapes.items())
+        self.on_read: Callable[[int], object] = lambda size: None
 
     def read(self, name: str) -> Tensor:
         """uint8 for blocks and scales, bfloat16 for all others."""
         shape = self._shapes[name]
+        self.on_read(math.prod(shape) * _itemsize(name))
         random = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
         if name.endswith(".scales"):
             return torch.randint(119, 122, shape, generator=random, dtype=torch.uint8)
@@ -64,3 +68,7 @@ class Synthetic:
         # Evenly spread over [-128, 128): the standard deviation is 74.
         size = 1 / math.sqrt(shape[-1]) if name.endswith(".weight") and name != "embedding.weight" else 1.0
         return whole.bfloat16().mul_(size / 74)
+
+
+def _itemsize(name: str) -> int:
+    return 1 if name.endswith((".blocks", ".scales")) else 2

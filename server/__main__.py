@@ -19,13 +19,15 @@ from typing import NoReturn
 from engine.errors import EngineError
 from server import logs
 from server import settings as knobs
-from server.commands import StartError, download, generate, serve
+from server.commands import StartError, bench, chat, download, generate, serve
 from server.settings import SettingsError
 
 COMMANDS = (
     serve.COMMAND,
     generate.COMMAND,
+    chat.COMMAND,
     download.COMMAND,
+    bench.COMMAND,
 )
 
 PROG = "gptoss"

@@ -70,22 +70,22 @@ def assemble(settings: Settings) -> Assembled:
     began = time.perf_counter()
     try:
         device = devices.find(settings.device)
-        checkpoint = Checkpoint.open(locate(settings.model) if settings.model else DEMO)
+        checkpoint = Checkpoint.open(folder_of(settings))
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
         Renderer(
             tokenizer
         )  # finds that harmony's special tokens are missing, now rather than at the first chat
-        model = _build(settings, checkpoint, device)
+        model = build(settings, checkpoint, device)
         max_context = min(
             settings.max_context or checkpoint.config.max_context, checkpoint.config.max_context
         )
-        plan = _plan(settings, model, max_context)
+        plan = plan_memory(settings, model, max_context)
         engine = _engine(settings, model, tokenizer, plan, max_context)
     except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
         raise StartError(str(error)) from error
     load_seconds = time.perf_counter() - began
     speed = f"{gigabytes(checkpoint.nbytes)} at {gigabytes(checkpoint.nbytes / load_seconds)}/s"
-    model_id = settings.served_model_name or _name(settings)
+    model_id = settings.served_model_name or name_of(settings)
     config = checkpoint.config
     sizes = f"{config.num_layers} layers, {config.num_experts} experts"
     summary = (
@@ -95,7 +95,13 @@ def assemble(settings: Settings) -> Assembled:
     return Assembled(tokenizer, engine, model_id, max_context, fingerprint(checkpoint), load_seconds, summary)
 
 
-def _build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> Model:
+def folder_of(settings: Settings) -> Path:
+    """Where the model is that was asked for.  Raises NotDownloaded."""
+    return locate(settings.model) if settings.model else DEMO
+
+
+def build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> Model:
+    """The model on its device, by the kernels that were asked for.  Raises StartError or CheckpointError."""
     name = kernels.choose(device, settings.backend)
     asked = {"threads": settings.threads, "dense": settings.dense}
     options = {option: value for option, value in asked.items() if value is not None}
@@ -121,7 +127,7 @@ def _shown(checkpoint: Checkpoint) -> Iterator[None]:
         yield
 
 
-def _plan(settings: Settings, model: Model, max_context: int) -> MemoryPlan:
+def plan_memory(settings: Settings, model: Model, max_context: int) -> MemoryPlan:
     """What the device has left, now that the weights are loaded, is for keys and values, and to work in."""
     on_gpu = model.device.type == "cuda"
     free = devices.free_bytes(model.device) if on_gpu else memory.free_host_bytes()
@@ -161,9 +167,9 @@ def _engine(
     return Engine(Runner(model, plan.num_pages, known[-1] + 1, banned), limits)
 
 
-def _name(settings: Settings) -> str:
-    """The folder's name, as `gpt-oss-20b`; `original` is a folder inside of the one with the name.  A model
-    of the hub has the name it has there, as `openai/gpt-oss-20b`.
+def name_of(settings: Settings) -> str:
+    """What the model is called: the folder's name, as `gpt-oss-20b`; `original` is a folder inside of the one
+    with the name.  A model of the hub has the name it has there, as `openai/gpt-oss-20b`.
     """
     if settings.model is None:
         return DEMO_NAME

@@ -1,0 +1,198 @@
+"""How fast a model runs where it is: one step over and over, beside the speed of the memory.
+
+At one token per step a device reads every weight the token uses once, and computes in the time that takes:
+the roofline is bytes over bandwidth.  On a shared machine the bandwidth changes within minutes, so each round
+measures both, one after the other, and a share is the median over rounds of (bytes the step needs / its time)
+/ (bytes per second of the memory in the same round).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from model import mxfp4
+from model.batch import Batch, KVCache
+from model.device import wait
+from model.kernels import Model
+
+METER_BYTES = 1 << 28
+"""Read or copied to measure the memory: far more than a cache holds."""
+
+DENSE_BYTES = {"bf16": 2.0, "int8": 1 + 2 / 64}
+"""Memory of one weight in attention and unembedding; int8: with its part of the scale that 64 share."""
+
+
+@dataclass
+class Load:
+    """`sequences` chunks of `length` tokens, each behind `context` tokens that are in the cache already."""
+
+    model: Model
+    sequences: int
+    length: int
+    context: int
+
+    def __post_init__(self) -> None:
+        size, s, total, device = self.model.page_size, self.sequences, self.seen, self.model.device
+        pages = -(-total // size)
+        self.cache: KVCache = self.model.new_cache(2 * s * pages)
+        for tensor in (self.cache.keys, self.cache.values):
+            tensor.view(torch.uint8).random_(0x3C, 0x3F)  # small positive numbers, in bfloat16 and in fp8
+        self.table = torch.randperm(2 * s * pages).view(2, s, pages).int()
+        self.positions = torch.arange(self.context, total).repeat(s)
+        owner = torch.arange(s).repeat_interleave(self.length)
+        places = torch.stack([self.table[kind, owner, self.positions // size].long() for kind in range(2)])
+        self.slots = (places * size + self.positions % size).to(device)
+        self.table, self.positions = self.table.to(device), self.positions.to(device)
+
+    @property
+    def seen(self) -> int:
+        """Keys of each sequence once the step has written its own."""
+        return self.context + self.length
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.length
+
+    @staticmethod
+    def cache_bytes(model: Model, sequences: int, seen: int) -> int:
+        """Of the keys and values that such a load needs."""
+        return 2 * sequences * -(-seen // model.page_size) * model.page_bytes
+
+    def batch(self, seed: int) -> Batch:
+        """Other tokens for every seed, so that other experts are chosen."""
+        random = torch.Generator().manual_seed(seed)
+        s, device = self.sequences, self.model.device
+        return Batch(
+            tokens=torch.randint(0, self.model.config.vocab_size, (self.tokens,), generator=random).to(
+                device
+            ),
+            positions=self.positions,
+            slots=self.slots,
+            starts=(torch.arange(s + 1) * self.length).int().to(device),
+            lengths=torch.full((s,), self.seen, dtype=torch.int32, device=device),
+            page_table=self.table,
+            samples=(torch.arange(1, s + 1) * self.length - 1).to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One figure of each round.
+
+    tokens    of one step
+    seconds   of the steps
+    speeds    of the memory beside them, bytes per second; empty if it was not measured
+    shares    of that speed, which the steps reached; empty if it is not known what they needed
+    """
+
+    tokens: int
+    seconds: list[float]
+    speeds: list[float]
+    shares: list[float]
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / statistics.median(self.seconds)
+
+
+def time_steps(
+    load: Load,
+    *,
+    rounds: int,
+    patience: float = float("inf"),
+    memory_speed: Callable[[int], float] | None = None,
+    needed: Callable[[], float] | None = None,
+) -> Timing:
+    """Times `rounds` steps, after one to warm up; once `patience` seconds have passed it begins no more.
+
+    memory_speed  measures bytes per second of the memory, given the round
+    needed        bytes the last step had to read
+    """
+    model = load.model
+    seconds: list[float] = []
+    speeds: list[float] = []
+    shares: list[float] = []
+    with torch.inference_mode():
+        model.forward(load.batch(0), load.cache)
+        wait(model.device)
+        began = time.perf_counter()
+        while len(seconds) < rounds and (not seconds or time.perf_counter() - began < patience):
+            batch = load.batch(1 + len(seconds))
+            wait(model.device)
+            start = time.perf_counter()
+            model.forward(batch, load.cache)
+            wait(model.device)
+            seconds.append(time.perf_counter() - start)
+            if memory_speed is not None:
+                speeds.append(memory_speed(len(seconds)))
+                if needed is not None:
+                    shares.append(needed() / seconds[-1] / speeds[-1])
+    return Timing(load.tokens, seconds, speeds, shares)
+
+
+class _Reader(Protocol):
+    """A model whose own threads can read memory and do nothing else."""
+
+    def read_bandwidth(self, data: Tensor) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Measures the memory of a model's device.
+
+    kind     what is measured, as a word: "read", or "copy" (what is read and what is written both counted)
+    measure  bytes per second, now
+    """
+
+    kind: str
+    measure: Callable[[], float]
+
+
+def meter(model: Model) -> Meter:
+    """By the model's own threads if it has such, else by copies on its device."""
+    if hasattr(model, "read_bandwidth"):
+        data = torch.ones(METER_BYTES, dtype=torch.uint8)
+        return Meter("read", lambda: cast(_Reader, model).read_bandwidth(data))
+    source, target = (torch.ones(METER_BYTES, dtype=torch.uint8, device=model.device) for _ in range(2))
+    copies = 1 if model.device.type == "cpu" else 20  # enough for the clock and the launch not to count
+
+    def measure() -> float:
+        wait(model.device)
+        start = time.perf_counter()
+        for _ in range(copies):
+            target.copy_(source)
+        wait(model.device)
+        return 2 * copies * METER_BYTES / (time.perf_counter() - start)
+
+    return Meter("copy", measure)
+
+
+def decode_bytes(model: Model, context: int) -> float:
+    """What a step of one token behind `context` others must read: weights it uses, keys and values it sees.
+
+    Biases, norms and the token's row of the embedding are too small to count.
+    """
+    config = model.config
+    dense = DENSE_BYTES[getattr(model, "dense", "bf16")]  # a backend with a choice says what it chose
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    attention = dense * config.hidden_size * (2 * heads + 2 * kv_heads)
+    router = 2 * config.num_experts * config.hidden_size
+    bits = 4 + 8 / mxfp4.BLOCK
+    experts = config.experts_per_token * 3 * config.intermediate_size * config.hidden_size * bits / 8
+    seen = context + 1
+    windows = (config.window(layer) or seen for layer in range(config.num_layers))
+    keys = sum(min(window, seen) for window in windows) * model.page_bytes / model.page_size / _pairs(model)
+    unembedding = dense * config.vocab_size * config.hidden_size
+    return config.num_layers * (attention + router + experts) + keys + unembedding
+
+
+def _pairs(model: Model) -> int:
+    """Layers of one kind, which share a page's number."""
+    return (model.config.num_layers + 1) // 2

@@ -1,0 +1,105 @@
+"""Timing steps: every round is whole, and what a step must read is what its tensors weigh."""
+
+import pytest
+import torch
+
+from model.gpt_oss import GptOss
+from model.kernels.reference import ReferenceKernels
+from model.speed import DENSE_BYTES, Load, decode_bytes, meter, time_steps
+from model.synthetic import Synthetic
+from tests.model.paging import alone
+from tests.tiny_checkpoint import CONFIG
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return GptOss(Synthetic(CONFIG), ReferenceKernels(CONFIG.swiglu_limit), CPU, page_size=4)
+
+
+class Clockwork:
+    """Counts passes, and checks that each batch could be one of the engine's."""
+
+    def __init__(self, model):
+        self.model, self.batches = model, []
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def forward(self, batch, cache):
+        self.batches.append(batch)
+        logits = self.model.forward(batch, cache)
+        assert torch.isfinite(logits).all()
+        return logits
+
+
+@pytest.mark.parametrize(("sequences", "length", "context"), [(1, 1, 50), (3, 1, 9), (1, 30, 0), (2, 5, 7)])
+def test_steps_are_steps_of_the_model(model, sequences, length, context):
+    watched = Clockwork(model)
+    load = Load(watched, sequences, length, context)
+    timing = time_steps(load, rounds=3, memory_speed=lambda each: 1000.0 * each, needed=lambda: 5.0)
+    assert timing.tokens == sequences * length
+    assert len(watched.batches) == 1 + 3  # one to warm up
+    assert timing.speeds == [1000.0, 2000.0, 3000.0]
+    assert timing.shares == [5 / s / v for s, v in zip(timing.seconds, timing.speeds, strict=True)]
+    tokens = [tuple(batch.tokens.tolist()) for batch in watched.batches]
+    assert len(set(tokens)) == 4
+    for batch in watched.batches:
+        assert batch.lengths.tolist() == [context + length] * sequences
+        assert len(set(batch.slots.flatten().tolist())) == 2 * sequences * length
+        assert batch.slots.max() < load.cache.num_pages * model.page_size
+
+
+def test_the_slots_of_a_load_are_those_of_its_pages(model):
+    """Computed behind nothing, a load's step is an ordinary prompt."""
+    load = Load(model, 1, 11, 0)
+    batch = load.batch(seed=1)
+    logits = model.forward(batch, load.cache)
+    torch.testing.assert_close(logits, alone(model, batch.tokens.tolist())[-1:])
+
+
+def test_patience_ends_it_after_one_step(model):
+    assert len(time_steps(Load(model, 1, 1, 5), rounds=1000, patience=0).seconds) == 1
+
+
+@pytest.mark.parametrize("sequences", [1, 3])
+def test_a_load_needs_the_memory_it_says(model, sequences):
+    load = Load(model, sequences, 2, 7)
+    held = load.cache.keys.nbytes + load.cache.values.nbytes
+    assert Load.cache_bytes(model, sequences, load.seen) == held
+
+
+def test_a_decode_reads_what_the_tensors_weigh(model):
+    """Added up from the very tensors; of the experts only those a token uses."""
+    weights = Synthetic(CONFIG)
+    names = [
+        name for name in weights.names if "bias" not in name and "norm" not in name and "sinks" not in name
+    ]
+    read = 0.0
+    for name in names:
+        nbytes = weights.read(name).nbytes
+        used = CONFIG.experts_per_token / CONFIG.num_experts if name.endswith((".blocks", ".scales")) else 1
+        read += 0 if name == "embedding.weight" else nbytes * used
+    seen = 40
+    keys = sum(min(CONFIG.window(n) or seen, seen) for n in range(CONFIG.num_layers))
+    read += keys * 2 * CONFIG.num_kv_heads * CONFIG.head_dim * 2
+    assert decode_bytes(model, seen - 1) == pytest.approx(read)
+
+
+def test_int8_is_a_byte_and_a_scale_for_64():
+    assert DENSE_BYTES["int8"] * 64 == 64 + 2
+
+
+def test_the_memory_is_measured_by_copies_or_by_the_models_own_threads(model, monkeypatch):
+    monkeypatch.setattr("model.speed.METER_BYTES", 1 << 20)
+    copies = meter(model)
+    assert copies.kind == "copy"
+    assert copies.measure() > 0
+
+    class WithThreads(Clockwork):
+        def read_bandwidth(self, data):
+            return float(data.nbytes)
+
+    reads = meter(WithThreads(model))
+    assert (reads.kind, reads.measure()) == ("read", 2.0**20)
