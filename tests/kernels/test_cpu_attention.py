@@ -164,3 +164,12 @@ def test_scores_far_apart_overflow_nothing(isa):
     with Machine(isa) as machine:
         got = sequences.run(machine, [(0, 0, 100)])
     assert np.isfinite(got).all()
+
+
+def test_a_query_that_is_not_a_number_spoils_its_own_token_and_no_other(isa):
+    sequences = Sequences([50], 4, 2, 32)
+    sequences.qkv[0][20, 5] = np.nan  # of the first head
+    with Machine(isa) as machine:
+        got = sequences.run(machine, [(0, 0, 50)])
+    assert np.isnan(got[20, :32]).all()
+    assert np.isfinite(np.delete(got, 20, axis=0)).all()

@@ -143,6 +143,17 @@ def test_what_is_not_finite_stays_visible(isa):
     assert np.isfinite(got[2]).all()
 
 
+@pytest.mark.parametrize("wrong", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("format", [INT8, BF16])
+def test_a_weight_that_is_not_finite_stays_visible(isa, format, wrong):
+    weights = np.ones((40, 96), np.float32)
+    weights[33, 70] = wrong
+    x = np.arange(96, dtype=np.float32)[None]
+    with Machine(isa) as machine:
+        got = machine.multiply(format, machine.pack(format, bf16_bits(weights), 40, 96), x, 40)
+    assert np.isfinite(got[0]).tolist() == [output != 33 for output in range(40)]
+
+
 @pytest.mark.parametrize("format", [MXFP4, INT8, BF16])
 def test_bias_and_residual_are_added_after_the_product(isa, format):
     random = np.random.default_rng(3)

@@ -68,6 +68,17 @@ def test_clamped_swiglu(everywhere):
     torch.testing.assert_close(everywhere(run), layers.clamped_swiglu(x, 7.0), rtol=3e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("isa", Machine.available())
+def test_what_is_not_a_number_remains_none_through_swiglu(isa):
+    """A bound that swallowed it would make a plausible 7 of it."""
+    values = np.ones((2, 64), np.float32)
+    values[0, 3], values[1, 16 + 5] = np.nan, np.nan  # a gate, and a value
+    rows, _held = no_rows(2, 32)
+    with Machine(isa) as machine:
+        machine.run(Activate(values.ctypes.data, rows, 32, 1, 7.0, 1.702), num_tokens=2)
+    assert np.argwhere(np.isnan(values[:, :32])).tolist() == [[0, 3], [1, 5]]
+
+
 @pytest.mark.parametrize("experts", [5, 32, 128])
 def test_routing_and_its_lists(experts):
     """Of equal logits the lower expert's comes first; an expert's list has all its pairs, in order."""
@@ -138,3 +149,24 @@ def test_the_best_logits_are_scored_again(everywhere, vocabulary):
         np.testing.assert_allclose(got[row, best], exact[row, best], rtol=1e-5, atol=1e-5)
         rest = np.setdiff1d(np.arange(vocabulary), best)
         assert np.array_equal(got[row, rest], rough[row, rest].astype(np.float32))
+
+
+@pytest.mark.parametrize("isa", Machine.available())
+def test_logits_that_are_not_numbers_have_no_rank(isa):
+    """The best of the others are scored again, and what was no number remains none."""
+    vocabulary, width, candidates = 3000, 64, 64
+    table, hidden = bf16_bits(normal(vocabulary, width)), normal(1, width, seed=1)
+    rough = normal(1, vocabulary + -vocabulary % 32, seed=2)
+    random = np.random.default_rng(3)
+    lost = random.permutation(vocabulary)[:1500]
+    rough[0, lost] = np.nan
+    logits = rough.copy()
+    op = Rescore(hidden.ctypes.data, table.ctypes.data, width, vocabulary, candidates)
+    with Machine(isa) as machine:
+        machine.run(op, num_tokens=1, num_samples=1, logits=logits.ctypes.data)
+    assert set(np.flatnonzero(np.isnan(logits[0, :vocabulary]))) == set(lost)
+    changed = np.flatnonzero(logits[0, :vocabulary] != rough[0, :vocabulary])
+    assert len(np.setdiff1d(changed, lost)) <= candidates
+    exact = (hidden.astype(np.float64) @ from_bf16_bits(table).astype(np.float64).T)[0]
+    best = np.setdiff1d(changed, lost)
+    np.testing.assert_allclose(logits[0, best], exact[best], rtol=1e-5, atol=1e-5)

@@ -4,9 +4,10 @@
 // Included by isa_*.cpp after they define Lanes; everything is in their unnamed namespace, so that no
 // function compiled for one instruction set can be linked into another.
 //
-// Lanes offers: zero, splat, load, load_pair, store, from_bf16 (32 woven values), add, sub, mul, div, fma (a
-// * b + c, rounded once), max, min, select_less (a < b ? x : y, per lane) and power_of_two (of integers in
-// -126 .. 127).
+// Lanes offers: zero, splat, load, load_pair, store, from_bf16 (32 woven values), add, sub, mul, div, fma
+// (a * b + c, rounded once), max, min, select_less (a < b ? x : y, per lane) and power_of_two (of integers in
+// -126 .. 127).  Where either of two is not a number, max and min are the second: bounds come first, so that
+// what is not a number remains none.
 
 namespace {
 
@@ -27,11 +28,11 @@ inline float fold_max(Lanes x) {
     return lane[0];
 }
 
-// e^x to about 1 ulp; 0 below -87.  x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial of degree 6 for e^r
+// e^x to about 1 ulp; 0 below -87, not a number where x is none.  x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial of degree 6 for e^r
 // whose coefficients are those of the Taylor series, the last two adjusted for the interval.
 inline Lanes exponential(Lanes x) {
     const Lanes round = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves no fraction bits
-    Lanes inside = min(max(x, splat(-87.0f)), splat(88.0f));
+    Lanes inside = min(splat(88.0f), max(splat(-87.0f), x));
     Lanes n = sub(add(mul(inside, splat(1.44269504f)), round), round);
     Lanes r = fma(n, splat(-0.693359375f), inside);
     r = fma(n, splat(2.12194440e-4f), r);
@@ -63,8 +64,8 @@ void swiglu(float* values, int width, float limit, float alpha) {
     const Lanes one = splat(1.0f), high = splat(limit), low = splat(-limit);
     for (int i = 0; i < width; i += 32) {
         const float* in = values + 2 * i;
-        Lanes gate = min(load_pair(in, in + 32), high);
-        Lanes value = max(min(load_pair(in + 16, in + 48), high), low);
+        Lanes gate = min(high, load_pair(in, in + 32));
+        Lanes value = max(low, min(high, load_pair(in + 16, in + 48)));
         Lanes sigmoid = div(one, add(one, exponential(mul(gate, splat(-alpha)))));
         store(values + i, mul(mul(gate, sigmoid), add(value, one)));
     }
@@ -111,7 +112,6 @@ void bf16_rows(const Tile& tile, const Row* rows) {
 }
 
 // -- attention: positions are the lanes of a product with keys, dimensions those of one with values
-// ------------------
 
 // `soon` and `later` are pages of as many bytes that will be read: prefetched line by line, for a burst would
 // wait for itself.

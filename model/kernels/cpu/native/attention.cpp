@@ -125,8 +125,8 @@ void store(Machine& machine, const Store& op, const Step& step) {
         machine.rotation.resize(step.num_tokens * 2 * half);
         for (int t = 0; t < step.num_tokens; t++)
             for (int i = 0; i < half; i++) {
-                const double angle =
-                    float(step.positions[t]) * op.frequencies[i];  // rounded to float32, as in training
+                // Rounded to float32, as in training.
+                const double angle = float(step.positions[t]) * op.frequencies[i];
                 machine.rotation[2 * half * t + i] = float(std::cos(angle)) * op.concentration;
                 machine.rotation[2 * half * t + half + i] = float(std::sin(angle)) * op.concentration;
             }

@@ -4,6 +4,8 @@
 
 namespace {
 
+constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
+
 struct Lanes {
     float v[32];
 };
@@ -18,6 +20,11 @@ inline float from_bits(uint32_t bits) {
     float x;
     __builtin_memcpy(&x, &bits, 4);
     return x;
+}
+inline uint32_t to_bits(float x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    return bits;
 }
 inline Lanes splat(float x) {
     return each([&](int) { return x; });
@@ -56,7 +63,8 @@ inline Lanes select_less(const Lanes& a, const Lanes& b, const Lanes& x, const L
     return each([&](int i) { return a.v[i] < b.v[i] ? x.v[i] : y.v[i]; });
 }
 inline Lanes power_of_two(const Lanes& n) {
-    return each([&](int i) { return from_bits(uint32_t(int(n.v[i]) + 127) << 23); });
+    // The sum's last eight bits are n + 127, and become the exponent.
+    return each([&](int i) { return from_bits(to_bits(n.v[i] + (ROUND + 127.0f)) << 23); });
 }
 inline Lanes from_bf16(const uint16_t* woven) {
     return each([&](int i) { return from_bits(uint32_t(woven[i < 16 ? 2 * i : 2 * (i - 16) + 1]) << 16); });
@@ -72,15 +80,11 @@ constexpr int BF16_ROWS = 1;
 
 namespace {
 
-constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
-
 // 16-bit codes in the order of the columns.
 void quantise(const float* values, int width, int8_t* codes, int32_t* sums, float* scale) {
     uint32_t top_bits = 0;  // compared as integers, above all numbers a NaN
     for (int i = 0; i < width; i++) {
-        uint32_t bits;
-        __builtin_memcpy(&bits, values + i, 4);
-        bits &= 0x7fffffff;
+        const uint32_t bits = to_bits(values[i]) & 0x7fffffff;
         top_bits = bits > top_bits ? bits : top_bits;
     }
     const float top = from_bits(top_bits);
@@ -110,8 +114,8 @@ void mxfp4_row(const Tile& tile, const Row& row) {
     Lanes sum = zero();
     const uint8_t* p = tile.weights;
     for (int b = 0; b < tile.inputs / BLOCK; b++) {
-        const uint8_t* scales =
-            b % 2 ? p - 544 : p;  // the second block's scales lie before the first one's codes
+        // The second block's scales lie before the first one's codes.
+        const uint8_t* scales = b % 2 ? p - 544 : p;
         const uint8_t* codes = b % 2 ? p : p + 64;
         p = codes + 512;
         int32_t total[TILE] = {};

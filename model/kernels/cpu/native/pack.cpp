@@ -4,7 +4,6 @@
 #include "layout.h"
 #include "machine.h"
 
-#include <cmath>
 #include <cstring>
 
 namespace {
@@ -41,30 +40,31 @@ void pack_bf16_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int6
     }
 }
 
-// Symmetric: the scale is the largest magnitude of the group over 127, rounded to bf16.
+// Symmetric: the scale is the largest magnitude of the group over 127, rounded to bf16.  If a weight is not
+// finite the scale is not either, and so are all products with it.
 void pack_int8_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, uint8_t* out) {
-    constexpr float ROUND =
-        12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits, and takes no call as rint() does
+    constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
     uint8_t* p = out;
     for (int64_t k = 0; k < inputs; k += GROUP) {
         const int columns = inputs - k < GROUP ? BLOCK : GROUP;
         uint8_t* to = p + 64;
         for (int r = 0; r < TILE; r++) {
             const int64_t row = tile * TILE + r;
-            float group[GROUP] = {}, largest = 0.0f;
+            float group[GROUP] = {};
             int32_t codes[GROUP];
+            uint16_t largest = 0;  // compared as integers, above all numbers a NaN
             if (row < outputs)
-                for (int j = 0; j < columns; j++) group[j] = widen(weights[row * inputs + k + j]);
-            for (int j = 0; j < GROUP; j++) {
-                const float magnitude = std::fabs(group[j]);
-                largest = magnitude > largest ? magnitude : largest;
-            }
-            const uint16_t scale = to_bf16(largest / 127.0f);
+                for (int j = 0; j < columns; j++) {
+                    const uint16_t weight = weights[row * inputs + k + j], magnitude = weight & 0x7fff;
+                    group[j] = widen(weight);
+                    largest = magnitude > largest ? magnitude : largest;
+                }
+            const uint16_t scale = to_bf16(widen(largest) / 127.0f);
             std::memcpy(p + 2 * r, &scale, 2);
             const float inverse = scale ? 1.0f / widen(scale) : 0.0f;
             for (int j = 0; j < GROUP; j++) {
                 const float code = (group[j] * inverse + ROUND) - ROUND;
-                codes[j] = int32_t(code > 127.0f ? 127.0f : code < -127.0f ? -127.0f : code) + 128;
+                codes[j] = int32_t(code > 127.0f ? 127.0f : code >= -127.0f ? code : -127.0f) + 128;
             }
             for (int j = 0; j < columns; j += 8) {
                 const int32_t* c = codes + j;

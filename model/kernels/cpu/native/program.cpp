@@ -8,6 +8,9 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <iterator>
+#include <vector>
 
 namespace {
 
@@ -25,7 +28,6 @@ void quantise(const Isa& isa, const float* values, int width, const Rows& rows, 
 }
 
 // -- one function per instruction
-// --------------------------------------------------------------------------------------
 
 void embed(Machine& machine, const Embed& op, const Step& step) {
     machine.pool.each(step.num_tokens, 8, [&](int64_t begin, int64_t end) {
@@ -95,8 +97,8 @@ void route(Machine&, const Route& op, const Step& step) {
         int32_t* chosen = to.chosen + t * to.used;
         float* shares = to.shares + t * to.used;
         int count = 0;
-        for (int32_t expert = 0; expert < to.experts;
-             expert++) {  // insertion: of equals, the first expert stays ahead
+        // Insertion: of equals, the first expert stays ahead.
+        for (int32_t expert = 0; expert < to.experts; expert++) {
             int at = count < to.used ? count++ : to.used;
             for (; at > 0 && logits[expert] > logits[chosen[at - 1]]; at--)
                 if (at < to.used) chosen[at] = chosen[at - 1];
@@ -161,15 +163,19 @@ void combine(Machine& machine, const Combine& op, const Step& step) {
     });
 }
 
-// The columns a row of logits is to be rescored in: the best ones, of equals the first.
+// The columns a row of logits is to be rescored in: the best ones, of equals the first, of numbers only.
 std::vector<int32_t> best(const float* logits, const float* maxima, int64_t blocks, int vocabulary,
                           int count) {
     // The count best columns lie in blocks whose maximum is at least the count-th best maximum.
     float threshold = -INFINITY;
     if (blocks > count) {
-        std::vector<float> ordered(maxima, maxima + blocks);
-        std::nth_element(ordered.begin(), ordered.begin() + count - 1, ordered.end(), std::greater<float>());
-        threshold = ordered[count - 1];
+        std::vector<float> ordered;
+        std::remove_copy_if(maxima, maxima + blocks, std::back_inserter(ordered),
+                            [](float x) { return std::isnan(x); });
+        if (int64_t(ordered.size()) > count) {
+            std::nth_element(ordered.begin(), ordered.begin() + count - 1, ordered.end(), std::greater<>());
+            threshold = ordered[count - 1];
+        }
     }
     std::vector<int32_t> columns;
     for (int64_t b = 0; b < blocks; b++)
