@@ -39,7 +39,7 @@ CONFIG = "GPTOSS_CONFIG"
 ELSEWHERE = {
     "GPTOSS_FAULT": "for tests: make the engine fail at a step, as `step:10=raise`, `nan`, `hang` or `oom`",
     "GPTOSS_TOKENIZER": "for tests: the tokenizer.json of the real gpt-oss",
-    "GPTOSS_CPU_ISA": "which instructions the cpu backend uses: avx512, avx2, portable",
+    "GPTOSS_CPU_ISA": "which instructions the cpu backend uses: avx512, avx2, neon, portable",
     "GPTOSS_CPU_LIBRARY": "for tests: a library of CPU kernels built by hand, as with a sanitizer",
 }
 """Variables with our prefix that are not knobs."""
@@ -265,7 +265,7 @@ class SettingsHelp(argparse.HelpFormatter):
 def add_flags(parser: argparse.ArgumentParser, only: Iterable[str]) -> None:
     """Give `parser` `--config` and a flag for each of the named knobs.  Values stay text until `read`."""
     parser.formatter_class = SettingsHelp
-    parser.epilog = PRECEDENCE
+    parser.epilog = f"{parser.epilog}  {PRECEDENCE}" if parser.epilog else PRECEDENCE
     parser.add_argument("--config", metavar="FILE", help=f"take settings from a TOML file (also: {CONFIG})")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for each in (each for each in fields(Settings) if each.name in set(only)):

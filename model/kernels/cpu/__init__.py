@@ -1,4 +1,4 @@
-"""gpt-oss on x86-64 and other CPUs: C++ kernels behind one call per step.
+"""gpt-oss on x86-64, ARM and other CPUs: C++ kernels behind one call per step.
 
     toolchain.py  how the C++ is compiled     native/abi.h        what Python and the library tell each other
     library.py    finding and loading it      native/layout.h     how packed weights lie in memory
@@ -35,7 +35,7 @@ def build(
     dense    "int8": attention and unembedding in int8 by groups of 64, the best logits scored again in bf16;
              "bf16": as they were trained, at about two thirds of the speed
     threads  that share a step; None: one for each core
-    isa      avx512, avx2 or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
+    isa      avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
 
     From then on torch itself uses one thread in this process.
 

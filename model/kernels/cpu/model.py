@@ -86,20 +86,29 @@ class CpuModel:
         return KVCache(pages(self.config.head_dim), pages(self._padded_dim))
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        self.reserve(len(batch.tokens))
+        step, logits, _held = self.step(batch, cache)
+        wrong = self.run(step)
+        if wrong:
+            raise ValueError(
+                f"token {int(batch.tokens[wrong - 1])} is not in the vocabulary of {self.config.vocab_size}"
+            )
+        return logits[:, : self.config.vocab_size]
+
+    def step(self, batch: Batch, cache: KVCache) -> tuple[Step, Tensor, list[Tensor]]:
+        """The batch as the library sees it; the logits [N, V rounded up to 32] it will write; and the tensors
+        it points to, the logits and the batch's own, which must be kept until it was run."""
         vocabulary, samples = self.config.vocab_size, len(batch.samples)
         logits = torch.empty(samples, vocabulary + -vocabulary % 32)
-        self.reserve(len(batch.tokens))
-        held = [
-            tensor.contiguous()
-            for tensor in (
-                batch.tokens,
-                batch.positions,
-                batch.slots,
-                batch.samples,
-                batch.starts,
-                batch.page_table,
-            )
-        ]
+        of_batch = (
+            batch.tokens,
+            batch.positions,
+            batch.slots,
+            batch.samples,
+            batch.starts,
+            batch.page_table,
+        )
+        held = [tensor.contiguous() for tensor in of_batch]
         step = Step(
             *(tensor.data_ptr() for tensor in held),
             cache.keys.data_ptr(),
@@ -111,10 +120,11 @@ class CpuModel:
             samples,
             batch.page_table.shape[-1],
         )
-        wrong = self.library.gptoss_run(self._machine, self.program.array, len(self.program), byref(step))
-        if wrong:
-            raise ValueError(f"token {int(batch.tokens[wrong - 1])} is not in the vocabulary of {vocabulary}")
-        return logits[:, :vocabulary]
+        return step, logits, [*held, logits]
+
+    def run(self, step: Step) -> int:
+        """Run the program over a step there is room for.  Returns 0, or 1 + the row of an unknown token."""
+        return int(self.library.gptoss_run(self._machine, self.program.array, len(self.program), byref(step)))
 
     def reserve(self, tokens: int) -> None:
         """Make room for steps of so many tokens: activations, and the program that points to them."""

@@ -26,10 +26,15 @@ FLAGS += ["-ffp-contract=off", "-fno-math-errno"]
 FLAGS += ["-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 
 
-def sources() -> list[Path]:
-    """The files to compile; those of x86-64 are left out elsewhere."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return sorted(path for path in NATIVE.glob("*.cpp") if x86 or "avx" not in path.name)
+ONLY_FOR = {"isa_avx2": "x86_64", "isa_avx512": "x86_64", "isa_neon": "aarch64"}
+"""Sources in the instructions of one architecture."""
+
+MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+
+
+def sources(machine: str = MACHINE) -> list[Path]:
+    """The files to compile for an architecture."""
+    return sorted(path for path in NATIVE.glob("*.cpp") if ONLY_FOR.get(path.stem, machine) == machine)
 
 
 def headers() -> list[Path]:
@@ -59,6 +64,11 @@ def build(target: Path, command: str, extra: tuple[str, ...] = ()) -> None:
 
     Raises RuntimeError with what the compiler said.
     """
+    link(target, command, sources(), ("-shared", *extra))
+
+
+def link(target: Path, command: str, files: list[Path], extra: tuple[str, ...]) -> None:
+    """Compile `files` with all cores, and link them into `target`.  `extra` flags are for both."""
 
     def run(*arguments: str | Path) -> None:
         done = subprocess.run([command, *map(str, arguments)], capture_output=True, text=True)
@@ -68,14 +78,11 @@ def build(target: Path, command: str, extra: tuple[str, ...] = ()) -> None:
     flags = [*FLAGS, *extra, *(f"-D{name}={value}" for name, value in defines().items())]
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [Path(folder) / f"{path.stem}.o" for path in sources()]
-        list(
-            pool.map(
-                lambda pair: run(*flags, "-c", pair[0], "-o", pair[1]), zip(sources(), objects, strict=True)
-            )
-        )
+        objects = [Path(folder) / f"{path.stem}.o" for path in files]
+        pairs = zip(files, objects, strict=True)
+        list(pool.map(lambda pair: run(*flags, "-c", pair[0], "-o", pair[1]), pairs))
         whole = Path(folder) / target.name
-        run("-shared", "-pthread", *extra, *objects, "-o", whole)
+        run("-pthread", *extra, *objects, "-o", whole)
         whole.replace(target)
 
 

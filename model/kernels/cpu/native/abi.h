@@ -151,8 +151,8 @@ struct Machine;
 
 const char* gptoss_sources();  // what toolchain.py calls the digest of these files
 
-int gptoss_abi(
-    int32_t* sizes);  // version; sizes of the structs in the order of OPCODES, then Instruction and Step
+// The version; sizes of the structs in the order of OPCODES, then Instruction and Step.
+int gptoss_abi(int32_t* sizes);
 const char* gptoss_isas();  // what this processor can run, best first, separated by spaces
 
 Machine* gptoss_open(int threads, const char* isa);  // null if this processor cannot run it

@@ -72,4 +72,6 @@ extern const Isa PORTABLE;
 #if defined(__x86_64__)
 extern const Isa AVX2;
 extern const Isa AVX512;
+#elif defined(__aarch64__)
+extern const Isa NEON;
 #endif

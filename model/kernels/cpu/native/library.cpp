@@ -4,6 +4,10 @@
 
 #include <chrono>
 #include <cstring>
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace {
 
@@ -26,6 +30,8 @@ const Choice CHOICES[] = {
          return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                 __builtin_cpu_supports("bmi2");
      }},
+#elif defined(__aarch64__)
+    {&NEON, [] { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }},
 #endif
     {&PORTABLE, [] { return true; }},
 };
