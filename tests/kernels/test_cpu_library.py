@@ -2,13 +2,19 @@
 
 import ctypes
 import os
+import re
 import shutil
+import subprocess
+import sys
+from ctypes import c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
+from shutil import ignore_patterns
 
 import pytest
 
 from model.kernels.cpu import library, toolchain
 from model.kernels.cpu.library import NativeLibraryMissing, choose_isa, isas, open_library, physical_cores
+from model.kernels.cpu.program import OPCODES, STRUCTS, Assignment, Rows
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,59 @@ def test_a_library_with_other_structures_is_refused(built, monkeypatch):
     monkeypatch.setattr(library, "STRUCTS", (*library.STRUCTS[:-1], Larger))
     with pytest.raises(NativeLibraryMissing, match="structures of"):
         open_library(built)
+
+
+HEADER = (toolchain.NATIVE / "abi.h").read_text()
+
+
+@pytest.mark.parametrize("struct", [*STRUCTS, Rows, Assignment], ids=lambda each: each.__name__)
+def test_structures_are_those_of_the_header_field_by_field(struct):
+    """The size alone would not show two fields that changed places."""
+    body = re.search(rf"^struct {struct.__name__} {{(.*?)^}};", HEADER, re.DOTALL | re.MULTILINE)[1]
+    declared = []
+    for declaration in re.sub("//.*", "", body).split(";")[:-1]:
+        kind, names = re.fullmatch(r"\s*((?:const )?\w+\W*?)(?=\w)([\w, ]+)", declaration).groups()
+        declared += [(name.strip(), C_TYPES.get(kind.split()[0]) or c_void_p) for name in names.split(",")]
+        if "*" in kind:
+            declared[-1] = declared[-1][0], c_void_p
+    assert [(name, kind) for name, kind, *_ in struct._fields_] == declared
+
+
+C_TYPES = {
+    "int32_t": c_int32,
+    "int64_t": c_int64,
+    "float": c_float,
+    "Rows": Rows,
+    "Assignment": Assignment,
+}
+
+
+def test_opcodes_and_functions_are_those_of_the_header(built):
+    (opcodes,) = re.findall(r"enum Opcode : int32_t {(.*?)OPCODES", HEADER, re.DOTALL)
+    assert [name.strip() for name in opcodes.split(",")[:-1]] == [each.__name__.upper() for each in OPCODES]
+    for function in set(re.findall(r"\b(gptoss_\w+)\(", HEADER)):
+        assert getattr(library.load(), function).argtypes is not None, f"{function} is not declared"
+
+
+def test_bandwidth_is_measured_by_reading(built):
+    machine = library.load().gptoss_open(2, b"portable")
+    data = (ctypes.c_uint8 * (5 << 20))()
+    assert 1e6 < library.load().gptoss_read_bandwidth(machine, ctypes.addressof(data), len(data)) < 1e13
+    library.load().gptoss_close(machine)
+
+
+def test_without_a_compiler_the_installation_succeeds_and_says_so(tmp_path):
+    """What pip runs to build the extension, with a compiler that fails."""
+    pytest.importorskip("setuptools")
+    root = toolchain.NATIVE.parents[3]
+    shutil.copy(root / "setup.py", tmp_path)
+    shutil.copytree(toolchain.NATIVE.parent, tmp_path / "model/kernels/cpu", ignore=ignore_patterns("*.so"))
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", "out", "--build-temp", "temp"]
+    broken = os.environ | {"CC": "/bin/false", "CXX": "/bin/false"}
+    done = subprocess.run(command, cwd=tmp_path, env=broken, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert 'building extension "model.kernels.cpu._native" failed' in done.stdout + done.stderr
+    assert not list(tmp_path.rglob("*.so"))
 
 
 def test_what_is_no_library_is_refused(tmp_path):
