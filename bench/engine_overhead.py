@@ -13,6 +13,7 @@ import platform
 import pstats
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -23,9 +24,9 @@ from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.batch import Batch, KVCache
-from model.config import ModelConfig
+from model.synthetic import GPT_OSS_20B
 
-PAGE_SIZE, WINDOW = 32, 128
+PAGE_SIZE = 32
 
 
 class Nothing:
@@ -35,24 +36,7 @@ class Nothing:
     page_size, page_bytes, weight_bytes = PAGE_SIZE, 1, 0
 
     def __init__(self, vocab_size: int):
-        self.config = ModelConfig(
-            vocab_size=vocab_size,
-            hidden_size=1,
-            num_layers=2,
-            num_heads=1,
-            num_kv_heads=1,
-            head_dim=1,
-            num_experts=1,
-            experts_per_token=1,
-            intermediate_size=1,
-            sliding_window=WINDOW,
-            swiglu_limit=7.0,
-            rope_theta=1.0,
-            rope_scaling_factor=1.0,
-            rope_ntk_alpha=1.0,
-            rope_ntk_beta=1.0,
-            initial_context_length=131072,
-        )
+        self.config = replace(GPT_OSS_20B, vocab_size=vocab_size)
         self._logits = torch.randn(4096, vocab_size, generator=torch.Generator().manual_seed(0))
 
     def new_cache(self, num_pages: int) -> KVCache:
@@ -69,8 +53,8 @@ def measure(
     limits = Limits(
         num_pages=running * 2 * (prompt + steps + PAGE_SIZE) // PAGE_SIZE + 16,
         page_size=PAGE_SIZE,
-        window=WINDOW,
-        max_context=131072,
+        window=GPT_OSS_20B.sliding_window,
+        max_context=GPT_OSS_20B.max_context,
         max_running=running,
         max_tokens_per_step=max(512, running),
     )

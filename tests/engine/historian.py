@@ -7,7 +7,7 @@ page table of a Batch that the real Runner built, from memory that is poisoned w
 
 import itertools
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from engine.runner import Runner
 from engine.sampling import Sampled, SamplingParams
 from engine.scheduler import Limits
 from model.batch import BANDED, FULL, Batch, KVCache
-from model.config import ModelConfig
+from model.synthetic import GPT_OSS_20B
 
 VOCABULARY = 97
 POISON = -(10**6)
@@ -58,24 +58,7 @@ class Historian:
     def __init__(self, page_size: int, window: int):
         self.page_size, self.window = page_size, window
         self.page_bytes = page_size
-        self.config = ModelConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=1,
-            num_layers=2,
-            num_heads=1,
-            num_kv_heads=1,
-            head_dim=1,
-            num_experts=1,
-            experts_per_token=1,
-            intermediate_size=1,
-            sliding_window=window,
-            swiglu_limit=7.0,
-            rope_theta=1.0,
-            rope_scaling_factor=1.0,
-            rope_ntk_alpha=1.0,
-            rope_ntk_beta=1.0,
-            initial_context_length=4096,
-        )
+        self.config = replace(GPT_OSS_20B, vocab_size=VOCABULARY, sliding_window=window)
 
     def new_cache(self, num_pages: int) -> KVCache:
         memory = torch.full((1, num_pages, self.page_size, 1, 1), POISON, dtype=torch.int64)

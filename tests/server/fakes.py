@@ -22,21 +22,10 @@ from server.app import create_app
 from server.protocol import PatientProtocol
 from server.settings import Settings
 from server.tokenizer import Tokenizer
+from tests.vocabularies import SPECIALS
 
 FLAGS = ["single_word", "lstrip", "rstrip", "normalized"]
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-SPECIALS = [
-    "<|startoftext|>",
-    "<|endoftext|>",
-    "<|return|>",
-    "<|constrain|>",
-    "<|channel|>",
-    "<|start|>",
-    "<|end|>",
-    "<|message|>",
-    "<|call|>",
-    "<|endofprompt|>",
-]
 
 
 def byte_tokenizer(folder) -> Tokenizer:

@@ -11,7 +11,8 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.server.fakes import SPECIALS, live
+from tests.server.fakes import live
+from tests.vocabularies import SPECIALS
 
 PIECES = [
     *SPECIALS,
