@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from dataclasses import fields
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -20,7 +22,7 @@ from engine.errors import EngineError
 from server import logs
 from server import settings as knobs
 from server.commands import StartError, bench, chat, download, generate, serve
-from server.settings import SettingsError
+from server.settings import Settings, SettingsError
 
 COMMANDS = (
     serve.COMMAND,
@@ -37,6 +39,9 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
+        if unknown := re.match(r"unrecognized arguments: (--[^ =]+)", message):
+            hint = knobs.did_you_mean(unknown[1], [knobs.flag(each) for each in fields(Settings)])
+            message = f"there is no {unknown[1]}; {hint or f'`{PROG} COMMAND --help` lists what there is'}"
         self.exit(2, f"{PROG}: {message}\n")
 
 

@@ -95,5 +95,5 @@ def configure(level: str, form: str) -> None:
     text = TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("uvicorn.error", "asyncio", "sse_starlette"):
+    for chatty in ("uvicorn.error", "asyncio", "sse_starlette", "httpx2"):
         logging.getLogger(chatty).setLevel("WARNING")

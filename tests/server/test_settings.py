@@ -178,6 +178,14 @@ def test_the_file_in_the_readme_is_one(tmp_path):
     assert knobs.read({"config": written(tmp_path, shown[1])}, {}).api_key == ("one key", "another")
 
 
+def test_an_unknown_flag_is_told_with_the_nearest(capsys):
+    for flag, hint in (("--max-qued", "did you mean --max-queued?"), ("--zzzzzz=1", "--help` lists")):
+        with pytest.raises(SystemExit):
+            parser().parse_args(["serve", flag])
+        assert f"there is no {flag.split('=')[0]}; " in (said := capsys.readouterr().err)
+        assert hint in said
+
+
 def test_help_shows_every_setting_under_a_heading_with_its_default(capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(["serve", "--help"])
