@@ -130,6 +130,7 @@ def test_a_body_of_another_type_is_told_so(tiny_tokenizer, content_type):
         ("presence_penalty", 3, "presence_penalty"),
         ("frequency_penalty", -3, "frequency_penalty"),
         ("repetition_penalty", 0, "repetition_penalty"),
+        ("repetition_penalty", 5e-324, "repetition_penalty"),  # was a 500: 0 as a float32, by which we divide
         ("seed", 1.5, "seed"),
         ("seed", 2**64, "seed"),
         ("max_tokens", 0, "max_tokens"),
