@@ -37,6 +37,12 @@ JSON too, and a model that may write one sometimes never stops."""
 EMPTY_OBJECT = {"type": "object", "properties": {}, "additionalProperties": False}
 ANY_OBJECT = {"type": "object"}
 
+SAY_MORE = frozenset(
+    ("additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames", "minProperties",
+     "dependentRequired", "dependentSchemas", "allOf", "anyOf", "oneOf", "not", "if", "$ref", "const", "enum")
+)  # fmt: skip
+"""Keywords by which an object may have, or need, properties beside those in `properties`."""
+
 
 class SchemaError(ValueError):
     """A schema, or a choice of tools, that cannot constrain an answer, by the client's fault.
@@ -86,12 +92,20 @@ def grammar_text(schema: Mapping[str, Any], strict: bool, param: str) -> str:
 
 
 def of_arguments(parameters: Mapping[str, Any] | None, param: str) -> Mapping[str, Any]:
-    """The schema of a call's arguments, which are always an object."""
+    """The schema of a call's arguments, which are always an object.
+
+    Where `properties` alone say what they are, there are no others: the model is told of those, and a
+    function that declares none (`{}`) takes none.
+    """
     if parameters is None:
         return EMPTY_OBJECT
     if parameters.get("type", "object") != "object":
         raise SchemaError("the parameters of a function must be a schema of type 'object'", param)
-    return {**parameters, "type": "object"}
+    declared, required = parameters.get("properties"), parameters.get("required", [])
+    if SAY_MORE & parameters.keys() or not (isinstance(declared, dict) and isinstance(required, list)):
+        return {**parameters, "type": "object"}
+    closed = all(name in declared for name in required if isinstance(name, str))
+    return {**parameters, "type": "object", **({"additionalProperties": False} if closed else {})}
 
 
 def _nodes(schema: Mapping[str, Any]) -> Iterator[tuple[str | None, Any, int]]:

@@ -97,6 +97,20 @@ def test_a_required_call_must_come_with_arguments_that_fit(ask):
     assert not passes(call("h", "{}"))
 
 
+def test_a_required_call_has_no_arguments_that_were_not_declared(ask):
+    """A small model told of a function without arguments made some up, and LangChain's client saw them."""
+    open_ended = tool("h")
+    open_ended["function"]["parameters"]["additionalProperties"] = {"type": "integer"}
+    needs_more = tool("i")
+    needs_more["function"]["parameters"]["required"] = ["elsewhere"]
+    tools = [tool("f", n={"type": "integer"}), tool("g"), open_ended, needs_more]
+    passes = ask(tools=tools, tool_choice="required")
+    assert not passes(call("f", '{"n": 1, "m": 2}'))
+    assert not passes(call("g", '{"made_up": 1}'))
+    assert passes(call("h", '{"made_up": 1}'))
+    assert passes(call("i", '{"elsewhere": 1}'))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
