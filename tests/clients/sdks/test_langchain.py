@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.clients.conftest import GREEDY
 from tests.clients.packages import require
 
 require("langchain_openai")
@@ -29,8 +30,8 @@ class TestStandard(ChatModelIntegrationTests):
             "model": self._server.model,
             "base_url": self._server.base_url,
             "api_key": "x",
-            "temperature": 0,
-            "timeout": 60,
+            **GREEDY,
+            "timeout": 300,
             "max_retries": 0,
             "stream_usage": True,
         }
@@ -60,6 +61,18 @@ class TestStandard(ChatModelIntegrationTests):
     @pytest.mark.xfail(reason="needs a model that can write Chinese")
     def test_unicode_tool_call_integration(self, model):
         super().test_unicode_tool_call_integration(model)
+
+    @pytest.mark.xfail(reason="the call is forced; that its argument is 3 is up to the model")
+    def test_tool_calling(self, model):
+        super().test_tool_calling(model)
+
+    @pytest.mark.xfail(reason="the call is forced; that its argument is 3 is up to the model")
+    async def test_tool_calling_async(self, model):
+        await super().test_tool_calling_async(model)
+
+    @pytest.mark.xfail(reason="whether to call is up to the model")
+    def test_agent_loop(self, model):
+        super().test_agent_loop(model)
 
 
 def test_at_least_so_many_standard_tests_passed(passed):

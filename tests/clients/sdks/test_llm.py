@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
+from tests.clients.conftest import GREEDY
 from tests.clients.packages import require
 
 require("llm")
+
+OPTIONS = [word for name, value in GREEDY.items() for word in ("-o", name, str(value))]
 
 MODELS = """
 - model_id: demo
@@ -34,7 +37,7 @@ def llm(server, tmp_path):
 
     def run(*arguments):
         command = [sys.executable, "-m", "llm", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -42,9 +45,9 @@ def llm(server, tmp_path):
 
 
 def test_an_answer_streamed_and_not(llm):
-    streamed = llm("-m", "demo", "-o", "temperature", "0", "Hello")
+    streamed = llm("-m", "demo", *OPTIONS, "Hello")
     assert streamed.strip()
-    assert llm("-m", "demo", "-o", "temperature", "0", "--no-stream", "Hello") == streamed
+    assert llm("-m", "demo", *OPTIONS, "--no-stream", "Hello") == streamed
 
 
 def test_a_conversation_goes_on(llm):
@@ -53,13 +56,13 @@ def test_a_conversation_goes_on(llm):
 
 
 def test_a_schema(llm):
-    person = json.loads(llm("-m", "demo", "--schema", "name, age int", "Anna is 23 years old."))
+    person = json.loads(llm("-m", "demo", *OPTIONS, "--schema", "name, age int", "Anna is 23 years old."))
     assert {key: type(value) for key, value in person.items()} == {"name": str, "age": int}
 
 
 def test_a_function(llm):
     source = 'def get_weather(city: str) -> str:\n    "Get the weather in a city."\n    return "18 degrees"'
-    said = llm("-m", "demo", "-o", "temperature", "0", "--functions", source, "What is the weather in Paris?")
+    said = llm("-m", "demo", *OPTIONS, "--functions", source, "What is the weather in Paris?")
     assert said.strip()
 
 

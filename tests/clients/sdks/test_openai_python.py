@@ -6,6 +6,7 @@ import json
 import pytest
 from pydantic import BaseModel
 
+from tests.clients.conftest import GREEDY
 from tests.clients.packages import require
 
 openai = require("openai")
@@ -37,7 +38,7 @@ def client(server):
 
 @pytest.fixture
 def greedy(server):
-    return {"model": server.model, "temperature": 0}
+    return {"model": server.model, **GREEDY}
 
 
 def test_a_chat(client, greedy):
@@ -118,17 +119,18 @@ def test_json_mode_is_json(client, server):
 
 def test_a_call_and_its_result_lead_to_an_answer(client, greedy):
     messages = user("What is the weather in Paris?")
-    first = client.chat.completions.create(messages=messages, tools=[WEATHER], **greedy).choices[0]
+    first = client.chat.completions.create(
+        messages=messages, tools=[WEATHER], tool_choice="required", **greedy
+    ).choices[0]
     assert first.finish_reason == "tool_calls"
     (call,) = first.message.tool_calls
     assert call.id.startswith("call_")
     assert call.function.name == "get_weather"
-    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    assert isinstance(json.loads(call.function.arguments)["city"], str)
     result = {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 18}'}
     second = client.chat.completions.create(
-        messages=[*messages, first.message, result], tools=[WEATHER], **greedy
+        messages=[*messages, first.message, result], tools=[WEATHER], tool_choice="none", **greedy
     )
-    assert second.choices[0].finish_reason == "stop"
     assert second.choices[0].message.content
 
 
@@ -174,11 +176,12 @@ def test_async_streams_side_by_side(server):
                 )
                 return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
-            return await asyncio.gather(*(one(a) for a in range(1, 5)))
+            alone = [await one(a) for a in range(1, 5)]
+            return alone, await asyncio.gather(*(one(a) for a in range(1, 5)))
 
-    said = asyncio.run(run())
-    assert all(said)
-    assert len(set(said)) == 4
+    alone, together = asyncio.run(run())
+    assert all(together)
+    assert together == alone
 
 
 def test_a_stream_may_be_left_in_the_middle(client, greedy):
@@ -218,7 +221,7 @@ def test_errors_are_the_sdks_own(client, greedy):
         client.chat.completions.create(messages=user("Hello"), **{**greedy, "temperature": 3})
     assert hot.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as long:
-        client.chat.completions.create(messages=user("word " * 200_000), **greedy)
+        client.chat.completions.create(messages=user("word " * 20_000), **greedy)
     assert long.value.code == "context_length_exceeded"
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model=greedy["model"], input="a")

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import BaseModel
 
+from tests.clients.conftest import GREEDY
 from tests.clients.packages import require
 
 instructor = require("instructor")
@@ -19,13 +20,13 @@ class Person(BaseModel):
 @pytest.fixture(scope="module")
 def create(server):
     """Asks for a Person, or what else `response_model` is."""
-    with openai.OpenAI(base_url=server.base_url, api_key="x", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=server.base_url, api_key="x", max_retries=0, timeout=300) as client:
 
         def ask(mode, method="create", response_model=Person):
             patched = instructor.from_openai(client, mode=getattr(instructor.Mode, mode))
             return getattr(patched.chat.completions, method)(
                 model=server.model,
-                temperature=0,
+                **GREEDY,
                 max_retries=1,
                 response_model=response_model,
                 messages=[{"role": "user", "content": "Anna is 23 years old."}],

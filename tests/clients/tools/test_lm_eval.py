@@ -2,7 +2,6 @@
 
 A multiple choice is decided by the log-probabilities of an echoed prompt, so a shift by one token, or a
 prompt that is tokenised anew, shows in the numbers: they are computed here once more, by hand.
-
 """
 
 import json
@@ -35,7 +34,7 @@ def samples(server, tokenizer_folder, tmp_path_factory):
     command += ["--model_args", f"{where},{how}", "--tasks", "greetings,copying"]
     command += ["--include_path", str(folder), "--output_path", str(folder / "out"), "--log_samples"]
     environment = {**os.environ, **OFFLINE, "HF_HOME": str(folder / "hf"), "OPENAI_API_KEY": "x"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     logged = {}
     for task in ("greetings", "copying"):
