@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 NPM    ?= npm
 
-.PHONY: help install serve test test-clients test-sdks test-tools lock-clients sanitize check bench clean
+.PHONY: help install serve test clients test-clients test-sdks test-tools lock-clients sanitize check bench clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -25,12 +25,14 @@ CLIENTS     = .venv-clients
 UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
 RUN_CLIENTS = TEST_CLIENTS=all SERVER_PYTHON=$(BIN)/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=400 -ra $(ARGS)
-test-clients: test-sdks test-tools  ## run other people's clients against the demo model; of npm too, or NPM= for Python's alone
-test-sdks: $(READY) $(CLIENTS)/sdks/.ready $(if $(NPM),tests/clients/node/node_modules)
+NODE_CLIENTS = $(if $(NPM),tests/clients/node/node_modules)
+clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready $(NODE_CLIENTS)    ## install what test-clients runs
+test-clients: $(READY) test-sdks test-tools     ## run other people's clients against the demo model; NPM= for Python's alone
+test-sdks: $(CLIENTS)/sdks/.ready $(NODE_CLIENTS)
 	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio.plugin -p pytest_benchmark.plugin \
 	    -p pytest_recording.plugin -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=session \
 	    -o asyncio_default_test_loop_scope=session tests/clients/sdks $(if $(NPM),,--ignore tests/clients/sdks/test_node.py)
-test-tools: $(READY) $(CLIENTS)/tools/.ready
+test-tools: $(CLIENTS)/tools/.ready
 	$(RUN_CLIENTS) $(CLIENTS)/tools/$(CLIENT_TEST) tests/clients/tools
 
 # guidellm imports torch, and the server's will do: it is found behind all that the environment has itself.
