@@ -17,16 +17,12 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from model import mxfp4
 from model.batch import Batch, KVCache
 from model.device import wait
 from model.kernels import Model
 
 METER_BYTES = 1 << 28
 """Read or copied to measure the memory: far more than a cache holds."""
-
-DENSE_BYTES = {"bf16": 2.0, "int8": 1 + 2 / 64}
-"""Memory of one weight in attention and unembedding; int8: with its part of the scale that 64 share."""
 
 
 @dataclass
@@ -172,27 +168,3 @@ def meter(model: Model) -> Meter:
         return 2 * copies * METER_BYTES / (time.perf_counter() - start)
 
     return Meter("copy", measure)
-
-
-def decode_bytes(model: Model, context: int) -> float:
-    """What a step of one token behind `context` others must read: weights it uses, keys and values it sees.
-
-    Biases, norms and the token's row of the embedding are too small to count.
-    """
-    config = model.config
-    dense = DENSE_BYTES[getattr(model, "dense", "bf16")]  # a backend with a choice says what it chose
-    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    attention = dense * config.hidden_size * (2 * heads + 2 * kv_heads)
-    router = 2 * config.num_experts * config.hidden_size
-    bits = 4 + 8 / mxfp4.BLOCK
-    experts = config.experts_per_token * 3 * config.intermediate_size * config.hidden_size * bits / 8
-    seen = context + 1
-    windows = (config.window(layer) or seen for layer in range(config.num_layers))
-    keys = sum(min(window, seen) for window in windows) * model.page_bytes / model.page_size / _pairs(model)
-    unembedding = dense * config.vocab_size * config.hidden_size
-    return config.num_layers * (attention + router + experts) + keys + unembedding
-
-
-def _pairs(model: Model) -> int:
-    """Layers of one kind, which share a page's number."""
-    return (model.config.num_layers + 1) // 2

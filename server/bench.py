@@ -30,7 +30,8 @@ from model import device as devices
 from model import kernels
 from model.checkpoint import Checkpoint
 from model.config import CheckpointError, ModelConfig
-from model.speed import Load, decode_bytes, meter, time_steps
+from model.sizes import decode_bytes
+from model.speed import Load, meter, time_steps
 from model.synthetic import SIZES, Synthetic
 from server.assembly import DEMO, build, folder_of, name_of
 from server.commands import StartError
@@ -179,7 +180,9 @@ def _time(model: Model, case: Case, seconds: float) -> Measured:
         timing = time_steps(load, rounds=MOST_ROUNDS, patience=seconds)
     else:
         # Which experts a batch of several chooses is not known outside of the model, nor what it had to read.
-        needed = (lambda: decode_bytes(model, case.context)) if case.sequences == 1 else None
+        dense = getattr(model, "dense", "bf16")  # a backend with a choice says what it chose
+        read = decode_bytes(model.config, dense, case.context) if case.sequences == 1 else None
+        needed = None if read is None else lambda: read
         measure = meter(model).measure
         timing = time_steps(
             load, rounds=MOST_ROUNDS, patience=seconds, memory_speed=lambda _: measure(), needed=needed

@@ -5,7 +5,7 @@ import torch
 
 from model.gpt_oss import GptOss
 from model.kernels.reference import ReferenceKernels
-from model.speed import DENSE_BYTES, Load, decode_bytes, meter, time_steps
+from model.speed import Load, meter, time_steps
 from model.synthetic import Synthetic
 from tests.model.paging import alone
 from tests.tiny_checkpoint import CONFIG
@@ -68,27 +68,6 @@ def test_a_load_needs_the_memory_it_says(model, sequences):
     load = Load(model, sequences, 2, 7)
     held = load.cache.keys.nbytes + load.cache.values.nbytes
     assert Load.cache_bytes(model, sequences, load.seen) == held
-
-
-def test_a_decode_reads_what_the_tensors_weigh(model):
-    """Added up from the very tensors; of the experts only those a token uses."""
-    weights = Synthetic(CONFIG)
-    names = [
-        name for name in weights.names if "bias" not in name and "norm" not in name and "sinks" not in name
-    ]
-    read = 0.0
-    for name in names:
-        nbytes = weights.read(name).nbytes
-        used = CONFIG.experts_per_token / CONFIG.num_experts if name.endswith((".blocks", ".scales")) else 1
-        read += 0 if name == "embedding.weight" else nbytes * used
-    seen = 40
-    keys = sum(min(CONFIG.window(n) or seen, seen) for n in range(CONFIG.num_layers))
-    read += keys * 2 * CONFIG.num_kv_heads * CONFIG.head_dim * 2
-    assert decode_bytes(model, seen - 1) == pytest.approx(read)
-
-
-def test_int8_is_a_byte_and_a_scale_for_64():
-    assert DENSE_BYTES["int8"] * 64 == 64 + 2
 
 
 def test_the_memory_is_measured_by_copies_or_by_the_models_own_threads(model, monkeypatch):

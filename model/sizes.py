@@ -1,0 +1,58 @@
+"""What a gpt-oss weighs before it is loaded, and what of it one token reads.
+
+Biases and norms are too small to count: what a backend really holds is its `weight_bytes`, once it is there.
+"""
+
+from __future__ import annotations
+
+from model import mxfp4
+from model.config import ModelConfig
+
+DENSE_BYTES = {"bf16": 2.0, "int8": 1 + 2 / 64}
+"""Memory of one weight in attention and unembedding; int8: with its part of the scale that 64 share."""
+
+EXPERT_BYTES = 1 / 2 + 1 / mxfp4.BLOCK
+"""Memory of one weight of an expert: four bits, and its part of the scale of its block."""
+
+
+def weight_bytes(config: ModelConfig, dense: str = "bf16", *, embedding: bool = True) -> int:
+    """Memory of the weights, within a few percent.
+
+    dense      how attention and unembedding are kept, a key of DENSE_BYTES
+    embedding  whether the table is held in memory too, and not left in its file
+    """
+    table = config.vocab_size * config.hidden_size
+    layer = _attention(config) * DENSE_BYTES[dense] + config.num_experts * (
+        _expert(config) * EXPERT_BYTES + 2 * config.hidden_size
+    )
+    return int(config.num_layers * layer + table * (DENSE_BYTES[dense] + (2 if embedding else 0)))
+
+
+def page_bytes(config: ModelConfig, page_size: int) -> int:
+    """Of one page of the KV cache in bfloat16: keys and values of all the layers of one kind."""
+    return 2 * _pairs(config) * page_size * config.num_kv_heads * config.head_dim * 2
+
+
+def decode_bytes(config: ModelConfig, dense: str, context: int) -> float:
+    """What a step of one token behind `context` others must read: the weights it uses, the keys it sees."""
+    seen = context + 1
+    windows = (config.window(layer) or seen for layer in range(config.num_layers))
+    keys = sum(min(window, seen) for window in windows) * page_bytes(config, 1) / _pairs(config)
+    layer = _attention(config) * DENSE_BYTES[dense] + 2 * config.num_experts * config.hidden_size
+    layer += config.experts_per_token * _expert(config) * EXPERT_BYTES
+    return config.num_layers * layer + config.vocab_size * config.hidden_size * DENSE_BYTES[dense] + keys
+
+
+def _attention(config: ModelConfig) -> int:
+    """Weights of one layer's attention."""
+    return config.hidden_size * config.head_dim * 2 * (config.num_heads + config.num_kv_heads)
+
+
+def _expert(config: ModelConfig) -> int:
+    """Weights of one expert: gate and value, and back."""
+    return 3 * config.intermediate_size * config.hidden_size
+
+
+def _pairs(config: ModelConfig) -> int:
+    """Layers of one kind, which share the number of a page."""
+    return (config.num_layers + 1) // 2
