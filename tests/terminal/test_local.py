@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from server.harmony.messages import Message
 from server.settings import Settings
@@ -20,10 +21,13 @@ def local(tmp_path_factory):
     config = dataclasses.replace(tiny_checkpoint.CONFIG, vocab_size=300, initial_context_length=1024)
     tiny_checkpoint.write(folder, config=config)
     byte_tokenizer(folder)
-    return Local(Settings(model=Path(folder), backend="reference", date="2025-06-28"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a model is only slowed by more, on a busy machine by far
+    yield Local(Settings(model=Path(folder), backend="reference", date="2025-06-28"))
+    torch.set_num_threads(threads)
 
 
-def question(text="Hi", max_tokens=20):
+def question(text="Hi", max_tokens=6):
     return Question([Message("user", text)], effort="none", temperature=0, max_tokens=max_tokens)
 
 
