@@ -108,7 +108,7 @@ class Settings:
         metadata=knob(
             DEVICE,
             text("BACKEND"),
-            "which kernels compute it: cpu, gpu, reference",
+            "which kernels compute it: cpu, triton, reference",
             unset="the device's own",
         ),
     )

@@ -19,8 +19,8 @@ from model.batch import Batch, KVCache
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 
-BACKENDS = ("reference", "cpu")
-_DEFAULTS = {"cpu": "cpu"}  # the fastest for each kind of device; any other device can run the reference
+BACKENDS = ("reference", "cpu", "triton")
+_DEFAULTS = {"cpu": "cpu", "cuda": "triton"}  # the fastest for each kind; any other can run the reference
 
 
 class Model(Protocol):

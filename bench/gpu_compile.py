@@ -1,0 +1,193 @@
+"""What the Triton kernels become on a GPU that is not here: compiled for it, at the true sizes, without one.
+
+The network runs on tensors that have shapes and no memory, and each launch stops after compiling.  A kernel
+that does not compile, needs more shared memory than there is, or spills registers, shows here and not on the
+day when a GPU is at hand.
+
+    python -m bench.gpu_compile                       # 20b, compute capability 9.0
+    python -m bench.gpu_compile --capability 80 --size 120b --keep FOLDER     # PTX and machine code too
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from bench.synthetic import SIZES
+from model.batch import Batch, KVCache
+from model.checkpoint import shapes
+from model.config import ModelConfig
+from model.kernels.triton import codes, graphs
+from model.kernels.triton.model import TritonModel
+from model.kernels.triton.weights import Matrices, Reader, Weights
+
+META = torch.device("meta")
+SHARED_BYTES = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+"""KiB of shared memory that one program may have, by compute capability (CUDA programming guide, table
+30)."""
+
+
+class Absent:
+    """A driver of a GPU that is not there: enough of one for Triton to compile for it."""
+
+    def __init__(self, capability: int):
+        self._target = GPUTarget("cuda", capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+
+class Shapes:
+    """A checkpoint of tensors without memory."""
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        self._shapes = shapes(config)
+
+    def read(self, name: str) -> Tensor:
+        dtype = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
+        return torch.empty(self._shapes[name], dtype=dtype, device=META)
+
+
+class ShapeReader(Reader):
+    """Looks at no scale: there is none."""
+
+    def experts(self, name: str) -> Matrices:
+        blocks, scales = (self.checkpoint.read(f"{name}_weight.{part}") for part in ("blocks", "scales"))
+        return Matrices(codes.pack(blocks), scales, self.dense(f"{name}_bias"))
+
+
+@contextmanager
+def compiling(capability: int) -> Iterator[dict[tuple[str, str], Any]]:
+    """Inside, launches compile and do no more; yields (name, constants) → what they became."""
+    found: dict[tuple[str, str], Any] = {}
+    run = JITFunction.run
+
+    def compile_only(self: Any, *operands: Any, grid: Any, warmup: bool, **named: Any) -> Any:
+        kernel = run(self, *operands, grid=grid, warmup=True, **named)
+        constants = " ".join(f"{k}={v}" for k, v in named.items() if isinstance(v, int))
+        found[
+            self.fn.__qualname__ + " " + self.fn.__module__.split(".")[-1], f"{constants} {kernel.hash[:6]}"
+        ] = kernel
+        return kernel
+
+    triton.runtime.driver.set_active(Absent(capability))
+    with mock.patch.object(JITFunction, "run", compile_only):
+        yield found
+
+
+def batch(sequences: int, length: int, pages: int) -> Batch:
+    """`sequences` chunks of `length` tokens each."""
+    tokens = sequences * length
+
+    def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=META)
+
+    return Batch(
+        tokens=empty(tokens),
+        positions=empty(tokens),
+        slots=empty(2, tokens),
+        starts=empty(sequences + 1, dtype=torch.int32),
+        lengths=empty(sequences, dtype=torch.int32),
+        page_table=empty(2, sequences, pages, dtype=torch.int32),
+        samples=empty(sequences),
+    )
+
+
+def compile_all(
+    config: ModelConfig, capability: int, multiprocessors: int = 132
+) -> dict[tuple[str, str], Any]:
+    """Every kernel of decode steps and prefills of several sizes."""
+    with compiling(capability) as found, torch.inference_mode():
+        weights: Weights = ShapeReader(Shapes(config), META, torch.bfloat16).all()  # type: ignore[arg-type]
+        model = TritonModel(config, weights)
+        model.multiprocessors = multiprocessors
+        cache = KVCache(
+            *(torch.empty((1, 9, 8, 32, 64), dtype=torch.bfloat16, device=META) for _ in range(2))
+        )
+        for sequences, length in (
+            (1, 1),
+            (2, 1),
+            (8, 1),
+            (64, 1),
+            (256, 1),
+            (1, 7),
+            (1, 128),
+            (1, 512),
+            (1, 2048),
+        ):
+            model.network(batch(sequences, length, 4), cache)
+        graphs.stage(batch(3, 1, 4), batch(4, 1, 4096))
+    return found
+
+
+class Figures:
+    """What `cuobjdump` says of one kernel."""
+
+    USAGE: ClassVar = re.compile(r"REG:(\d+) STACK:(\d+)")
+
+    def __init__(self, kernel: Any, folder: Path, name: str):
+        tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+        binary = folder / f"{name}.cubin"
+        binary.write_bytes(kernel.asm["cubin"])
+        (folder / f"{name}.ptx").write_text(kernel.asm["ptx"])
+        (folder / f"{name}.ttgir").write_text(kernel.asm["ttgir"])
+        usage = subprocess.check_output(
+            [tools / "cuobjdump", "-res-usage", binary], text=True, stderr=subprocess.STDOUT
+        )
+        self.registers, self.stack = map(int, self.USAGE.findall(usage)[-1])
+        self.shared = int(kernel.metadata.shared)
+        self.warps = int(kernel.metadata.num_warps)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu_compile", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--capability", type=int, default=90, choices=SHARED_BYTES)
+    parser.add_argument("--size", choices=SIZES, default="20b")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("build/gpu"), help="folder for PTX and machine code"
+    )
+    asked = parser.parse_args()
+    config = replace(SIZES[asked.size], num_layers=2)
+    found = compile_all(config, asked.capability)
+    asked.keep.mkdir(parents=True, exist_ok=True)
+    rows, faults = [], 0
+    print(f"{'kernel':40} warps registers stack shared")
+    for (name, constants), kernel in sorted(found.items()):
+        figures = Figures(kernel, asked.keep, re.sub(r"\W+", "_", f"{name} {constants}"))
+        fault = figures.stack > 0 or figures.shared > 1024 * SHARED_BYTES[asked.capability]
+        faults += fault
+        print(
+            f"{name:40} {figures.warps:5} {figures.registers:9} {figures.stack:5} {figures.shared:6}"
+            f" {'FAULT' if fault else '     '} {constants}"
+        )
+        rows.append({"kernel": name, "constants": constants, **vars(figures)})
+    print(json.dumps({"capability": asked.capability, "size": asked.size, "faults": faults, "kernels": rows}))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Attention of a step with longer chunks: blocks of queries against the pages of their sequence.
+
+Keys and values of the step are in the cache already (rotary.write).  A program has BQ consecutive tokens of
+one sequence, with all query heads that share a key head, as the rows of one matrix.  How many blocks a
+sequence has is known to the device alone, so there are programs for the most there can be, T // BQ + S:
+sequence s owns those from starts[s] // BQ + s on, and the last of them may have nothing to do.
+
+FlashAttention-2: arXiv:2307.08691; sinks: gpt-oss model card (arXiv:2508.10925), section 2.2.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.batch import Batch
+from model.kernels.reference import ReferenceKernels
+from model.kernels.triton.attention_decode import LOG2_E
+from model.kernels.triton.rotary import rotated
+from model.layers import rotate
+
+
+@triton.jit
+def _sequence(starts, sequences, block, BQ: tl.constexpr):
+    """The sequence that block `block` of queries belongs to, by bisection."""
+    low, high = 0, sequences
+    while high - low > 1:  # its blocks begin at or before `block` for `low`, and after it for `high`
+        middle = (low + high) // 2
+        if tl.load(starts + middle) // BQ + middle <= block:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@triton.jit(
+    do_not_specialize=["sequences", "table_width"],
+    do_not_specialize_on_alignment=["positions", "starts", "lengths", "page_table"],
+)
+def _prefill_kernel(
+    qkv, cos, sin, positions, starts, lengths, sequences, page_table, table_width,
+    keys, values, sinks, scale, out,
+    H: tl.constexpr, KV: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
+    WINDOW: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    block, kv_head = tl.program_id(0), tl.program_id(1)
+    G: tl.constexpr = H // KV
+    sequence = _sequence(starts, sequences, block, BQ)
+    begin, stop = tl.load(starts + sequence), tl.load(starts + sequence + 1)
+    begin += (block - (begin // BQ + sequence)) * BQ
+    if begin < stop:
+        row, d = tl.arange(0, BQ * G_PAD), tl.arange(0, D)
+        token = begin + row // G_PAD
+        group = row % G_PAD
+        head = kv_head * G + group
+        inside = (token < stop) & (group < G)
+        position = tl.load(positions + token, inside, 0)
+        mask = inside[:, None] & (d[None, :] < D)
+        start = qkv + (token.to(tl.int64) * (H + 2 * KV) + head)[:, None] * D
+        q = rotated(start, mask, cos, sin, position[:, None], D)
+
+        # Some query of the block sees keys [first, end).
+        end = tl.load(lengths + sequence) - (stop - tl.minimum(begin + BQ, stop))
+        first = 0
+        if WINDOW > 0:
+            first = tl.maximum(end - (tl.minimum(begin + BQ, stop) - begin) - WINDOW + 1, 0)
+        highest = tl.load(sinks + head, inside, 0.0) * LOG2_E
+        total = tl.full([BQ * G_PAD], 1.0, tl.float32)
+        seen = tl.zeros([BQ * G_PAD, D], tl.float32)
+        table = page_table + sequence.to(tl.int64) * table_width
+        for at in range(first, end, BN):
+            key = at + tl.arange(0, BN)
+            page = tl.load(table + key // PAGE, key < end, 0).to(tl.int64)
+            place = (page * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
+            k = tl.load(keys + place[None, :] + d[:, None], (key < end)[None, :] & (d[:, None] < D), 0.0)
+            v = tl.load(values + place[:, None] + d[None, :], (key < end)[:, None] & (d[None, :] < D), 0.0)
+            visible = key[None, :] <= position[:, None]
+            if WINDOW > 0:
+                visible &= key[None, :] > position[:, None] - WINDOW
+            scores = tl.where(visible, tl.dot(q, k, input_precision="ieee") * scale, float("-inf"))
+            higher = tl.maximum(highest, tl.max(scores, 1))
+            shrink = tl.exp2(highest - higher)
+            shares = tl.exp2(scores - higher[:, None])
+            total = total * shrink + tl.sum(shares, 1)
+            seen = tl.dot(shares.to(v.dtype), v, seen * shrink[:, None], input_precision="ieee")
+            highest = higher
+        to = out + (token.to(tl.int64) * H + head)[:, None] * D + d[None, :]
+        tl.store(to, (seen / total[:, None]).to(out.dtype.element_ty), mask)
+
+
+def attend(
+    qkv: Tensor,
+    turn: tuple[Tensor, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    sinks: Tensor,
+    batch: Batch,
+    kind: int,
+    window: int | None,
+    out: Tensor,
+) -> None:
+    """Causal attention of all chunks, into out [T, H * D]; arguments as in attention_decode.py.
+
+    The step's own keys and values are in the cache already.
+    """
+    (_, kv_heads, page_size, dim), heads = keys.shape, len(sinks)
+    sequences, table = len(batch.lengths), batch.page_table[kind]
+    group = triton.next_power_of_2(heads // kv_heads)
+    queries = max(1, 128 // group)
+    _prefill_kernel[(len(qkv) // queries + sequences, kv_heads)](
+        qkv,
+        *turn,
+        batch.positions,
+        batch.starts,
+        batch.lengths,
+        sequences,
+        table,
+        table.stride(0),
+        keys,
+        values,
+        sinks,
+        LOG2_E.value / dim**0.5,
+        out,
+        H=heads,
+        KV=kv_heads,
+        G_PAD=group,
+        D=dim,
+        PAGE=page_size,
+        WINDOW=window or 0,
+        BQ=queries,
+        BN=64,
+        num_warps=8 if queries * group >= 128 else 4,
+        num_stages=3,
+    )
+
+
+def plain_attend(
+    qkv: Tensor,
+    turn: tuple[Tensor, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    sinks: Tensor,
+    batch: Batch,
+    kind: int,
+    window: int | None,
+) -> Tensor:
+    """The same by the reference kernels, for decodes and longer chunks alike: [T, H * D].
+
+    The step's own keys and values are in the cache already.
+    """
+    kv_heads, dim = keys.shape[1], keys.shape[3]
+    heads = len(sinks)
+    q = qkv.view(len(qkv), -1, dim)[:, :heads]
+    q = rotate(q, turn[0][batch.positions], turn[1][batch.positions])
+    pages = (keys.transpose(1, 2), values.transpose(1, 2))
+    assert pages[0].shape[2] == kv_heads
+    return ReferenceKernels(swiglu_limit=0.0).attention(q, *pages, sinks, batch, kind, window)

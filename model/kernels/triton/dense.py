@@ -1,0 +1,154 @@
+"""Products with dense weights: QKV, attention's output, unembedding; with RMSNorm, bias and residual inside.
+
+    out  [N, outputs]   =   norm(x)[rows] @ weight.T  + bias   (+ out)
+
+A decode step reads each weight once and computes little, so time is bytes over bandwidth.  The root mean
+square is a factor of the whole row: it is found beside the product, and the row need not be read before.
+
+    one row          a warp for every few outputs, no shared memory: products in float32
+    several rows     tensor cores, weights on the left; tokens fill up the smallest tile
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.layers import rms_norm
+
+ROW_TILE = {"BN": 4, "BK": 256, "num_warps": 1}
+"""Of one row: a lane takes eight numbers, 16 bytes, at a time."""
+
+SMALL_TILE = {"BN": 16, "BK": 128, "num_warps": 1, "num_stages": 5}
+LARGE_TILE = {"BN": 64, "BK": 64, "num_warps": 4, "num_stages": 4}
+"""Of several rows: small, so that every multiprocessor has some, and many bytes are under way."""
+
+
+@triton.jit
+def _row_kernel(
+    x, rows, norm, weight, bias, out, eps,
+    OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
+    ADD: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    inside = n < OUTPUTS
+    if ROWS:
+        x += tl.load(rows) * K
+    products = tl.zeros([BN, BK], tl.float32)
+    squares = tl.zeros([BK], tl.float32)
+    for first in tl.static_range(0, K, BK):
+        k = first + tl.arange(0, BK)
+        w = tl.load(
+            weight + n[:, None].to(tl.int64) * K + k[None, :], inside[:, None] & (k[None, :] < K), 0.0
+        )
+        row = tl.load(x + k, k < K, 0.0).to(tl.float32)
+        if NORM:
+            squares += row * row
+            row *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
+        products += w.to(tl.float32) * row[None, :]
+    total = tl.sum(products, 1)
+    if NORM:
+        total *= 1.0 / tl.sqrt(tl.sum(squares, 0) / K + eps)
+    if BIAS:
+        total += tl.load(bias + n, inside, 0.0).to(tl.float32)
+    if ADD:
+        total += tl.load(out + n, inside, 0.0).to(tl.float32)
+    tl.store(out + n, total.to(out.dtype.element_ty), inside)
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _rows_kernel(
+    x, rows, norm, weight, bias, out, eps, num_rows,
+    OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
+    ADD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    m = tl.program_id(1) * BM + tl.arange(0, BM)
+    n_inside, m_inside = n < OUTPUTS, m < num_rows
+    row = m
+    if ROWS:
+        row = tl.load(rows + m, m_inside, 0)
+    products = tl.zeros([BN, BM], tl.float32)
+    squares = tl.zeros([BM], tl.float32)
+    for first in range(0, K, BK):
+        k = first + tl.arange(0, BK)
+        w = tl.load(
+            weight + n[:, None].to(tl.int64) * K + k[None, :], n_inside[:, None] & (k[None, :] < K), 0.0
+        )
+        columns = tl.load(
+            x + row[None, :].to(tl.int64) * K + k[:, None], m_inside[None, :] & (k[:, None] < K), 0.0
+        )
+        if NORM:
+            wide = columns.to(tl.float32)
+            squares += tl.sum(wide * wide, 0)
+            scale = tl.load(norm + k, k < K, 0.0).to(tl.float32)
+            columns = (wide * scale[:, None]).to(weight.dtype.element_ty)
+        products = tl.dot(w, columns, products, input_precision="ieee")
+    if NORM:
+        products *= (1.0 / tl.sqrt(squares / K + eps))[None, :]
+    if BIAS:
+        products += tl.load(bias + n, n_inside, 0.0).to(tl.float32)[:, None]
+    at = out + m[None, :].to(tl.int64) * OUTPUTS + n[:, None]
+    mask = n_inside[:, None] & m_inside[None, :]
+    if ADD:
+        products += tl.load(at, mask, 0.0).to(tl.float32)
+    tl.store(at, products.to(out.dtype.element_ty), mask)
+
+
+def product(
+    x: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    *,
+    bias: Tensor | None = None,
+    norm: Tensor | None = None,
+    eps: float = 1e-5,
+    rows: Tensor | None = None,
+    add: bool = False,
+) -> Tensor:
+    """out = norm(x)[rows] @ weight.T + bias, added to what is in `out` if `add`; returns `out`.
+
+    x       [T, K] contiguous, in the dtype of the weights
+    weight  [outputs, K] contiguous
+    out     [N, outputs] contiguous, of any floating dtype; sums are float32
+    norm    [K] scale of an RMSNorm of x; None for none
+    rows    [N] int64, which rows of x; None for all
+    """
+    num_rows, (outputs, width) = len(out), weight.shape
+    sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add)
+    operands = (x, rows, norm, weight, bias, out, eps)
+    if num_rows == 1:
+        _row_kernel[(triton.cdiv(outputs, ROW_TILE["BN"]),)](*operands, *sizes, **ROW_TILE)
+    elif num_rows:
+        rows_tile = min(max(16, triton.next_power_of_2(num_rows)), 128)
+        tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else LARGE_TILE
+        grid = (triton.cdiv(outputs, tile["BN"]), triton.cdiv(num_rows, rows_tile))
+        _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile)
+    return out
+
+
+def plain_product(
+    x: Tensor,
+    weight: Tensor,
+    out: Tensor,
+    *,
+    bias: Tensor | None = None,
+    norm: Tensor | None = None,
+    eps: float = 1e-5,
+    rows: Tensor | None = None,
+    add: bool = False,
+) -> Tensor:
+    """The same in float32, except that it leaves `out` as it is: returns [N, outputs] float32."""
+    x = x.float() if rows is None else x[rows].float()
+    if norm is not None:
+        x = rms_norm(x, norm, eps)
+    total = F.linear(x, weight.float(), None if bias is None else bias.float())
+    return total + out.float() if add else total
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The library's product, for steps of many tokens: it is limited by arithmetic there, and good at it."""
+    return torch.addmm(bias, x, weight.T)

@@ -1,0 +1,159 @@
+"""Decode steps as CUDA graphs: one launch from the host instead of some hundred and sixty.
+
+A graph is captured when a batch of its size first comes, padded to one of `SIZES`.  It reads its batch from
+tensors that stay where they are; one kernel copies the real one there, and fills up the rows that are
+left.  All graphs share one pool of memory and one tensor of logits, since no two ever run at once: some 100
+MB for up to 64 rows, out of the workspace that engine/memory.py leaves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.batch import Batch, KVCache
+
+log = logging.getLogger(__name__)
+
+SIZES = (1, 2, 4, *range(8, 64, 8), *range(64, 257, 32))
+LOGITS_FOR = (64, 256)
+"""Rows of the tensors of logits: a smaller one for those who never have more than 64 sequences."""
+
+
+@triton.jit(
+    do_not_specialize=["rows", "samples", "width", "static_width"],
+    do_not_specialize_on_alignment=["tokens", "positions", "slots", "lengths", "page_table", "sampled"],
+)
+def _stage_kernel(
+    tokens, positions, slots, lengths, page_table, sampled, rows, samples, width,
+    static_tokens, static_positions, static_slots, static_lengths, static_table, static_sampled, static_width,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Program (row, kind): one row of the static batch, a real one or a filler."""
+    row, kind, size = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
+    real = row < rows
+    tl.store(static_slots + kind * size + row, tl.load(slots + kind * rows + row, real, -1))
+    if kind == 0:
+        tl.store(static_tokens + row, tl.load(tokens + row, real, 0))
+        tl.store(static_positions + row, tl.load(positions + row, real, 0))
+        tl.store(static_lengths + row, tl.load(lengths + row, real, 0))
+        tl.store(static_sampled + row, tl.load(sampled + row, row < samples, 0))
+    if real:
+        source = page_table + (kind * rows + row).to(tl.int64) * width
+        target = static_table + (kind * size + row).to(tl.int64) * static_width
+        for first in range(0, width, BLOCK):
+            page = first + tl.arange(0, BLOCK)
+            tl.store(target + page, tl.load(source + page, page < width, 0), page < width)
+
+
+def stage(batch: Batch, static: Batch) -> None:
+    """Copies `batch`, one token for each sequence, into the tensors of `static`, which has as many rows or
+    more.
+
+    Rows left over have slot -1 and length 0.  Of its samples, those left over are row 0.
+    """
+    assert batch.slots.is_contiguous()
+    assert batch.page_table.is_contiguous()
+    rows, width = len(batch.tokens), batch.page_table.shape[2]
+    sources = (batch.tokens, batch.positions, batch.slots, batch.lengths, batch.page_table, batch.samples)
+    targets = (
+        static.tokens,
+        static.positions,
+        static.slots,
+        static.lengths,
+        static.page_table,
+        static.samples,
+    )
+    sizes = (rows, len(batch.samples), width)
+    _stage_kernel[(len(static.tokens), 2)](
+        *sources, *sizes, *targets, static.page_table.shape[2], BLOCK=1024, num_warps=4
+    )
+
+
+def blank(size: int, pages: int, device: torch.device) -> Batch:
+    """A batch of `size` rows that write nothing into the cache and see nothing, with room for `pages`
+    each."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    return Batch(
+        tokens=zeros(size),
+        positions=zeros(size),
+        slots=zeros(2, size) - 1,
+        starts=torch.arange(size + 1, dtype=torch.int32, device=device),
+        lengths=zeros(size, dtype=torch.int32),
+        page_table=zeros(2, size, pages, dtype=torch.int32),
+        samples=zeros(size),
+    )
+
+
+class Graphs:
+    """The graphs of one network and one cache.
+
+    network  what is captured: from Batch and KVCache, logits into a tensor [N, V]
+    pages    a sequence may have at most, in one kind of layer
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Batch, KVCache, Tensor], object],
+        device: torch.device,
+        pages: int,
+        vocab_size: int,
+    ):
+        self._network = network
+        self._device = device
+        self._pages = pages
+        self._vocab_size = vocab_size
+        self._logits: dict[int, Tensor] = {}
+        self._cache: KVCache | None = None
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None] = {}
+        self._pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def run(self, batch: Batch, cache: KVCache) -> Tensor | None:
+        """The batch's logits [N, V], good until the next call; None if it is not one for a graph."""
+        rows, samples = len(batch.tokens), len(batch.samples)
+        size = next((size for size in SIZES if size >= rows), None)
+        if size is None or rows != len(batch.lengths) or samples > size:
+            return None
+        if batch.page_table.shape[2] > self._pages:
+            return None
+        if cache is not self._cache:  # graphs know the old one's addresses
+            self._captured.clear()
+            self._cache = cache
+        if size not in self._captured:
+            self._captured[size] = self._capture(size, cache)
+        if (captured := self._captured[size]) is None:
+            return None
+        graph, static, logits = captured
+        stage(batch, static)
+        graph.replay()
+        return logits[:samples]
+
+    def _capture(self, size: int, cache: KVCache) -> tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None:
+        """A graph of `size` rows, or None if there is no memory for it: then such steps go without."""
+        try:
+            static, logits = blank(size, self._pages, self._device), self._logits_of(size)
+            self._network(static, cache, logits)  # compiles and loads every kernel, which a capture must not
+            torch.cuda.synchronize(self._device)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                self._network(static, cache, logits)
+        except torch.OutOfMemoryError as error:
+            log.warning("no memory for a CUDA graph of %d rows; such steps run without: %s", size, error)
+            return None
+        log.info("captured a CUDA graph for %d rows", size)
+        return graph, static, logits
+
+    def _logits_of(self, size: int) -> Tensor:
+        rows = next(rows for rows in LOGITS_FOR if rows >= size)
+        if rows not in self._logits:
+            shape = (rows, self._vocab_size)
+            self._logits[rows] = torch.empty(shape, dtype=torch.float32, device=self._device)
+        return self._logits[rows][:size]

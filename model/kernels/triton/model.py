@@ -1,0 +1,149 @@
+"""gpt-oss on a GPU: the network of the kernels in this folder.
+
+Between kernels activations are bfloat16, as in training; inside them sums are float32.  The residual stream
+is one tensor, x, to which each half of a layer adds in place."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.batch import Batch, KVCache
+from model.config import ModelConfig
+from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
+from model.kernels.triton.dense import linear, product
+from model.kernels.triton.graphs import Graphs
+from model.kernels.triton.norm import normalise
+from model.kernels.triton.router import choose, router
+from model.kernels.triton.weights import Layer, Weights
+from model.layers import yarn_frequencies
+
+FEW_FOR_EXPERTS = 8
+"""Tokens up to which each pair of token and expert is a product by itself; more are sorted by expert."""
+
+FEW_FOR_DENSE = 16
+"""Tokens up to which dense products are this folder's own; for more, the library's are as fast."""
+
+MOST_SPLITS = 32
+
+
+class TritonModel:
+    """A gpt-oss in memory; a `Model`.
+
+    `forward` returns logits that are good until the next call: graphs write all theirs to one place.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Weights, page_size: int = 32):
+        """
+        weights    where they are is where the model runs, and their dtype is that of activations
+        page_size  positions of one page of the cache
+        """
+        self.config = config
+        self.weights = weights
+        self.device = device = weights.embedding.device
+        self.dtype = weights.embedding.dtype
+        self.page_size = page_size
+        on_gpu = device.type == "cuda"
+        self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
+        self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
+        with self.current:
+            self.turn = rotary.angles(config.max_context, *yarn_frequencies(config, device))
+        self.weight_bytes = weights.nbytes
+        pages = -(-config.max_context // page_size)
+        self.graphs = Graphs(self.network, device, pages, config.vocab_size) if on_gpu else None
+
+    @property
+    def page_bytes(self) -> int:
+        config = self.config
+        return 2 * self._pairs * self.page_size * config.num_kv_heads * config.head_dim * self.dtype.itemsize
+
+    def new_cache(self, num_pages: int) -> KVCache:
+        """A page is laid out [KV, page_size, D]: what one program reads of it is one piece."""
+        shape = (self._pairs, num_pages, self.config.num_kv_heads, self.page_size, self.config.head_dim)
+        keys, values = (torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        return KVCache(keys, values)
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        with self.current:  # Triton launches on the current device
+            if self.graphs is not None and (logits := self.graphs.run(batch, cache)) is not None:
+                return logits
+            return self.network(batch, cache)
+
+    def network(self, batch: Batch, cache: KVCache, logits: Tensor | None = None) -> Tensor:
+        """The pass itself, kernel by kernel: what a graph captures, and what runs where there is none.
+
+        logits  [N, V] float32, to write them to; None for new ones
+        """
+        x = F.embedding(batch.tokens, self.weights.embedding)
+        for number, layer in enumerate(self.weights.layers):
+            self.add_attention(number, layer, x, batch, cache)
+            self.add_experts(layer, x)
+        if logits is None:
+            logits = x.new_empty(len(batch.samples), self.config.vocab_size, dtype=torch.float32)
+        norm, eps = self.weights.norm, self.config.rms_norm_eps
+        return product(x, self.weights.unembedding, logits, norm=norm, eps=eps, rows=batch.samples)
+
+    def add_attention(self, number: int, layer: Layer, x: Tensor, batch: Batch, cache: KVCache) -> None:
+        """Adds to x [T, C] what the attention of layer `number` makes of it."""
+        config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
+        few = tokens <= FEW_FOR_DENSE
+        if few:
+            qkv = x.new_empty(tokens, len(layer.qkv))
+            product(x, layer.qkv, qkv, bias=layer.qkv_bias, norm=layer.attention_norm, eps=eps)
+        else:
+            normed = torch.empty_like(x)
+            normalise(x, layer.attention_norm, eps, normed)
+            qkv = linear(normed, layer.qkv, layer.qkv_bias)
+
+        seen = x.new_empty(tokens, config.num_heads * config.head_dim)
+        kind, window = number % 2, config.window(number)
+        keys, values = cache.keys[number // 2], cache.values[number // 2]
+        where = (layer.sinks, batch, kind, window, seen)
+        if tokens == len(batch.lengths):  # each sequence has one token
+            splits = self.splits(tokens) if window is None else 1
+            attention_decode.attend(qkv, self.turn, keys, values, *where, splits)
+        else:
+            places = (batch.positions, batch.slots[kind])
+            rotary.write(qkv, self.turn, *places, keys, values, config.num_heads)
+            attention_prefill.attend(qkv, self.turn, keys, values, *where)
+
+        if few:
+            product(seen, layer.out, x, bias=layer.out_bias, add=True)
+        else:
+            x += linear(seen, layer.out, layer.out_bias)
+
+    def add_experts(self, layer: Layer, x: Tensor) -> None:
+        """Adds to x [T, C] what the experts of one layer make of it."""
+        config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
+        used, limit = config.experts_per_token, config.swiglu_limit
+        in_planes = torch.empty_like(x)
+        logits = x.new_empty(tokens, config.num_experts, dtype=torch.float32)
+        inner = x.new_empty(tokens * used, config.intermediate_size)
+        if tokens <= FEW_FOR_EXPERTS:
+            router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, in_planes, eps)
+            experts_few.gate_up(in_planes, logits, layer.mlp1, inner, limit, used)
+            experts_few.down(inner, logits, layer.mlp2, x, used)
+            return
+        normed = torch.empty_like(x)
+        normalise(x, layer.experts_norm, eps, normed, in_planes)
+        product(normed, layer.gate, logits, bias=layer.gate_bias)
+        chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
+        shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
+        choose(logits, chosen, shares)
+        order, starts = experts_many.sort(chosen, config.num_experts)
+        experts_many.gate_up(in_planes, layer.mlp1, order, starts, inner, limit)
+        outer = x.new_empty(tokens * used, config.hidden_size)
+        experts_many.down(inner, layer.mlp2, order, starts, shares, outer)
+        experts_many.combine(outer, x)
+
+    def splits(self, sequences: int) -> int:
+        """Parts of the keys to see at once: about two programs for each multiprocessor."""
+        return max(1, min(MOST_SPLITS, 2 * self.multiprocessors // (sequences * self.config.num_kv_heads)))
+
+    @property
+    def _pairs(self) -> int:
+        """Layers of one kind: gpt-oss has as many banded as full, but for one if their number is odd."""
+        return (self.config.num_layers + 1) // 2

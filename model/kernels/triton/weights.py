@@ -1,0 +1,132 @@
+"""From a checkpoint to weights on the device, in the layout the kernels read: one tensor at a time.
+
+Dense weights lie as in the checkpoint.  The experts' blocks do too, but for the order of bits in each word,
+which is changed in place (codes.py).  Their scales stay bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import Checkpoint, CheckpointError
+from model.config import ModelConfig
+from model.kernels.triton import codes
+from model.mxfp4 import decode
+
+
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """One matrix [outputs, K] of every expert.
+
+    words   [E, outputs, K / 8] int32, see codes.py
+    scales  [E, outputs, K / 32] uint8
+    bias    [E, outputs]
+    """
+
+    words: Tensor
+    scales: Tensor
+    bias: Tensor
+
+    def decoded(self, expert: int) -> Tensor:
+        """One expert's matrix [outputs, K] float32, for comparison."""
+        return decode(codes.unpack(self.words[expert]), self.scales[expert], torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """norms [C], qkv [(H + 2 KV) * D, C], sinks [H] float32, out [C, H * D], gate [E, C]."""
+
+    attention_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor
+    sinks: Tensor
+    out: Tensor
+    out_bias: Tensor
+    experts_norm: Tensor
+    gate: Tensor
+    gate_bias: Tensor
+    mlp1: Matrices
+    mlp2: Matrices
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """embedding, unembedding [V, C], norm [C]."""
+
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+    unembedding: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in _tensors(self))
+
+
+def _tensors(held: object) -> Iterator[Tensor]:
+    for field in fields(held):  # type: ignore[arg-type]
+        value = getattr(held, field.name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Tensor):
+                yield each
+            else:
+                yield from _tensors(each)
+
+
+class Reader:
+    """Reads tensors of one checkpoint onto a device; all but the experts' in `dtype`."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype):
+        self.checkpoint = checkpoint
+        self.device = device
+        self.dtype = dtype
+
+    def all(self) -> Weights:
+        """Raises CheckpointError for sizes or scales the kernels have no room for."""
+        check(self.checkpoint.config)
+        return Weights(
+            embedding=self.dense("embedding.weight"),
+            layers=tuple(self.layer(f"block.{n}") for n in range(self.checkpoint.config.num_layers)),
+            norm=self.dense("norm.scale"),
+            unembedding=self.dense("unembedding.weight"),
+        )
+
+    def layer(self, block: str) -> Layer:
+        return Layer(
+            attention_norm=self.dense(f"{block}.attn.norm.scale"),
+            qkv=self.dense(f"{block}.attn.qkv.weight"),
+            qkv_bias=self.dense(f"{block}.attn.qkv.bias"),
+            sinks=self.dense(f"{block}.attn.sinks").float(),
+            out=self.dense(f"{block}.attn.out.weight"),
+            out_bias=self.dense(f"{block}.attn.out.bias"),
+            experts_norm=self.dense(f"{block}.mlp.norm.scale"),
+            gate=self.dense(f"{block}.mlp.gate.weight"),
+            gate_bias=self.dense(f"{block}.mlp.gate.bias"),
+            mlp1=self.experts(f"{block}.mlp.mlp1"),
+            mlp2=self.experts(f"{block}.mlp.mlp2"),
+        )
+
+    def dense(self, name: str) -> Tensor:
+        # Copied even where it is there already: what comes out of a file's mapped memory must not be kept.
+        return self.checkpoint.read(name).to(self.device, self.dtype, copy=True).contiguous()
+
+    def experts(self, name: str) -> Matrices:
+        blocks = self.checkpoint.read(f"{name}_weight.blocks").to(self.device, copy=True).contiguous()
+        scales = self.checkpoint.read(f"{name}_weight.scales").to(self.device, copy=True).contiguous()
+        if (largest := int(scales.max())) > codes.LARGEST_SCALE:
+            raise CheckpointError(
+                f"{name}_weight.scales holds {largest}: the Triton kernels have room for scales up to"
+                f" {codes.LARGEST_SCALE}, 2 ** {codes.LARGEST_SCALE - 127}; the reference backend takes all"
+            )
+        return Matrices(codes.pack(blocks), scales, self.dense(f"{name}_bias"))
+
+
+def check(config: ModelConfig) -> None:
+    """Raises CheckpointError for sizes the kernels' tiles cannot have; the reference backend takes all."""
+    if config.head_dim & (config.head_dim - 1) or config.head_dim < 16:
+        raise CheckpointError(
+            f"the Triton kernels need head_dim to be a power of two from 16 on, not {config.head_dim}"
+        )
