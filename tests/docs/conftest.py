@@ -1,0 +1,16 @@
+"""One server for all pages."""
+
+import pytest
+
+from server.assembly import DEMO
+from tests.docs.reader import Server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """With the demo model, as `gptoss serve` starts it."""
+    if not (DEMO / "config.json").exists():
+        pytest.skip("the demo's weights are not trained yet: demo/weights")
+    running = Server("gptoss serve", tmp_path_factory.mktemp("server"))
+    yield running
+    running.close()
