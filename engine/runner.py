@@ -52,6 +52,7 @@ class Runner:
         self.vocab_size = min(banned_from or model.config.vocab_size, model.config.vocab_size)
         self._banned = [token for token in sorted(set(banned)) if 0 <= token < self.vocab_size]
         self._staging = torch.empty(0, dtype=torch.uint8)
+        self._copied: torch.cuda.Event | None = None  # when the device has read `_staging`
         self._steps = 0
         self._faults = faults.from_environment()
         if self._faults:
@@ -157,10 +158,16 @@ class Runner:
         both = longs.nbytes + ints.nbytes
         if self._staging.nbytes < both:
             self._staging = torch.empty(2 * both, dtype=torch.uint8, pin_memory=True)
-        # Free to be overwritten: the last step waited for its tokens, which came after its copy.
+        # A step that samples waited for its tokens, which came after its copy; one in the middle of a prompt
+        # waits for nothing, and its copy may still be to come.
+        if self._copied is not None:
+            self._copied.synchronize()
         self._staging[: longs.nbytes].copy_(longs.view(torch.uint8))
         self._staging[longs.nbytes : both].copy_(ints.view(torch.uint8))
         there = self._staging[:both].to(self.model.device, non_blocking=True)
+        with torch.cuda.device(self.model.device):
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
         return there[: longs.nbytes].view(torch.int64), there[longs.nbytes :].view(torch.int32)
 
 
