@@ -65,4 +65,5 @@ def build(checkpoint: Checkpoint, device: torch.device) -> TritonModel:
     model = TritonModel(checkpoint.config, Reader(checkpoint, device, torch.bfloat16).all())
     if not interpreted:
         probe(model)
+        torch.cuda.empty_cache()  # what is free then is for keys and values
     return model

@@ -27,7 +27,7 @@ LARGE_TILE = {"BN": 64, "BK": 64, "num_warps": 4, "num_stages": 4}
 """Of several rows: small, so that every multiprocessor has some, and many bytes are under way."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows"])
 def _row_kernel(
     x, rows, norm, weight, bias, out, eps,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
@@ -59,7 +59,7 @@ def _row_kernel(
     tl.store(out + n, total.to(out.dtype.element_ty), inside)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["rows"])
 def _rows_kernel(
     x, rows, norm, weight, bias, out, eps, num_rows,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
