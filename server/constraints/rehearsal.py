@@ -11,6 +11,7 @@ Run as a script, by its path, this file is that process; it imports nothing of o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -26,6 +27,9 @@ WALL_SECONDS = 30.0
 """For a question, or to start."""
 MEMORY_BYTES = 1 << 30
 
+REMEMBERED = 4096
+"""Grammars whose outcome is kept.  Those in use do not wait while a stranger's is being tried."""
+
 
 class Rehearsal:
     """Starts the process when first needed, and again whenever it had to be stopped.
@@ -36,10 +40,14 @@ class Rehearsal:
     def __init__(self, limits: dict[str, Any]) -> None:
         self._limits = limits
         self._turn = threading.Lock()
+        self._known: dict[bytes, str] = {}  # digest of a grammar → its objection
         self._process: subprocess.Popen[bytes] | None = None
 
     def objection(self, lark: str) -> str:
         """Why this grammar cannot be compiled; "" if it can."""
+        digest = hashlib.sha256(lark.encode()).digest()
+        if (known := self._known.get(digest)) is not None:
+            return known
         with self._turn:
             process = self._process or self._start()
             answer = _ask(process, json.dumps({"lark": lark, "limits": self._limits}))
@@ -47,7 +55,10 @@ class Rehearsal:
                 process.wait()
                 self._process = None
                 return f"it takes more than {CPU_SECONDS:g} s or {MEMORY_BYTES >> 20} MiB to compile"
-            return str(answer["reason"])
+            if len(self._known) >= REMEMBERED:
+                del self._known[next(iter(self._known))]
+            reason = self._known[digest] = str(answer["reason"])
+            return reason
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Raises RuntimeError if the process cannot compile even nothing."""

@@ -10,6 +10,8 @@ import pytest
 
 from server.constraints import AnswerSpec, GrammarFailed, SchemaError
 from server.constraints import schemas as limits
+from server.constraints.grammar import LIMITS
+from server.constraints.rehearsal import Rehearsal
 from server.harmony.messages import ResponseFormat, Tool
 from tests.server.drawn_answers import Speaker, speaker_of
 
@@ -292,6 +294,17 @@ def test_a_schema_that_must_be_stopped_harms_no_other():
     with pytest.raises(SchemaError, match="more than"):
         constraints.compile(answer_with(HOSTILE["patterns that must all hold"]))
     assert constraints.compile(answer_with(TEXT))
+
+
+def test_a_schema_in_use_does_not_wait_while_a_stranger_s_is_tried():
+    rehearsal = Rehearsal(LIMITS)
+    usual, broken = 'start: "a"', "start: nowhere"
+    said = rehearsal.objection(broken)
+    assert said
+    assert rehearsal.objection(usual) == ""
+    with rehearsal._turn:  # as long as the other process is busy
+        assert rehearsal.objection(usual) == ""
+        assert rehearsal.objection(broken) == said
 
 
 def test_the_limits_leave_room_for_honest_schemas():
