@@ -24,7 +24,7 @@ test: $(READY)      ## run the tests
 CLIENTS     = .venv-clients
 UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
 RUN_CLIENTS = TEST_CLIENTS=all SERVER_PYTHON=$(BIN)/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
-CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=400 -ra $(ARGS)
+CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=900 -ra $(ARGS)
 NODE_CLIENTS = $(if $(NPM),tests/clients/node/node_modules)
 clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready $(NODE_CLIENTS)    ## install what test-clients runs
 test-clients: $(READY) test-sdks test-tools     ## run other people's clients against the demo model; NPM= for Python's alone

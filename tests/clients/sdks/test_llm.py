@@ -37,7 +37,7 @@ def llm(server, tmp_path):
 
     def run(*arguments):
         command = [sys.executable, "-m", "llm", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -19,7 +19,7 @@ def test_node(server, script, package):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pass 0" not in done.stdout

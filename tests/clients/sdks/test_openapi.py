@@ -17,6 +17,6 @@ def test_no_request_of_the_schema_is_a_server_error(tmp_path):
         command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]
         command += [server.url + "/openapi.json", "--checks", "not_a_server_error", "--max-examples", "15"]
         command += ["--phases", "coverage,fuzzing", "--seed", "1", "--request-timeout", "60", "--no-color"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=380, cwd=tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=800, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:]
     assert " passed" in done.stdout

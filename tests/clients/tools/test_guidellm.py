@@ -31,7 +31,7 @@ def test_every_request_succeeds_and_is_measured(server, tokenizer_folder, tmp_pa
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     # Each worker is a process that imports everything anew; left alone it starts ten.
     environment = {**os.environ, **offline, "GUIDELLM__MAX_WORKER_PROCESSES": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (benchmark,) = json.loads(report.read_text())["benchmarks"]
     totals = benchmark["metrics"]["request_totals"]

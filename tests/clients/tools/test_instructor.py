@@ -20,7 +20,7 @@ class Person(BaseModel):
 @pytest.fixture(scope="module")
 def create(server):
     """Asks for a Person, or what else `response_model` is."""
-    with openai.OpenAI(base_url=server.base_url, api_key="x", max_retries=0, timeout=300) as client:
+    with openai.OpenAI(base_url=server.base_url, api_key="x", max_retries=0, timeout=600) as client:
 
         def ask(mode, method="create", response_model=Person):
             patched = instructor.from_openai(client, mode=getattr(instructor.Mode, mode))

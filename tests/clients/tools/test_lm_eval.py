@@ -34,7 +34,7 @@ def samples(server, tokenizer_folder, tmp_path_factory):
     command += ["--model_args", f"{where},{how}", "--tasks", "greetings,copying"]
     command += ["--include_path", str(folder), "--output_path", str(folder / "out"), "--log_samples"]
     environment = {**os.environ, **OFFLINE, "HF_HOME": str(folder / "hf"), "OPENAI_API_KEY": "x"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     logged = {}
     for task in ("greetings", "copying"):
