@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from types import TracebackType
 
 REDRAW_SECONDS = 0.2
 LOG_STEPS = 10
 """Lines that a log gets, where there is no terminal to draw on."""
 
-WINDOW_SECONDS = 10
-"""The speed shown is that of about the last so many seconds."""
+SETTLED_SECONDS, WINDOW_SECONDS = 2, 10
+"""The speed is that of the last so many seconds; with less than the first to go by, none is shown."""
 
 
 def gigabytes(size: float) -> str:
@@ -44,8 +45,7 @@ class Progress:
         self._lock = threading.Lock()
         self._drawn_at = float("-inf")
         self._logged = 0
-        self._mark = (time.monotonic(), done)
-        self._speed = 0.0
+        self._marks = deque([(time.monotonic(), done)])  # about one for each of the last seconds
 
     def __enter__(self) -> Progress:
         with self._lock:
@@ -66,12 +66,10 @@ class Progress:
         with self._lock:
             self._done += size
             now = time.monotonic()
-            since, before = self._mark
-            if now - since >= 1:
-                fresh = (self._done - before) / (now - since)
-                share = min(1.0, (now - since) / WINDOW_SECONDS) if self._speed else 1.0
-                self._speed += share * (fresh - self._speed)
-                self._mark = (now, self._done)
+            if now - self._marks[-1][0] >= 1:
+                self._marks.append((now, self._done))
+            while len(self._marks) > 1 and now - self._marks[0][0] > WINDOW_SECONDS:
+                self._marks.popleft()
             if self._terminal or self._step() > self._logged:
                 self._logged = self._step()
                 self._show(now)
@@ -92,7 +90,9 @@ class Progress:
     def __str__(self) -> str:
         percent = 100 * self._done // max(self._total, 1)
         told = f"{gigabytes(self._done)} of {gigabytes(self._total)}, {percent} %"
-        if self._speed and self._done < self._total:
-            left = (self._total - self._done) / self._speed
-            told += f", {gigabytes(self._speed)}/s, {duration(left)} left"
+        since, before = self._marks[0]
+        seconds, fresh = time.monotonic() - since, self._done - before
+        if seconds >= SETTLED_SECONDS and fresh and self._done < self._total:
+            left = (self._total - self._done) * seconds / fresh
+            told += f", {gigabytes(fresh / seconds)}/s, {duration(left)} left"
         return told
