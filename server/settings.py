@@ -284,8 +284,8 @@ def add_flags(parser: argparse.ArgumentParser, only: Iterable[str]) -> None:
 def read(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """The settings asked for by flags (field name → text), environment and file.  Raises SettingsError."""
     _refuse_unknown_variables(environ)
-    config = flags["config"] if flags.get("config") is not None else environ.get(CONFIG)
-    file = {} if config is None else _from_file(Path(config).expanduser())
+    config = _config(flags, environ)
+    file = {} if config is None else _from_file(config)
     values: dict[str, Any] = {}
     for each in fields(Settings):
         if (text := flags.get(each.name)) is not None:
@@ -296,6 +296,16 @@ def read(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         elif (text := file.get(each.name)) is not None:
             values[each.name] = _value(each, f"{config}: {each.name}", text)
     return Settings(**values)
+
+
+def _config(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:
+    for asked_by, file in ("--config", flags.get("config")), (CONFIG, environ.get(CONFIG)):
+        if file is not None:
+            try:
+                return Path(path("FILE")(file))
+            except ValueError as error:
+                raise SettingsError(f"{asked_by}: must be {error}") from None
+    return None
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:

@@ -48,6 +48,14 @@ def snapshot(repo: str, revision: str = "main") -> Path | None:
     return None
 
 
+def repo_of(folder: Path) -> str | None:
+    """The name on the hub of a folder in its cache, `models--openai--gpt-oss-20b/snapshots/COMMIT`."""
+    *_, store, snapshots, _commit = ("", "", "", *folder.parts)
+    if snapshots != "snapshots" or not store.startswith("models--"):
+        return None
+    return store.removeprefix("models--").replace("--", "/", 1)
+
+
 def missing(folder: Path) -> str | None:
     """What keeps a snapshot from being whole, if anything does."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

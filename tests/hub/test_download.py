@@ -267,6 +267,15 @@ def test_a_model_of_the_hub_is_served_under_its_name(gptoss, environment, cache,
         assert httpx.get(url + "/v1/models", timeout=30).json()["data"][0]["id"] == NAME
 
 
+def test_a_commit_is_served_from_its_folder(gptoss, hub, cache):
+    result = gptoss("download", NAME, "--revision", COMMIT)
+    folder = cache / "snapshots" / COMMIT
+    assert result.stdout == f"{folder}\n"
+    assert f"ready: gptoss serve --model {folder}\n" in result.stderr
+    assert not (cache / "refs").exists()  # the branch was not asked for
+    assert gptoss("download", NAME, "--revision", COMMIT, HF_HUB_OFFLINE="1").stdout == result.stdout
+
+
 def test_a_model_that_is_not_here_is_one_line_with_the_command(gptoss, hub):
     said = assert_one_line(gptoss("serve", "--port", "0", "--model", NAME))
     assert f"`gptoss download {NAME}`" in said

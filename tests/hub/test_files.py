@@ -1,9 +1,11 @@
 """Which files of a repository are fetched."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from server.hub.cache import is_repo, repo_of
 from server.hub.files import REPO, NotAModel, wanted
 
 INDEX = "model.safetensors.index.json"
@@ -71,6 +73,27 @@ def test_an_index_cannot_name_files_of_other_folders():
 def test_a_repository_that_holds_no_model_is_refused(names, read, hint):
     with pytest.raises(NotAModel, match=hint):
         wanted(names, read)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/cache/hub/models--openai--gpt-oss-20b/snapshots/0123", "openai/gpt-oss-20b"),
+        ("/cache/hub/models--a--b--c/snapshots/0123", "a/b--c"),
+        ("/cache/hub/datasets--a--b/snapshots/0123", None),
+        ("/models/gpt-oss-20b", None),
+        ("/", None),
+    ],
+)
+def test_a_folder_of_the_cache_is_known_by_its_name_on_the_hub(folder, name):
+    assert repo_of(Path(folder)) == name
+
+
+def test_a_folder_that_exists_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_repo(Path("openai/gpt-oss-20b"))
+    (tmp_path / "openai" / "gpt-oss-20b").mkdir(parents=True)
+    assert not is_repo(Path("openai/gpt-oss-20b"))
 
 
 @pytest.mark.parametrize("name", ["openai/gpt-oss-20b", "a/b", "Org_1/x.y-z"])

@@ -37,6 +37,8 @@ def test_a_variable_beats_the_file_which_beats_the_default(tmp_path):
 def test_the_flag_that_names_a_file_beats_the_variable(tmp_path):
     config = written(tmp_path, "port = 1")
     assert knobs.read({"config": config}, {"GPTOSS_CONFIG": "nowhere.toml"}).port == 1
+    with pytest.raises(SettingsError, match="GPTOSS_CONFIG: must be not empty"):
+        knobs.read({}, {"GPTOSS_CONFIG": ""})
 
 
 def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_path):
