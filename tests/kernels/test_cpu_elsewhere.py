@@ -61,6 +61,8 @@ def step(request, tmp_path_factory):
 def assert_same(program, step, isa, threads):
     path, want = step
     done = subprocess.run([*program, path, isa, str(threads)], capture_output=True, timeout=600)
+    if b"unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not run at the addresses it was given")
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     got = np.frombuffer(done.stdout, dtype=np.float32).reshape(want.shape)
     assert np.array_equal(got.view(np.uint32), want.view(np.uint32))
@@ -97,9 +99,15 @@ def watched(tmp_path_factory):
         if "tsan" in str(error):
             pytest.skip("the compiler has no thread sanitizer")
         raise
-    # The sanitizer of GCC 12 wants its shadow memory where random addresses may already be.
-    plain = ["setarch", os.uname().machine, "-R"] if shutil.which("setarch") else []
-    return [*plain, program]
+    # The sanitizer of GCC 12 wants its memory where random addresses may already be; a container may not let
+    # us ask for others.
+    told = ""
+    for prefix in ([shutil.which("setarch") or "setarch", os.uname().machine, "-R"], []):
+        if not prefix or shutil.which(prefix[0]):
+            told = subprocess.run([*prefix, program], capture_output=True, text=True, timeout=60).stderr
+            if "give FILE" in told:
+                return [*prefix, program]
+    pytest.skip(f"the thread sanitizer does not run here: {told[:200]}")
 
 
 def test_threads_do_not_race(step, watched):

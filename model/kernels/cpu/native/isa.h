@@ -72,6 +72,7 @@ extern const Isa PORTABLE;
 #if defined(__x86_64__)
 extern const Isa AVX2;
 extern const Isa AVX512;
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && (!defined(__clang__) || defined(__ARM_FEATURE_DOTPROD))
+#define HAVE_NEON  // Clang takes the dot product's intrinsics only if its command line says so
 extern const Isa NEON;
 #endif

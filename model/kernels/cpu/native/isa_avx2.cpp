@@ -1,4 +1,3 @@
-#pragma GCC target("avx2,fma,bmi2")
 // AVX2 with FMA: Haswell, Zen and later.
 //
 // MXFP4 weights are small enough for vpmaddubsw, whose 16-bit sums then have room for four products of two;
@@ -8,6 +7,12 @@
 #include "layout.h"
 
 #include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,bmi2"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,bmi2")
+#endif
 
 namespace {
 
@@ -262,3 +267,7 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 const Isa AVX2 = {"avx2",  mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
                   combine, segment, merge, finish, dot,      maxima, sum};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif

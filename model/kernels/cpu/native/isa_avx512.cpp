@@ -1,4 +1,3 @@
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,bmi2")
 // AVX-512 with VBMI and VNNI: Ice Lake, Zen 4 and later.
 //
 // vpermb looks up all 64 codes of a register at once and ignores the bits above the sixth, so low nibbles
@@ -8,6 +7,12 @@
 #include "layout.h"
 
 #include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,bmi2"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,bmi2")
+#endif
 
 namespace {
 
@@ -222,3 +227,7 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 const Isa AVX512 = {"avx512", mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
                     combine,  segment, merge, finish, dot,      maxima, sum};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif

@@ -1,4 +1,3 @@
-#pragma GCC target("arch=armv8.2-a+dotprod")
 // NEON with the dot product of bytes: ARM's Neoverse N1 and Cortex-A76, and later.
 //
 // sdot multiplies signed bytes, so MXFP4 weights need no offset, and int8 weights lose theirs by a flipped bit.
@@ -6,7 +5,13 @@
 #include "isa.h"
 #include "layout.h"
 
+#if defined(HAVE_NEON)
+
 #include <arm_neon.h>
+
+#if !defined(__clang__)
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
 
 namespace {
 
@@ -218,3 +223,5 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 const Isa NEON = {"neon",  mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
                   combine, segment, merge, finish, dot,      maxima, sum};
+
+#endif

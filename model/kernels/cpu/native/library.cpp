@@ -4,7 +4,7 @@
 
 #include <chrono>
 #include <cstring>
-#if defined(__aarch64__)
+#if defined(HAVE_NEON)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -30,7 +30,7 @@ const Choice CHOICES[] = {
          return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                 __builtin_cpu_supports("bmi2");
      }},
-#elif defined(__aarch64__)
+#elif defined(HAVE_NEON)
     {&NEON, [] { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }},
 #endif
     {&PORTABLE, [] { return true; }},
