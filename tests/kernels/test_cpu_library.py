@@ -12,9 +12,12 @@ from shutil import ignore_patterns
 
 import pytest
 
+from model.kernels import cpu as kernels_cpu
 from model.kernels.cpu import library, toolchain
 from model.kernels.cpu.library import NativeLibraryMissing, choose_isa, isas, open_library, physical_cores
 from model.kernels.cpu.program import OPCODES, STRUCTS, Assignment, Rows
+from server.assembly import StartError, assemble
+from server.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,16 @@ def test_without_library_and_compiler_the_message_says_what_helps(empty_cache, f
     monkeypatch.setattr(toolchain, "compiler", lambda: None)
     with pytest.raises(NativeLibraryMissing, match=r"install g\+\+.*--backend reference.*slower"):
         fresh_load()
+
+
+def test_the_start_ends_with_what_is_missing_and_what_it_costs(empty_cache, fresh_load, monkeypatch):
+    """One line for the person at the terminal; and what it offers instead works."""
+    monkeypatch.setattr(toolchain, "compiler", lambda: None)
+    monkeypatch.setattr(kernels_cpu, "load", fresh_load)
+    with pytest.raises(StartError, match=r"install g\+\+.*--backend reference.*slower") as error:
+        assemble(Settings(device="cpu"))
+    assert "\n" not in str(error.value)
+    assert "kernels: reference" in assemble(Settings(device="cpu", backend="reference")).summary
 
 
 def test_a_compiler_that_fails_is_quoted(empty_cache, fresh_load, monkeypatch, tmp_path):
