@@ -87,7 +87,10 @@ def _on_terminal(session: Session) -> int:
             try:
                 if line := _line().strip():
                     turn(session, line)
-            except (EOFError, Leave):
+            except Leave:
+                return 0
+            except EOFError:
+                session.screen.say("")  # so that the shell begins on a line of its own
                 return 0
             except ChatError as error:
                 session.screen.note(str(error))
