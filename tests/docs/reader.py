@@ -29,6 +29,7 @@ def environment(folder: Path) -> dict[str, str]:
     return theirs | {
         "PATH": os.pathsep.join([str(command.parent), str(Path(sys.executable).parent), theirs["PATH"]]),
         "PYTHONPATH": str(ROOT),
+        "GPTOSS_PORT": "0",  # where a page names none: 8000 may be taken
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
@@ -38,7 +39,7 @@ class Server:
     """A `gptoss serve` as a page starts it, but on a free port, and with little memory for its cache."""
 
     def __init__(self, command: str, folder: Path):
-        small = {"GPTOSS_PORT": "0", "GPTOSS_KV_CACHE_MEMORY": "64MiB", "GPTOSS_LOG_LEVEL": "warning"}
+        small = {"GPTOSS_KV_CACHE_MEMORY": "64MiB", "GPTOSS_LOG_LEVEL": "warning"}
         self._log = (folder / "server.log").open("w+")
         self._process = subprocess.Popen(
             ["bash", "-c", "exec " + command.replace("--port 8000", "--port 0")],
