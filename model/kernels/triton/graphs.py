@@ -114,7 +114,7 @@ class Graphs:
         self._logits: dict[int, Tensor] = {}
         self._cache: KVCache | None = None
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None] = {}
-        self._pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._pool: Any = None
 
     def run(self, batch: Batch, cache: KVCache) -> Tensor | None:
         """The batch's logits [N, V], good until the next call; None if it is not one for a graph."""
@@ -125,7 +125,7 @@ class Graphs:
         if batch.page_table.shape[2] > self._pages:
             return None
         if cache is not self._cache:  # graphs know the old one's addresses
-            self._captured.clear()
+            self.forget()
             self._cache = cache
         if size not in self._captured:
             self._captured[size] = self._capture(size, cache)
@@ -136,12 +136,20 @@ class Graphs:
         graph.replay()
         return logits[:samples]
 
+    def forget(self) -> None:
+        """Let go of all graphs, and of the cache they work on."""
+        self._captured.clear()
+        self._cache = None
+        self._pool = None  # a pool that no graph uses any more cannot be used again
+
     def _capture(self, size: int, cache: KVCache) -> tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None:
         """A graph of `size` rows, or None if there is no memory for it: then such steps go without."""
         try:
             static, logits = blank(size, self._pages, self._device), self._logits_of(size)
             self._network(static, cache, logits)  # compiles and loads every kernel, which a capture must not
             torch.cuda.synchronize(self._device)
+            if not any(self._captured.values()):
+                self._pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 self._network(static, cache, logits)

@@ -30,6 +30,10 @@ class Matrices:
     scales: Tensor
     bias: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        return self.words.nbytes + self.scales.nbytes + self.bias.nbytes
+
     def decoded(self, expert: int) -> Tensor:
         """One expert's matrix [outputs, K] float32, for comparison."""
         return decode(codes.unpack(self.words[expert]), self.scales[expert], torch.float32)

@@ -1,0 +1,263 @@
+"""How close the Triton backend comes to a GPU's memory speed, at the true sizes of gpt-oss.
+
+First every kernel is compared with plain PyTorch; if one is wrong, nothing is measured.  Then: the copy
+bandwidth, each kernel by itself, decode steps through captured graphs, prefill, what the host adds, loading,
+and plain eager PyTorch and transformers as the floor.
+
+    python -m bench.gpu                                  # 20b, random weights made on the GPU
+    python -m bench.gpu --only check,copy,kernels        # parts of it
+    python -m bench.gpu --only tune                      # tiles of the kernels that decide, tried one by one
+    python -m bench.gpu --size 20b --layers 4 | tail -1 | jq .decode
+
+A share is the time that the bytes would take at the copy rate of the same run, over the time measured.  Bytes
+are weights, and the keys and values that are seen, each once; of experts those that the batch chose.  Times
+are medians; kernels run on all layers' weights in turn, so that no weight is found in the cache.  Needs torch
+and Triton alone."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import triton
+
+from bench import gpu_floor, gpu_kernels, gpu_load
+from bench.gpu_load import Decode, Prefill, Random
+from bench.synthetic import SIZES
+from model.kernels.triton import probe
+from model.kernels.triton.model import TritonModel
+from model.kernels.triton.weights import Reader
+
+Result = dict[str, Any]
+
+DECODES = (
+    (1, 1024),
+    (1, 8192),
+    (1, 131000),
+    (2, 1024),
+    (4, 1024),
+    (8, 1024),
+    (8, 8192),
+    (16, 1024),
+    (64, 1024),
+    (256, 1024),
+)
+PREFILLS = (14, 128, 1024, 2048, 8192)
+
+
+def main() -> int:
+    asked = arguments()
+    if not torch.cuda.is_available():
+        print(
+            "bench.gpu: there is no GPU that torch can use; python -m bench.gpu_compile needs none",
+            file=sys.stderr,
+        )
+        return 2
+    torch.inference_mode().__enter__()
+    start = time.perf_counter()
+    results: Result = {"machine": machine(), "size": asked.size, "commit": asked.commit}
+    print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    config = replace(SIZES[asked.size], **({"num_layers": asked.layers} if asked.layers else {}))
+    weights = Reader(Random(config), torch.device("cuda", 0), torch.bfloat16).all()  # type: ignore[arg-type]
+    model = TritonModel(config, weights)
+    print(f"{model.weight_bytes / 1e9:.2f} GB of weights after {time.perf_counter() - start:.1f} s")
+    failed = False
+    for name, part in PARTS.items():
+        if name not in asked.only or (failed and name != "check"):
+            continue
+        began = time.perf_counter()
+        results[name] = part(model, results)
+        failed = failed or (name == "check" and not results[name]["passed"])
+        print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+    results["seconds"] = round(time.perf_counter() - start, 1)
+    print(json.dumps(results))
+    return 1 if failed else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="20b")
+    parser.add_argument("--layers", type=int, help="only so many layers")
+    parser.add_argument(
+        "--only", default=",".join(name for name in PARTS if name != "tune"), help="by commas"
+    )
+    parser.add_argument("--commit", help="to be written into the result")
+    asked = parser.parse_args()
+    asked.only = asked.only.split(",")
+    if unknown := set(asked.only) - PARTS.keys():
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return asked
+
+
+def machine() -> Result:
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "device": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gb": round(properties.total_memory / 1e9, 1),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+# The parts: each prints a table and returns what it found.
+
+
+def check(model: TritonModel, _: Result) -> Result:
+    """Every kernel against plain PyTorch; graphs against the same pass without; chunks against the whole."""
+    worst: dict[str, float] = {}
+    wrong = []
+    for found in probe.checks(model, probe.TOKENS, seed=int(time.time())):
+        worst[found.name] = max(worst.get(found.name, 0.0), found.error)
+        if not found.passed:
+            wrong.append(f"{found.name} of {found.tokens} tokens: {found.error:.3g}")
+    for name, error in worst.items():
+        print(f"{name:32} {error:.2e}")
+    for rows in (1, 3, 8, 20, 64):
+        load = Decode(model, rows, 300)
+        assert model.graphs is not None
+        with_graph = model.forward(load.batch(0), load.cache).clone()
+        without = model.network(load.batch(0), load.cache)
+        # A padded batch may run in other tiles, or in other kernels: then sums round differently.
+        error = float((with_graph - without).norm() / without.norm())
+        worst[f"graph of {rows}"] = error
+        print(f"{f'graph of {rows} against none':32} {error:.2e}")
+        if not error < 0.05:
+            wrong.append(f"graph of {rows}: {error:.3g}")
+    for line in wrong:
+        print(f"WRONG: {line}")
+    return {"passed": not wrong, "wrong": wrong, "errors": {k: float(f"{v:.3g}") for k, v in worst.items()}}
+
+
+def copy(model: TritonModel, _: Result) -> Result:
+    """Bytes per second of a device-to-device copy, read and written, and of reading alone."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device=model.device)
+    target = torch.empty_like(source)
+    seconds = gpu_kernels.median_seconds(lambda: target.copy_(source), 20)
+    wide = source.view(torch.float32)
+    read = gpu_kernels.median_seconds(lambda: torch.amax(wide), 20)
+    found = {
+        "copy_gb_s": round(2 * source.nbytes / seconds / 1e9, 1),
+        "read_gb_s": round(source.nbytes / read / 1e9, 1),
+    }
+    print(f"copy {found['copy_gb_s']} GB/s, read {found['read_gb_s']} GB/s")
+    return found
+
+
+def bandwidth(results: Result) -> float:
+    """Bytes per second that a share is of."""
+    return float(results.get("copy", {}).get("copy_gb_s", 3000.0)) * 1e9
+
+
+def kernels(model: TritonModel, results: Result) -> list[Result]:
+    rows = gpu_kernels.measure(model, bandwidth(results))
+    print(f"{'kernel':34} {'us':>9} {'MB':>9} {'share':>6}")
+    for row in rows:
+        print(f"{row['kernel']:34} {row['us']:9.2f} {row['mb']:9.2f} {row['share']:6.2f}")
+    return rows
+
+
+def decode(model: TritonModel, results: Result) -> list[Result]:
+    """Steps through graphs, as the engine runs them, each ending with the chosen tokens on the host."""
+    rows = []
+    print(
+        f"{'streams':>8} {'context':>8} {'ms':>8} {'tok/s':>9} {'share':>6} {'host us':>8} {'capture s':>9}"
+    )
+    for streams, context in DECODES:
+        needed = streams * context * model.page_bytes // model.page_size
+        if needed > 0.8 * torch.cuda.mem_get_info()[0] or context >= model.config.max_context:
+            print(f"{streams:8} {context:8} does not fit")
+            continue
+        load = Decode(model, streams, context)
+        began = time.perf_counter()
+        model.forward(load.batch(0), load.cache)
+        torch.cuda.synchronize()
+        capture = time.perf_counter() - began
+        device, wall = load.seconds(30)
+        row = {
+            "streams": streams,
+            "context": context,
+            "ms": round(1e3 * wall, 3),
+            "device_ms": round(1e3 * device, 3),
+            "tokens_per_second": round(streams / wall, 1),
+            "share": round(load.bytes() / bandwidth(results) / wall, 3),
+            "host_us": round(1e6 * (wall - device), 1),
+            "capture_seconds": round(capture, 2),
+        }
+        rows.append(row)
+        print(
+            f"{streams:8} {context:8} {row['ms']:8.3f} {row['tokens_per_second']:9.1f} {row['share']:6.2f}"
+            f" {row['host_us']:8.1f} {capture:9.2f}"
+        )
+        load.close()
+    return rows
+
+
+def prefill(model: TritonModel, _: Result) -> list[Result]:
+    """One prompt in one step, its first token on the host at the end."""
+    rows = []
+    print(f"{'tokens':>8} {'ms':>9} {'tok/s':>9} {'TFLOP/s':>8}")
+    for tokens in PREFILLS:
+        load = Prefill(model, tokens)
+        seconds = load.seconds(7)
+        flops = load.flops() / seconds / 1e12
+        rows.append(
+            {
+                "tokens": tokens,
+                "ms": round(1e3 * seconds, 2),
+                "tokens_per_second": round(tokens / seconds),
+                "tflop_s": round(flops, 1),
+            }
+        )
+        print(f"{tokens:8} {1e3 * seconds:9.2f} {tokens / seconds:9.0f} {flops:8.1f}")
+    return rows
+
+
+def load(model: TritonModel, _: Result) -> Result:
+    """Bytes per second from the host's memory into the final layout, one layer over and over."""
+    found = gpu_load.loading(model.config, model.device)
+    whole = model.weight_bytes / found["gb_s"] / 1e9
+    print(f"loading {found['gb_s']} GB/s: {whole:.1f} s for this model")
+    return found | {"whole_seconds": round(whole, 2)}
+
+
+def floor(model: TritonModel, _: Result) -> list[Result]:
+    rows = gpu_floor.measure(model.config, model.device)
+    for row in rows:
+        print(f"{row['name']:40} {row['decode']}")
+    return rows
+
+
+def tune(model: TritonModel, _: Result) -> list[Result]:
+    rows = gpu_kernels.tune(model)
+    for row in rows:
+        print(f"{row['kernel']:24} {row['us']:9.2f} us  {row['tile']}")
+    return rows
+
+
+PARTS: dict[str, Callable[[TritonModel, Result], Any]] = {
+    "check": check,
+    "copy": copy,
+    "kernels": kernels,
+    "decode": decode,
+    "prefill": prefill,
+    "load": load,
+    "floor": floor,
+    "tune": tune,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Each kernel of a decode step by itself: its time, its bytes, its share of the copy bandwidth; and other
+tiles.
+
+A kernel runs once on each layer's weights, all in one graph, which is replayed: so launches cost what they
+cost in a step, and of the weights none is still in the cache when its turn comes again."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from bench.gpu_load import Decode
+from model.batch import BANDED, FULL
+from model.kernels.triton import attention_decode, dense, experts_few, experts_many
+from model.kernels.triton.dense import product
+from model.kernels.triton.model import TritonModel
+from model.kernels.triton.router import choose, router
+
+Run = Callable[[], object]
+
+
+def median_seconds(run: Run, rounds: int) -> float:
+    """Of one run on the device, by its own clock."""
+    for _ in range(3):
+        run()
+    times = []
+    for _ in range(rounds):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return float(statistics.median(times))
+
+
+def graph_of(run: Run) -> Run:
+    """`run`, captured after a first time without: what replays it."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def measure(model: TritonModel, bandwidth: float) -> list[dict[str, Any]]:
+    """Rows of the table: kernel, us, mb, share."""
+    rows = []
+    for name, run, count, nbytes in pieces(model):
+        seconds = median_seconds(graph_of(run), 20) / count
+        rows.append(
+            {
+                "kernel": name,
+                "us": round(1e6 * seconds, 2),
+                "mb": round(nbytes / 1e6, 3),
+                "share": round(nbytes / bandwidth / seconds, 3),
+            }
+        )
+        torch.cuda.empty_cache()
+    return rows
+
+
+Piece = tuple[str, Run, int, float]
+"""Name, something to run, how many kernels that is, and the bytes that each has to read."""
+
+
+def pieces(model: TritonModel) -> Iterator[Piece]:
+    for tokens in (1, 8, 16):
+        yield from _dense(model, tokens)
+    for tokens in (1, 8, 64):
+        yield _unembedding(model, tokens)
+    for tokens in (1, 2, 4, 8, 16):
+        yield from _few(model, tokens)
+    for tokens in (4, 8, 16, 64, 256, 2048):
+        yield from _many(model, tokens)
+    for streams, context in ((1, 1000), (1, 8000), (1, 131000), (8, 8000), (64, 1000)):
+        for kind, name in ((FULL, "full"), (BANDED, "banded")):
+            if context < model.config.max_context and (kind == FULL or context == 1000):
+                yield _attention(model, streams, context, kind, name)
+
+
+def _dense(model: TritonModel, tokens: int) -> Iterator[Piece]:
+    config, layers, eps = model.config, model.weights.layers, model.config.rms_norm_eps
+    x, seen = _normal(model, tokens, config.hidden_size), _normal(model, tokens, layers[0].out.shape[1])
+    qkv = _normal(model, tokens, len(layers[0].qkv))
+
+    def run_qkv() -> None:
+        for layer in layers:
+            product(x, layer.qkv, qkv, bias=layer.qkv_bias, norm=layer.attention_norm, eps=eps)
+
+    def run_out() -> None:
+        for layer in layers:
+            product(seen, layer.out, x, bias=layer.out_bias, add=True)
+
+    yield f"norm, QKV, T = {tokens}", run_qkv, len(layers), layers[0].qkv.nbytes
+    yield f"output, residual, T = {tokens}", run_out, len(layers), layers[0].out.nbytes
+
+
+def _unembedding(model: TritonModel, rows: int) -> Piece:
+    config, weights = model.config, model.weights
+    x = _normal(model, rows, config.hidden_size)
+    logits = torch.empty(rows, config.vocab_size, device=model.device)
+
+    def run() -> None:
+        product(x, weights.unembedding, logits, norm=weights.norm, eps=config.rms_norm_eps)
+
+    return f"norm, unembedding, N = {rows}", run, 1, weights.unembedding.nbytes + logits.nbytes
+
+
+def _few(model: TritonModel, tokens: int) -> Iterator[Piece]:
+    config, layers, eps = model.config, model.weights.layers, model.config.rms_norm_eps
+    used, limit = config.experts_per_token, config.swiglu_limit
+    x, normed = (_normal(model, tokens, config.hidden_size) for _ in range(2))
+    logits = torch.randn(tokens, config.num_experts, device=model.device)
+    found = logits.clone()
+    inner = _normal(model, tokens * used, config.intermediate_size)
+    up, back = _active_bytes(model, logits.topk(used).indices)
+
+    def run_router() -> None:
+        for layer in layers:
+            router(x, layer.experts_norm, layer.gate, layer.gate_bias, found, normed, eps)
+
+    def run_up() -> None:
+        for layer in layers:
+            experts_few.gate_up(normed, logits, layer.mlp1, inner, limit, used)
+
+    def run_down() -> None:
+        for layer in layers:
+            experts_few.down(inner, logits, layer.mlp2, x, used)
+
+    yield f"router, T = {tokens}", run_router, len(layers), layers[0].gate.nbytes
+    yield f"gate, up of few, T = {tokens}", run_up, len(layers), up
+    yield f"down of few, T = {tokens}", run_down, len(layers), back
+
+
+def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
+    config, layers = model.config, model.weights.layers
+    used, limit = config.experts_per_token, config.swiglu_limit
+    x, normed = (_normal(model, tokens, config.hidden_size) for _ in range(2))
+    inner = _normal(model, tokens * used, config.intermediate_size)
+    outer = _normal(model, tokens * used, config.hidden_size)
+    chosen = torch.empty(tokens, used, dtype=torch.int32, device=model.device)
+    shares = torch.empty(tokens, used, device=model.device)
+    choose(torch.randn(tokens, config.num_experts, device=model.device), chosen, shares)
+    order, starts = experts_many.sort(chosen, config.num_experts)
+    up, back = _active_bytes(model, chosen)
+
+    def run_sort() -> None:
+        for _ in layers:
+            experts_many.sort(chosen, config.num_experts)
+
+    def run_up() -> None:
+        for layer in layers:
+            experts_many.gate_up(normed, layer.mlp1, order, starts, inner, limit)
+
+    def run_down() -> None:
+        for layer in layers:
+            experts_many.down(inner, layer.mlp2, order, starts, shares, outer)
+
+    def run_sum() -> None:
+        for _ in layers:
+            experts_many.combine(outer, x)
+
+    yield f"sort, T = {tokens}", run_sort, len(layers), chosen.nbytes
+    yield f"gate, up of many, T = {tokens}", run_up, len(layers), up
+    yield f"down of many, T = {tokens}", run_down, len(layers), back
+    yield f"sum over experts, T = {tokens}", run_sum, len(layers), outer.nbytes + 2 * x.nbytes
+
+
+def _active_bytes(model: TritonModel, chosen: torch.Tensor) -> tuple[float, float]:
+    """Of both matrices of one layer's experts that are chosen, without biases."""
+    share = len(set(chosen.flatten().tolist())) / model.config.num_experts
+    layer = model.weights.layers[0]
+    up, back = (share * (each.words.nbytes + each.scales.nbytes) for each in (layer.mlp1, layer.mlp2))
+    return up, back
+
+
+def _attention(model: TritonModel, streams: int, context: int, kind: int, name: str) -> Piece:
+    config, layers = model.config, model.weights.layers
+    load = Decode(model, streams, context)
+    batch, window = load.batch(0), config.window(kind)
+    qkv = _normal(model, streams, len(layers[0].qkv))
+    out = _normal(model, streams, config.num_heads * config.head_dim)
+    splits = 1 if window else model.splits(streams)
+    mine = range(kind, len(layers), 2)
+
+    def run() -> None:
+        for n in mine:
+            keys, values = load.cache.keys[n // 2], load.cache.values[n // 2]
+            inputs = (qkv, model.turn, keys, values, layers[n].sinks, batch, kind, window)
+            attention_decode.attend(*inputs, out, splits)
+
+    seen = streams * min(window or context + 1, context + 1)
+    nbytes = float(seen * 2 * config.num_kv_heads * config.head_dim * model.dtype.itemsize)
+    return f"{name} attention, {streams} x {context} in {splits}", run, max(1, len(mine)), nbytes
+
+
+def _normal(model: TritonModel, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, device=model.device).to(model.dtype)
+
+
+# Other tiles, one by one: the best of each belongs into the kernel's file.
+
+
+def tune(model: TritonModel) -> list[dict[str, Any]]:
+    """Kernels of a step of one token under other tiles: the three best of each, and what is set now."""
+    tried_on = [*_dense(model, 1), *_dense(model, 8), _unembedding(model, 1), *_few(model, 1)]
+    found = {name: (run, count) for name, run, count, _ in tried_on}
+    rows = []
+    for name, tile, choices in (
+        ("norm, QKV, T = 1", dense.ROW_TILE, {"BN": (1, 2, 4, 8), "BK": (256, 512), "num_warps": (1, 2)}),
+        (
+            "output, residual, T = 1",
+            dense.ROW_TILE,
+            {"BN": (1, 2, 4, 8), "BK": (256, 512), "num_warps": (1, 2)},
+        ),
+        (
+            "norm, unembedding, N = 1",
+            dense.ROW_TILE,
+            {"BN": (2, 4, 8, 16), "BK": (256,), "num_warps": (1, 2)},
+        ),
+        (
+            "norm, QKV, T = 8",
+            dense.SMALL_TILE,
+            {"BN": (16, 32), "BK": (64, 128, 256), "num_warps": (1, 2), "num_stages": (3, 5)},
+        ),
+        (
+            "gate, up of few, T = 1",
+            experts_few.GATE_UP_TILE,
+            {"BN": (1, 2, 4), "BW": (128, 256), "num_warps": (1, 2)},
+        ),
+        (
+            "down of few, T = 1",
+            experts_few.DOWN_TILE,
+            {"BN": (2, 4, 8), "BW": (128, 256), "num_warps": (1, 2)},
+        ),
+    ):
+        run, count = found[name]
+        now = dict(tile)
+        tried = []
+        for values in itertools.product(*choices.values()):
+            tile.update(zip(choices, values, strict=True))
+            try:
+                tried.append((median_seconds(graph_of(run), 10) / count, dict(tile)))
+            except Exception as error:  # too much shared memory, too many registers: not a candidate
+                print(f"{name} {dict(tile)}: {str(error).splitlines()[0]}")
+                torch.cuda.synchronize()
+        tile.update(now)
+        tried.append((median_seconds(graph_of(run), 10) / count, {**now, "set": True}))
+        best = sorted(tried, key=lambda each: each[0])
+        rows += [
+            {"kernel": name, "us": round(1e6 * seconds, 2), "tile": str(tile)}
+            for seconds, tile in (*best[:3], tried[-1])
+        ]
+    return rows

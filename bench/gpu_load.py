@@ -1,0 +1,190 @@
+"""Random weights made on the device, and steps to run with them: decodes, prefills, loading."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.synthetic import Synthetic
+from model.batch import FULL, Batch
+from model.checkpoint import shapes
+from model.config import ModelConfig
+from model.kernels.triton.model import TritonModel
+from model.kernels.triton.weights import Reader
+
+
+class Random:
+    """`Synthetic`, made where it is used: 14 GB in no time.  The same sizes and spreads, other numbers."""
+
+    def __init__(self, config: ModelConfig, device: str = "cuda", seed: int = 0):
+        self.config = config
+        self._device = device
+        self._seed = seed
+        self._shapes = shapes(config)
+
+    def read(self, name: str) -> Tensor:
+        shape = self._shapes[name]
+        noise = torch.Generator(self._device).manual_seed(zlib.crc32(f"{self._seed} {name}".encode()))
+        where: dict[str, Any] = {"generator": noise, "device": self._device}
+        if name.endswith(".scales"):
+            return torch.randint(119, 122, shape, dtype=torch.uint8, **where)
+        if name.endswith(".blocks"):
+            return torch.randint(0, 256, shape, dtype=torch.uint8, **where)
+        if name.endswith("norm.scale"):
+            return 1 + torch.rand(shape, dtype=torch.bfloat16, **where) / 8
+        size = 1 / math.sqrt(shape[-1]) if name.endswith(".weight") and name != "embedding.weight" else 1.0
+        return torch.randn(shape, dtype=torch.bfloat16, **where).mul_(size)
+
+
+class Decode:
+    """Steps of `streams` sequences of `context` tokens each, over scattered pages."""
+
+    def __init__(self, model: TritonModel, streams: int, context: int):
+        self.model, self.streams, self.context = model, streams, context
+        device, size = model.device, model.page_size
+        pages = -(-(context + 1) // size)
+        window = -(-model.config.sliding_window // size) + 1
+        # Banded pages behind the window are given back: those in sight come from few numbers.
+        self.cache = model.new_cache(streams * (pages + window))
+        for pool in (self.cache.keys, self.cache.values):
+            pool.view(torch.int16).random_(0x3C00, 0x3F80)  # small positive numbers
+        numbers = torch.randperm(streams * (pages + window), device=device).int()
+        full = numbers[: streams * pages].view(streams, pages)
+        banded = torch.zeros_like(full)
+        held = min(window, pages)
+        banded[:, pages - held :] = numbers[streams * pages :].view(streams, window)[:, :held]
+        self.table = torch.stack((banded, full))
+        self.positions = torch.full((streams,), context, device=device)
+        page = self.table[:, :, context // size].long()
+        self.slots = page * size + context % size
+        noise = torch.Generator(device).manual_seed(context)
+        self.tokens = torch.randint(0, model.config.vocab_size, (16, streams), generator=noise, device=device)
+
+    def batch(self, turn: int) -> Batch:
+        """Other tokens each turn, so that other experts are chosen."""
+        device, streams = self.model.device, self.streams
+        return Batch(
+            tokens=self.tokens[turn % len(self.tokens)],
+            positions=self.positions,
+            slots=self.slots,
+            starts=torch.arange(streams + 1, dtype=torch.int32, device=device),
+            lengths=torch.full((streams,), self.context + 1, dtype=torch.int32, device=device),
+            page_table=self.table,
+            samples=torch.arange(streams, device=device),
+        )
+
+    def seconds(self, steps: int) -> tuple[float, float]:
+        """Of one step: on the device alone, and from host to host with the chosen tokens read back."""
+        batches = [self.batch(turn) for turn in range(16)]
+        for batch in batches[:3]:
+            self.model.forward(batch, self.cache)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        start.record()
+        for turn in range(steps):
+            self.model.forward(batches[turn % 16], self.cache).argmax(-1)
+        end.record()
+        torch.cuda.synchronize()
+        device = start.elapsed_time(end) / steps / 1e3
+        walls = []
+        for turn in range(steps):
+            began = time.perf_counter()
+            self.model.forward(batches[turn % 16], self.cache).argmax(-1).tolist()
+            walls.append(time.perf_counter() - began)
+        return device, statistics.median(walls)
+
+    def bytes(self) -> float:
+        """What a step reads: dense weights, experts as many as it may choose, keys and values in sight."""
+        config, weights = self.model.config, self.model.weights
+        experts = sum(layer.mlp1.nbytes + layer.mlp2.nbytes for layer in weights.layers)
+        tables = weights.embedding.nbytes
+        share = 1 - (1 - config.experts_per_token / config.num_experts) ** self.streams
+        seen = self.context + 1
+        in_sight = sum(min(config.window(n) or seen, seen) for n in range(config.num_layers))
+        keys = self.streams * in_sight * 2 * config.num_kv_heads * config.head_dim * 2
+        return weights.nbytes - experts - tables + experts * share + keys
+
+    def close(self) -> None:
+        """Its graphs hold on to the cache."""
+        assert self.model.graphs is not None
+        self.model.graphs.forget()
+
+
+class Prefill:
+    """One prompt of `tokens` tokens, computed in one step."""
+
+    def __init__(self, model: TritonModel, tokens: int):
+        self.model, self.tokens = model, tokens
+        device, size = model.device, model.page_size
+        pages = -(-tokens // size)
+        self.cache = model.new_cache(2 * pages)
+        table = torch.randperm(2 * pages, device=device).int().view(2, 1, pages)
+        positions = torch.arange(tokens, device=device)
+        slots = table[:, 0, positions // size].long() * size + positions % size
+        self.batch = Batch(
+            tokens=torch.randint(0, model.config.vocab_size, (tokens,), device=device),
+            positions=positions,
+            slots=slots,
+            starts=torch.tensor([0, tokens], dtype=torch.int32, device=device),
+            lengths=torch.tensor([tokens], dtype=torch.int32, device=device),
+            page_table=table,
+            samples=torch.tensor([tokens - 1], device=device),
+        )
+
+    def seconds(self, rounds: int) -> float:
+        """From host to host with the chosen token read back."""
+        times = []
+        for each in range(rounds + 2):
+            began = time.perf_counter()
+            self.model.forward(self.batch, self.cache).argmax(-1).tolist()
+            if each >= 2:
+                times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    def flops(self) -> float:
+        """Two for each weight that meets a token, four for each query, key and dimension."""
+        config = self.model.config
+        dense = config.hidden_size * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
+        expert = 3 * config.hidden_size * config.intermediate_size
+        weights = dense + config.hidden_size * config.num_experts + config.experts_per_token * expert
+        total = 2.0 * self.tokens * weights * config.num_layers
+        for layer in range(config.num_layers):
+            window = min(config.window(layer) or self.tokens, self.tokens)
+            pairs = self.tokens * window - window * (window - 1) / 2
+            if layer % 2 == FULL:
+                pairs = self.tokens * (self.tokens + 1) / 2
+            total += 4.0 * pairs * config.num_heads * config.head_dim
+        return total + 2.0 * config.vocab_size * config.hidden_size
+
+
+def loading(config: ModelConfig, device: torch.device) -> dict[str, Any]:
+    """From tensors in the host's memory, as a mapped file that is in the page cache, to the final layout."""
+    host = Synthetic(config)
+    held = {name: host.read(name) for name in host.names if name.startswith("block.0.")}
+
+    class Held:
+        def __init__(self) -> None:
+            self.config = config
+
+        def read(self, name: str) -> Tensor:
+            return held[name]
+
+    reader = Reader(Held(), device, torch.bfloat16)  # type: ignore[arg-type]
+    seconds = []
+    for _ in range(4):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        reader.layer("block.0")
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    nbytes = sum(tensor.nbytes for tensor in held.values())
+    return {
+        "gb_s": round(nbytes / statistics.median(seconds[1:]) / 1e9, 2),
+        "layer_gb": round(nbytes / 1e9, 3),
+    }

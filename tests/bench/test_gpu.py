@@ -1,0 +1,120 @@
+"""bench/gpu.py without a GPU: what it runs computes what it should, and its bytes and operations add up.
+
+Times are nothing here; that each piece runs, on sizes that all differ, is.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.kernels.triton_here import DEVICE  # first: see there
+
+# isort: split
+from bench import gpu_kernels
+from bench.gpu_load import Decode, Prefill, Random
+from bench.synthetic import SIZES
+from model.kernels.triton import dense, experts_few
+from model.kernels.triton.model import TritonModel
+from model.kernels.triton.weights import Reader
+from tests import tiny_checkpoint
+
+GPT_OSS_20B = SIZES["20b"]
+CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    weights = Reader(Random(CONFIG, DEVICE.type), DEVICE, torch.float32).all()
+    return TritonModel(CONFIG, weights, page_size=4)
+
+
+@pytest.fixture(autouse=True)
+def _wide_tiles(monkeypatch):
+    if DEVICE.type == "cpu":  # an interpreter is slow by the program
+        for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
+            monkeypatch.setitem(tile, "BN", 128)
+
+
+@torch.inference_mode()
+def test_every_piece_runs_and_knows_its_bytes(model):
+    pieces = [
+        *gpu_kernels._dense(model, 1),
+        gpu_kernels._unembedding(model, 2),
+        *gpu_kernels._few(model, 1),
+        *gpu_kernels._many(model, 4),
+        gpu_kernels._attention(model, 2, 10, kind=0, name="banded"),
+        gpu_kernels._attention(model, 2, 10, kind=1, name="full"),
+    ]
+    bytes_of = {name: nbytes for name, _, _, nbytes in pieces}
+    for name, run, count, nbytes in pieces:
+        run()
+        assert count >= 1
+        assert nbytes > 0, name
+    layer = model.weights.layers[0]
+    expert = (layer.mlp1.words.nbytes + layer.mlp1.scales.nbytes) / CONFIG.num_experts
+    assert bytes_of["gate, up of few, T = 1"] == pytest.approx(CONFIG.experts_per_token * expert)
+    keys = 2 * CONFIG.num_kv_heads * CONFIG.head_dim * 4
+    assert bytes_of["banded attention, 2 x 10 in 1"] == 2 * 7 * keys
+    assert bytes_of["full attention, 2 x 10 in 1"] == 2 * 11 * keys
+
+
+@torch.inference_mode()
+def test_steps_that_are_timed_have_finite_logits(model):
+    decode = Decode(model, 2, 9)
+    assert model.forward(decode.batch(3), decode.cache).isfinite().all()
+    prefill = Prefill(model, 9)
+    assert model.forward(prefill.batch, prefill.cache).isfinite().all()
+
+
+def test_a_layers_slots_and_tables_agree(model):
+    decode = Decode(model, 3, 21)
+    pages = decode.table[:, :, 21 // 4]
+    assert torch.equal(decode.slots, pages.long() * 4 + 21 % 4)
+    assert len(set(decode.table[1].flatten().tolist())) == decode.table[1].numel()
+    seen = decode.table[0, :, (22 - CONFIG.sliding_window) // 4 :].flatten().tolist()
+    assert len(set(seen)) == len(seen)
+    assert not set(seen) & set(decode.table[1].flatten().tolist())
+
+
+def test_the_bytes_of_a_step_are_those_of_the_limits():
+    """Of 20b, one stream: 3.708 GB without context, as counted by hand from the shapes."""
+
+    class Shapes(Decode):
+        def __init__(self, streams, context):
+            self.model = type("Model", (), {"config": GPT_OSS_20B, "weights": _weights_of_20b()})()
+            self.streams, self.context = streams, context
+
+    assert Shapes(1, 0).bytes() == pytest.approx(3.708e9, rel=2e-3)
+    more = Shapes(1, 131071).bytes() - Shapes(1, 0).bytes()
+    assert more == pytest.approx(3.22e9, rel=5e-3)
+
+
+def _weights_of_20b():
+    class OnMeta(Reader):
+        def experts(self, name):
+            from model.kernels.triton.weights import Matrices
+
+            blocks, scales, bias = (
+                self.checkpoint.read(f"{name}_{part}") for part in ("weight.blocks", "weight.scales", "bias")
+            )
+            return Matrices(blocks.flatten(-2).view(torch.int32), scales, bias)
+
+    class Shapes:
+        config = GPT_OSS_20B
+
+        def read(self, name):
+            from model.checkpoint import shapes
+
+            kind = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
+            return torch.empty(shapes(GPT_OSS_20B)[name], dtype=kind, device="meta")
+
+    return OnMeta(Shapes(), torch.device("meta"), torch.bfloat16).all()
+
+
+@torch.inference_mode()
+def test_the_operations_of_a_prefill_are_those_of_the_limits():
+    """6.06 GFLOP a token of 20b without attention, and what 1,024 tokens see of each other."""
+    prefill = Prefill.__new__(Prefill)
+    prefill.model, prefill.tokens = type("Model", (), {"config": GPT_OSS_20B})(), 1024
+    assert prefill.flops() / 1024 == pytest.approx(6.06e9 + 0.13e9, rel=2e-2)

@@ -1,0 +1,134 @@
+"""The Triton backend on a real GPU: true sizes, fresh random inputs, outputs that are NaN before.
+
+python -m pytest -m gpu tests/gpu
+"""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU that torch can use", allow_module_level=True)
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from bench.gpu_load import Decode, Random
+from engine.engine import Engine
+from engine.request import Request, Token
+from engine.runner import Runner
+from engine.sampling import SamplingParams
+from engine.scheduler import Limits
+from model.kernels import load, reference
+from model.kernels.triton import graphs, probe
+from model.kernels.triton.model import TritonModel
+from model.kernels.triton.weights import Reader
+from model.synthetic import SIZES
+from tests import tiny_checkpoint
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
+
+CUDA = torch.device("cuda", 0)
+SEED = int(time.time())
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The true sizes of 20b, but for two layers."""
+    config = replace(SIZES["20b"], num_layers=2)
+    with torch.inference_mode():
+        return TritonModel(config, Reader(Random(config, seed=SEED), CUDA, torch.bfloat16).all())
+
+
+@pytest.mark.parametrize("tokens", [*probe.TOKENS, 8, 16, 17, 64, 200, 2048])
+def test_kernels_compute_what_plain_pytorch_does(model, tokens):
+    with torch.inference_mode():
+        for check in probe.checks(model, [tokens], seed=SEED + tokens):
+            assert check.passed, (SEED, check)
+
+
+def relative(got, want):
+    return float((got - want).float().norm() / want.float().norm())
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 13, 33, 64])
+def test_a_graph_computes_what_its_kernels_do(model, rows):
+    """The very same batch, twice: and the second replay is not the first one's answer."""
+    decode = Decode(model, rows, 500)
+    with torch.inference_mode():
+        for turn in (0, 1, 0):
+            got = model.forward(decode.batch(turn), decode.cache).clone()
+            want = model.network(decode.batch(turn), decode.cache)
+            assert got.isfinite().all()
+            if rows in graphs.SIZES:
+                assert torch.equal(got, want)
+            else:  # padded, it may run in other tiles
+                assert relative(got, want) < 3e-2
+    decode.close()
+
+
+def test_a_graph_sees_contexts_grow_and_pages_move(model):
+    """One graph, three batches that differ in all but size: each answer is that of its own batch."""
+    with torch.inference_mode():
+        decode = Decode(model, 4, 1000)
+        other = Decode(model, 4, 40)
+        other.cache = decode.cache
+        for load in (decode, other, decode):
+            got = model.forward(load.batch(1), decode.cache).clone()
+            assert torch.equal(got, model.network(load.batch(1), decode.cache))
+    decode.close()
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small model in float32, on the GPU and, as the truth, in plain PyTorch on the CPU."""
+    config = replace(tiny_checkpoint.CONFIG, num_layers=4, initial_context_length=256)
+    checkpoint = Random(config, "cpu")
+    with torch.inference_mode():
+        ours = TritonModel(config, Reader(checkpoint, CUDA, torch.float32).all(), page_size=16)
+        theirs = reference.build(checkpoint, torch.device("cpu"), dtype=torch.float32, page_size=16)
+    return ours, theirs
+
+
+def answers(model, step_tokens):
+    limits = Limits(
+        num_pages=400,
+        page_size=model.page_size,
+        window=model.config.sliding_window,
+        max_context=model.config.max_context,
+        max_tokens_per_step=step_tokens,
+    )
+    engine = Engine(Runner(model, limits.num_pages), limits)
+    greedy = SamplingParams(temperature=0.0)
+    for number, length in enumerate((300, 5, 77, 150, 33)):
+        prompt = [(7 * number + i * i) % model.config.vocab_size for i in range(length)]
+        engine.add(Request(str(number), prompt, max_tokens=20, sampling=greedy))
+    said: dict[str, list[int]] = {}
+    while engine.busy:
+        for event in engine.step():
+            assert isinstance(event, Token), event
+            said.setdefault(event.request_id, []).append(event.id)
+    return said
+
+
+@pytest.mark.parametrize("step_tokens", [8, 64, 512])
+def test_the_engine_says_on_a_gpu_what_it_says_on_a_cpu(small, step_tokens):
+    """Prompts in many pieces, whose steps wait for nothing: none may be overwritten by the next."""
+    ours, theirs = small
+    assert answers(ours, step_tokens) == answers(theirs, 512)
+
+
+def test_a_model_is_built_and_probed():
+    config = replace(SIZES["20b"], num_layers=2, vocab_size=4096)
+    built = load(CUDA).build(Random(config), CUDA)
+    assert built.weight_bytes > 0
+    assert isinstance(built, TritonModel)
+
+
+def test_memory_for_128k_of_context_is_there_where_it_is_promised(model):
+    """As many pages as one sequence of 131,072 tokens needs, taken and let go."""
+    pages = 131072 // model.page_size + model.config.sliding_window // model.page_size + 2
+    if pages * model.page_bytes > 0.9 * torch.cuda.mem_get_info()[0]:
+        pytest.skip("this GPU has no room for it beside the model")
+    cache = model.new_cache(pages)
+    assert cache.keys.nbytes + cache.values.nbytes == pages * model.page_bytes
