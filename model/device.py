@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -51,3 +52,20 @@ def describe(device: torch.device) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def abilities(gpu: torch.device) -> str:
+    """What there is to say about a GPU besides its name: what it can compute, its memory, what drives it."""
+    major, minor = torch.cuda.get_device_capability(gpu)
+    free, total = torch.cuda.mem_get_info(gpu)
+    told = f"compute capability {major}.{minor}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    return f"{told}, driver {nvidia_driver() or 'unknown'}, CUDA {torch.version.cuda}"
+
+
+def nvidia_driver() -> str | None:
+    """The version of the NVIDIA driver in this system's kernel, whether torch can use it or not."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return None
+    return next((word for word in first.split() if re.fullmatch(r"\d+(\.\d+)+", word)), first)

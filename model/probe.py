@@ -45,7 +45,7 @@ SMALL = ModelConfig(
     rope_scaling_factor=4.0,
     rope_ntk_alpha=1.0,
     rope_ntk_beta=32.0,
-    initial_context_length=256,
+    initial_context_length=1024,
 )
 """Sizes that all differ, so that no swapped axis can pass; a window that a short prompt crosses."""
 

@@ -21,7 +21,7 @@ from typing import NoReturn
 from engine.errors import EngineError
 from server import logs
 from server import settings as knobs
-from server.commands import StartError, bench, chat, download, generate, serve
+from server.commands import StartError, bench, chat, doctor, download, generate, serve
 from server.settings import Settings, SettingsError
 
 COMMANDS = (
@@ -30,6 +30,7 @@ COMMANDS = (
     chat.COMMAND,
     download.COMMAND,
     bench.COMMAND,
+    doctor.COMMAND,
 )
 
 PROG = "gptoss"

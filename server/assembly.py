@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import memory
 from engine.engine import Engine
@@ -24,10 +24,10 @@ from engine.scheduler import Limits
 from model import device as devices
 from model import kernels
 from model.checkpoint import Checkpoint
-from model.config import CheckpointError
+from model.config import CheckpointError, ModelConfig
 from server.commands import StartError
 from server.harmony.render import Renderer
-from server.hub.cache import is_repo, locate
+from server.hub.cache import is_repo, locate, repo_of
 from server.progress import Progress, gigabytes
 from server.settings import Settings
 from server.tokenizer import Tokenizer, TokenizerError
@@ -76,11 +76,8 @@ def assemble(settings: Settings) -> Assembled:
             tokenizer
         )  # finds that harmony's special tokens are missing, now rather than at the first chat
         model = build(settings, checkpoint, device)
-        max_context = min(
-            settings.max_context or checkpoint.config.max_context, checkpoint.config.max_context
-        )
-        plan = plan_memory(settings, model, max_context)
-        engine = _engine(settings, model, tokenizer, plan, max_context)
+        plan = plan_memory(settings, model, device, free_bytes(device) + model.weight_bytes)
+        engine = _engine(settings, model, tokenizer, plan)
     except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
         raise StartError(str(error)) from error
     load_seconds = time.perf_counter() - began
@@ -92,7 +89,15 @@ def assemble(settings: Settings) -> Assembled:
         f"gptoss {version('gptoss')}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s ({speed})\n"
         f"device: {device}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
     )
-    return Assembled(tokenizer, engine, model_id, max_context, fingerprint(checkpoint), load_seconds, summary)
+    return Assembled(
+        tokenizer=tokenizer,
+        engine=engine,
+        model_id=model_id,
+        max_context=engine.limits.max_context,
+        fingerprint=fingerprint(checkpoint),
+        load_seconds=load_seconds,
+        summary=summary,
+    )
 
 
 def folder_of(settings: Settings) -> Path:
@@ -102,17 +107,31 @@ def folder_of(settings: Settings) -> Path:
 
 def build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> Model:
     """The model on its device, by the kernels that were asked for.  Raises StartError or CheckpointError."""
-    name = kernels.choose(device, settings.backend)
+    options = backend_options(settings, device)
+    with _usable(settings, device), _shown(checkpoint):
+        return kernels.load(device, settings.backend).build(checkpoint, device, **options)
+
+
+def backend_options(settings: Settings, device: devices.Device) -> dict[str, Any]:
+    """What was asked of the backend.  Raises StartError if it cannot be loaded, or has no such setting."""
     asked = {"threads": settings.threads, "dense": settings.dense}
     options = {option: value for option, value in asked.items() if value is not None}
-    try:
+    with _usable(settings, device):
         backend = kernels.load(device, settings.backend)
-        for option in options:
-            if option not in inspect.signature(backend.build).parameters:
-                raise StartError(f"--{option}: the {name} backend has no such setting")
-        with _shown(checkpoint):
-            return backend.build(checkpoint, device, **options)
+    for option in options:
+        if option not in inspect.signature(backend.build).parameters:
+            name = kernels.choose(device, settings.backend)
+            raise StartError(f"--{option}: the {name} backend has no such setting")
+    return options
+
+
+@contextmanager
+def _usable(settings: Settings, device: devices.Device) -> Iterator[None]:
+    """Says which backend it was that cannot be used."""
+    try:
+        yield
     except (ImportError, ValueError) as error:
+        name = kernels.choose(device, settings.backend)
         raise StartError(f"the {name} backend cannot be used on {device}: {error}") from error
 
 
@@ -127,26 +146,45 @@ def _shown(checkpoint: Checkpoint) -> Iterator[None]:
         yield
 
 
-def plan_memory(settings: Settings, model: Model, max_context: int) -> MemoryPlan:
-    """What the device has left, now that the weights are loaded, is for keys and values, and to work in."""
-    on_gpu = model.device.type == "cuda"
-    free = devices.free_bytes(model.device) if on_gpu else memory.free_host_bytes()
+class Footprint(Protocol):
+    """What a model, loaded or not, needs of its device's memory; see `Model`."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+
+
+def plan_memory(settings: Settings, model: Footprint, device: devices.Device, available: int) -> MemoryPlan:
+    """How the device's `available` bytes are shared out, the weights included.  Raises TooLittleMemory."""
     return memory.plan(
         model.weight_bytes,
         model.page_bytes,
         model.page_size,
         model.config.sliding_window,
-        free + model.weight_bytes,
-        max_context=max_context,
+        available,
+        max_context=max_context(settings, model.config),
         max_running=settings.max_running,
         kv_bytes=settings.kv_cache_memory,
-        fraction=settings.kv_cache_fraction or (GPU_SHARE if on_gpu else CPU_SHARE),
+        fraction=settings.kv_cache_fraction or (GPU_SHARE if device.type == "cuda" else CPU_SHARE),
     )
 
 
-def _engine(
-    settings: Settings, model: Model, tokenizer: Tokenizer, plan: MemoryPlan, max_context: int
-) -> Engine:
+def max_context(settings: Settings, config: ModelConfig) -> int:
+    """Longest prompt and answer together, tokens."""
+    return min(settings.max_context or config.max_context, config.max_context)
+
+
+def free_bytes(device: devices.Device) -> int:
+    """Memory of the device that nobody has taken."""
+    return devices.free_bytes(device) if device.type == "cuda" else memory.free_host_bytes()
+
+
+def _engine(settings: Settings, model: Model, tokenizer: Tokenizer, plan: MemoryPlan) -> Engine:
     vocab_size = model.config.vocab_size
     known = [id for id in range(vocab_size) if tokenizer.known(id)]
     if len(known) < tokenizer.size:
@@ -158,7 +196,7 @@ def _engine(
         num_pages=plan.num_pages,
         page_size=plan.page_size,
         window=model.config.sliding_window,
-        max_context=max_context,
+        max_context=max_context(settings, model.config),
         max_running=settings.max_running,
         max_tokens_per_step=settings.max_tokens_per_step,
         max_queued=settings.max_queued,
@@ -176,7 +214,8 @@ def name_of(settings: Settings) -> str:
     if is_repo(settings.model):
         return str(settings.model)
     folder = settings.model.resolve()
-    return folder.parent.name if folder.name == "original" else folder.name
+    folder = folder.parent if folder.name == "original" else folder
+    return repo_of(folder) or folder.name
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
-from engine import memory
 from engine.engine import Engine
 from engine.request import Request
 from engine.runner import Runner
@@ -33,15 +32,13 @@ from model.config import CheckpointError, ModelConfig
 from model.sizes import decode_bytes
 from model.speed import Load, meter, time_steps
 from model.synthetic import SIZES, Synthetic
-from server.assembly import DEMO, build, folder_of, name_of
+from server.assembly import DEMO, build, folder_of, free_bytes, name_of
 from server.commands import StartError
 from server.loading import measure_loading
 from server.progress import gigabytes
 from server.settings import Settings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from model.batch import Batch, KVCache
     from model.kernels import Model
 
@@ -169,9 +166,7 @@ def _cases(model: Model) -> list[Case]:
 def _lacks(model: Model, case: Case) -> int | None:
     """Bytes that the case's keys and values need, if that is more than there are."""
     needed = Load.cache_bytes(model, case.sequences, case.context + case.length)
-    on_gpu = model.device.type == "cuda"
-    free = devices.free_bytes(model.device) if on_gpu else memory.free_host_bytes()
-    return needed if needed > 0.9 * free else None
+    return needed if needed > 0.9 * free_bytes(model.device) else None
 
 
 def _time(model: Model, case: Case, seconds: float) -> Measured:
@@ -214,7 +209,7 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> Any:
         start = time.perf_counter()
         logits = self._model.forward(batch, cache)
         devices.wait(self._model.device)

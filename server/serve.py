@@ -37,7 +37,7 @@ STOPPED, KILLED, DIED = 0, 1, 70
 def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit code.  Raises StartError or SettingsError."""
     settings.api_keys()  # a bad key file is found before the model is loaded, as is a taken port
-    listener = _bind(settings.host, settings.port)
+    listener = bind(settings.host, settings.port)
     assembled = assemble(settings)
     worker = Worker(assembled.engine)
     app = create_app(
@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """A socket that has the port, and does not listen yet.  Raises StartError."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

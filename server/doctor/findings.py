@@ -1,0 +1,34 @@
+"""What the doctor found: one line, and if something is to be done, what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    about    what was looked at, in a word or two
+    told     what was found
+    remedy   what to do about it; None: nothing is wrong
+    problem  whether it keeps the server from serving; else a remedy is advice
+    """
+
+    about: str
+    told: str
+    remedy: str | None = None
+    problem: bool = False
+
+    @property
+    def state(self) -> str:
+        if self.problem:
+            return "problem"
+        return "note" if self.remedy else "ok"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"state": self.state}
+
+    def __str__(self) -> str:
+        line = f"{self.state:>7}  {self.about:<12} {self.told}"
+        return f"{line}\n{'':>22}-> {self.remedy}" if self.remedy else line
