@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from server.assembly import name_of
 from server.hub.cache import is_repo, repo_of
 from server.hub.files import REPO, NotAModel, wanted
+from server.settings import Settings
 
 INDEX = "model.safetensors.index.json"
 PUBLISHED = {
@@ -106,3 +108,10 @@ def test_names_of_models(name):
 )
 def test_paths_that_are_no_names_of_models(path):
     assert not REPO.fullmatch(path)
+
+
+def test_a_model_of_the_cache_is_served_under_its_name_also_where_its_folder_was_given(tmp_path):
+    folder = tmp_path / "models--acme--tiny" / "snapshots" / "0123"
+    folder.mkdir(parents=True)
+    assert name_of(Settings(model=folder)) == "acme/tiny"
+    assert name_of(Settings(model=folder / "original")) == "acme/tiny"
