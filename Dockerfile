@@ -1,7 +1,7 @@
 # The image that runs the server, in two variants:
 #
 #   docker build -t gptoss .                                                      NVIDIA GPUs; also runs on a CPU
-#   docker build -t gptoss:cpu --build-arg VARIANT=cpu --build-arg TORCH_INDEX=URL .   CPU only, a sixth of the size
+#   docker build -t gptoss:cpu --build-arg VARIANT=cpu --build-arg TORCH_INDEX=URL .   CPU only, 1.3 GB
 #
 # URL is the index of torch's CPU wheels, which pytorch.org/get-started shows for Linux, pip and CPU.
 #
