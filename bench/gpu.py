@@ -31,7 +31,7 @@ import triton
 from bench import gpu_floor, gpu_kernels, gpu_load
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
-from model.kernels.triton import probe
+from model.kernels.triton import graphs, probe
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Reader
 
@@ -52,6 +52,7 @@ DECODES = (
 PREFILLS = (14, 128, 1024, 2048, 8192)
 
 
+@torch.inference_mode()
 def main() -> int:
     asked = arguments()
     if not torch.cuda.is_available():
@@ -60,7 +61,6 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    torch.inference_mode().__enter__()
     start = time.perf_counter()
     results: Result = {"machine": machine(), "size": asked.size, "commit": asked.commit}
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
@@ -128,15 +128,18 @@ def check(model: TritonModel, _: Result) -> Result:
         print(f"{name:32} {error:.2e}")
     for rows in (1, 3, 8, 20, 64):
         load = Decode(model, rows, 300)
-        assert model.graphs is not None
-        with_graph = model.forward(load.batch(0), load.cache).clone()
-        without = model.network(load.batch(0), load.cache)
-        # A padded batch may run in other tiles, or in other kernels: then sums round differently.
-        error = float((with_graph - without).norm() / without.norm())
+        got = model.forward(load.batch(0), load.cache).clone()
+        padded = graphs.blank(graphs.size_for(rows), 64, model.device)
+        graphs.stage(load.batch(0), padded)
+        want = model.network(padded, load.cache)[:rows]
+        # The same kernels: the same bits, unless the library chose another product inside the graph.  Then a
+        # rounding may choose another expert for a row, and random weights make much of that.
+        error = float(((got - want).norm(dim=1) / want.norm(dim=1)).median())
         worst[f"graph of {rows}"] = error
         print(f"{f'graph of {rows} against none':32} {error:.2e}")
-        if not error < 0.05:
+        if not error <= (0 if rows <= 16 else 0.05):
             wrong.append(f"graph of {rows}: {error:.3g}")
+        load.close()
     for line in wrong:
         print(f"WRONG: {line}")
     return {"passed": not wrong, "wrong": wrong, "errors": {k: float(f"{v:.3g}") for k, v in worst.items()}}

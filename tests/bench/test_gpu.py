@@ -19,6 +19,8 @@ from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Reader
 from tests import tiny_checkpoint
 
+pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+
 GPT_OSS_20B = SIZES["20b"]
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2)
 

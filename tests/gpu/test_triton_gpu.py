@@ -58,11 +58,13 @@ def test_a_graph_computes_what_its_kernels_do(model, rows):
     with torch.inference_mode():
         for turn in (0, 1, 0):
             got = model.forward(decode.batch(turn), decode.cache).clone()
-            want = model.network(decode.batch(turn), decode.cache)
+            padded = graphs.blank(graphs.size_for(rows), 64, CUDA)
+            graphs.stage(decode.batch(turn), padded)
+            want = model.network(padded, decode.cache)[:rows]
             assert got.isfinite().all()
-            if rows in graphs.SIZES:
+            if rows <= 16:
                 assert torch.equal(got, want)
-            else:  # padded, it may run in other tiles
+            else:  # the library may choose another product inside a graph
                 assert relative(got, want) < 3e-2
     decode.close()
 

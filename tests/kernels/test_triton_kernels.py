@@ -21,6 +21,8 @@ from model.kernels.triton.weights import Matrices, Reader
 from model.mxfp4 import decode, encode
 from tests import tiny_checkpoint
 
+pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=11)
 
 

@@ -25,6 +25,7 @@ is built."""
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ from model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from model.kernels.triton.model import TritonModel
+
+log = logging.getLogger(__name__)
 
 OLDEST = (8, 0)
 """Compute capability: bfloat16 on tensor cores, and asynchronous copies."""
@@ -64,6 +67,7 @@ def build(checkpoint: Checkpoint, device: torch.device) -> TritonModel:
 
     model = TritonModel(checkpoint.config, Reader(checkpoint, device, torch.bfloat16).all())
     if not interpreted:
+        log.info("compiling and checking the Triton kernels: about a minute the first time, then seconds")
         probe(model)
         torch.cuda.empty_cache()  # what is free then is for keys and values
     return model

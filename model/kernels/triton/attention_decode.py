@@ -171,7 +171,7 @@ def attend(
         SPLITS=splits,
         BN=64,
         num_warps=4,
-        num_stages=3,
+        num_stages=4,  # page numbers, then two tiles of keys and values under way
     )
     if splits > 1:
         sizes = (heads, dim, splits, triton.next_power_of_2(splits))

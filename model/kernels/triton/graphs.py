@@ -93,6 +93,11 @@ def blank(size: int, pages: int, device: torch.device) -> Batch:
     )
 
 
+def size_for(rows: int) -> int:
+    """The size of the graph that a batch of `rows` is padded to; 0 if it is too large for any."""
+    return next((size for size in SIZES if size >= rows), 0)
+
+
 class Graphs:
     """The graphs of one network and one cache.
 
@@ -119,8 +124,8 @@ class Graphs:
     def run(self, batch: Batch, cache: KVCache) -> Tensor | None:
         """The batch's logits [N, V], good until the next call; None if it is not one for a graph."""
         rows, samples = len(batch.tokens), len(batch.samples)
-        size = next((size for size in SIZES if size >= rows), None)
-        if size is None or rows != len(batch.lengths) or samples > size:
+        size = size_for(rows)
+        if not size or rows != len(batch.lengths) or samples > size:
             return None
         if batch.page_table.shape[2] > self._pages:
             return None

@@ -140,8 +140,9 @@ class TritonModel:
         experts_many.combine(outer, x)
 
     def splits(self, sequences: int) -> int:
-        """Parts of the keys to see at once: about two programs for each multiprocessor."""
-        return max(1, min(MOST_SPLITS, 2 * self.multiprocessors // (sequences * self.config.num_kv_heads)))
+        """Parts of the keys to see at once, a power of two: up to two programs for each multiprocessor."""
+        wanted = 2 * self.multiprocessors // (sequences * self.config.num_kv_heads)
+        return min(MOST_SPLITS, 1 << max(0, wanted.bit_length() - 1))
 
     @property
     def _pairs(self) -> int:

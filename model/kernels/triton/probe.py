@@ -20,13 +20,13 @@ from model.batch import BANDED, FULL, Batch
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
 from model.kernels.triton.codes import planes
 from model.kernels.triton.dense import plain_product, product
-from model.kernels.triton.model import TritonModel
+from model.kernels.triton.model import FEW_FOR_EXPERTS, TritonModel
 from model.kernels.triton.norm import normalise, plain_normalise
 from model.kernels.triton.router import choose, plain_choose, plain_router, router
 
 log = logging.getLogger(__name__)
 
-TOKENS = (1, 3, 12, 300, 1100)
+TOKENS = (1, 3, 12, 20, 200, 300, 1100)
 """Steps to try when a model is built: with them every kernel is compiled in every shape it will have."""
 
 TOLERANCE = {torch.bfloat16: 1e-2, torch.float32: 1e-4}
@@ -233,7 +233,7 @@ class Attention:
 def _experts_few(draw: Draw, tokens: int) -> Results:
     """The experts pair by pair.  For more than a few tokens nobody asks for this."""
     layer, config = draw.model.weights.layers[0], draw.model.config
-    if tokens > 8:
+    if tokens > FEW_FOR_EXPERTS:
         return
     used, eps, limit = config.experts_per_token, config.rms_norm_eps, config.swiglu_limit
     x = 3 * draw.normal(tokens, config.hidden_size)
@@ -249,9 +249,12 @@ def _experts_few(draw: Draw, tokens: int) -> Results:
     experts_few.gate_up(planes(normed), logits, layer.mlp1, inner, limit, used)
     yield "gate and up of few", inner, experts_few.plain_gate_up(normed, logits, layer.mlp1, limit, used)
 
-    inner, got = draw.normal(*inner.shape), x.clone()
-    experts_few.down(planes(inner), logits, layer.mlp2, got, used)
-    yield "down of few", got - x, experts_few.plain_down(inner, logits, layer.mlp2, x) - x
+    # Once added to nothing: beside a large residual its own roundings would not show.
+    inner = draw.normal(*inner.shape)
+    for name, residual in (("down of few", torch.zeros_like(x)), ("down of few and residual", x)):
+        got = residual.clone()
+        experts_few.down(planes(inner), logits, layer.mlp2, got, used)
+        yield name, got, experts_few.plain_down(inner, logits, layer.mlp2, residual)
 
 
 def _experts_many(draw: Draw, tokens: int) -> Results:
