@@ -6,6 +6,7 @@ What a block is for stands after its language:
     ```bash exit 2               runs, and exits with 2
     ```bash serve                starts a server that the rest of the page talks to
     ```bash norun: a reason      is not run; what it says of `gptoss` has to be right all the same
+    ```console norun: a reason   the same, with a `$` before each command
     ```python                    runs, after the page's earlier ones, in the same namespace
     ```json prints               what the block before it printed: the same keys and types
     ```json prints exactly       the same values too
@@ -29,6 +30,7 @@ HOW = {
     "python": r"|norun: \S.{9,}",
     "json": r"|prints|prints exactly",
     "text": r"|prints",
+    "console": r"norun: \S.{9,}",
     "toml": r"|norun: \S.{9,}",
     "yaml": "",
     "nginx": "",

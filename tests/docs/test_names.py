@@ -61,8 +61,8 @@ def test_every_variable_that_is_named_exists(page):
 def test_every_command_that_is_shown_would_be_understood(page):
     """Also of those that are not run, and of those in a sentence."""
     for block in blocks(page):
-        if block.language == "bash" and not block.how.startswith("exit"):
-            for words in commands(block.text):
+        if block.language in ("bash", "console") and not block.how.startswith("exit"):
+            for words in commands(re.sub(r"(?m)^\$ ", "", block.text)):
                 assert_understood(words, str(block))
     names = {f"gptoss {command.name}" for command in COMMANDS}
     for span in spans(page):
