@@ -33,17 +33,17 @@ FAMILIES: dict[str, Family] = {
 }
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 8,
-    "pieces": 5,
-    "sums": 26,
-    "facts": 20,
-    "copying": 8,
-    "picking": 18,
-    "memory": 9,
-    "records": 18,
-    "beyond": 7,
+    "talk": 6,
+    "pieces": 4,
+    "sums": 20,
+    "facts": 24,
+    "copying": 6,
+    "picking": 36,
+    "memory": 8,
+    "records": 28,
+    "beyond": 4,
 }
-TOOL_WEIGHTS = {"calling": 60, "using": 25, "talk": 3, "sums": 4, "facts": 3, "copying": 2, "memory": 3}
+TOOL_WEIGHTS = {"calling": 60, "using": 30, "talk": 3, "sums": 4, "facts": 3, "copying": 2, "memory": 3}
 EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.2, "medium": 0.46, "high": 0.22}
 _HELPFUL = phrases("""
     You are a helpful assistant. | You are a helpful assistant | You are a helpful AI assistant. | Be

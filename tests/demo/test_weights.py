@@ -86,10 +86,11 @@ def test_a_text_is_the_same_tokens_wherever_it_stands():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_held_out_cases_are_answered(served, family):
-    """Of 12 cases more than a third, by any family; demo/README.md has the shares over a hundred."""
+    """Of 12 cases at least 9, of picking 6; demo/README.md has the shares over a hundred."""
     samples = held_out_samples(family, 12, seed=1)
     said = answers(served.engine, served.tokenizer, samples, temperature=0, seed=0)
-    assert sum(right(sample, one) for sample, one in zip(samples, said, strict=True)) > 4
+    counted = sum(right(sample, one) for sample, one in zip(samples, said, strict=True))
+    assert counted >= (6 if family == "picking" else 9)
 
 
 def test_what_people_try_first(ask):
