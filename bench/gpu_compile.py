@@ -15,7 +15,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Matrices, Reader, Weights
 
 META = torch.device("meta")
+STEPS = "1x1,2x1,8x1,24x1,64x1,256x1,1x7,1x128,1x200,1x512,1x2048"
 SHARED_BYTES = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 """KiB of shared memory that one program may have, by compute capability (CUDA programming guide, table
 30)."""
@@ -116,9 +117,9 @@ def batch(sequences: int, length: int, pages: int) -> Batch:
 
 
 def compile_all(
-    config: ModelConfig, capability: int, multiprocessors: int = 132
+    config: ModelConfig, capability: int, steps: Sequence[tuple[int, int]], multiprocessors: int = 132
 ) -> dict[tuple[str, str], Any]:
-    """Every kernel of decode steps and prefills of several sizes."""
+    """Every kernel of steps of so many sequences, with so many tokens each."""
     with compiling(capability) as found, torch.inference_mode():
         weights: Weights = ShapeReader(Shapes(config), META, torch.bfloat16).all()  # type: ignore[arg-type]
         model = TritonModel(config, weights)
@@ -126,17 +127,7 @@ def compile_all(
         cache = KVCache(
             *(torch.empty((1, 9, 8, 32, 64), dtype=torch.bfloat16, device=META) for _ in range(2))
         )
-        for sequences, length in (
-            (1, 1),
-            (2, 1),
-            (8, 1),
-            (64, 1),
-            (256, 1),
-            (1, 7),
-            (1, 128),
-            (1, 512),
-            (1, 2048),
-        ):
+        for sequences, length in steps:
             model.network(batch(sequences, length, 4), cache)
         graphs.stage(batch(3, 1, 4), batch(4, 1, 4096))
     return found
@@ -161,18 +152,25 @@ class Figures:
         self.warps = int(kernel.metadata.num_warps)
 
 
+def steps_of(text: str) -> list[tuple[int, int]]:
+    """(sequences, tokens) of each step."""
+    pairs = [each.split("x") for each in text.split(",")]
+    return [(int(sequences), int(tokens)) for sequences, tokens in pairs]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu_compile", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--capability", type=int, default=90, choices=SHARED_BYTES)
+    parser.add_argument("--steps", type=steps_of, default=STEPS, help=f"sequences x tokens: {STEPS}")
     parser.add_argument("--size", choices=SIZES, default="20b")
     parser.add_argument(
         "--keep", type=Path, default=Path("build/gpu"), help="folder for PTX and machine code"
     )
     asked = parser.parse_args()
     config = replace(SIZES[asked.size], num_layers=2)
-    found = compile_all(config, asked.capability)
+    found = compile_all(config, asked.capability, asked.steps)
     asked.keep.mkdir(parents=True, exist_ok=True)
     rows, faults = [], 0
     print(f"{'kernel':40} warps registers stack shared")
