@@ -34,7 +34,7 @@ class FakeHub:
     """
     models   name → folder
     cuts     file → bytes after which its next answer breaks off; the list is used up from its left
-    stalls   file → bytes after which its answers stop until `go_on` is set
+    stalls   file → its byte at which answers stop until `go_on` is set, however often it is asked
     wrong    files that arrive with one bit turned
     ranges   whether the content network knows them
     """
@@ -140,9 +140,9 @@ class Handler(BaseHTTPRequestHandler):
         about = {"ETag": '"of the content network"', "Accept-Ranges": "bytes"}
         if start:
             about["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self.send(206 if start else 200, content[start:], about, name)
+        self.send(206 if start else 200, content[start:], about, name, start)
 
-    def send(self, status, content, headers, name=""):
+    def send(self, status, content, headers, name="", start=0):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -156,10 +156,11 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if name in hub.stalls:
-            self.wfile.write(content[: hub.stalls[name]])
+            before = max(0, hub.stalls[name] - start)
+            self.wfile.write(content[:before])
             hub.stalled.set()
             hub.go_on.wait(60)
-            content = content[hub.stalls[name] :]
+            content = content[before:]
         try:
             self.wfile.write(content)
         except OSError:

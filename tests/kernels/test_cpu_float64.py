@@ -85,7 +85,7 @@ def demo():
     return checkpoint, tokens, float64.logits(checkpoint, tokens)
 
 
-@pytest.mark.parametrize(("dense", "bound"), [("bf16", 5e-3), ("int8", 2e-2)])
+@pytest.mark.parametrize(("dense", "bound"), [("bf16", 5e-3), ("int8", 4e-2)])
 def test_trained_weights_agree_with_float64(demo, dense, bound):
     """Against the checkpoint's own bf16 weights, also where they are kept in int8."""
     checkpoint, tokens, want = demo
