@@ -146,7 +146,15 @@ def test_a_program_that_is_killed_goes_on_where_it_was(gptoss, hub, cache, publi
     assert_goes_on(partial.stat().st_size, gptoss, hub, cache, published)
 
 
-def test_ctrl_c_keeps_what_has_come(gptoss, hub, cache, published, environment):
+@pytest.fixture
+def ctrl_c():
+    """Programs that are started now can be interrupted, also where these tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_keeps_what_has_come(gptoss, hub, cache, published, environment, ctrl_c):
     hub.stalls = {FIRST: 70_000}
     words = [sys.executable, "-m", "server", "download", NAME]
     environment |= {"HF_HUB_DOWNLOAD_TIMEOUT": "1"}  # how long a silent hub keeps the program from ending
