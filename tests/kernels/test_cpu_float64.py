@@ -87,7 +87,10 @@ def demo():
 
 @pytest.mark.parametrize(("dense", "bound"), [("bf16", 5e-3), ("int8", 4e-2)])
 def test_trained_weights_agree_with_float64(demo, dense, bound):
-    """Against the checkpoint's own bf16 weights, also where they are kept in int8."""
+    """Against the checkpoint's own bf16 weights, also where they are kept in int8.
+
+    int8's bound is that of these weights: they gave 0.0235 here, those of 2290 steps less than 0.02.
+    """
     checkpoint, tokens, want = demo
     got, _ = computed(checkpoint, tokens, dense)
     assert np.quantile(errors(got, want), 0.75) < bound
