@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from engine.errors import EngineDied, ShuttingDown
 from server import chat, completions, errors, tokens
 from server.constraints import Constraints
+from server.constraints.threads import CompilerThreads
 from server.errors import as_api_error
 from server.gate import Gate
 from server.harmony.render import Renderer
@@ -50,7 +51,10 @@ def create_app(
         finally:
             await worker.drain(settings.grace)
             worker.stop()
+            compilers.close()
 
+    constraints = Constraints(tokenizer, tokenizer.end)
+    compilers = CompilerThreads(constraints, settings.max_queued)
     metrics = Metrics(worker)
     app = FastAPI(title="gptoss", version=version("gptoss"), lifespan=lifespan, redoc_url=None)
     app.state.service = Service(
@@ -58,7 +62,8 @@ def create_app(
         tokenizer=tokenizer,
         renderer=Renderer(tokenizer),
         metrics=metrics,
-        constraints=Constraints(tokenizer, tokenizer.end),
+        constraints=constraints,
+        compilers=compilers,
         recall=Recall(settings.recall_memory),
         settings=settings,
         model_id=model_id,

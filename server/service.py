@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 from engine.errors import PromptTooLong
 from engine.request import Request as EngineRequest
 from server.constraints import AnswerConstraint, AnswerSpec, Constraints
+from server.constraints.threads import CompilerThreads
 from server.errors import ApiError, as_api_error, bad_request
 from server.harmony.messages import Conversation
 from server.harmony.render import Renderer
@@ -48,6 +49,7 @@ class Service:
     renderer: Renderer
     metrics: Metrics
     constraints: Constraints
+    compilers: CompilerThreads
     recall: Recall
     settings: Settings
     model_id: str
@@ -70,10 +72,13 @@ class Service:
         return self.renderer.render(conversation, replay)
 
     async def constrain(self, spec: AnswerSpec) -> AnswerConstraint | None:
-        """What holds an answer to `spec`; None, at no cost, if everything is allowed.  Raises SchemaError."""
+        """What holds an answer to `spec`; None, at no cost, if everything is allowed.
+
+        Raises SchemaError, and QueueFull.
+        """
         if not spec.constrains and spec.thinking_tokens is None:
             return None
-        return await asyncio.to_thread(self.constraints.compile, spec)
+        return await self.compilers.compile(spec)
 
     def submit(self, requests: Sequence[EngineRequest], param: str) -> list[TokenStream]:
         """One stream for each, or none at all.  `param` is the field that prompts come from.

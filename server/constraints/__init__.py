@@ -1,29 +1,32 @@
 """Tools and schemas → what the sampler may choose next: answers that cannot be malformed.
 
     constraints = Constraints(tokenizer, vocab_size)                  # once per process
-    constraint = await asyncio.to_thread(constraints.compile, spec)   # per request; None: anything goes
+    threads = CompilerThreads(constraints, max_waiting)               # likewise
+    constraint = await threads.compile(spec)                          # per request; None: anything goes
     Request(…, constraint=constraint)                                 # n answers: one `copy()` each
 
 * answer.py    AnswerSpec, what a request asks for, and the grammar of a whole harmony answer that says it
 * schemas.py   JSON schemas from strangers: limits, and the errors the client gets
 * grammar.py   llguidance behind the engine's `Constraint`
 * rehearsal.py the process in which a stranger's schema is tried first, because there it can be stopped
+* threads.py   where all that is done: beside the event loop, and strangers apart from regulars
 * thinking.py  a limit on the chain of thought
 
 Who calls what: `compile` takes 2-15 ms for usual schemas and up to half a second for the largest that
-pass, without the GIL; call it in a thread.  `mask` and `accept` are called by the engine's thread alone.  It
-asks for masks when the forward pass has been launched and before it samples, so on a GPU they are computed
-beside it.  A constraint that fails raises there, and the engine ends its own request with `ConstraintFailed`.
+pass, without the GIL; a new schema's rehearsal comes before that.  `mask` and `accept` are called by the
+engine's thread alone.  It asks for masks when the forward pass has been launched and before it samples, so on
+a GPU they are computed beside it.  A constraint that fails raises there, and the engine ends its own request
+with `ConstraintFailed`.
 
-There is nothing to close: what a grammar holds goes with its request.
+What a grammar holds goes with its request; only the threads are to be closed.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from server.constraints.answer import AnswerSpec, Bodies, Headers, answer_grammar, bodies
-from server.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed
+from server.constraints.answer import ANY_OBJECT, AnswerSpec, Bodies, Headers, answer_grammar, bodies
+from server.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, Untried
 from server.constraints.schemas import SchemaError
 from server.constraints.thinking import Closing, ThinkingBudget
 from server.tokenizer import Tokenizer
@@ -35,6 +38,7 @@ __all__ = [
     "GrammarConstraint",
     "GrammarFailed",
     "SchemaError",
+    "Untried",
 ]
 
 AnswerConstraint = GrammarConstraint | ThinkingBudget
@@ -54,13 +58,18 @@ class Constraints:
         self._headers = Headers(tokenizer)
         self._closing = Closing(tokenizer, self._headers, vocab_size)
 
-    def compile(self, spec: AnswerSpec) -> AnswerConstraint | None:
-        """What holds the answer to `spec`; None where everything is allowed.  Raises SchemaError."""
+    def compile(self, spec: AnswerSpec, *, rehearse: bool = True) -> AnswerConstraint | None:
+        """What holds the answer to `spec`; None where everything is allowed.
+
+        rehearse  False: raises Untried where a schema would have to be tried first
+
+        Raises SchemaError.
+        """
         if spec.thinking_tokens is not None and spec.thinking_tokens <= 0:
             spec = replace(spec, reasoning=False)
         whole = action = None
         if spec.constrains:
-            schemas = self._checked(spec)
+            schemas = self._checked(spec, rehearse)
             whole = self._grammar(spec, schemas, thoughts=spec.reasoning)
         if spec.thinking_tokens is None or not spec.reasoning or spec.prefilled:
             return whole
@@ -75,11 +84,12 @@ class Constraints:
         unfinished_character = 3
         return max(0, min(budget, max_tokens - written - unfinished_character - ANSWER_ROOM))
 
-    def _checked(self, spec: AnswerSpec) -> Bodies:
+    def _checked(self, spec: AnswerSpec, rehearse: bool) -> Bodies:
         schemas = bodies(spec)
         distinct = {body.text: body for body in (schemas.final, *schemas.calls.values()) if body}
+        distinct.pop(ANY_OBJECT, None)  # ours: nobody's flood of schemas delays it
         for body in distinct.values():
-            self._compiler.try_schema(body.text, body.param)
+            self._compiler.try_schema(body.text, body.param, rehearse)
         return schemas
 
     def _grammar(self, spec: AnswerSpec, schemas: Bodies, *, thoughts: bool) -> GrammarConstraint:

@@ -26,6 +26,9 @@ from server.constraints.schemas import SchemaError
 from server.harmony.messages import ResponseFormat, Tool
 from server.tokenizer import Tokenizer
 
+ANY_OBJECT = schemas.grammar_text(schemas.ANY_OBJECT, True, "")
+"""The body of a call, or an answer, that may be any JSON object."""
+
 MAX_THOUGHTS = 8
 """Messages before the answer or the call, so that no model can go round for ever.  One or two are usual."""
 

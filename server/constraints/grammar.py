@@ -28,6 +28,10 @@ class GrammarFailed(Exception):
     """The grammar could not go on: it ran into a limit, or was given a token that it does not allow."""
 
 
+class Untried(Exception):
+    """A schema is new here, so it has to be rehearsed: up to a second, after those before it."""
+
+
 class _Vocabulary:
     """Our tokenizer as llguidance wants to see one."""
 
@@ -64,9 +68,14 @@ class Compiler:
             raise GrammarFailed(_reason(matcher.get_error()))
         return GrammarConstraint(matcher, self._mask_bytes)
 
-    def try_schema(self, text: str, param: str) -> None:
-        """Raises SchemaError, with a reason, if no answer could follow this schema."""
+    def try_schema(self, text: str, param: str, rehearse: bool) -> None:
+        """Raises SchemaError, with a reason, if no answer could follow this schema.
+
+        rehearse  False: raises Untried if that is not known yet
+        """
         lark = f"start: %json {text}\n"
+        if not rehearse and not self._rehearsal.knows(lark):
+            raise Untried
         objection = self._rehearsal.objection(lark)
         if not objection:
             matcher = LLMatcher(self._tokens, lark, limits=self._limits, log_level=0)

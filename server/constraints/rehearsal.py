@@ -43,9 +43,13 @@ class Rehearsal:
         self._known: dict[bytes, str] = {}  # digest of a grammar → its objection
         self._process: subprocess.Popen[bytes] | None = None
 
+    def knows(self, lark: str) -> bool:
+        """Whether `objection` answers at once."""
+        return _digest(lark) in self._known
+
     def objection(self, lark: str) -> str:
         """Why this grammar cannot be compiled; "" if it can."""
-        digest = hashlib.sha256(lark.encode()).digest()
+        digest = _digest(lark)
         if (known := self._known.get(digest)) is not None:
             return known
         with self._turn:
@@ -70,6 +74,10 @@ class Rehearsal:
             raise RuntimeError(f"the process that tries schemas did not start: {' '.join(command)}")
         self._process = process
         return process
+
+
+def _digest(lark: str) -> bytes:
+    return hashlib.sha256(lark.encode()).digest()
 
 
 def _ask(process: subprocess.Popen[bytes], question: str) -> Any:
