@@ -34,7 +34,7 @@ from model.checkpoint import shapes
 from model.config import ModelConfig
 from model.kernels.triton import codes, graphs
 from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Matrices, Reader, Weights
+from model.kernels.triton.weights import DENSE_FORMATS, Matrices, Reader, Weights
 
 META = torch.device("meta")
 STEPS = "1x1,2x1,8x1,24x1,64x1,256x1,1x7,1x128,1x200,1x512,1x2048"
@@ -117,11 +117,16 @@ def batch(sequences: int, length: int, pages: int) -> Batch:
 
 
 def compile_all(
-    config: ModelConfig, capability: int, steps: Sequence[tuple[int, int]], multiprocessors: int = 132
+    config: ModelConfig,
+    capability: int,
+    steps: Sequence[tuple[int, int]],
+    dense: str = "bf16",
+    multiprocessors: int = 132,
 ) -> dict[tuple[str, str], Any]:
     """Every kernel of steps of so many sequences, with so many tokens each."""
     with compiling(capability) as found, torch.inference_mode():
-        weights: Weights = ShapeReader(Shapes(config), META, torch.bfloat16).all()  # type: ignore[arg-type]
+        reader = ShapeReader(Shapes(config), META, torch.bfloat16, dense)  # type: ignore[arg-type]
+        weights: Weights = reader.all()
         model = TritonModel(config, weights)
         model.multiprocessors = multiprocessors
         cache = KVCache(
@@ -165,12 +170,13 @@ def main() -> int:
     parser.add_argument("--capability", type=int, default=90, choices=SHARED_BYTES)
     parser.add_argument("--steps", type=steps_of, default=STEPS, help=f"sequences x tokens: {STEPS}")
     parser.add_argument("--size", choices=SIZES, default="20b")
+    parser.add_argument("--dense", choices=DENSE_FORMATS, default="bf16", help="as the server's flag")
     parser.add_argument(
         "--keep", type=Path, default=Path("build/gpu"), help="folder for PTX and machine code"
     )
     asked = parser.parse_args()
     config = replace(SIZES[asked.size], num_layers=2)
-    found = compile_all(config, asked.capability, asked.steps)
+    found = compile_all(config, asked.capability, asked.steps, asked.dense)
     asked.keep.mkdir(parents=True, exist_ok=True)
     rows, faults = [], 0
     print(f"{'kernel':40} warps registers stack shared")

@@ -16,6 +16,7 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
     experts_many.py      sort, gate and up, down, sum
 
     codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
+    dense_int8.py        dense weights in eight bits, if asked
     model.py             the network of these pieces          graphs.py    decode steps as CUDA graphs
     probe.py             each kernel against plain PyTorch, before the first request
 
@@ -42,11 +43,15 @@ OLDEST = (8, 0)
 """Compute capability: bfloat16 on tensor cores, and asynchronous copies."""
 
 
-def build(checkpoint: Checkpoint, device: torch.device) -> TritonModel:
+def build(checkpoint: Checkpoint, device: torch.device, *, dense: str = "bf16") -> TritonModel:
     """The checkpoint's model on a GPU; its kernels have been compiled, and compared with plain PyTorch.
 
-    Raises ImportError without Triton, ValueError for a device they do not run on, CheckpointError for a
-    checkpoint they have no room for, and WrongResult if one of them computes nonsense here.
+    dense  "bf16": attention and unembedding as they were trained; "int8": in eight bits by groups of 64,
+           which is a third less to read for each token, and 1.1 GB less of 20b to hold
+
+    Raises ImportError without Triton, ValueError for a device they do not run on or an unknown format,
+    CheckpointError for a checkpoint they have no room for, and WrongResult if one of them computes nonsense
+    here.
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not interpreted:
@@ -65,7 +70,7 @@ def build(checkpoint: Checkpoint, device: torch.device) -> TritonModel:
             raise
         raise ImportError("it needs the package triton, which torch's builds for CUDA bring along") from None
 
-    model = TritonModel(checkpoint.config, Reader(checkpoint, device, torch.bfloat16).all())
+    model = TritonModel(checkpoint.config, Reader(checkpoint, device, torch.bfloat16, dense).all())
     if not interpreted:
         log.info("compiling and checking the Triton kernels: about a minute the first time, then seconds")
         probe(model)

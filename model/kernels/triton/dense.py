@@ -7,6 +7,8 @@ square is a factor of the whole row: it is found beside the product, and the row
 
     one row          a warp for every few outputs, no shared memory: products in float32
     several rows     tensor cores, weights on the left; tokens fill up the smallest tile
+
+Weights are as they were trained, or in eight bits: dense_int8.py.
 """
 
 from __future__ import annotations
@@ -17,7 +19,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.kernels.triton import dense_int8
+from model.kernels.triton.dense_int8 import Quantised
 from model.layers import rms_norm
+
+Dense = Tensor | Quantised
+"""A matrix of weights [outputs, K], as a layer keeps it."""
 
 ROW_TILE = {"BN": 4, "BK": 256, "num_warps": 1}
 """Of one row: a lane takes eight numbers, 16 bytes, at a time."""
@@ -100,7 +107,7 @@ def _rows_kernel(
 
 def product(
     x: Tensor,
-    weight: Tensor,
+    weight: Dense,
     out: Tensor,
     *,
     bias: Tensor | None = None,
@@ -111,12 +118,15 @@ def product(
 ) -> Tensor:
     """out = norm(x)[rows] @ weight.T + bias, added to what is in `out` if `add`; returns `out`.
 
-    x       [T, K] contiguous, in the dtype of the weights
+    x       [T, K] contiguous, in the dtype of the weights unless they are in eight bits
     weight  [outputs, K] contiguous
     out     [N, outputs] contiguous, of any floating dtype; sums are float32
     norm    [K] scale of an RMSNorm of x; None for none
     rows    [N] int64, which rows of x; None for all
     """
+    if isinstance(weight, Quantised):
+        dense_int8.product(x, weight, out, bias, norm, eps, rows, add)
+        return out
     num_rows, (outputs, width) = len(out), weight.shape
     sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add)
     operands = (x, rows, norm, weight, bias, out, eps)
@@ -132,7 +142,7 @@ def product(
 
 def plain_product(
     x: Tensor,
-    weight: Tensor,
+    weight: Dense,
     out: Tensor,
     *,
     bias: Tensor | None = None,
@@ -145,8 +155,13 @@ def plain_product(
     x = x.float() if rows is None else x[rows].float()
     if norm is not None:
         x = rms_norm(x, norm, eps)
-    total = F.linear(x, weight.float(), None if bias is None else bias.float())
+    total = F.linear(x, decoded(weight), None if bias is None else bias.float())
     return total + out.float() if add else total
+
+
+def decoded(weight: Dense, rows: slice = slice(None)) -> Tensor:
+    """Some rows of the weights in float32, for comparison."""
+    return weight.decoded(rows) if isinstance(weight, Quantised) else weight[rows].float()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

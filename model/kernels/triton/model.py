@@ -14,7 +14,7 @@ from torch import Tensor
 from model.batch import Batch, KVCache
 from model.config import ModelConfig
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
-from model.kernels.triton.dense import linear, product
+from model.kernels.triton.dense import Dense, linear, product
 from model.kernels.triton.graphs import Graphs
 from model.kernels.triton.norm import normalise
 from model.kernels.triton.router import choose, router
@@ -25,7 +25,8 @@ FEW_FOR_EXPERTS = 8
 """Tokens up to which each pair of token and expert is a product by itself; more are sorted by expert."""
 
 FEW_FOR_DENSE = 16
-"""Tokens up to which dense products are this folder's own; for more, the library's are as fast."""
+"""Tokens up to which dense products are this folder's own, with all else inside; for more, the library's are
+as fast."""
 
 MOST_SPLITS = 32
 
@@ -96,7 +97,7 @@ class TritonModel:
         else:
             normed = torch.empty_like(x)
             normalise(x, layer.attention_norm, eps, normed)
-            qkv = linear(normed, layer.qkv, layer.qkv_bias)
+            qkv = self.linear(normed, layer.qkv, layer.qkv_bias)
 
         seen = x.new_empty(tokens, config.num_heads * config.head_dim)
         kind, window = number % 2, config.window(number)
@@ -113,7 +114,13 @@ class TritonModel:
         if few:
             product(seen, layer.out, x, bias=layer.out_bias, add=True)
         else:
-            x += linear(seen, layer.out, layer.out_bias)
+            x += self.linear(seen, layer.out, layer.out_bias)
+
+    def linear(self, x: Tensor, weight: Dense, bias: Tensor) -> Tensor:
+        """x [T, K] of many tokens @ weight.T + bias: by the library, if it knows such weights."""
+        if isinstance(weight, Tensor):
+            return linear(x, weight, bias)
+        return product(x, weight, x.new_empty(len(x), len(weight)), bias=bias)
 
     def add_experts(self, layer: Layer, x: Tensor) -> None:
         """Adds to x [T, C] what the experts of one layer make of it."""

@@ -19,7 +19,7 @@ from triton.errors import TritonError
 from model.batch import BANDED, FULL, Batch
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
 from model.kernels.triton.codes import planes
-from model.kernels.triton.dense import plain_product, product
+from model.kernels.triton.dense import decoded, plain_product, product
 from model.kernels.triton.model import FEW_FOR_EXPERTS, TritonModel
 from model.kernels.triton.norm import normalise, plain_normalise
 from model.kernels.triton.router import choose, plain_choose, plain_router, router
@@ -161,7 +161,7 @@ def _dense(draw: Draw, tokens: int) -> Results:
     rows, unembedding = draw.whole(0, tokens, few), model.weights.unembedding
     norm, logits = model.weights.norm, draw.poison(few, len(unembedding), dtype=torch.float32)
     got = product(x, unembedding, logits, norm=norm, eps=eps, rows=rows)
-    ends = torch.cat((unembedding[:100], unembedding[-100:]))
+    ends = torch.cat((decoded(unembedding, slice(100)), decoded(unembedding, slice(-100, None))))
     want = plain_product(x, ends, got, norm=norm, eps=eps, rows=rows)
     yield "norm and unembedding", torch.cat((got[:, :100], got[:, -100:]), 1), want
 

@@ -1,7 +1,8 @@
 """From a checkpoint to weights on the device, in the layout the kernels read: one tensor at a time.
 
-Dense weights lie as in the checkpoint.  The experts' blocks do too, but for the order of bits in each word,
-which is changed in place (codes.py).  Their scales stay bytes."""
+Dense weights lie as in the checkpoint, or are put into eight bits on the way (dense_int8.py).  The experts'
+blocks do too, but for the order of bits in each word, which is changed in place (codes.py).  Their scales
+stay bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig
 from model.kernels.triton import codes
+from model.kernels.triton.dense import Dense
+from model.kernels.triton.dense_int8 import quantise
 from model.mxfp4 import decode
 
 
@@ -44,10 +47,10 @@ class Layer:
     """norms [C], qkv [(H + 2 KV) * D, C], sinks [H] float32, out [C, H * D], gate [E, C]."""
 
     attention_norm: Tensor
-    qkv: Tensor
+    qkv: Dense
     qkv_bias: Tensor
     sinks: Tensor
-    out: Tensor
+    out: Dense
     out_bias: Tensor
     experts_norm: Tensor
     gate: Tensor
@@ -63,7 +66,7 @@ class Weights:
     embedding: Tensor
     layers: tuple[Layer, ...]
     norm: Tensor
-    unembedding: Tensor
+    unembedding: Dense
 
     @property
     def nbytes(self) -> int:
@@ -80,13 +83,22 @@ def _tensors(held: object) -> Iterator[Tensor]:
                 yield from _tensors(each)
 
 
-class Reader:
-    """Reads tensors of one checkpoint onto a device; all but the experts' in `dtype`."""
+DENSE_FORMATS = ("bf16", "int8")
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype):
+
+class Reader:
+    """Reads tensors of one checkpoint onto a device; all but the experts' in `dtype`.
+
+    dense  how attention's matrices and the unembedding are kept: "bf16" (in `dtype`) or "int8"
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, dense: str = "bf16"):
+        if dense not in DENSE_FORMATS:
+            raise ValueError(f"dense weights can be kept as {' or '.join(DENSE_FORMATS)}, not {dense!r}")
         self.checkpoint = checkpoint
         self.device = device
         self.dtype = dtype
+        self.format = dense
 
     def all(self) -> Weights:
         """Raises CheckpointError for sizes or scales the kernels have no room for."""
@@ -95,16 +107,16 @@ class Reader:
             embedding=self.dense("embedding.weight"),
             layers=tuple(self.layer(f"block.{n}") for n in range(self.checkpoint.config.num_layers)),
             norm=self.dense("norm.scale"),
-            unembedding=self.dense("unembedding.weight"),
+            unembedding=self.matrix("unembedding.weight"),
         )
 
     def layer(self, block: str) -> Layer:
         return Layer(
             attention_norm=self.dense(f"{block}.attn.norm.scale"),
-            qkv=self.dense(f"{block}.attn.qkv.weight"),
+            qkv=self.matrix(f"{block}.attn.qkv.weight"),
             qkv_bias=self.dense(f"{block}.attn.qkv.bias"),
             sinks=self.dense(f"{block}.attn.sinks").float(),
-            out=self.dense(f"{block}.attn.out.weight"),
+            out=self.matrix(f"{block}.attn.out.weight"),
             out_bias=self.dense(f"{block}.attn.out.bias"),
             experts_norm=self.dense(f"{block}.mlp.norm.scale"),
             gate=self.dense(f"{block}.mlp.gate.weight"),
@@ -116,6 +128,11 @@ class Reader:
     def dense(self, name: str) -> Tensor:
         # Copied even where it is there already: what comes out of a file's mapped memory must not be kept.
         return self.checkpoint.read(name).to(self.device, self.dtype, copy=True).contiguous()
+
+    def matrix(self, name: str) -> Dense:
+        if self.format == "int8":
+            return quantise(self.checkpoint.read(name), self.device)
+        return self.dense(name)
 
     def experts(self, name: str) -> Matrices:
         blocks = self.checkpoint.read(f"{name}_weight.blocks").to(self.device, copy=True).contiguous()
