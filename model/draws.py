@@ -1,0 +1,29 @@
+"""Draws: how the rows of one step choose their tokens, for a model that chooses on its own device.
+
+The words are those of SamplingParams (engine/sampling.py), row by row.  What edits logits is done before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Of N rows.
+
+    seeds         [N] int64    each row's own random numbers; with its position, all that they depend on
+    temperature   [N] float32  0: the largest logit is chosen
+    top_k         [N] int32    at least 1; as many as there are logits: no limit
+    top_p, min_p  [N] float32  1 and 0: no limit
+    filters       whether any row has a limit
+    """
+
+    seeds: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    filters: bool
