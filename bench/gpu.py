@@ -31,6 +31,7 @@ import triton
 from bench import gpu_floor, gpu_kernels, gpu_load
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
+from model.batch import bytes_of
 from model.kernels.triton import graphs, probe
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Reader
@@ -180,7 +181,7 @@ def decode(model: TritonModel, results: Result) -> list[Result]:
         f"{'streams':>8} {'context':>8} {'ms':>8} {'tok/s':>9} {'share':>6} {'host us':>8} {'capture s':>9}"
     )
     for streams, context in DECODES:
-        needed = streams * context * model.page_bytes // model.page_size
+        needed = bytes_of((0, streams * -(-context // model.page_size)), model.page_bytes)
         if needed > 0.8 * torch.cuda.mem_get_info()[0] or context >= model.config.max_context:
             print(f"{streams:8} {context:8} does not fit")
             continue

@@ -29,11 +29,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from bench.synthetic import SIZES
-from model.batch import Batch, KVCache
+from model.batch import Batch, pages_for
 from model.checkpoint import shapes
 from model.config import ModelConfig
 from model.kernels.triton import codes, graphs
-from model.kernels.triton.model import TritonModel
+from model.kernels.triton.model import KV_CACHES, TritonModel
 from model.kernels.triton.weights import DENSE_FORMATS, Matrices, Reader, Weights
 
 META = torch.device("meta")
@@ -121,17 +121,18 @@ def compile_all(
     capability: int,
     steps: Sequence[tuple[int, int]],
     dense: str = "bf16",
+    kv_cache_dtype: str = "bf16",
     multiprocessors: int = 132,
 ) -> dict[tuple[str, str], Any]:
     """Every kernel of steps of so many sequences, with so many tokens each."""
     with compiling(capability) as found, torch.inference_mode():
         reader = ShapeReader(Shapes(config), META, torch.bfloat16, dense)  # type: ignore[arg-type]
         weights: Weights = reader.all()
-        model = TritonModel(config, weights)
+        model = TritonModel(config, weights, kv_cache_dtype=kv_cache_dtype)
         model.multiprocessors = multiprocessors
-        cache = KVCache(
-            *(torch.empty((1, 9, 8, 32, 64), dtype=torch.bfloat16, device=META) for _ in range(2))
-        )
+        if kv_cache_dtype == "fp8" and capability >= 89:  # here nothing can be asked what it knows
+            model.full_dtype = torch.float8_e4m3fn
+        cache = model.new_cache(pages_for(5, 4, model.page_bytes))
         for sequences, length in steps:
             model.network(batch(sequences, length, 4), cache)
         graphs.stage(batch(3, 1, 4), batch(4, 1, 4096))
@@ -171,12 +172,13 @@ def main() -> int:
     parser.add_argument("--steps", type=steps_of, default=STEPS, help=f"sequences x tokens: {STEPS}")
     parser.add_argument("--size", choices=SIZES, default="20b")
     parser.add_argument("--dense", choices=DENSE_FORMATS, default="bf16", help="as the server's flag")
+    parser.add_argument("--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="likewise")
     parser.add_argument(
         "--keep", type=Path, default=Path("build/gpu"), help="folder for PTX and machine code"
     )
     asked = parser.parse_args()
     config = replace(SIZES[asked.size], num_layers=2)
-    found = compile_all(config, asked.capability, asked.steps, asked.dense)
+    found = compile_all(config, asked.capability, asked.steps, asked.dense, asked.kv_cache_dtype)
     asked.keep.mkdir(parents=True, exist_ok=True)
     rows, faults = [], 0
     print(f"{'kernel':40} warps registers stack shared")

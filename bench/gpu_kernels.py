@@ -191,12 +191,14 @@ def _attention(model: TritonModel, streams: int, context: int, kind: int, name: 
 
     def run() -> None:
         for n in mine:
-            keys, values = load.cache.keys[n // 2], load.cache.values[n // 2]
-            inputs = (qkv, model.turn, keys, values, layers[n].sinks, batch, kind, window)
+            keys, values = load.cache.of(n)
+            first_page = load.cache.first_page(n)
+            inputs = (qkv, model.turn, keys, values, first_page, layers[n].sinks, batch, kind, window)
             attention_decode.attend(*inputs, out, splits)
 
     seen = streams * min(window or context + 1, context + 1)
-    nbytes = float(seen * 2 * config.num_kv_heads * config.head_dim * model.dtype.itemsize)
+    dtype = model.full_dtype if kind == FULL else model.dtype
+    nbytes = float(seen * 2 * config.num_kv_heads * config.head_dim * dtype.itemsize)
     return f"{name} attention, {streams} x {context} in {splits}", run, max(1, len(mine)), nbytes
 
 

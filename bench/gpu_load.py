@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.synthetic import Synthetic
-from model.batch import FULL, Batch
+from model.batch import FULL, Batch, pages_for
 from model.checkpoint import shapes
 from model.config import ModelConfig
 from model.kernels.triton.model import TritonModel
@@ -51,14 +51,15 @@ class Decode:
         pages = -(-(context + 1) // size)
         window = -(-model.config.sliding_window // size) + 1
         # Banded pages behind the window are given back: those in sight come from few numbers.
-        self.cache = model.new_cache(streams * (pages + window))
-        for pool in (self.cache.keys, self.cache.values):
-            pool.view(torch.int16).random_(0x3C00, 0x3F80)  # small positive numbers
-        numbers = torch.randperm(streams * (pages + window), device=device).int()
-        full = numbers[: streams * pages].view(streams, pages)
+        self.cache = model.new_cache(pages_for(streams * window, streams * pages, model.page_bytes))
+        for pool in self.cache.tensors:
+            pool.view(torch.uint8).random_(0x3C, 0x3F)  # small positive numbers, in bfloat16 and in fp8
+        full = (streams * window + torch.randperm(streams * pages, device=device)).int()
+        full = full.view(streams, pages)
         banded = torch.zeros_like(full)
         held = min(window, pages)
-        banded[:, pages - held :] = numbers[streams * pages :].view(streams, window)[:, :held]
+        numbers = torch.randperm(streams * window, device=device).int().view(streams, window)
+        banded[:, pages - held :] = numbers[:, :held]
         self.table = torch.stack((banded, full))
         self.positions = torch.full((streams,), context, device=device)
         page = self.table[:, :, context // size].long()
@@ -106,8 +107,9 @@ class Decode:
         tables = weights.embedding.nbytes
         share = 1 - (1 - config.experts_per_token / config.num_experts) ** self.streams
         seen = self.context + 1
-        in_sight = sum(min(config.window(n) or seen, seen) for n in range(config.num_layers))
-        keys = self.streams * in_sight * 2 * config.num_kv_heads * config.head_dim * 2
+        widths = (self.model.dtype.itemsize, self.model.full_dtype.itemsize)
+        in_sight = sum(widths[n % 2] * min(config.window(n) or seen, seen) for n in range(config.num_layers))
+        keys = self.streams * in_sight * 2 * config.num_kv_heads * config.head_dim
         return weights.nbytes - experts - tables + experts * share + keys
 
     def close(self) -> None:
@@ -123,8 +125,9 @@ class Prefill:
         self.model, self.tokens = model, tokens
         device, size = model.device, model.page_size
         pages = -(-tokens // size)
-        self.cache = model.new_cache(2 * pages)
-        table = torch.randperm(2 * pages, device=device).int().view(2, 1, pages)
+        self.cache = model.new_cache(pages_for(pages, pages, model.page_bytes))
+        table = torch.stack([kind * pages + torch.randperm(pages, device=device) for kind in range(2)])
+        table = table.int().view(2, 1, pages)
         positions = torch.arange(tokens, device=device)
         slots = table[:, 0, positions // size].long() * size + positions % size
         self.batch = Batch(

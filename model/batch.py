@@ -7,14 +7,34 @@ One pool of pages serves both kinds of layer.  gpt-oss alternates banded (slidin
 so layers come in pairs, and page `i` has room for `page_size` positions in *one kind* of layer, at
 `keys[layer // 2, i]`.  A sequence therefore holds two lists of pages, one for each kind (`BANDED`, `FULL`),
 and lets go of its banded pages once they are behind the window.
+
+Where full layers keep theirs in fewer bytes (`KVCache.full`), each kind has its own pool: of all page numbers
+the lower are banded pages, the others full ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 BANDED, FULL = 0, 1
 """The two kinds of layer in the order they alternate: `layer % 2` in `Batch.slots` and `Batch.page_table`."""
+
+PerKind = int | tuple[int, int]
+"""Of pages: one number if both kinds share a pool, else one for banded and one for full pages."""
+
+
+def pages_for(banded: int, full: int, page_bytes: PerKind) -> PerKind:
+    """So many pages of each kind, as a model with pages of these sizes counts them."""
+    return banded + full if isinstance(page_bytes, int) else (banded, full)
+
+
+def bytes_of(num_pages: PerKind, page_bytes: PerKind) -> int:
+    """Memory of so many pages."""
+    if isinstance(num_pages, int):
+        assert isinstance(page_bytes, int)
+        return num_pages * page_bytes
+    banded, full = page_bytes if isinstance(page_bytes, tuple) else (page_bytes, page_bytes)
+    return num_pages[BANDED] * banded + num_pages[FULL] * full
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +62,30 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
-    """keys, values  [ceil(L / 2), pages, page_size, KV, D]; a backend may lay out a page in its own way."""
+    """keys, values  [ceil(L / 2), pages, page_size, KV, D]; a backend may lay out a page in its own way
+    full          keys and values of the full layers, if they have a pool of their own: `keys` and `values`
+                  are those of the banded layers then, and pages are numbered on from theirs
+    """
 
     keys: Tensor
     values: Tensor
+    full: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
 
     @property
     def num_pages(self) -> int:
-        return self.keys.shape[1]
+        return self.keys.shape[1] + (0 if self.full is None else self.full[0].shape[1])
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of its memory."""
+        return (self.keys, self.values, *(self.full or ()))
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer: [pages, ...] both."""
+        if self.full is not None and layer % 2 == FULL:
+            return self.full[0][layer // 2], self.full[1][layer // 2]
+        return self.keys[layer // 2], self.values[layer // 2]
+
+    def first_page(self, layer: int) -> int:
+        """The number of the first page that `of(layer)` has."""
+        return self.keys.shape[1] if self.full is not None and layer % 2 == FULL else 0

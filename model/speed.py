@@ -17,7 +17,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from model.batch import Batch, KVCache
+from model.batch import Batch, KVCache, bytes_of, pages_for
 from model.device import wait
 from model.kernels import Model
 
@@ -37,10 +37,12 @@ class Load:
     def __post_init__(self) -> None:
         size, s, total, device = self.model.page_size, self.sequences, self.seen, self.model.device
         pages = -(-total // size)
-        self.cache: KVCache = self.model.new_cache(2 * s * pages)
-        for tensor in (self.cache.keys, self.cache.values):
+        each = s * pages  # of either kind: the lower numbers are the banded ones
+        self.cache: KVCache = self.model.new_cache(pages_for(each, each, self.model.page_bytes))
+        for tensor in self.cache.tensors:
             tensor.view(torch.uint8).random_(0x3C, 0x3F)  # small positive numbers, in bfloat16 and in fp8
-        self.table = torch.randperm(2 * s * pages).view(2, s, pages).int()
+        self.table = torch.stack([kind * each + torch.randperm(each) for kind in range(2)])
+        self.table = self.table.view(2, s, pages).int()
         self.positions = torch.arange(self.context, total).repeat(s)
         owner = torch.arange(s).repeat_interleave(self.length)
         places = torch.stack([self.table[kind, owner, self.positions // size].long() for kind in range(2)])
@@ -59,7 +61,8 @@ class Load:
     @staticmethod
     def cache_bytes(model: Model, sequences: int, seen: int) -> int:
         """Of the keys and values that such a load needs."""
-        return 2 * sequences * -(-seen // model.page_size) * model.page_bytes
+        pages = sequences * -(-seen // model.page_size)
+        return bytes_of((pages, pages), model.page_bytes)
 
     def batch(self, seed: int) -> Batch:
         """Other tokens for every seed, so that other experts are chosen."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from model.batch import Batch, KVCache
+from model.batch import Batch, KVCache, PerKind
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 
@@ -27,7 +27,8 @@ class Model(Protocol):
     """A gpt-oss with its weights in memory.
 
     page_size     positions of one page of its KV cache
-    page_bytes    memory of one page: keys and values of all the layers of one kind
+    page_bytes    memory of one page: keys and values of all the layers of one kind; two numbers if banded and
+                  full layers differ, and so have pools of their own
     weight_bytes  memory of the weights, as this backend keeps them
     """
 
@@ -38,12 +39,15 @@ class Model(Protocol):
     @property
     def page_size(self) -> int: ...
     @property
-    def page_bytes(self) -> int: ...
+    def page_bytes(self) -> PerKind: ...
     @property
     def weight_bytes(self) -> int: ...
 
-    def new_cache(self, num_pages: int) -> KVCache:
-        """Memory for that many pages, its content arbitrary."""
+    def new_cache(self, num_pages: Any) -> KVCache:
+        """Memory for that many pages, its content arbitrary.
+
+        num_pages  one number or two, as page_bytes
+        """
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Writes the batch's keys and values into the cache; returns logits [N, V] float32 of its samples."""

@@ -83,16 +83,20 @@ def test_the_bytes_of_a_step_are_those_of_the_limits():
     """Of 20b, one stream: 3.708 GB without context, as counted by hand from the shapes."""
 
     class Shapes(Decode):
-        def __init__(self, streams, context):
-            self.model = type("Model", (), {"config": GPT_OSS_20B, "weights": _weights_of_20b()})()
+        def __init__(self, streams, context, dense="bf16", full_dtype=torch.bfloat16):
+            self.model = type("Model", (), {"config": GPT_OSS_20B, "weights": _weights_of_20b(dense)})()
+            self.model.dtype, self.model.full_dtype = torch.bfloat16, full_dtype
             self.streams, self.context = streams, context
 
     assert Shapes(1, 0).bytes() == pytest.approx(3.708e9, rel=2e-3)
     more = Shapes(1, 131071).bytes() - Shapes(1, 0).bytes()
     assert more == pytest.approx(3.22e9, rel=5e-3)
+    assert Shapes(1, 0, "int8").bytes() == pytest.approx(2.530e9, rel=2e-3)
+    fp8 = (1, 131071, "int8", torch.float8_e4m3fn)
+    assert Shapes(*fp8).bytes() == pytest.approx(2.530e9 + 3.22e9 / 2, rel=2e-3)
 
 
-def _weights_of_20b():
+def _weights_of_20b(dense):
     class OnMeta(Reader):
         def experts(self, name):
             from model.kernels.triton.weights import Matrices
@@ -111,7 +115,7 @@ def _weights_of_20b():
             kind = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
             return torch.empty(shapes(GPT_OSS_20B)[name], dtype=kind, device="meta")
 
-    return OnMeta(Shapes(), torch.device("meta"), torch.bfloat16).all()
+    return OnMeta(Shapes(), torch.device("meta"), torch.bfloat16, dense).all()
 
 
 @torch.inference_mode()

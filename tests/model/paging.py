@@ -9,7 +9,7 @@ import random
 import torch
 from torch import Tensor
 
-from model.batch import BANDED, FULL, Batch
+from model.batch import BANDED, FULL, Batch, pages_for
 from model.kernels import Model
 
 NOWHERE = 1 << 30
@@ -30,15 +30,21 @@ class Paged:
         self.computed = [0] * len(sequences)
         size = model.page_size
         pages = [-(-len(tokens) // size) for tokens in sequences]
-        numbers = list(range(2 * sum(pages) + 3))
-        random.Random(seed).shuffle(numbers)
+        each = sum(pages) + 3
+        own = isinstance(model.page_bytes, tuple)  # each kind has a pool of its own, and some of the numbers
+        numbers = [list(range(each)), list(range(each, 2 * each))] if own else [list(range(2 * each))] * 2
+        for pool in numbers[: 1 + own]:
+            random.Random(seed).shuffle(pool)
         self.tables = [torch.full((2, max(pages)), NOWHERE) for _ in sequences]
         for table, count in zip(self.tables, pages, strict=True):
             for kind in (BANDED, FULL):
-                table[kind, :count] = torch.tensor([numbers.pop() for _ in range(count)])
-        self.cache = model.new_cache(2 * sum(pages) + 3)
-        self.cache.keys.fill_(torch.nan)
-        self.cache.values.fill_(torch.nan)
+                table[kind, :count] = torch.tensor([numbers[kind].pop() for _ in range(count)])
+        self.cache = model.new_cache(pages_for(each, each, model.page_bytes))
+        for tensor in self.cache.tensors:
+            if tensor.dtype.itemsize == 1:
+                tensor.view(torch.uint8).fill_(0x7F)  # NaN, of float8 e4m3fn
+            else:
+                tensor.fill_(torch.nan)
 
     def step(self, chunks: dict[int, int]) -> list[Tensor]:
         """Computes the next so many tokens of these sequences, in this order; returns the logits of each."""

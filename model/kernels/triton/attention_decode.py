@@ -3,8 +3,8 @@ kernel.
 
 A program has the query heads of one sequence that share a key head, and a part of the keys: there are
 `splits` of them, so that few sequences with long contexts still fill the device.  The token's own key and
-value are not yet in the cache: split 0 puts them there, and works with its own copies.  With one split it
-writes the result; with more, `combine` adds their sums up:
+value are not yet in the cache: split 0 puts them there, and works with what the cache will say of them.  With
+one split it writes the result; with more, `combine` adds their sums up:
 
     split 0     sink, own key, keys [first, first + part)     m, l, sum of 2 ** (score - m) * value
     split 1     keys [first + part, first + 2 part)           m, l, ...
@@ -24,6 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.batch import Batch
+from model.kernels.triton.fp8 import numbers, stored
 from model.kernels.triton.rotary import rotated
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -31,12 +32,12 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit(
-    do_not_specialize=["table_width"],
+    do_not_specialize=["table_width", "first_page"],
     do_not_specialize_on_alignment=["positions", "slots", "lengths", "page_table"],
 )
 def _decode_kernel(
-    qkv, cos, sin, positions, slots, lengths, page_table, table_width, keys, values, sinks,
-    scale, out, part_max, part_sum, part_out,
+    qkv, cos, sin, positions, slots, lengths, page_table, table_width, keys, values, first_page,
+    sinks, scale, out, part_max, part_sum, part_out,
     H: tl.constexpr, KV: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -62,27 +63,30 @@ def _decode_kernel(
     total = tl.zeros([G_PAD], tl.float32)
     seen = tl.zeros([G_PAD, D], tl.float32)
     if split == 0:
-        own_key = rotated(row + (H + kv_head) * D, d < D, cos, sin, position, D)
-        own_value = tl.load(row + (H + KV + kv_head) * D + d)
+        own_key = stored(
+            rotated(row + (H + kv_head) * D, d < D, cos, sin, position, D), keys.dtype.element_ty
+        )
+        own_value = stored(tl.load(row + (H + KV + kv_head) * D + d), values.dtype.element_ty)
         slot = tl.load(slots + token)
-        at = ((slot // PAGE) * KV + kv_head) * (PAGE * D) + (slot % PAGE) * D + d
+        at = ((slot // PAGE - first_page) * KV + kv_head) * (PAGE * D) + (slot % PAGE) * D + d
         if slot >= 0:
             tl.store(keys + at, own_key)
             tl.store(values + at, own_value)
-        score = tl.sum(q.to(tl.float32) * own_key.to(tl.float32)[None, :], 1) * scale
+        score = tl.sum(q.to(tl.float32) * numbers(own_key, tl.float32)[None, :], 1) * scale
         sink = tl.load(sinks + head, group < G, 0.0) * LOG2_E
         highest = tl.maximum(score, sink)
         share = tl.exp2(score - highest)
         total = share + tl.exp2(sink - highest)
-        seen = share[:, None] * own_value.to(tl.float32)[None, :]
+        seen = share[:, None] * numbers(own_value, tl.float32)[None, :]
 
     for start in range(begin, end, BN):
         key = start + tl.arange(0, BN)
         visible = key < end
         page = tl.load(page_table + token * table_width + key // PAGE, visible, 0).to(tl.int64)
-        at = (page * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
+        at = ((page - first_page) * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
         k = tl.load(keys + at[None, :] + d[:, None], visible[None, :] & (d[:, None] < D), 0.0)
         v = tl.load(values + at[:, None] + d[None, :], visible[:, None] & (d[None, :] < D), 0.0)
+        k, v = numbers(k, q.dtype), numbers(v, q.dtype)
         scores = tl.dot(q, k, input_precision="ieee") * scale
         scores = tl.where(visible[None, :], scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
@@ -123,6 +127,7 @@ def attend(
     turn: tuple[Tensor, Tensor],
     keys: Tensor,
     values: Tensor,
+    first_page: int,
     sinks: Tensor,
     batch: Batch,
     kind: int,
@@ -134,7 +139,9 @@ def attend(
 
     qkv     [T, (H + 2 KV) * D]          not yet rotated
     turn    cos and sin, see rotary.py
-    keys    [pages, KV, page_size, D]    one layer's, likewise values; changed in place
+    keys    [pages, KV, page_size, D]    one layer's, likewise values, perhaps in eight bits (fp8.py); changed
+            in place
+    first_page  the number of keys[0]
     sinks   [H] float32
     kind    the row of the batch's slots and page_table: BANDED or FULL
     window  keys a query may see, itself included; None for all
@@ -156,6 +163,7 @@ def attend(
         table.stride(0),
         keys,
         values,
+        first_page,
         sinks,
         LOG2_E.value / dim**0.5,
         out,

@@ -17,6 +17,7 @@ from torch import Tensor
 from model.batch import Batch
 from model.kernels.reference import ReferenceKernels
 from model.kernels.triton.attention_decode import LOG2_E
+from model.kernels.triton.fp8 import numbers, plain_numbers
 from model.kernels.triton.rotary import rotated
 from model.layers import rotate
 
@@ -35,12 +36,12 @@ def _sequence(starts, sequences, block, BQ: tl.constexpr):
 
 
 @triton.jit(
-    do_not_specialize=["sequences", "table_width"],
+    do_not_specialize=["sequences", "table_width", "first_page"],
     do_not_specialize_on_alignment=["positions", "starts", "lengths", "page_table"],
 )
 def _prefill_kernel(
     qkv, cos, sin, positions, starts, lengths, sequences, page_table, table_width,
-    keys, values, sinks, scale, out,
+    keys, values, first_page, sinks, scale, out,
     H: tl.constexpr, KV: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
     WINDOW: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -72,9 +73,10 @@ def _prefill_kernel(
         for at in range(first, end, BN):
             key = at + tl.arange(0, BN)
             page = tl.load(table + key // PAGE, key < end, 0).to(tl.int64)
-            place = (page * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
+            place = ((page - first_page) * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
             k = tl.load(keys + place[None, :] + d[:, None], (key < end)[None, :] & (d[:, None] < D), 0.0)
             v = tl.load(values + place[:, None] + d[None, :], (key < end)[:, None] & (d[None, :] < D), 0.0)
+            k, v = numbers(k, q.dtype), numbers(v, q.dtype)
             visible = key[None, :] <= position[:, None]
             if WINDOW > 0:
                 visible &= key[None, :] > position[:, None] - WINDOW
@@ -94,6 +96,7 @@ def attend(
     turn: tuple[Tensor, Tensor],
     keys: Tensor,
     values: Tensor,
+    first_page: int,
     sinks: Tensor,
     batch: Batch,
     kind: int,
@@ -119,6 +122,7 @@ def attend(
         table.stride(0),
         keys,
         values,
+        first_page,
         sinks,
         LOG2_E.value / dim**0.5,
         out,
@@ -153,6 +157,9 @@ def plain_attend(
     heads = len(sinks)
     q = qkv.view(len(qkv), -1, dim)[:, :heads]
     q = rotate(q, turn[0][batch.positions], turn[1][batch.positions])
-    pages = (keys.transpose(1, 2), values.transpose(1, 2))
+    pages = (
+        plain_numbers(keys).to(q.dtype).transpose(1, 2),
+        plain_numbers(values).to(q.dtype).transpose(1, 2),
+    )
     assert pages[0].shape[2] == kv_heads
     return ReferenceKernels(swiglu_limit=0.0).attention(q, *pages, sinks, batch, kind, window)

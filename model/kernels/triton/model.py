@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.batch import Batch, KVCache
+from model.batch import Batch, KVCache, PerKind
 from model.config import ModelConfig
-from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
+from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, fp8, rotary
 from model.kernels.triton.dense import Dense, linear, product
 from model.kernels.triton.graphs import Graphs
 from model.kernels.triton.norm import normalise
@@ -30,6 +30,8 @@ as fast."""
 
 MOST_SPLITS = 32
 
+KV_CACHES = ("bf16", "fp8")
+
 
 class TritonModel:
     """A gpt-oss in memory; a `Model`.
@@ -37,16 +39,25 @@ class TritonModel:
     `forward` returns logits that are good until the next call: graphs write all theirs to one place.
     """
 
-    def __init__(self, config: ModelConfig, weights: Weights, page_size: int = 32):
+    def __init__(
+        self, config: ModelConfig, weights: Weights, page_size: int = 32, kv_cache_dtype: str = "bf16"
+    ):
         """
-        weights    where they are is where the model runs, and their dtype is that of activations
-        page_size  positions of one page of the cache
+        weights         where they are is where the model runs, and their dtype is that of activations
+        page_size       positions of one page of the cache
+        kv_cache_dtype  how full layers keep keys and values: "bf16" (as activations) or "fp8"; banded layers
+                        see no more than a window of them, and keep them whole
         """
+        if kv_cache_dtype not in KV_CACHES:
+            raise ValueError(
+                f"keys and values can be kept as {' or '.join(KV_CACHES)}, not {kv_cache_dtype!r}"
+            )
         self.config = config
         self.weights = weights
         self.device = device = weights.embedding.device
         self.dtype = weights.embedding.dtype
         self.page_size = page_size
+        self.full_dtype = fp8.storage(device) if kv_cache_dtype == "fp8" else self.dtype
         on_gpu = device.type == "cuda"
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
@@ -57,15 +68,24 @@ class TritonModel:
         self.graphs = Graphs(self.network, device, pages, config.vocab_size) if on_gpu else None
 
     @property
-    def page_bytes(self) -> int:
+    def page_bytes(self) -> PerKind:
         config = self.config
-        return 2 * self._pairs * self.page_size * config.num_kv_heads * config.head_dim * self.dtype.itemsize
+        numbers = 2 * self._pairs * self.page_size * config.num_kv_heads * config.head_dim
+        banded, full = (numbers * dtype.itemsize for dtype in (self.dtype, self.full_dtype))
+        return banded if self.full_dtype == self.dtype else (banded, full)
 
-    def new_cache(self, num_pages: int) -> KVCache:
+    def new_cache(self, num_pages: PerKind) -> KVCache:
         """A page is laid out [KV, page_size, D]: what one program reads of it is one piece."""
+        if isinstance(num_pages, int):
+            assert self.full_dtype == self.dtype, "each kind has a pool of its own"
+            return KVCache(*self._pool(num_pages, self.dtype))
+        banded, full = num_pages
+        return KVCache(*self._pool(banded, self.dtype), full=self._pool(full, self.full_dtype))
+
+    def _pool(self, num_pages: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         shape = (self._pairs, num_pages, self.config.num_kv_heads, self.page_size, self.config.head_dim)
-        keys, values = (torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2))
-        return KVCache(keys, values)
+        keys, values = (torch.empty(shape, dtype=dtype, device=self.device) for _ in range(2))
+        return keys, values
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         with self.current:  # Triton launches on the current device
@@ -101,15 +121,16 @@ class TritonModel:
 
         seen = x.new_empty(tokens, config.num_heads * config.head_dim)
         kind, window = number % 2, config.window(number)
-        keys, values = cache.keys[number // 2], cache.values[number // 2]
+        keys, values = cache.of(number)
+        first_page = cache.first_page(number)
         where = (layer.sinks, batch, kind, window, seen)
         if tokens == len(batch.lengths):  # each sequence has one token
             splits = self.splits(tokens) if window is None else 1
-            attention_decode.attend(qkv, self.turn, keys, values, *where, splits)
+            attention_decode.attend(qkv, self.turn, keys, values, first_page, *where, splits)
         else:
             places = (batch.positions, batch.slots[kind])
-            rotary.write(qkv, self.turn, *places, keys, values, config.num_heads)
-            attention_prefill.attend(qkv, self.turn, keys, values, *where)
+            rotary.write(qkv, self.turn, *places, keys, values, first_page, config.num_heads)
+            attention_prefill.attend(qkv, self.turn, keys, values, first_page, *where)
 
         if few:
             product(seen, layer.out, x, bias=layer.out_bias, add=True)

@@ -20,6 +20,7 @@ from model.batch import BANDED, FULL, Batch
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
 from model.kernels.triton.codes import planes
 from model.kernels.triton.dense import decoded, plain_product, product
+from model.kernels.triton.fp8 import plain_numbers, plain_stored
 from model.kernels.triton.model import FEW_FOR_EXPERTS, TritonModel
 from model.kernels.triton.norm import normalise, plain_normalise
 from model.kernels.triton.router import choose, plain_choose, plain_router, router
@@ -132,6 +133,7 @@ class Draw:
     def cache(self, batch: Batch, kind: int) -> tuple[Tensor, Tensor]:
         """One layer's keys and values: those before the batch's own are random, all else is NaN."""
         config, size, table = self.model.config, self.model.page_size, batch.page_table[kind]
+        dtype = self.model.full_dtype if kind == FULL else self.model.dtype
         shape = (batch.page_table.numel(), config.num_kv_heads, size, config.head_dim)
         keys, values = self.poison(*shape), self.poison(*shape)
         lengths = batch.starts.diff()
@@ -140,7 +142,7 @@ class Draw:
             page = table[sequence, position // size].long()
             for pool in (keys, values):
                 pool[page, :, position % size] = self.normal(known, config.num_kv_heads, config.head_dim)
-        return keys, values
+        return plain_stored(keys, dtype), plain_stored(values, dtype)
 
 
 def _dense(draw: Draw, tokens: int) -> Results:
@@ -188,7 +190,7 @@ def _attention(draw: Draw, tokens: int) -> Results:
             batch = draw.batch(decodes)
             work = Attention(draw, batch, kind)
             out = draw.poison(len(decodes), config.num_heads * config.head_dim)
-            inputs = (work.qkv, model.turn, *work.pages, layer.sinks, batch, kind, span)
+            inputs = (work.qkv, model.turn, *work.pages, 0, layer.sinks, batch, kind, span)
             attention_decode.attend(*inputs, out, parts)
             yield f"{name} decode in {parts}", out, work.seen(layer.sinks, span)
             yield f"{name} decode's keys and values", *work.written()
@@ -196,9 +198,11 @@ def _attention(draw: Draw, tokens: int) -> Results:
         batch = draw.batch([chunk for chunk in chunks if chunk[1]])
         work = Attention(draw, batch, kind)
         out = draw.poison(tokens, config.num_heads * config.head_dim)
-        rotary.write(work.qkv, model.turn, batch.positions, batch.slots[kind], *work.pages, config.num_heads)
+        rotary.write(
+            work.qkv, model.turn, batch.positions, batch.slots[kind], *work.pages, 0, config.num_heads
+        )
         yield f"{name} keys and values", *work.written()
-        attention_prefill.attend(work.qkv, model.turn, *work.pages, layer.sinks, batch, kind, span, out)
+        attention_prefill.attend(work.qkv, model.turn, *work.pages, 0, layer.sinks, batch, kind, span, out)
         yield f"{name} prefill", out, work.seen(layer.sinks, span)
 
 
@@ -225,7 +229,7 @@ class Attention:
 
     def written(self) -> tuple[Tensor, Tensor]:
         """Both caches whole: what nobody should write must still be NaN in both."""
-        got, want = torch.stack(self.pages), torch.stack(self.right)
+        got, want = (torch.stack([plain_numbers(pool) for pool in pair]) for pair in (self.pages, self.right))
         same = got.isnan() == want.isnan()
         return got.nan_to_num() + torch.where(same, 0.0, torch.nan), want.nan_to_num()
 

@@ -4,7 +4,8 @@ The angles of all positions are computed once, by the function every backend sha
 
     cos, sin  [positions, D / 2] float32, times YaRN's concentration
     qkv       [T, (H + 2 KV) * D]: queries, keys, values, not yet rotated
-    cache     [pages, KV, page_size, D], one layer's: a page of one head is one piece of memory
+    cache     [pages, KV, page_size, D], one layer's: a page of one head is one piece of memory;
+              of qkv's type, or in eight bits (fp8.py)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.kernels.triton.fp8 import plain_stored, stored
 from model.layers import rotate, rotation
 
 
@@ -39,9 +41,9 @@ def rotated(start, mask, cos, sin, position, D: tl.constexpr):
     return turned.to(start.dtype.element_ty)
 
 
-@triton.jit(do_not_specialize_on_alignment=["positions", "slots"])
+@triton.jit(do_not_specialize=["first_page"], do_not_specialize_on_alignment=["positions", "slots"])
 def _write_kernel(
-    qkv, cos, sin, positions, slots, keys, values,
+    qkv, cos, sin, positions, slots, keys, values, first_page,
     H: tl.constexpr, KV: tl.constexpr, KV_PAD: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
@@ -52,9 +54,9 @@ def _write_kernel(
     mask = (head < KV)[:, None] & (d < D)
     key = rotated(row + (H + head[:, None]) * D, mask, cos, sin, position, D)
     value = tl.load(row + (H + KV + head[:, None]) * D + d, mask, 0.0)
-    at = ((slot // PAGE) * KV + head[:, None]) * (PAGE * D) + (slot % PAGE) * D + d
-    tl.store(keys + at, key, mask)
-    tl.store(values + at, value, mask)
+    at = ((slot // PAGE - first_page) * KV + head[:, None]) * (PAGE * D) + (slot % PAGE) * D + d
+    tl.store(keys + at, stored(key, keys.dtype.element_ty), mask)
+    tl.store(values + at, stored(value, values.dtype.element_ty), mask)
 
 
 def write(
@@ -64,16 +66,20 @@ def write(
     slots: Tensor,
     keys: Tensor,
     values: Tensor,
+    first_page: int,
     heads: int,
 ) -> None:
     """Each token's rotated key, and its value, into its slot.
 
-    turn       cos and sin, see above
-    positions  [T] int64, likewise slots: page * page_size + offset
+    turn        cos and sin, see above
+    positions   [T] int64, likewise slots: page * page_size + offset
+    first_page  the number of keys[0]
     """
     _, kv_heads, page_size, dim = keys.shape
     sizes = (heads, kv_heads, triton.next_power_of_2(kv_heads), dim, page_size)
-    _write_kernel[(len(positions),)](qkv, *turn, positions, slots, keys, values, *sizes, num_warps=1)
+    _write_kernel[(len(positions),)](
+        qkv, *turn, positions, slots, keys, values, first_page, *sizes, num_warps=1
+    )
 
 
 def plain_write(
@@ -88,5 +94,7 @@ def plain_write(
     _, kv_heads, page_size, dim = keys.shape
     _, key, value = qkv.view(len(qkv), -1, dim).split([heads, kv_heads, kv_heads], 1)
     pages, offsets = slots // page_size, slots % page_size
-    keys[pages, :, offsets] = rotate(key, turn[0][positions], turn[1][positions])
-    values[pages, :, offsets] = value
+    key = rotate(key, turn[0][positions], turn[1][positions])
+    for pool, written in ((keys, key), (values, value)):
+        bits = pool.view(torch.uint8)  # torch cannot put numbers of eight bits into places
+        bits[pages, :, offsets] = plain_stored(written, pool.dtype).view(torch.uint8)
