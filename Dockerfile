@@ -7,7 +7,7 @@
 #
 #   base          Debian with Python ─┬─ dependencies ── application   have compilers, and are left behind
 #                                     └─ cpu ── cuda ── the image      takes what they made
-ARG BASE_IMAGE=debian:bookworm-slim
+ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 ARG VARIANT=cuda
 
 # hadolint ignore=DL3006

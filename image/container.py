@@ -75,14 +75,24 @@ class Container:
         assert kind == "CMD"
         return subprocess.run(self.command(words), capture_output=True).returncode == 0
 
+    def doctor(self) -> str:
+        """The last word of `gptoss doctor` in there.  Raises Failure, with all it said, where it objects."""
+        done = subprocess.run(self._start(["doctor"]), capture_output=True, text=True)
+        if done.returncode:
+            raise Failure(f"gptoss doctor ends with exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout.splitlines()[-1]
+
+    def _start(self, words: Iterable[str]) -> list[str]:
+        """The entry point with these words, as process 1 of its namespace."""
+        inside = self.command([*self._described["Entrypoint"], *words])
+        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        return [*namespaces, "sh", "-euc", ENTER, str(self._root), *inside]
+
     @contextmanager
     def serving(self) -> Iterator[Server]:
         """The entry point, once it is healthy.  Raises Failure where it ends before, or takes too long."""
-        words = [*self._described["Entrypoint"], *self._described["Cmd"]]
-        enter = ["sh", "-euc", ENTER, str(self._root), *self.command(words)]
-        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         began = time.monotonic()
-        process = subprocess.Popen([*namespaces, *enter])
+        process = subprocess.Popen(self._start(self._described["Cmd"]))
         try:
             while not self.healthy():
                 if process.poll() is not None:

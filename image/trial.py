@@ -3,8 +3,8 @@
     sudo python image/trial.py [--variant cuda] [--work FOLDER] [--keep]
 
 debootstrap makes the base, buildah builds the Dockerfile on it, and the image's own entry point runs in it
-as the image's user, as process 1 of its namespace.  Asked of it: the HEALTHCHECK, an answer, and on SIGTERM
-in the middle of another that it ends that one and exits 0.  No compiler may be in the image.
+as the image's user, as process 1 of its namespace.  Asked of it: `gptoss doctor`, the HEALTHCHECK, an answer,
+and on SIGTERM in the middle of another that it ends that one and exits 0.  No compiler may be in the image.
 
 Needs root, and Debian's buildah and debootstrap; `.ci/image` installs them.  torch's CPU wheel comes from
 where pip finds it with this machine's settings.
@@ -41,14 +41,24 @@ def run(*command: str | Path, quiet: bool = True) -> str:
 
 
 class Builder:
-    """buildah, with images and containers of its own under `folder`; works where overlays and runc do not."""
+    """buildah, with images and containers of its own under `folder`.
+
+    driver  overlay where it can be mounted in there; else vfs, which works everywhere and copies a whole
+            image for every stage and container
+    """
 
     def __init__(self, folder: Path):
-        self._store = ["--root", str(folder / "storage"), "--runroot", str(folder / "run")]
-        self._store += ["--storage-driver", "vfs"]
+        self._folder = folder
+        self.driver = "overlay"
+        try:
+            self("info")
+        except Failure:
+            self.driver = "vfs"
 
     def __call__(self, *words: str | Path, quiet: bool = True) -> str:
-        return run("buildah", *self._store, *words, quiet=quiet).strip()
+        root = self._folder / "storage" / self.driver
+        store = ["--root", root, "--runroot", self._folder / "run", "--storage-driver", self.driver]
+        return run("buildah", *store, *words, quiet=quiet).strip()
 
     def has(self, image: str) -> bool:
         return image in self("images", "--format", "{{.Name}}").splitlines()
@@ -125,6 +135,7 @@ def try_it(builder: Builder, image: str) -> None:
         found = container.find(COMPILERS)
         if found:
             raise Failure(f"the final image has {', '.join(found)}")
+        print(f"doctor: {container.doctor()}")
         with container.serving() as server:
             print(f"ready after {server.start_seconds:.1f} s, as {server.user}; HEALTHCHECK: healthy")
             print(f"answer: {server.ask('What is the capital of France?')!r}")
@@ -149,7 +160,7 @@ def main() -> None:
     try:
         if not builder.has(BASE):
             make_base(work, builder)
-        print(f"base: Debian {SUITE}, {time.monotonic() - began:.0f} s")
+        print(f"base: Debian {SUITE}, {time.monotonic() - began:.0f} s; storage: {builder.driver}")
         image = build(work, builder, asked.variant)
         print(f"built {image}, {time.monotonic() - began:.0f} s in all")
         try_it(builder, image)

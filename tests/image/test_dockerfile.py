@@ -107,8 +107,19 @@ def test_compose_gives_running_answers_their_time():
     assert int(server["stop_grace_period"].removesuffix("s")) > grace
 
 
+def test_images_of_others_are_named_in_full():
+    """Podman has no registry that it would take a short name from."""
+    (base,) = re.findall(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
+    services = compose("compose.yaml")[0].values()
+    others = [service["image"] for service in services if "build" not in service]
+    assert others
+    for image in [base, *others]:
+        assert re.fullmatch(r"[\w-]+(\.[\w-]+)+/[\w./-]+:[\w.-]+", image), image
+
+
 def test_the_gpu_file_changes_a_service_that_is_there():
     base, gpu = compose("compose.yaml", "compose.gpu.yaml")
     assert gpu.keys() <= base.keys()
     assert base["gptoss"]["build"]["args"]["VARIANT"] == "cpu"
-    assert gpu["gptoss"]["build"]["args"]["VARIANT"] == "cuda"
+    assert gpu["gptoss"]["build"]["args"] == {"VARIANT": "cuda", "TORCH_INDEX": ""}
+    assert base["gptoss"]["build"]["args"].keys() == gpu["gptoss"]["build"]["args"].keys()
