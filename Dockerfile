@@ -7,6 +7,8 @@
 #
 #   base          Debian with Python ─┬─ dependencies ── application   have compilers, and are left behind
 #                                     └─ cpu ── cuda ── the image      takes what they made
+
+# Another base needs apt-get and Python 3.11, for which requirements/ are locked.
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 ARG VARIANT=cuda
 

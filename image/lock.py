@@ -8,7 +8,11 @@ cuda.txt   torch as PyPI has it, with Triton and NVIDIA's libraries
 cpu.txt    the same versions, with torch's CPU build and none of those
 build.txt  what turns this project into a wheel
 
-They are resolved for the image's Python and platform, whatever runs this.  torch's CPU build is on an index
+They are resolved for the image's Python and platform, whatever runs this.  A base image with another Python
+can have the CUDA variant, since PyPI tells the hashes of all of a version's wheels; of torch's CPU build only
+the one wheel that was fetched is known, so the CPU variant needs Python 3.11.
+
+torch's CPU build is on an index
 of its own, so pip is asked to fetch it with the settings it has on this machine (PIP_EXTRA_INDEX_URL, say).
 """
 
