@@ -13,7 +13,7 @@ from pydantic import Field
 
 from engine.request import Constraint
 from engine.request import Request as EngineRequest
-from server.chat_answer import ChatAnswer, Shape
+from server.chat_answer import ChatAnswer, ChatShape
 from server.conversation import ConversationFields
 from server.demands import answer_spec
 from server.errors import bad_request, unsupported
@@ -53,8 +53,8 @@ class ChatBody(SamplingFields, ConversationFields):
         room = max(room, 1)
         return min(self.max_completion_tokens or self.max_tokens or room, room)
 
-    def shape(self, prefilled: bool, names: FunctionNames) -> Shape:
-        return Shape(
+    def shape(self, prefilled: bool, names: FunctionNames) -> ChatShape:
+        return ChatShape(
             stop=tuple(self.stop or ()),
             prefilled_channel="final" if prefilled else None,
             names=names,

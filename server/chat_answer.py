@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from engine.request import Finish, Token
 from server import wire
-from server.choices import Choice, as_they_come
+from server.choices import Choice, Shape, as_they_come
 from server.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, Reader, ReasoningDelta
 from server.logprobs import UntilShown, chat_entry
 from server.logs import Figures
@@ -26,27 +26,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What the client wants to see of an answer.
-
+class ChatShape(Shape):
+    """
     prefilled_channel  the channel that the prompt has already opened
     names              of functions, as the client knows them
-    running_usage      counts on every chunk, not only at the end
     """
 
-    stop: tuple[str, ...] = ()
     prefilled_channel: str | None = None
     names: FunctionNames = field(default_factory=lambda: FunctionNames(()))
     reasoning: bool = True
-    logprobs: bool = False
-    token_ids: bool = False
-    usage: bool = False
-    running_usage: bool = False
-
-    @property
-    def plain(self) -> bool:
-        """Whether chunks carry nothing but deltas, so that tokens that arrived together may share one."""
-        return not (self.logprobs or self.token_ids or self.running_usage)
 
 
 class ChatAnswer:
@@ -57,7 +45,7 @@ class ChatAnswer:
         id: str,
         prompt: list[int],
         streams: Sequence[TokenStream],
-        shape: Shape,
+        shape: ChatShape,
         service: Service,
         figures: Figures,
     ):
@@ -107,7 +95,7 @@ class ChatChoice(Choice):
     calls  the ids of its calls so far
     """
 
-    def __init__(self, index: int, stream: TokenStream, shape: Shape, service: Service, figures: Figures):
+    def __init__(self, index: int, stream: TokenStream, shape: ChatShape, service: Service, figures: Figures):
         super().__init__(index, stream, shape.stop, figures, service.metrics)
         self._reader = Reader(service.tokenizer, shape.prefilled_channel)
         self._stop_tokens = service.renderer.stop_tokens

@@ -1,10 +1,11 @@
-"""The choices of an answer: each has its own token stream, and they are read as they come."""
+"""The choices of an answer: what the client wants to see of them, and their token streams as they come."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.request import Token
@@ -14,6 +15,25 @@ from server.stops import StopStrings
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the client wants to see of an answer.
+
+    running_usage  counts on every chunk, not only at the end
+    """
+
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    token_ids: bool = False
+    usage: bool = False
+    running_usage: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether chunks carry only what was said, so that tokens that arrived together may share one."""
+        return not (self.logprobs or self.token_ids or self.running_usage)
 
 
 class Choice:

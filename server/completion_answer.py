@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.request import Finish, Logprob, Prefill, Token
 from server import wire
-from server.choices import Choice, as_they_come
+from server.choices import Choice, Shape, as_they_come
 from server.logprobs import UntilShown, completion_lists
 from server.logs import Figures
 from server.service import Service
@@ -22,29 +22,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What the client wants to see of an answer.
-
-    choices        answers to each prompt
-    candidates     of which the best are chosen
-    answer         False: only the prompt is of interest
-    running_usage  counts on every chunk, not only at the end
+class CompletionShape(Shape):
+    """
+    choices     answers to each prompt
+    candidates  of which the best are chosen
+    answer      False: only the prompt is of interest
     """
 
-    stop: tuple[str, ...] = ()
     choices: int = 1
     candidates: int = 1
     echo: bool = False
     answer: bool = True
-    logprobs: bool = False
-    token_ids: bool = False
-    usage: bool = False
-    running_usage: bool = False
-
-    @property
-    def plain(self) -> bool:
-        """Whether chunks carry nothing but text, so that tokens that arrived together may share one."""
-        return not (self.logprobs or self.token_ids or self.running_usage)
 
 
 class CompletionAnswer:
@@ -55,7 +43,7 @@ class CompletionAnswer:
         id: str,
         prompts: Sequence[list[int]],
         streams: Sequence[TokenStream],
-        shape: Shape,
+        shape: CompletionShape,
         service: Service,
         figures: Figures,
     ):
@@ -129,7 +117,7 @@ class TextChoice(Choice):
         index: int,
         stream: TokenStream,
         prompt: list[int],
-        shape: Shape,
+        shape: CompletionShape,
         service: Service,
         figures: Figures,
     ):

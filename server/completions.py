@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, PlainValidator
 
 from engine.request import Request as EngineRequest
-from server.completion_answer import CompletionAnswer, Shape
+from server.completion_answer import CompletionAnswer, CompletionShape
 from server.errors import bad_request, unsupported
 from server.logs import Figures
 from server.service import LONG_TEXT, Service, TheService
@@ -70,8 +70,8 @@ class CompletionBody(SamplingFields):
         """How many answers to each prompt are made, of which the best n are given."""
         return max(self.best_of or 1, self.n or 1)
 
-    def shape(self) -> Shape:
-        return Shape(
+    def shape(self) -> CompletionShape:
+        return CompletionShape(
             stop=tuple(self.stop or ()),
             choices=self.n or 1,
             candidates=self.candidates,
