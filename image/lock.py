@@ -10,10 +10,8 @@ build.txt  what turns this project into a wheel
 
 They are resolved for the image's Python and platform, whatever runs this.  A base image with another Python
 can have the CUDA variant, since PyPI tells the hashes of all of a version's wheels; of torch's CPU build only
-the one wheel that was fetched is known, so the CPU variant needs Python 3.11.
-
-torch's CPU build is on an index
-of its own, so pip is asked to fetch it with the settings it has on this machine (PIP_EXTRA_INDEX_URL, say).
+the one wheel that was fetched is known, so the CPU variant needs Python 3.11.  That build is on an index of
+its own, so pip is asked to fetch it with the settings it has on this machine (PIP_EXTRA_INDEX_URL, say).
 """
 
 from __future__ import annotations
