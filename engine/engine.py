@@ -144,7 +144,7 @@ class Engine:
         return Stats(
             running=len(scheduler.running),
             waiting=len(scheduler.waiting),
-            pages_total=self.limits.num_pages,
+            pages_total=scheduler.pages.num_pages,
             pages_free=scheduler.pages.available,
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,

@@ -1,8 +1,8 @@
 """Page numbers of the KV cache: grow, release, share a prefix, let go of what left the window.
 
-One pool serves both kinds of layer (model/batch.py): a page is `page_size` positions of either the full or
-the banded layers.  A sequence holds both kinds for the same positions, until a banded page falls behind the
-window and is let go.
+A page is `page_size` positions of either the full or the banded layers, and one pool serves both kinds; where
+they differ in bytes each kind has its own, banded pages the lower numbers (model/batch.py).  A sequence holds
+both for the same positions, until a banded page falls behind the window and is let go.
 
 Every page is in exactly one place:
 
@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
-from model.batch import BANDED, FULL
+from model.batch import BANDED, FULL, PerKind
 
 
 def _no_pages() -> array[int]:
@@ -50,16 +50,38 @@ class PageTable:
         return len(self.full) + len(self.banded) - self.behind
 
 
+class _Pool:
+    """Pages of certain numbers that nobody holds.
+
+    free  a stack: the warmest page is taken first
+    idle  least recently used first
+    """
+
+    def __init__(self, numbers: range):
+        self.free = list(reversed(numbers))
+        self.idle: OrderedDict[int, None] = OrderedDict()
+
+    @property
+    def available(self) -> int:
+        return len(self.free) + len(self.idle)
+
+
 class Pages:
-    def __init__(self, num_pages: int, page_size: int, window: int):
+    def __init__(self, num_pages: PerKind, page_size: int, window: int):
         """
-        num_pages  in the pool, for both kinds of layer together
+        num_pages  for both kinds of layer together, or for banded and for full ones
         window     keys a query of a banded layer may see, itself included
         """
-        self.num_pages, self.page_size, self.window = num_pages, page_size, window
-        self._free = list(range(num_pages - 1, -1, -1))  # a stack: the warmest page is taken first
-        self._holders = [0] * num_pages
-        self._idle: OrderedDict[int, None] = OrderedDict()  # least recently used first
+        self.page_size, self.window = page_size, window
+        if isinstance(num_pages, int):
+            self.num_pages, self._first_full = num_pages, 0
+            self._pools = (_Pool(range(num_pages)),) * 2
+        else:
+            self.num_pages, self._first_full = sum(num_pages), num_pages[BANDED]
+            numbers = range(self.num_pages)
+            self._pools = (_Pool(numbers[: self._first_full]), _Pool(numbers[self._first_full :]))
+        self._shared = isinstance(num_pages, int)
+        self._holders = [0] * self.num_pages
         self._cached: tuple[dict[bytes, int], dict[bytes, int]] = (
             {},
             {},
@@ -72,7 +94,21 @@ class Pages:
     @property
     def available(self) -> int:
         """Pages a sequence could be given now."""
-        return len(self._free) + len(self._idle)
+        return self._pools[FULL].available + (0 if self._shared else self._pools[BANDED].available)
+
+    @property
+    def vacant(self) -> tuple[int, int]:
+        """Pages of each kind that a sequence could be given now, if it took none of the other."""
+        return self._pools[BANDED].available, self._pools[FULL].available
+
+    def _has(self, banded: int, full: int) -> bool:
+        """Whether a sequence could be given so many pages of each kind now."""
+        vacant = self.vacant
+        return (
+            banded + full <= vacant[FULL]
+            if self._shared
+            else banded <= vacant[BANDED] and full <= vacant[FULL]
+        )
 
     @property
     def _band(self) -> int:
@@ -81,20 +117,33 @@ class Pages:
 
     def needed(self, tokens: int) -> int:
         """Pages a sequence of `tokens` positions holds at most, when it advances token by token."""
+        return sum(self.needed_of_each(tokens))
+
+    def needed_of_each(self, tokens: int) -> tuple[int, int]:
+        """Banded and full ones of those."""
         pages = -(-tokens // self.page_size)
-        return pages + min(pages, self._band)
+        return min(pages, self._band), pages
+
+    def fits(self, table: PageTable, tokens: int) -> bool:
+        """Whether `table` could be given now what a sequence of `tokens` positions needs."""
+        banded, full = self.needed_of_each(tokens)
+        return self._has(banded - (len(table.banded) - table.behind), full - len(table.full))
 
     @property
     def capacity(self) -> int:
-        """Positions of the longest sequence that fits alone: the largest t with needed(t) <= num_pages."""
-        return max(self.num_pages // 2, self.num_pages - self._band) * self.page_size
+        """Positions of the longest sequence that fits alone: the largest whose need there is room for."""
+        if self._shared:
+            return max(self.num_pages // 2, self.num_pages - self._band) * self.page_size
+        banded, full = self._first_full, self.num_pages - self._first_full
+        return (full if banded >= self._band else min(banded, full)) * self.page_size
 
     def reach(self, table: PageTable) -> int:
         """Positions `table` has room for, or could be given room for now.
 
         A page of positions costs one page of each kind.
         """
-        return (len(table.full) + self.available // 2) * self.page_size
+        room = self.available // 2 if self._shared else min(self.vacant)
+        return (len(table.full) + room) * self.page_size
 
     # Growing and letting go
 
@@ -104,11 +153,11 @@ class Pages:
         Returns False, and changes nothing, if there is no room.
         """
         missing = -(-tokens // self.page_size) - len(table.full)
-        if 2 * missing > self.available:
+        if not self._has(missing, missing):
             return False
         for _ in range(missing):
-            table.full.append(self._take())
-            table.banded.append(self._take())
+            table.full.append(self._take(FULL))
+            table.banded.append(self._take(BANDED))
         return True
 
     def slide(self, table: PageTable, computed: int) -> None:
@@ -129,11 +178,12 @@ class Pages:
                 self._let_go(table.banded[i])
         table.full, table.banded, table.behind, table.published = _no_pages(), _no_pages(), 0, 0
 
-    def _take(self) -> int:
-        if self._free:
-            page = self._free.pop()
+    def _take(self, kind: int) -> int:
+        pool = self._pools[kind]
+        if pool.free:
+            page = pool.free.pop()
         else:
-            page, _ = self._idle.popitem(last=False)
+            page, _ = pool.idle.popitem(last=False)
             self._forget(page)
         self._holders[page] = 1
         return page
@@ -142,9 +192,12 @@ class Pages:
         self._holders[page] -= 1
         if self._holders[page] == 0:
             if page in self._hash_of:
-                self._idle[page] = None
+                self._pool_of(page).idle[page] = None
             else:
-                self._free.append(page)
+                self._pool_of(page).free.append(page)
+
+    def _pool_of(self, page: int) -> _Pool:
+        return self._pools[FULL if page >= self._first_full else BANDED]
 
     # Sharing prefixes
 
@@ -203,8 +256,8 @@ class Pages:
         """
         for digest in hashes[self._first_visible(len(hashes)) :]:
             page = self._cached[BANDED].get(digest)
-            if page is not None and page in self._idle:
-                self._idle.move_to_end(page)
+            if page is not None and page in self._pools[BANDED].idle:
+                self._pools[BANDED].idle.move_to_end(page)
 
     def withdraw(self, hashes: list[bytes]) -> None:
         """Forget the cached pages of `hashes`: their contents are not to be trusted."""
@@ -213,9 +266,9 @@ class Pages:
                 page = self._cached[kind].get(digest)
                 if page is not None:
                     self._forget(page)
-                    if page in self._idle:
-                        del self._idle[page]
-                        self._free.append(page)
+                    if page in self._pools[kind].idle:
+                        del self._pools[kind].idle[page]
+                        self._pools[kind].free.append(page)
 
     def _first_visible(self, pages: int) -> int:
         """The first banded page that the position after `pages` pages still sees."""
@@ -223,7 +276,7 @@ class Pages:
 
     def _hold(self, page: int) -> int:
         if self._holders[page] == 0:
-            del self._idle[page]
+            del self._pool_of(page).idle[page]
         self._holders[page] += 1
         return page
 
@@ -235,10 +288,13 @@ class Pages:
     def check(self) -> None:
         """Assert what must always hold.  For tests: it looks at every page."""
         held = sum(holders > 0 for holders in self._holders)
-        assert len(self._free) + held + len(self._idle) == self.num_pages
-        assert len(set(self._free) | set(self._idle)) == self.available
-        assert all(self._holders[page] == 0 for page in (*self._free, *self._idle))
-        assert all(page not in self._hash_of for page in self._free)
-        assert all(page in self._hash_of for page in self._idle)
+        free = [page for pool in set(self._pools) for page in pool.free]
+        idle = [page for pool in set(self._pools) for page in pool.idle]
+        assert len(free) + held + len(idle) == self.num_pages
+        assert len({*free, *idle}) == self.available
+        assert all(self._holders[page] == 0 for page in (*free, *idle))
+        assert all(page not in self._hash_of for page in free)
+        assert all(page in self._hash_of for page in idle)
+        assert all(self._pool_of(page) is pool for pool in self._pools for page in (*pool.free, *pool.idle))
         assert sum(map(len, self._cached)) == len(self._hash_of)
         assert all(self._cached[kind][digest] == page for page, (kind, digest) in self._hash_of.items())

@@ -21,6 +21,7 @@ from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, Prom
 from engine.pages import Pages
 from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sequence, Token
 from engine.sampling import Sampled
+from model.batch import PerKind
 
 SCORED_PER_STEP = 64
 """Prompt tokens whose log-probabilities are computed in one step, at most: each needs a row of V logits."""
@@ -33,7 +34,7 @@ STEPS_TO_RECOVER = 64
 class Limits:
     """How much the engine takes on.
 
-    num_pages            in the KV cache, for both kinds of layer together
+    num_pages            in the KV cache, for both kinds of layer together, or for banded and for full ones
     page_size            positions per page
     window               keys a query of a banded layer may see, itself included
     max_context          prompt and answer of one request, in tokens
@@ -42,7 +43,7 @@ class Limits:
     max_queued           requests beyond `max_running` that may wait
     """
 
-    num_pages: int
+    num_pages: PerKind
     page_size: int
     window: int
     max_context: int
@@ -55,7 +56,7 @@ class Limits:
         for name in ("page_size", "window", "max_running", "max_tokens_per_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.num_pages < 2:
+        if self.num_pages < 2 if isinstance(self.num_pages, int) else min(self.num_pages) < 1:
             raise ValueError(
                 f"num_pages is {self.num_pages}, but even one token needs a page of each kind of layer: 2"
             )
@@ -91,9 +92,8 @@ class Scheduler:
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
         self._budget = limits.max_tokens_per_step  # less for a while after running out of memory
         self._good_steps = 0
-        self._refused: tuple[Sequence, int] | None = (
-            None  # the head of the queue, and the pages there were when it did not fit
-        )
+        # The head of the queue, and the pages of each kind there were when it did not fit.
+        self._refused: tuple[Sequence, tuple[int, int]] | None = None
 
     # Coming and going
 
@@ -213,7 +213,7 @@ class Scheduler:
         if (
             self._refused is not None
             and self._refused[0] is sequence
-            and self.pages.available <= self._refused[1]
+            and all(now <= then for now, then in zip(self.pages.vacant, self._refused[1], strict=True))
         ):
             return False
         # At least the last token is always computed: its logits are wanted.
@@ -226,9 +226,9 @@ class Scheduler:
                 if found < shareable and sequence.hashes[found] in coming:
                     return False  # somebody is computing the same in this very step: share it after
         self.pages.share(sequence.pages, sequence.hashes[:found])
-        if self.pages.needed(len(sequence.tokens)) - sequence.pages.held > self.pages.available:
+        if not self.pages.fits(sequence.pages, len(sequence.tokens)):
             self.pages.release(sequence.pages)
-            self._refused = (sequence, self.pages.available)
+            self._refused = (sequence, self.pages.vacant)
             return False
         sequence.computed = found * self.limits.page_size
         if sequence.cached_tokens is None:

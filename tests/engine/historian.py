@@ -19,7 +19,7 @@ from engine.request import Failure, Finish, Plan, Request, Sequence, Token
 from engine.runner import Runner
 from engine.sampling import Sampled, SamplingParams
 from engine.scheduler import Limits
-from model.batch import BANDED, FULL, Batch, KVCache
+from model.batch import BANDED, FULL, Batch, KVCache, PerKind
 from model.synthetic import GPT_OSS_20B
 
 VOCABULARY = 97
@@ -60,8 +60,9 @@ class Historian:
         self.page_bytes = page_size
         self.config = replace(GPT_OSS_20B, vocab_size=VOCABULARY, sliding_window=window)
 
-    def new_cache(self, num_pages: int) -> KVCache:
-        memory = torch.full((1, num_pages, self.page_size, 1, 1), POISON, dtype=torch.int64)
+    def new_cache(self, num_pages: PerKind) -> KVCache:
+        total = num_pages if isinstance(num_pages, int) else sum(num_pages)
+        memory = torch.full((1, total, self.page_size, 1, 1), POISON, dtype=torch.int64)
         return KVCache(memory, memory)
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
@@ -95,14 +96,15 @@ class PoisonedPages(Pages):
 
     memory: Tensor  # [pages, page_size]
 
-    def _take(self) -> int:
-        page = super()._take()
+    def _take(self, kind: int) -> int:
+        page = super()._take(kind)
         self.memory[page] = POISON
         return page
 
     def _let_go(self, page: int) -> None:
         super()._let_go(page)
-        if self._free and self._free[-1] == page:
+        free = self._pool_of(page).free
+        if free and free[-1] == page:
             self.memory[page] = POISON
 
 
@@ -149,7 +151,7 @@ def ids(events: list[Token | Failure]) -> list[int]:
 class Traffic:
     """Random requests to an engine of random size, and everything that must hold after each step."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, own_pools: bool = False):
         self.random = random.Random(seed)
         r = self.random
         page_size = r.choice((1, 2, 3, 4, 5))
@@ -163,6 +165,9 @@ class Traffic:
             max_queued=r.choice((0, 3, 20)),
             prefix_cache=r.random() < 0.7,
         )
+        if own_pools:  # each kind of layer has its own pages, sometimes too few of one
+            num_pages = (r.choice((1, 2, 5, 9, 30)), self.limits.num_pages)
+            self.limits = replace(self.limits, num_pages=num_pages)
         self.engine = make_engine(self.limits)
         self.scheduler = self.engine._scheduler
         self.requests: dict[str, Request] = {}  # in order of arrival
@@ -182,7 +187,7 @@ class Traffic:
             self.step()
             idle_steps = idle_steps + 1 if not self.engine.busy else 0
             assert idle_steps < 1000
-        assert self.scheduler.pages.available == self.limits.num_pages
+        assert self.scheduler.pages.available == self.scheduler.pages.num_pages
         for id, request in self.requests.items():
             if id not in self.cancelled:
                 self.check_answer(request, self.got[id])
@@ -268,7 +273,7 @@ class Traffic:
     def check_pages(self) -> None:
         pages, size = self.scheduler.pages, self.limits.page_size
         pages.check()
-        holders = [0] * self.limits.num_pages
+        holders = [0] * pages.num_pages
         for sequence in self.scheduler.running:
             table = sequence.pages
             for page in (*table.full, *table.banded[table.behind :]):
