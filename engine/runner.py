@@ -1,12 +1,12 @@
 """plan → Batch → logits → token ids.  The only file of engine/, besides sampling.py, that touches a device.
 
 A batch is put together in two arrays on the host, 64-bit and 32-bit, that become its tensors without a
-copy; on a GPU, with one: through one pinned buffer.  The step waits for the device once, when the chosen
-tokens come back.
+copy; on a GPU, with one (model/transfer.py).  The step waits for the device once, when the chosen tokens come
+back.
 
-A note for whoever overlaps planning with computing: the next step's decodes need only the *places* of this
-step's tokens, so a plan can be made before they are known, and the tokens put into the next Batch on the
-device.  commit() would run one step behind.
+A step can be run (`run`), or launched and read later (`launch`, `Flight.read`).  A step launched behind one
+that is not read yet needs only to know where its tokens will be: they never leave the device.  The device
+computes steps in the order of their launch.
 """
 
 from __future__ import annotations
@@ -15,44 +15,88 @@ import logging
 import math
 import time
 from array import array
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from engine import faults
 from engine.errors import NonFinite, OutOfMemory
-from engine.request import Plan
-from engine.sampling import Sampled, logprobs, sample
+from engine.request import Plan, Sequence
+from engine.sampling import Sampled, choose, draws, logprobs, sample
 from model.batch import Batch
+from model.draws import Chooses
+from model.transfer import link
 
 if TYPE_CHECKING:
+    from model.draws import Draws
     from model.kernels import Model
+    from model.transfer import Arrival
 
 log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+
+
+class Flight:
+    """A step that was launched and not read yet.
+
+    plan    what it computes
+    tokens  [N] int64, on the device: what its sequences choose, in the plan's order
+    """
+
+    def __init__(self, plan: Plan, tokens: Tensor, arrival: Arrival):
+        self.plan = plan
+        self.tokens = tokens
+        self._arrival = arrival
+
+    def read(self) -> Sampled:
+        """Wait for the tokens: the only wait for the device."""
+        tokens, good = self._arrival.wait()
+        sampled = Sampled(tokens)
+        if 0 in good:
+            for chunk, finite in zip(self.plan.chunks, good, strict=True):
+                if not finite:
+                    sampled.errors[chunk.sequence.request.id] = NonFinite()
+        return sampled
 
 
 class Runner:
     """A model, and the KV cache it works on.
 
     vocab_size  tokens that may come and go
+    overlaps    whether the next step can be launched while the device computes this one
     """
 
     def __init__(
-        self, model: Model, num_pages: int, banned_from: int | None = None, banned: Iterable[int] = ()
+        self,
+        model: Model,
+        num_pages: int,
+        banned_from: int | None = None,
+        banned: Iterable[int] = (),
+        overlaps: bool | None = None,
     ):
         """
         num_pages    of the KV cache, allocated here once and for all
         banned_from  token ids from here on do not exist for the tokenizer: they are never sampled (None:
-        all exist) banned       single token ids that are never sampled either
+                     all exist)
+        banned       single token ids that are never sampled either
+        overlaps     None: if the model computes and chooses on a device of its own
         """
         self.model = model
+        self._link = link(model.device)
+        self._chooser = model if isinstance(model, Chooses) else None
+        if overlaps is None:
+            overlaps = self._chooser is not None and model.device.type == "cuda"
+        self.overlaps = overlaps
+        self._drawing: tuple[list[Sequence], Draws] | None = None  # the latest, which mostly serves again
         self.cache = model.new_cache(num_pages)
         self.vocab_size = min(banned_from or model.config.vocab_size, model.config.vocab_size)
-        self._banned = [token for token in sorted(set(banned)) if 0 <= token < self.vocab_size]
-        self._staging = torch.empty(0, dtype=torch.uint8)
-        self._copied: torch.cuda.Event | None = None  # when the device has read `_staging`
+        never = [token for token in sorted(set(banned)) if 0 <= token < self.vocab_size]
+        self._banned = torch.tensor(never, dtype=torch.int64, device=model.device) if never else None
         self._steps = 0
         self._faults = faults.from_environment()
         if self._faults:
@@ -64,29 +108,63 @@ class Runner:
 
         Raises OutOfMemory; what was written into the cache by then is written again by the next attempt.
         """
+        return self._step(plan, None, self._read)
+
+    @torch.inference_mode()
+    def launch(self, plan: Plan, behind: Flight | None = None) -> Flight:
+        """Have the device begin with a plain plan; waits for nothing.
+
+        behind  the step launched before, if it is not read yet: the plan's chunks are single tokens, those
+                that it chooses
+
+        Raises OutOfMemory, as `run`; `behind` is what it was.
+        """
+        ahead = 0 if behind is None else 1
+        return self._step(plan, behind, partial(self._depart, ahead))
+
+    def _step(
+        self, plan: Plan, behind: Flight | None, conclude: Callable[[Plan, Batch, Tensor], Outcome]
+    ) -> Outcome:
         self._steps += 1
         fault = self._faults.pop(self._steps, None) if self._faults else None
         try:
             if fault is not None:
                 _strike(fault)
-            logits = self.model.forward(self.batch(plan), self.cache)[:, : self.vocab_size]
+            batch = self.batch(plan) if behind is None else self._batch_behind(plan, behind)
+            logits = self.model.forward(batch, self.cache)[:, : self.vocab_size]
             if fault == "nan" and len(logits) == 0:  # a prompt's middle: nothing to spoil yet
                 self._faults[self._steps + 1] = fault
             elif fault == "nan":
                 logits[0] = math.nan
-            return self._read(plan, logits)
+            return conclude(plan, batch, logits)
         except torch.OutOfMemoryError as error:
             log.warning("out of memory in a step of %d tokens: %s", plan.num_tokens, error)
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
             raise OutOfMemory from error
 
-    def _read(self, plan: Plan, logits: Tensor) -> Sampled:
+    def _depart(self, ahead: int, plan: Plan, batch: Batch, logits: Tensor) -> Flight:
+        """logits [N, V]: a row for each chunk."""
+        if self._banned is not None:
+            logits.index_fill_(1, self._banned, -math.inf)
+        sequences = [chunk.sequence for chunk in plan.chunks]
+        if self._chooser is not None:
+            chosen = self._chooser.choose(logits, self._draws(sequences), batch)
+        else:
+            chosen = choose(logits, sequences, ahead)
+        return Flight(plan, chosen[0], self._link.download(chosen))
+
+    def _draws(self, sequences: list[Sequence]) -> Draws:
+        if self._drawing is None or self._drawing[0] != sequences:
+            self._drawing = sequences, draws(sequences, self.vocab_size, self._link)
+        return self._drawing[1]
+
+    def _read(self, plan: Plan, batch: Batch, logits: Tensor) -> Sampled:
         """logits [N, V]: first a row for each chunk that samples, then those of all scored positions."""
         sampling = [chunk.sequence for chunk in plan.chunks if chunk.samples]
-        if self._banned:
-            logits[: len(sampling), self._banned] = -math.inf
-        sampled = sample(logits[: len(sampling)], sampling) if sampling else Sampled(tokens=[])
+        if self._banned is not None:
+            logits[: len(sampling)].index_fill_(1, self._banned, -math.inf)
+        sampled = self._sample(logits[: len(sampling)], sampling, batch) if sampling else Sampled(tokens=[])
         row = len(sampling)
         for chunk in plan.chunks:
             if not chunk.sequence.wants_prompt_logprobs or not (scored := chunk.scored):
@@ -100,6 +178,13 @@ class Runner:
             if not all(math.isfinite(report.logprob) for report in reports):
                 sampled.errors.setdefault(request.id, NonFinite())
         return sampled
+
+    def _sample(self, logits: Tensor, sequences: list[Sequence], batch: Batch) -> Sampled:
+        if (chooser := self._chooser) is None:
+            return sample(logits, sequences)
+        return sample(
+            logits, sequences, lambda scores, rows: chooser.choose(scores, self._draws(rows), batch)
+        )
 
     def batch(self, plan: Plan) -> Batch:
         """Lay the chunks end to end."""
@@ -135,11 +220,43 @@ class Runner:
             starts.append(row + length)
             lengths.append(end)
 
-        T, S, N = len(tokens), len(lengths), len(samples) + len(scored)
+        return self._pack(plan, tokens, positions, banded + full, samples + scored, starts, lengths)
+
+    def _batch_behind(self, plan: Plan, behind: Flight) -> Batch:
+        """A token of each sequence, behind those that are known."""
+        size = self.model.page_size
+        places = {chunk.sequence: place for place, chunk in enumerate(behind.plan.chunks)}
+        places_of, positions, lengths = array("q"), array("q"), array("i")
+        banded, full = array("q"), array("q")  # slots
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            position = len(sequence.tokens)
+            page, table = position // size, sequence.pages
+            places_of.append(places[sequence])
+            positions.append(position)
+            banded.append((table.banded[page] - page) * size + position)
+            full.append((table.full[page] - page) * size + position)
+            lengths.append(position + 1)
+        rows = range(len(lengths))
+        starts = array("i", range(len(lengths) + 1))
+        batch = self._pack(plan, places_of, positions, banded + full, array("q", rows), starts, lengths)
+        if len(places) == len(rows) and list(places_of) == list(rows):
+            return replace(batch, tokens=behind.tokens)
+        return replace(batch, tokens=behind.tokens.index_select(0, batch.tokens))
+
+    def _pack(
+        self,
+        plan: Plan,
+        tokens: array[int],
+        positions: array[int],
+        slots: array[int],
+        samples: array[int],
+        starts: array[int],
+        lengths: array[int],
+    ) -> Batch:
+        T, S, N = len(tokens), len(lengths), len(samples)
         page_table, width = _page_table(plan)
-        longs, ints = self._to_device(
-            tokens + positions + banded + full + samples + scored, starts + lengths + page_table
-        )
+        longs, ints = self._link.upload(tokens + positions + slots + samples, starts + lengths + page_table)
         return Batch(
             tokens=longs[:T],
             positions=longs[T : 2 * T],
@@ -149,26 +266,6 @@ class Runner:
             lengths=ints[S + 1 : 2 * S + 1],
             page_table=ints[2 * S + 1 :].view(2, S, width),
         )
-
-    def _to_device(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
-        """Both arrays as tensors, int64 and int32, on the model's device."""
-        longs, ints = torch.frombuffer(wide, dtype=torch.int64), torch.frombuffer(narrow, dtype=torch.int32)
-        if self.model.device.type == "cpu":
-            return longs, ints  # they share the arrays' memory, and keep it alive
-        both = longs.nbytes + ints.nbytes
-        if self._staging.nbytes < both:
-            self._staging = torch.empty(2 * both, dtype=torch.uint8, pin_memory=True)
-        # A step that samples waited for its tokens, which came after its copy; one in the middle of a prompt
-        # waits for nothing, and its copy may still be to come.
-        if self._copied is not None:
-            self._copied.synchronize()
-        self._staging[: longs.nbytes].copy_(longs.view(torch.uint8))
-        self._staging[longs.nbytes : both].copy_(ints.view(torch.uint8))
-        there = self._staging[:both].to(self.model.device, non_blocking=True)
-        with torch.cuda.device(self.model.device):
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
-        return there[: longs.nbytes].view(torch.int64), there[longs.nbytes :].view(torch.int32)
 
 
 def _page_table(plan: Plan) -> tuple[array[int], int]:

@@ -9,6 +9,10 @@ what its requests ask.  The rows of a step are sampled together, and each as if 
 
 What is drawn depends on the distribution, the sequence's seed and the token's position alone: not on the
 other rows, and not on how often the sequence was interrupted.
+
+A model that chooses on its own device (`Chooses`) is told how in `Draws`; which of the equally distributed
+tokens a seed draws is its own affair, and so the same on one backend only.  Edits and reports are made here
+all the same.
 """
 
 from __future__ import annotations
@@ -26,9 +30,11 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConstraintFailed, EngineError, NonFinite
+from model.draws import Draws
 
 if TYPE_CHECKING:
     from engine.request import Sequence
+    from model.transfer import Link
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them would overflow and change nothing else."""
@@ -128,15 +134,19 @@ class TokenCounts:
         self._seen = len(tokens) - start
 
 
-def sample(logits: Tensor, sequences: list[Sequence]) -> Sampled:
+def sample(
+    logits: Tensor,
+    sequences: list[Sequence],
+    chooser: Callable[[Tensor, list[Sequence]], Tensor] | None = None,
+) -> Sampled:
     """Choose the next token of each sequence, and tell their constraints.
 
-    logits  [N, V] float32, one row per sequence; left as they are
+    logits   [N, V] float32, one row per sequence; left as they are
+    chooser  who chooses instead of `choose`
     """
     sampled = Sampled(tokens=[])
-    chosen, finite = choose(edited(logits, sequences, sampled), sequences)
-    # As a rule the step's only wait for the device:
-    sampled.tokens, good = torch.stack((chosen, finite)).tolist()
+    chosen = (chooser or choose)(edited(logits, sequences, sampled), sequences)
+    sampled.tokens, good = chosen.tolist()  # as a rule the step's only wait for the device
     if 0 in good:
         _explain(logits, good, sequences, sampled)
     if not all(sequence.plain for sequence in sequences):
@@ -272,35 +282,35 @@ def _constrain(scores: Tensor, sequences: list[Sequence], sampled: Sampled) -> N
 # Choosing
 
 
-def choose(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+def choose(scores: Tensor, sequences: list[Sequence], ahead: int = 0) -> Tensor:
     """A token for each row of `scores` [N, V].
 
-    returns  chosen [N] int64, and finite [N] int64: 0 where there is no choice (NaN, infinite, nothing left)
+    ahead    tokens that come before it and are not known yet
+    returns  [2, N] int64: the tokens, and 1, or 0 where there is no choice (NaN, infinite, nothing left)
     """
-    ways: dict[Callable[[Tensor, list[Sequence]], tuple[Tensor, Tensor]], list[int]] = {}
+    ways: dict[Callable[[Tensor, list[Sequence], int], Tensor], list[int]] = {}
     for row, sequence in enumerate(sequences):
         params = sequence.request.sampling
         ways.setdefault(_greedy if params.greedy else _nucleus if params.filters else _whole, []).append(row)
     if len(ways) == 1:
-        return next(iter(ways))(scores, sequences)
-    chosen = torch.empty(len(sequences), dtype=torch.int64, device=scores.device)
-    finite = torch.empty_like(chosen)
+        return next(iter(ways))(scores, sequences, ahead)
+    chosen = torch.empty(2, len(sequences), dtype=torch.int64, device=scores.device)
     for way, rows in ways.items():
-        chosen[rows], finite[rows] = way(scores[rows], [sequences[row] for row in rows])
-    return chosen, finite
+        chosen[:, rows] = way(scores[rows], [sequences[row] for row in rows], ahead)
+    return chosen
 
 
-def _greedy(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+def _greedy(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     best, chosen = scores.max(-1)  # NaN, if there is one, is the largest
-    return chosen, best.isfinite().long()
+    return torch.stack((chosen, best.isfinite()))
 
 
-def _whole(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+def _whole(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     """From all tokens."""
-    return _draw((scores / _temperatures(scores, sequences)).softmax(-1), sequences)
+    return _draw((scores / _temperatures(scores, sequences)).softmax(-1), sequences, ahead)
 
 
-def _nucleus(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+def _nucleus(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     """From the beginning of the list of tokens, most likely first, that top_k, top_p and min_p agree on."""
     params = [sequence.request.sampling for sequence in sequences]
     size = scores.shape[1]
@@ -322,22 +332,22 @@ def _nucleus(scores: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]
         if candidates == size or not kept[:, -1].any():
             break
         candidates = min(8 * candidates, size)
-    place, finite = _draw(likely * kept, sequences)
-    return tokens.gather(1, place[:, None])[:, 0], finite
+    place, finite = _draw(likely * kept, sequences, ahead)
+    return torch.stack((tokens.gather(1, place[:, None])[:, 0], finite))
 
 
-def _draw(weights: Tensor, sequences: list[Sequence]) -> tuple[Tensor, Tensor]:
+def _draw(weights: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     """One index of each row of `weights` [N, M], with a probability proportional to its weight.
 
     By inversion of the cumulative sum.  Also whether there was anything to choose, as `choose` returns it.
     """
     sums = weights.cumsum(-1, dtype=torch.float64)
     total = sums[:, -1:]
-    drawn = [uniform(sequence.seed, len(sequence.tokens)) for sequence in sequences]
+    drawn = [uniform(sequence.seed, len(sequence.tokens) + ahead) for sequence in sequences]
     target = total * torch.tensor(drawn, dtype=torch.float64, device=weights.device)[:, None]
     # right: the first index whose sum is larger, so an index of weight 0 is never drawn.
     chosen = torch.searchsorted(sums, target, right=True)[:, 0].clamp_(max=weights.shape[1] - 1)
-    return chosen, (total[:, 0].isfinite() & (total[:, 0] > 0)).long()
+    return torch.stack((chosen, total[:, 0].isfinite() & (total[:, 0] > 0)))
 
 
 def uniform(seed: int, position: int) -> float:
@@ -345,6 +355,23 @@ def uniform(seed: int, position: int) -> float:
     counter = struct.pack("<QQ", seed & 0xFFFF_FFFF_FFFF_FFFF, position)
     number = int.from_bytes(hashlib.blake2b(counter, digest_size=6).digest(), "little")
     return (number + 0.5) / 2**48
+
+
+def draws(sequences: list[Sequence], size: int, link: Link) -> Draws:
+    """How the sequences choose among `size` tokens, as a model with a device of its own is told."""
+    all_params = [sequence.request.sampling for sequence in sequences]
+    limits = [(size, 1.0, 0.0) if p.greedy else (p.top_k or size, p.top_p, p.min_p) for p in all_params]
+    top_k, top_p, min_p = zip(*limits, strict=True)
+    temperatures = [0.0 if p.greedy else p.temperature for p in all_params]
+    floats = array("f", [*temperatures, *top_p, *min_p])
+    wide, narrow = link.upload(
+        array("Q", [sequence.seed & 0xFFFF_FFFF_FFFF_FFFF for sequence in sequences]),
+        array("i", [min(k, size) for k in top_k]) + array("i", floats.tobytes()),
+    )
+    rows = narrow.view(4, len(sequences))
+    temperature, p, least = rows[1:].view(torch.float32)
+    filters = any(limit != (size, 1.0, 0.0) for limit in limits)
+    return Draws(wide, temperature, rows[0], top_p=p, min_p=least, filters=filters)
 
 
 # Reporting

@@ -6,8 +6,11 @@ The words are those of SamplingParams (engine/sampling.py), row by row.  What ed
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
+
+from model.batch import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +30,15 @@ class Draws:
     top_p: Tensor
     min_p: Tensor
     filters: bool
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """A `Model` (model/kernels) that chooses tokens itself, without asking the host for anything."""
+
+    def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+        """A token for each row of logits [N, V] float32; left as they are.
+
+        batch    whose first N samples they are: a token's position is one behind its sample's
+        returns  [2, N] int64: the tokens, and 1, or 0 where there is no choice (NaN, infinite, nothing left)
+        """

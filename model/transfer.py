@@ -1,0 +1,120 @@
+"""From the host's arrays to tensors on the device, and from a tensor there to numbers here: a `Link`.
+
+On a CPU both are the same memory.  A GPU copies from and to pinned memory when its turn comes, while the host
+goes on; so a copy has its piece of memory to itself until the GPU is done with it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+RING = 4
+"""Pinned buffers each way: two steps are under way at once, and bring two arrays each at most."""
+
+
+class Arrival(Protocol):
+    """Numbers on their way to the host."""
+
+    def wait(self) -> list[list[int]]:
+        """The numbers, once they are there."""
+
+
+class Link(Protocol):
+    def upload(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
+        """Both arrays, of 64 and 32 bits, as tensors on the device: int64 and int32.  One copy."""
+
+    def download(self, tensor: Tensor) -> Arrival:
+        """Begin to fetch a tensor [A, B] of int64.  One copy."""
+
+
+def link(device: torch.device) -> Link:
+    return Pinned(device) if device.type == "cuda" else Shared()
+
+
+class Shared:
+    """The tensors share the arrays' memory, and keep it alive."""
+
+    def upload(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
+        return torch.frombuffer(wide, dtype=torch.int64), torch.frombuffer(narrow, dtype=torch.int32)
+
+    def download(self, tensor: Tensor) -> Arrival:
+        return _Here(tensor)
+
+
+class _Here:
+    def __init__(self, tensor: Tensor):
+        self._tensor = tensor
+
+    def wait(self) -> list[list[int]]:
+        numbers: list[list[int]] = self._tensor.tolist()
+        return numbers
+
+
+class _Buffer:
+    """Pinned memory, and the moment when the GPU is done with it."""
+
+    def __init__(self) -> None:
+        self.bytes = torch.empty(0, dtype=torch.uint8)
+        self._copied: torch.cuda.Event | None = None
+
+    def take(self, size: int) -> Tensor:
+        """`size` bytes, when the GPU needs no longer what was there."""
+        self.wait()
+        if len(self.bytes) < size:
+            self.bytes = torch.empty(2 * size, dtype=torch.uint8, pin_memory=True)
+        return self.bytes[:size]
+
+    def copying(self, device: torch.device) -> None:
+        """The copy from or to it is what `device` was given last."""
+        if self._copied is None:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied.record(torch.cuda.current_stream(device))
+
+    def wait(self) -> None:
+        if self._copied is not None:
+            self._copied.synchronize()
+
+
+class Pinned:
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._out = [_Buffer() for _ in range(RING)]
+        self._home = [_Buffer() for _ in range(RING)]
+
+    def upload(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
+        longs, ints = torch.frombuffer(wide, dtype=torch.int64), torch.frombuffer(narrow, dtype=torch.int32)
+        buffer = _next(self._out)
+        here = buffer.take(longs.nbytes + ints.nbytes)
+        here[: longs.nbytes].copy_(longs.view(torch.uint8))
+        here[longs.nbytes :].copy_(ints.view(torch.uint8))
+        there = here.to(self._device, non_blocking=True)
+        buffer.copying(self._device)
+        return there[: longs.nbytes].view(torch.int64), there[longs.nbytes :].view(torch.int32)
+
+    def download(self, tensor: Tensor) -> Arrival:
+        buffer = _next(self._home)
+        here = buffer.take(tensor.nbytes).view(torch.int64).view(tensor.shape)
+        here.copy_(tensor, non_blocking=True)
+        buffer.copying(self._device)
+        return _Coming(here, buffer)
+
+
+class _Coming:
+    """Good until its buffer's next turn."""
+
+    def __init__(self, tensor: Tensor, buffer: _Buffer):
+        self._tensor, self._buffer = tensor, buffer
+
+    def wait(self) -> list[list[int]]:
+        self._buffer.wait()
+        numbers: list[list[int]] = self._tensor.tolist()
+        return numbers
+
+
+def _next(ring: list[_Buffer]) -> _Buffer:
+    ring.append(ring.pop(0))
+    return ring[-1]
