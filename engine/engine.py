@@ -7,14 +7,26 @@
 
 A step is plan → run → commit: the scheduler chooses tokens, the runner computes them, the scheduler notes
 what that meant.
+
+Where a device computes while the host goes on (`Launches`), a step of plain decodes is launched before
+the one before it is read, so that the device never waits for the host:
+
+    host    launch 2 ── read 1 · commit 1 · hand out ── launch 3 ── read 2 · commit 2 · hand out ── …
+    device  ──── 1 ─────────────┼──────────── 2 ────────────────────┼────── 3 ──
+
+A sequence that ends with step 1 has a row in step 2 that nobody reads.  Its pages are free at once: whoever
+gets them is computed by a later step, and the device takes one step after the other.  Whatever needs the
+tokens of the last step before it can be planned (a prompt, a constraint, a penalty, pages running out) is
+planned when nothing is under way, and so the answers are those of steps in turn.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from engine.errors import DeadlineExceeded, OutOfMemory, UnknownToken
 from engine.pages import Pages
@@ -33,6 +45,33 @@ class Runs(Protocol):
 
         Raises OutOfMemory, with nothing changed that matters, if a smaller plan could succeed.
         """
+
+
+@runtime_checkable
+class Launches(Runs, Protocol):
+    """A runner that can begin with a step before the last one is read.
+
+    overlaps  whether `launch` returns before the work is done, so that it is worth while
+    """
+
+    overlaps: bool
+
+    def launch(self, plan: Plan, behind: Any = None) -> Flies:
+        """Begin to compute a plain plan.
+
+        behind  what was launched before and is not read yet: the chunks are the tokens that it chooses
+
+        Raises OutOfMemory, as `run`.
+        """
+
+
+class Flies(Protocol):
+    """A step under way."""
+
+    plan: Plan
+
+    def read(self) -> Sampled:
+        """Wait for what it chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +110,8 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._next_deadline = float("inf")  # the earliest, or earlier than that
         self._steps = 0
+        self._launcher = runner if isinstance(runner, Launches) and runner.overlaps else None
+        self._under_way: Flies | None = None  # launched, not read
 
     def check(self, request: Request) -> None:
         """Raise EmptyPrompt, PromptTooLong or UnknownToken if the request can never run.
@@ -112,19 +153,44 @@ class Engine:
     def step(self) -> list[Token | Failure]:
         """Advance every running sequence, and report what came of it."""
         events = self._expire()
-        plan = self._scheduler.plan()
-        if plan.chunks:
-            try:
-                sampled = self._runner.run(plan)
-            except OutOfMemory:
-                events += self._scheduler.shed(plan)
-            else:
-                events += self._scheduler.commit(plan, sampled)
-            self._steps += 1
+        if self._launcher is not None:
+            events += self._step_ahead(self._launcher)
+        elif (plan := self._scheduler.plan()).chunks:
+            events += self._step_in_turn(plan)
         for event in events:
             if isinstance(event, Failure) or event.finish is not None:
                 self._sequences.pop(event.request_id, None)
         return events
+
+    def _step_in_turn(self, plan: Plan) -> list[Token | Failure]:
+        self._steps += 1
+        try:
+            sampled = self._runner.run(plan)
+        except OutOfMemory:
+            return self._scheduler.shed(plan)
+        return self._scheduler.commit(plan, sampled)
+
+    def _step_ahead(self, launcher: Launches) -> list[Token | Failure]:
+        """Read the step under way, or the next one, but first launch the one after it."""
+        scheduler = self._scheduler
+        flight, self._under_way = self._under_way, None
+        if flight is None or not scheduler.any_left(flight.plan):
+            plan = scheduler.plan()
+            if not plan.chunks:
+                return []
+            if not plan.plain:
+                return self._step_in_turn(plan)
+            try:
+                flight = launcher.launch(plan)
+            except OutOfMemory:
+                self._steps += 1
+                return scheduler.shed(plan)
+        following = scheduler.follow(flight.plan)
+        if following is not None:
+            with suppress(OutOfMemory):  # it is planned again with nothing beside it, and sheds load then
+                self._under_way = launcher.launch(following, flight)
+        self._steps += 1
+        return scheduler.commit(*scheduler.leave_out(flight.plan, flight.read()))
 
     def _expire(self) -> list[Token | Failure]:
         """End the requests whose time is up."""

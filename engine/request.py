@@ -146,6 +146,14 @@ class Plan:
     def num_tokens(self) -> int:
         return sum(chunk.length for chunk in self.chunks)
 
+    @property
+    def plain(self) -> bool:
+        """Whether each chunk ends with choosing a token, and that is all there is to do."""
+        return all(
+            chunk.samples and chunk.sequence.plain and not chunk.sequence.wants_prompt_logprobs
+            for chunk in self.chunks
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prefill:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
 from engine.pages import Pages
@@ -180,6 +180,33 @@ class Scheduler:
             coming |= self._completed_by([chunk])
         return Plan(decodes + prefills)
 
+    def follow(self, plan: Plan) -> Plan | None:
+        """The step after a plain `plan`, while the tokens that `plan` chooses are still unknown.
+
+        Each chunk is the token that comes: one for each sequence, but for those that then reach their limit.
+        A sequence may turn out to have ended with its token; its chunk was for nothing then (`leave_out`).
+        None if plan() must decide, when the tokens are known: somebody is waiting and could run, `plan` is
+        not all that runs, there are too few pages, or there is nothing to do.
+        """
+        chunks = [chunk for chunk in plan.chunks if _present(chunk.sequence)]
+        if len(chunks) != len(self.running) or len(chunks) > self._budget:
+            return None
+        if self.waiting and len(self.running) < self.limits.max_running:
+            return None
+        following = []
+        for chunk in chunks:
+            sequence = chunk.sequence
+            length = len(sequence.tokens) + 1
+            if length == sequence.limit:
+                continue
+            if length > len(sequence.pages.full) * self.limits.page_size:
+                # Not up to what `plan` computes: that may complete a page, which is published then.
+                self.pages.slide(sequence.pages, sequence.computed)
+                if not self.pages.grow(sequence.pages, length):
+                    return None
+            following.append(Chunk(sequence, 1))
+        return Plan(following) if following else None
+
     def _make_room(self, sequence: Sequence, wanted: int) -> int:
         """Give `sequence` pages for up to `wanted` more tokens, taking them from newer ones if there is not
         room for a single one.
@@ -250,6 +277,23 @@ class Scheduler:
 
     # After the step
 
+    @staticmethod
+    def any_left(plan: Plan) -> bool:
+        """Whether one of the plan's sequences still runs."""
+        return any(_present(chunk.sequence) for chunk in plan.chunks)
+
+    @staticmethod
+    def leave_out(plan: Plan, sampled: Sampled) -> tuple[Plan, Sampled]:
+        """A plan, and what it chose, without the sequences that have ended since it was launched."""
+        if all(_present(chunk.sequence) for chunk in plan.chunks):
+            return plan, sampled
+        here = [
+            (chunk, token)
+            for chunk, token in zip(plan.chunks, sampled.tokens, strict=True)
+            if _present(chunk.sequence)
+        ]
+        return Plan([chunk for chunk, _ in here]), replace(sampled, tokens=[token for _, token in here])
+
     def commit(self, plan: Plan, sampled: Sampled) -> list[Token | Failure]:
         """Take note of what was computed and sampled; sequences that ended are gone, and their pages free."""
         events: list[Token | Failure] = []
@@ -319,3 +363,8 @@ class Scheduler:
             self.pages.withdraw(sequence.hashes)  # so that nobody inherits the damage
         self.remove(sequence)
         return Failure(sequence.request.id, error)
+
+
+def _present(sequence: Sequence) -> bool:
+    """Whether a sequence that was planned still runs: who ends or gives way gives its pages back."""
+    return bool(sequence.pages.full)

@@ -1,5 +1,9 @@
+from functools import partialmethod
+
 import pytest
 import torch
+
+from engine.runner import Runner
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -9,3 +13,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["in turn", "overlapped"])
+def order(request, monkeypatch):
+    """Every test of the module twice: each step read before the next is planned, and launched ahead.
+
+    On a CPU a step that is launched is done at once, but its tokens are not looked at before it is read.
+    """
+    if request.param == "overlapped":
+        monkeypatch.setattr(Runner, "__init__", partialmethod(Runner.__init__, overlaps=True))

@@ -16,7 +16,7 @@ from engine.engine import Engine
 from engine.errors import QueueFull
 from engine.pages import Pages
 from engine.request import Failure, Finish, Plan, Request, Sequence, Token
-from engine.runner import Runner
+from engine.runner import Flight, Runner
 from engine.sampling import Sampled, SamplingParams
 from engine.scheduler import Limits
 from model.batch import BANDED, FULL, Batch, KVCache, PerKind
@@ -119,10 +119,28 @@ class WatchedRunner:
     )  # sequence, from where, how many
     vocab_size: int = VOCABULARY
 
+    @property
+    def overlaps(self) -> bool:
+        return self.runner.overlaps
+
     def run(self, plan: Plan) -> Sampled:
         self.plans.append(plan)
         self.begun.append([(chunk.sequence, chunk.sequence.computed, chunk.length) for chunk in plan.chunks])
         return self.runner.run(plan)
+
+    def launch(self, plan: Plan, behind: Flight | None = None) -> Flight:
+        self.plans.append(plan)
+        self.begun.append(
+            [
+                (
+                    chunk.sequence,
+                    len(chunk.sequence.tokens) if behind else chunk.sequence.computed,
+                    chunk.length,
+                )
+                for chunk in plan.chunks
+            ]
+        )
+        return self.runner.launch(plan, behind)
 
 
 def make_engine(limits: Limits, **options: object) -> Engine:
@@ -173,6 +191,7 @@ class Traffic:
         self.requests: dict[str, Request] = {}  # in order of arrival
         self.got: dict[str, list[Token]] = {}
         self.cancelled: set[str] = set()
+        self.reached: dict[Sequence, int] = {}  # the next position to compute, once all launched is done
         self.beginnings = [[r.randrange(VOCABULARY) for _ in range(60)] for _ in range(3)]
 
     def run(self, requests: int = 25) -> None:
@@ -228,47 +247,71 @@ class Traffic:
 
     def step(self) -> None:
         alive = [s for s in self.order() if s.request.id not in self.cancelled]
+        decoding = [s for s in self.scheduler.running if s.computed > 0 and s.pending == 1]
         computed = {id(s): s.computed for s in self.scheduler.running}
         watched: WatchedRunner = self.engine._runner  # type: ignore[assignment]
         steps = len(watched.plans)
+        under_way = self.engine._under_way
         known = {s.request.id: len(s.tokens) for s in alive}
         events = self.engine.step()
-        if alive:
-            (plan,) = watched.plans[steps:]
+        plans = watched.plans[steps:]
+        if watched.overlaps:
+            assert len(plans) <= 2, "at most one step is launched ahead"
+            assert events or plans or not alive, "something must happen"
+            fresh = plans if under_way is None else []
+        else:
+            fresh = plans
+            assert len(plans) == bool(alive)
+        for plan in fresh[:1]:
             self.check_plan(plan, alive, computed)
-            self.check_progress(watched.begun[-1], computed)
+        for plan in plans:
+            self.check_size(plan)
+        self.check_progress([begun for step in watched.begun[steps:] for begun in step])
         for event in events:
             assert isinstance(event, Token)
             assert event.request_id not in self.cancelled
             self.got[event.request_id].append(event)
             known[event.request_id] += 1
         assert all(len(s.tokens) == known[s.request.id] for s in self.order())
+        if self.limits.max_tokens_per_step > self.limits.max_running:
+            told = {event.request_id for event in events}
+            for s in decoding:
+                assert s not in self.scheduler.running or s.request.id in told, "an answer was stalled"
         self.check_pages()
 
     def order(self) -> list[Sequence]:
         return [*self.scheduler.running, *self.scheduler.waiting]
 
+    def check_size(self, plan: Plan) -> None:
+        sequences = [chunk.sequence for chunk in plan.chunks]
+        assert len(set(sequences)) == len(sequences), "a sequence was planned twice"
+        assert all(chunk.length >= 1 for chunk in plan.chunks)
+        assert plan.num_tokens <= self.limits.max_tokens_per_step
+        assert len(sequences) <= self.limits.max_running
+
     def check_plan(self, plan: Plan, alive: list[Sequence], computed: dict[int, int]) -> None:
-        lengths = {id(chunk.sequence): chunk.length for chunk in plan.chunks}
-        assert len(lengths) == len(plan.chunks), "a sequence was planned twice"
-        assert all(length >= 1 for length in lengths.values())
-        assert sum(lengths.values()) <= self.limits.max_tokens_per_step
-        assert len(plan.chunks) <= self.limits.max_running
-        assert id(alive[0]) in lengths, "the oldest must always advance"
+        """One that was made when all tokens were known."""
+        planned = {chunk.sequence for chunk in plan.chunks}
+        assert alive[0] in planned, "the oldest must always advance"
         if self.limits.max_tokens_per_step > self.limits.max_running:
             for s in self.scheduler.running:  # those still there
                 was_decode = id(s) in computed and computed[id(s)] > 0 and len(s.tokens) - s.computed == 1
-                assert not was_decode or id(s) in lengths, "an answer under way was stalled"
+                assert not was_decode or s in planned, "an answer under way was stalled"
 
-    def check_progress(self, begun: list[tuple[Sequence, int, int]], computed: dict[int, int]) -> None:
+    def check_progress(self, begun: list[tuple[Sequence, int, int]]) -> None:
         for sequence, start, length in begun:
-            if id(sequence) in computed:
-                assert start == computed[id(sequence)], "work resumes where it stopped"
+            if sequence in self.reached:
+                assert start == self.reached[sequence], "work resumes where it stopped"
             else:
                 assert start % self.limits.page_size == 0, "or from whole pages of the prefix cache"
                 assert start == 0 or self.limits.prefix_cache
-            if sequence in self.scheduler.running:
-                assert sequence.computed == start + length
+            self.reached[sequence] = start + length
+        under_way = self.engine._under_way
+        ahead = {chunk.sequence for chunk in under_way.plan.chunks} if under_way else set()
+        for sequence in self.scheduler.running:
+            assert sequence.computed + (sequence in ahead) == self.reached[sequence]
+        for sequence in self.scheduler.waiting:
+            self.reached.pop(sequence, None)
 
     def check_pages(self) -> None:
         pages, size = self.scheduler.pages, self.limits.page_size

@@ -20,6 +20,8 @@ from model.kernels import Model, load
 from tests import tiny_checkpoint
 from tests.engine.historian import finish
 
+pytestmark = pytest.mark.usefixtures("order")
+
 GREEDY = SamplingParams(temperature=0, logprobs=5)
 SAMPLED = SamplingParams(temperature=1.0, top_p=0.95, seed=3, logprobs=5)
 CPU = torch.device("cpu")

@@ -13,6 +13,8 @@ from engine.scheduler import Limits
 from model.batch import BANDED, FULL
 from tests.engine.historian import GREEDY, VOCABULARY, Historian, answer, finish, ids, make_engine
 
+pytestmark = pytest.mark.usefixtures("order")
+
 LIMITS = Limits(num_pages=60, page_size=4, window=6, max_context=100, max_running=4, max_tokens_per_step=16)
 
 
@@ -173,9 +175,9 @@ def faulty_engine(monkeypatch, fault: str) -> Engine:
 def test_fault_raise_is_an_exception_nobody_catches(monkeypatch):
     engine = faulty_engine(monkeypatch, "step:2=raise")
     engine.add(ask("a"))
-    engine.step()
     with pytest.raises(faults.InjectedFault):
-        engine.step()
+        finish(engine)
+    assert engine.stats().generation_tokens <= 1
 
 
 def test_fault_nan_ends_one_sequence_and_its_neighbours_do_not_notice(monkeypatch):

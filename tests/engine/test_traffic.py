@@ -2,6 +2,8 @@ import pytest
 
 from tests.engine.historian import Traffic
 
+pytestmark = pytest.mark.usefixtures("order")
+
 
 @pytest.mark.parametrize("seed", range(100))
 def test_under_random_traffic_every_answer_is_its_own_and_every_page_comes_back(seed):

@@ -25,6 +25,8 @@ from engine.scheduler import Limits
 from engine.worker import StepTimeout, Worker
 from tests.engine.historian import GREEDY, VOCABULARY, answer, make_engine
 
+pytestmark = pytest.mark.usefixtures("order")
+
 LIMITS = Limits(
     num_pages=100,
     page_size=4,
@@ -48,13 +50,24 @@ class Gate:
         self.inside = threading.Event()  # a step is waiting, or was
         self.fault: BaseException | None = None
 
+    @property
+    def overlaps(self):
+        return self.runner.overlaps
+
     def run(self, plan):
+        self.pass_through()
+        return self.runner.run(plan)
+
+    def launch(self, plan, behind=None):
+        self.pass_through()
+        return self.runner.launch(plan, behind)
+
+    def pass_through(self):
         self.inside.set()
         assert self.open.wait(10), "nobody opened the gate"
         if self.fault is not None:
             fault, self.fault = self.fault, None
             raise fault
-        return self.runner.run(plan)
 
     async def entered(self) -> None:
         await until(self.inside.is_set)
@@ -71,6 +84,7 @@ async def until(condition) -> None:
 async def running(limits: Limits = LIMITS, **options):
     engine = make_engine(limits)
     gate = engine._runner = Gate(engine)
+    engine._launcher = gate if gate.overlaps else None
     worker = Worker(engine, **options)
     worker.start()
     try:
