@@ -27,7 +27,7 @@ from engine import faults
 from engine.errors import NonFinite, OutOfMemory
 from engine.request import Plan, Sequence
 from engine.sampling import Sampled, choose, draws, logprobs, sample
-from model.batch import Batch
+from model.batch import Batch, PerKind
 from model.draws import Chooses
 from model.transfer import link
 
@@ -74,13 +74,13 @@ class Runner:
     def __init__(
         self,
         model: Model,
-        num_pages: int,
+        num_pages: PerKind,
         banned_from: int | None = None,
         banned: Iterable[int] = (),
         overlaps: bool | None = None,
     ):
         """
-        num_pages    of the KV cache, allocated here once and for all
+        num_pages    of the KV cache, for both kinds of layer or each; allocated here once and for all
         banned_from  token ids from here on do not exist for the tokenizer: they are never sampled (None:
                      all exist)
         banned       single token ids that are never sampled either
