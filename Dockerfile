@@ -69,7 +69,6 @@ COPY --from=application /application /opt/gptoss
 COPY image/health.py /opt/gptoss/
 ENV PATH=/opt/gptoss/bin:$PATH \
     HF_HOME=/models/huggingface \
-    PYTHONWARNINGS="ignore:Failed to initialize NumPy" \
     GPTOSS_HOST=0.0.0.0 \
     GPTOSS_PORT=8000
 USER 10001:10001

@@ -14,6 +14,7 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from dataclasses import fields
 from importlib.metadata import version
 from typing import NoReturn
@@ -34,6 +35,8 @@ COMMANDS = (
 )
 
 PROG = "gptoss"
+NAMES = [command.name for command in COMMANDS]
+THE_NAMES = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,14 +46,18 @@ class Parser(argparse.ArgumentParser):
         if unknown := re.match(r"unrecognized arguments: (--[^ =]+)", message):
             hint = knobs.did_you_mean(unknown[1], [knobs.flag(each) for each in fields(Settings)])
             message = f"there is no {unknown[1]}; {hint or f'`{PROG} COMMAND --help` lists what there is'}"
+        elif unknown := re.match(r"argument \{.*\}: invalid choice: '(.*?)'", message):
+            hint = knobs.did_you_mean(unknown[1], NAMES)
+            message = f"there is no command {unknown[1]}; {hint or f'there are {THE_NAMES}'}"
+        elif message.startswith("the following arguments are required: {"):
+            message = f"{THE_NAMES}? `{PROG} --help` tells what each does"
         self.exit(2, f"{PROG}: {message}\n")
 
 
 def parser() -> Parser:
     top = Parser(prog=PROG, description="An OpenAI-compatible server for gpt-oss.", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"{PROG} {version('gptoss')}")
-    names = ",".join(command.name for command in COMMANDS)
-    words = top.add_subparsers(dest="command", required=True, metavar=f"{{{names}}}")
+    words = top.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(NAMES)}}}")
     for command in COMMANDS:
         word = words.add_parser(
             command.name, help=command.meaning, description=command.meaning, allow_abbrev=False
@@ -63,6 +70,8 @@ def parser() -> Parser:
 
 
 def main() -> NoReturn:
+    # torch says so at its import, and nothing here needs it.
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
     asked = parser().parse_args()
     try:
         settings = knobs.read(vars(asked), os.environ)

@@ -136,6 +136,34 @@ def test_a_bad_word_is_one_line(gptoss, words):
     assert_one_line(gptoss(*words))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "serve, generate, chat, download, bench or doctor? `gptoss --help` tells what each does"),
+        (["sreve"], "there is no command sreve; did you mean serve?"),
+        (["dance"], "there is no command dance; there are serve, generate, chat, download, bench or doctor"),
+        (["serve", "--prot", "1"], "there is no --prot; did you mean --port?"),
+    ],
+)
+def test_a_word_that_is_missing_or_misspelt_is_told(gptoss, words, said):
+    assert assert_one_line(gptoss(*words)) == f"gptoss: {said}\n"
+
+
+def test_torch_does_not_complain_that_there_is_no_numpy(tmp_path):
+    """`pip install gptoss` brings none, and the first thing said at each start was a warning of torch's."""
+    script = tmp_path / "without_numpy.py"
+    script.write_text(
+        "import sys\n"
+        "sys.modules['numpy'] = None\n"
+        "sys.argv = ['gptoss', 'generate', 'x', '--device', 'abacus']\n"
+        "from server.__main__ import main\n"
+        "main()\n"
+    )
+    started = environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, script], env=started, capture_output=True, text=True)
+    assert "abacus" in assert_one_line(done)
+
+
 def test_a_bad_variable_is_one_line(gptoss):
     assert "GPTOSS_PROT" in assert_one_line(gptoss("serve", GPTOSS_PROT="8000"))
 
