@@ -252,6 +252,7 @@ class Traffic:
         watched: WatchedRunner = self.engine._runner  # type: ignore[assignment]
         steps = len(watched.plans)
         under_way = self.engine._under_way
+        could_begin = self.scheduler.waiting and len(computed) < self.limits.max_running
         known = {s.request.id: len(s.tokens) for s in alive}
         events = self.engine.step()
         plans = watched.plans[steps:]
@@ -259,6 +260,8 @@ class Traffic:
             assert len(plans) <= 2, "at most one step is launched ahead"
             assert events or plans or not alive, "something must happen"
             fresh = plans if under_way is None else []
+            if under_way and could_begin and len(plans) == 1:
+                assert self.engine._under_way is None, "nobody who could begin waits for another overlap"
         else:
             fresh = plans
             assert len(plans) == bool(alive)
@@ -308,6 +311,8 @@ class Traffic:
             self.reached[sequence] = start + length
         under_way = self.engine._under_way
         ahead = {chunk.sequence for chunk in under_way.plan.chunks} if under_way else set()
+        if under_way and len(ahead) < self.limits.max_tokens_per_step:
+            assert ahead >= set(self.scheduler.running), "all that run advance"
         for sequence in self.scheduler.running:
             assert sequence.computed + (sequence in ahead) == self.reached[sequence]
         for sequence in self.scheduler.waiting:

@@ -6,10 +6,12 @@ import __future__
 
 import inspect
 import textwrap
+from functools import partialmethod
 
 import pytest
 
 from engine import runner
+from engine.engine import Engine
 from engine.pages import Pages
 from engine.runner import Runner
 from engine.scheduler import Scheduler, _Budget
@@ -66,6 +68,23 @@ MUTANTS = [
     ("lengths leave out this pass", Runner.batch, "lengths.append(end)", "lengths.append(first)"),
 ]  # fmt: skip
 
+OVERLAPPED = [
+    ("the step behind is planned though somebody could begin", Scheduler.follow, "if self.waiting and", "if False and"),
+    ("the step behind ends before the limit", Scheduler.follow, "length == sequence.limit", "length == sequence.limit - 1 and sequence.computed % 2"),
+    ("the step behind has no page of its own", Scheduler.follow, "if not self.pages.grow(sequence.pages, length)", "if not self.pages.grow(sequence.pages, length - 1)"),
+    ("the step behind is planned though there is no page", Scheduler.follow, "return None\n        following", "pass\n        following"),
+    ("a page leaves before it is published", Scheduler.follow, "self.pages.slide(sequence.pages, sequence.computed)", "self.pages.slide(sequence.pages, length - 1)"),
+    ("who has left is told what came", Scheduler.leave_out, "if _present(chunk.sequence)", ""),
+    ("what came is not that of who is left", Scheduler.leave_out, "[token for _, token in here]", "sampled.tokens"),
+    ("a step behind nobody is read", Scheduler.any_left, "any(_present(chunk.sequence) for chunk in plan.chunks)", "True"),
+    ("the token behind is in the place of the last", Runner._batch_behind, "position = len(sequence.tokens)", "position = len(sequence.tokens) - 1"),
+    ("the token behind is somebody else's", Runner._batch_behind, "places_of.append(places[sequence])", "places_of.append(len(places_of))"),
+    ("lengths behind leave out the token", Runner._batch_behind, "position + 1", "position"),
+    ("banded keys behind go to full pages", Runner._batch_behind, "(table.banded[page] - page)", "(table.full[page] - page)"),
+    ("the step is launched behind itself", Engine._step_ahead, "launcher.launch(following, flight)", "launcher.launch(following)"),
+    ("the step under way is forgotten", Engine._step_ahead, "self._under_way = launcher", "_ = launcher"),
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(("function", "old", "new"), [m[1:] for m in MUTANTS], ids=[m[0] for m in MUTANTS])
 def test_random_traffic_notices_when(function, old, new, monkeypatch):
@@ -78,11 +97,19 @@ def test_random_traffic_notices_when(function, old, new, monkeypatch):
     pytest.fail(f"{SEEDS} seeds of random traffic did not notice")
 
 
+@pytest.mark.parametrize(
+    ("function", "old", "new"), [m[1:] for m in OVERLAPPED], ids=[m[0] for m in OVERLAPPED]
+)
+def test_random_traffic_of_overlapping_steps_notices_when(function, old, new, monkeypatch):
+    monkeypatch.setattr(Runner, "__init__", partialmethod(Runner.__init__, overlaps=True))
+    test_random_traffic_notices_when(function, old, new, monkeypatch)
+
+
 def mutate(monkeypatch, function, old, new):
     """Replace a piece of a method's source for the time of one test."""
     source = textwrap.dedent(inspect.getsource(function))
     assert old in source, f"{function.__qualname__} has changed, and so must its mutant"
-    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner)}
+    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner, Engine)}
     owner = owners.get(function.__qualname__.split(".")[0], runner)
     namespace = {}
     code = compile(source.replace(old, new), "<mutant>", "exec", flags=__future__.annotations.compiler_flag)

@@ -1,0 +1,299 @@
+"""Steps that overlap: what is launched when, what happens to rows that nobody reads, and that nobody waits.
+
+That answers are the same in both orders is what the other tests of this folder hold: they run in both.
+"""
+
+from array import array
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine import runner as runner_module
+from engine.engine import Engine
+from engine.errors import NonFinite
+from engine.request import Failure, Finish, Request
+from engine.runner import Runner
+from engine.sampling import Sampled, SamplingParams
+from engine.scheduler import Limits, Scheduler
+from model.batch import Batch, KVCache
+from model.draws import Draws
+from model.synthetic import GPT_OSS_20B
+from tests.engine.historian import GREEDY, VOCABULARY, Historian, answer, finish, ids
+
+LIMITS = Limits(num_pages=60, page_size=4, window=6, max_context=100, max_running=4, max_tokens_per_step=16)
+
+
+def ask(id: str, prompt=(1, 2, 3), max_tokens=5, sampling=GREEDY, **options) -> Request:
+    return Request(id, list(prompt), max_tokens, sampling=sampling, **options)
+
+
+class Diary(Runner):
+    """Writes down what it is asked, in order: "run 3", "launch 3", "read 3" for steps of three sequences."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, overlaps=True, **options)
+        self.lines: list[str] = []
+
+    def run(self, plan):
+        self.lines.append(f"run {len(plan.chunks)}")
+        return super().run(plan)
+
+    def launch(self, plan, behind=None):
+        self.lines.append(f"launch {len(plan.chunks)}" + (" behind" if behind else ""))
+        flight = super().launch(plan, behind)
+        read = flight.read
+
+        def noted():
+            self.lines.append(f"read {len(plan.chunks)}")
+            return read()
+
+        flight.read = noted
+        return flight
+
+
+def overlapped(limits: Limits = LIMITS) -> tuple[Engine, list[str]]:
+    diary = Diary(Historian(limits.page_size, limits.window), limits.num_pages)
+    return Engine(diary, limits), diary.lines
+
+
+def test_a_step_is_launched_before_the_last_is_read_and_none_for_nothing():
+    engine, lines = overlapped()
+    engine.add(ask("a", max_tokens=4))
+    events = finish(engine)["a"]
+    assert ids(events) == answer([1, 2, 3], 4, 6)
+    behind = ["launch 1 behind", "read 1"]
+    assert lines == ["launch 1", *behind, *behind, *behind, "read 1"], "the limit is known beforehand"
+
+
+def test_who_reaches_the_limit_is_not_computed_again_beside_others():
+    engine, lines = overlapped()
+    engine.add(ask("short", max_tokens=2))
+    engine.add(ask("long", [5, 6], max_tokens=4))
+    finish(engine)
+    assert lines[:6] == [
+        "launch 2",
+        "launch 2 behind",
+        "read 2",
+        "launch 1 behind",
+        "read 2",
+        "launch 1 behind",
+    ]
+
+
+def test_a_row_launched_for_somebody_who_stopped_is_thrown_away():
+    said = answer([1, 2, 3], 3, 6)
+    engine, lines = overlapped()
+    engine.add(ask("stops", max_tokens=50, stop_tokens=frozenset(said[2:])))
+    engine.add(ask("other", [7, 8], max_tokens=8))
+    events = finish(engine)
+    assert ids(events["stops"]) == said
+    assert events["stops"][-1].finish is Finish.STOP
+    assert ids(events["other"]) == answer([7, 8], 8, 6)
+    assert lines.count("launch 2 behind") == 3, "one of them for nothing"
+    assert lines.count("launch 1 behind") == 4, "the other goes on without a stop"
+    assert "launch 1" not in lines
+    assert engine.stats().pages_free == 60
+    assert engine.stats().generation_tokens == 3 + 8
+
+
+def test_a_step_whose_sequences_have_all_gone_is_never_read():
+    engine, lines = overlapped()
+    engine.add(ask("a", max_tokens=50))
+    for _ in range(3):
+        engine.step()
+    engine.cancel("a")
+    assert engine.stats().pages_free == 60
+    assert not engine.busy
+    reads = lines.count("read 1")
+    engine.add(ask("b", [9], max_tokens=3))
+    assert ids(finish(engine)["b"]) == answer([9], 3, 6)
+    assert lines.count("read 1") == reads + 3
+
+
+def test_who_arrives_is_planned_when_nothing_is_under_way():
+    engine, lines = overlapped()
+    engine.add(ask("a", max_tokens=20))
+    said = engine.step() + engine.step()
+    lines.clear()
+    engine.add(ask("b", range(40), max_tokens=3))  # longer than a step
+    events = {"a": said}
+    while engine.busy:
+        for event in engine.step():
+            events.setdefault(event.request_id, []).append(event)
+    assert lines[:2] == ["read 1", "run 2"], "the step under way first, then the prompt's first piece"
+    assert ids(events["a"]) == answer([1, 2, 3], 20, 6)
+    assert ids(events["b"]) == answer(list(range(40)), 3, 6)
+
+
+class Anything:
+    def mask(self):
+        return None
+
+    def accept(self, token):
+        pass
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        {"constraint": Anything()},
+        {"min_tokens": 2},
+        {"sampling": SamplingParams(temperature=0, frequency_penalty=0.5)},
+        {"sampling": SamplingParams(temperature=0, logit_bias={3: 1.0})},
+        {"sampling": SamplingParams(temperature=0, logprobs=1)},
+    ],
+    ids=lambda needs: next(iter(needs)),
+)
+def test_what_must_see_the_last_token_goes_in_turn_with_all_beside_it(needs):
+    engine, lines = overlapped()
+    engine.add(ask("plain", max_tokens=8))
+    engine.add(ask("a", max_tokens=4, **needs))
+    events = finish(engine)
+    assert len(ids(events["a"])) == 4
+    assert ids(events["plain"]) == answer([1, 2, 3], 8, 6)
+    assert lines[:5] == ["run 2", "run 2", "run 2", "run 2", "launch 1"]
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_p": 0.9}, {"top_k": 9, "min_p": 0.01}])
+def test_a_seed_draws_the_same_in_both_orders(sampling):
+    def said(overlaps: bool) -> list[list[int]]:
+        model = Flat(page_size=4, window=6)
+        engine = Engine(Runner(model, LIMITS.num_pages, overlaps=overlaps), LIMITS)
+        for n in range(6):
+            engine.add(ask(str(n), [n, 1], 12, SamplingParams(temperature=1.5, seed=n, **sampling)))
+        events = finish(engine)
+        return [ids(events[str(n)]) for n in range(6)]
+
+    in_turn = said(overlaps=False)
+    assert said(overlaps=True) == in_turn
+    assert len({tuple(each) for each in in_turn}) == 6
+
+
+class Flat(Historian):
+    """Its logits are all of the same size, so that draws differ."""
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        return super().forward(batch, cache).roll(3, dims=1) / 9
+
+
+def test_a_prompt_whose_log_probabilities_are_wanted_is_read_in_turn():
+    engine, lines = overlapped()
+    engine.add(ask("a", max_tokens=3, prompt_logprobs=1))
+    (first, *_) = finish(engine)["a"]
+    assert len(first.prefill.logprobs) == 3
+    assert lines == ["run 1", "launch 1", "launch 1 behind", "read 1", "read 1"]
+
+
+def test_numbers_that_are_not_finite_end_their_own_request_alone(monkeypatch):
+    monkeypatch.setenv("GPTOSS_FAULT", "step:3=nan")
+    engine, _ = overlapped()
+    for id in "ab":
+        engine.add(ask(id, max_tokens=9))
+    events = finish(engine)
+    assert isinstance(events["a"][-1], Failure)
+    assert isinstance(events["a"][-1].error, NonFinite)
+    assert ids(events["a"]) == answer([1, 2, 3], 2, 6)
+    assert ids(events["b"]) == answer([1, 2, 3], 9, 6)
+
+
+def test_running_out_of_memory_ahead_costs_nothing_that_was_under_way(monkeypatch):
+    monkeypatch.setenv("GPTOSS_FAULT", "step:3=oom,step:4=oom")
+    engine, _ = overlapped()
+    for id in "ab":
+        engine.add(ask(id, max_tokens=9))
+    events = finish(engine)
+    assert ids(events["a"]) == ids(events["b"]) == answer([1, 2, 3], 9, 6)
+
+
+def test_a_step_that_has_no_room_for_all_is_planned_with_all():
+    """Memory ran out, steps are half as large: whose turn comes next depends on who ends."""
+    scheduler = Scheduler(LIMITS)
+    for id in "abcd":
+        scheduler.add(ask(id))
+    plan = scheduler.plan()
+    assert scheduler.follow(plan) is not None
+    scheduler.commit(plan, Sampled([50] * 4))
+    scheduler.shed(scheduler.plan())
+    half = scheduler.plan()
+    assert half.num_tokens == 2
+    assert scheduler.follow(half) is None
+
+
+# Nobody waits
+
+
+class Device:
+    """A link to a device whose numbers cannot be seen: its tensors have shapes and no memory.
+
+    Whoever looks at one before it is downloaded gets an error, not a wait.
+    """
+
+    def __init__(self):
+        self.log: list[str] = []
+
+    def upload(self, wide: array, narrow: array) -> tuple[Tensor, Tensor]:
+        self.log.append("upload")
+        return (
+            torch.empty(len(wide), dtype=torch.int64, device="meta"),
+            torch.empty(len(narrow), dtype=torch.int32, device="meta"),
+        )
+
+    def download(self, tensor: Tensor):
+        self.log.append("download")
+        return Answer(self.log, tensor.shape[1])
+
+
+@dataclass
+class Answer:
+    log: list[str]
+    count: int
+
+    def wait(self) -> list[list[int]]:
+        self.log.append("wait")
+        return [[5] * self.count, [1] * self.count]
+
+
+class Nowhere:
+    """A model on that device, that chooses there."""
+
+    device = torch.device("meta")
+    page_size, page_bytes, weight_bytes = 4, 1, 0
+    config = replace(GPT_OSS_20B, vocab_size=VOCABULARY)
+
+    def new_cache(self, num_pages: int) -> KVCache:
+        return KVCache(*(torch.empty(1, num_pages, 4, 1, 1, device="meta") for _ in range(2)))
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        return torch.empty(len(batch.samples), VOCABULARY, device="meta")
+
+    def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+        return torch.empty(2, len(logits), dtype=torch.int64, device="meta")
+
+
+def test_a_plain_decode_step_is_one_copy_each_way_and_one_wait(monkeypatch):
+    device = Device()
+    monkeypatch.setattr(runner_module, "link", lambda _: device)
+    engine = Engine(Runner(Nowhere(), 60, banned=[7, 96], overlaps=True), LIMITS)
+    sampling = SamplingParams(top_p=0.9, temperature=0.7)
+    for n in range(3):
+        engine.add(ask(str(n), max_tokens=30 - n, sampling=sampling if n else GREEDY))
+    engine.step()
+    steps = []
+    while engine.stats().running == 3:
+        device.log.clear()
+        engine.step()
+        steps.append(list(device.log))
+    assert len(steps) > 20
+    assert steps[5:-2] == [["upload", "download", "wait"]] * len(steps[5:-2])
+    finish(engine)
+    assert engine.stats().generation_tokens == 30 + 29 + 28
+
+
+def test_the_device_refuses_to_be_looked_at():
+    """Else the test above would show nothing."""
+    there, _ = Device().upload(array("q", [1, 2]), array("i", [3]))
+    for look in (Tensor.tolist, lambda t: t[0].item(), lambda t: bool(t.any())):
+        with pytest.raises((NotImplementedError, RuntimeError)):
+            look(there)
