@@ -5,7 +5,8 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 NPM    ?= npm
 
-.PHONY: help install serve test clients test-clients test-sdks test-tools lock-clients sanitize check bench clean
+.PHONY: help install serve test clients test-clients test-sdks test-tools lock-clients sanitize check format lock audit \
+    lint-image image clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
