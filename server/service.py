@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
-from engine.errors import PromptTooLong
+from engine.errors import DeadlineExceeded, PromptTooLong
 from engine.request import Request as EngineRequest
 from server.constraints import AnswerConstraint, AnswerSpec, Constraints
 from server.constraints.threads import CompilerThreads
@@ -74,11 +74,15 @@ class Service:
     async def constrain(self, spec: AnswerSpec) -> AnswerConstraint | None:
         """What holds an answer to `spec`; None, at no cost, if everything is allowed.
 
-        Raises SchemaError, and QueueFull.
+        Raises SchemaError, QueueFull, and DeadlineExceeded: a new schema waits for those before it.
         """
         if not spec.constrains and spec.thinking_tokens is None:
             return None
-        return await self.compilers.compile(spec)
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                return await self.compilers.compile(spec)
+        except TimeoutError:
+            raise DeadlineExceeded(self.settings.request_timeout) from None
 
     def submit(self, requests: Sequence[EngineRequest], param: str) -> list[TokenStream]:
         """One stream for each, or none at all.  `param` is the field that prompts come from.

@@ -109,6 +109,25 @@ def test_what_waits_at_the_end_is_cancelled(constraints, turn):
     with_threads(constraints, scenario, max_waiting=3)
 
 
+def test_waiting_for_a_turn_has_an_end(tiny_tokenizer, monkeypatch):
+    ours = threading.Event()
+    monkeypatch.setattr(Rehearsal, "objection", lambda self, lark: "" if ours.wait(LONG_WAIT) else "late")
+    schema = {"name": "flag", "schema": {"type": "object", "properties": {"off": {}}}}
+    body = {
+        "messages": [{"role": "user", "content": "Off?"}],
+        "response_format": {"type": "json_schema", "json_schema": schema},
+    }
+    settings = Settings(date="2025-06-28", request_timeout=0.1)
+    with live(tiny_tokenizer, final('{"off":1}'), settings=settings) as server:
+        try:
+            refused = server.http.post("/v1/chat/completions", json=body)
+        finally:
+            ours.set()
+        assert refused.status_code == 504
+        assert refused.json()["error"]["code"] == "deadline_exceeded"
+        assert not server.worker.requests
+
+
 def test_the_server_compiles_there_and_its_threads_end_with_it(tiny_tokenizer, monkeypatch):
     places = []
     objection = Rehearsal.objection
