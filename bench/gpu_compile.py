@@ -32,6 +32,7 @@ from bench.synthetic import SIZES
 from model.batch import Batch, pages_for
 from model.checkpoint import shapes
 from model.config import ModelConfig
+from model.draws import Draws
 from model.kernels.triton import codes, graphs
 from model.kernels.triton.model import KV_CACHES, TritonModel
 from model.kernels.triton.weights import DENSE_FORMATS, Matrices, Reader, Weights
@@ -136,7 +137,17 @@ def compile_all(
         for sequences, length in steps:
             model.network(batch(sequences, length, 4), cache)
         graphs.stage(batch(3, 1, 4), batch(4, 1, 4096))
+        for filters in (False, True):
+            logits = torch.empty(3, config.vocab_size, device=META)
+            model.choose(logits, draws(3, filters), batch(3, 1, 4))
     return found
+
+
+def draws(rows: int, filters: bool) -> Draws:
+    def empty(dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(rows, dtype=dtype, device=META)
+
+    return Draws(empty(torch.int64), empty(), empty(torch.int32), empty(), empty(), filters)
 
 
 class Figures:

@@ -11,7 +11,7 @@ from tests.kernels.triton_here import DEVICE  # first: see there
 from model.batch import Batch
 from model.draws import Draws
 from model.kernels.triton import sampling
-from model.kernels.triton.sampling import choose, philox, plain_choose, plain_noise
+from model.kernels.triton.sampling import choose_tokens, philox, plain_noise, plain_tokens
 
 pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
 
@@ -79,7 +79,7 @@ def test_the_kernels_choose_what_the_plain_version_does(options):
     for turn in range(2):
         asked = draws(7, seeds=[turn * 2**61 - n for n in range(7)], **options)
         where = batch([turn + 1000 * n for n in range(7)])
-        got, want = choose(logits, asked, where), plain_choose(logits, asked, where)
+        got, want = choose_tokens(logits, asked, where), plain_tokens(logits, asked, where)
         assert got.tolist() == want.tolist()
 
 
@@ -88,15 +88,17 @@ def test_a_whole_row_of_filters_that_reject_most_winners():
     logits = (torch.rand(3, SIZE, generator=torch.Generator().manual_seed(3)) * 0.01).to(DEVICE)
     for options in ({"top_k": 2}, {"top_p": 0.01}, {"top_k": 30, "top_p": 0.1}, {"min_p": 0.9999}):
         asked, where = draws(3, **options), batch([5] * 3)
-        assert choose(logits, asked, where).tolist() == plain_choose(logits, asked, where).tolist()
+        assert choose_tokens(logits, asked, where).tolist() == plain_tokens(logits, asked, where).tolist()
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_p": 0.9, "top_k": 700}])
 def test_a_row_is_chosen_as_if_it_were_alone(options):
     logits, where = random_logits(5), [3, 90, 7, 100_000, 0]
-    together = choose(logits, draws(5, seeds=[9, 8, 7, 6, 5], **options), batch(where))
+    together = choose_tokens(logits, draws(5, seeds=[9, 8, 7, 6, 5], **options), batch(where))
     for row in range(5):
-        alone = choose(logits[row : row + 1], draws(1, seeds=[9 - row], **options), batch([where[row]]))
+        alone = choose_tokens(
+            logits[row : row + 1], draws(1, seeds=[9 - row], **options), batch([where[row]])
+        )
         assert alone[:, 0].tolist() == together[:, row].tolist()
 
 
@@ -107,7 +109,7 @@ def test_rows_that_are_not_finite_are_told_and_their_tokens_exist(bad, options):
     logits[1, 2100] = bad
     logits[2] = -torch.inf
     logits[3, 1:] = -torch.inf
-    tokens, finite = choose(logits, draws(4, **options), batch([1] * 4)).tolist()
+    tokens, finite = choose_tokens(logits, draws(4, **options), batch([1] * 4)).tolist()
     assert finite == [1, 0, 0, 1]
     assert tokens[3] == 0
     assert all(0 <= token < SIZE for token in tokens)
@@ -117,7 +119,7 @@ def test_equal_logits_are_kept_together():
     logits = torch.full((12, SIZE), -9.0, device=DEVICE)
     logits[:, [7, 1900, 2400]] = 4.0
     for options in ({"top_k": 2}, {"top_p": 0.1}, {"top_k": 1, "top_p": 0.1}, {"min_p": 1.0}):
-        tokens, _ = choose(logits, draws(12, **options), batch([1] * 12)).tolist()
+        tokens, _ = choose_tokens(logits, draws(12, **options), batch([1] * 12)).tolist()
         assert set(tokens) == {7, 1900, 2400}
 
 
@@ -134,10 +136,10 @@ def test_tokens_come_as_often_as_they_should(options, varied, monkeypatch):
     """Pearson's chi-square test over 50 tokens, by the plain version, which chooses the same (see above)."""
     logits = random_logits(1, 50).expand(ROWS, -1)
     asked = draws(ROWS, seeds=range_or(varied == "seeds", 11), size=50, **options)
-    tokens, finite = plain_choose(logits, asked, batch(range_or(varied == "positions", 3)))
+    tokens, finite = plain_tokens(logits, asked, batch(range_or(varied == "positions", 3)))
     few = slice(0, 20)
     some = Draws(*(getattr(asked, name)[few] for name in Draws.__slots__[:-1]), asked.filters)
-    ours = choose(logits[few], some, batch(range_or(varied == "positions", 3)[few]))
+    ours = choose_tokens(logits[few], some, batch(range_or(varied == "positions", 3)[few]))
     assert ours[0].tolist() == tokens[few].tolist()
     assert finite.all()
 

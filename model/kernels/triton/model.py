@@ -13,11 +13,13 @@ from torch import Tensor
 
 from model.batch import Batch, KVCache, PerKind
 from model.config import ModelConfig
+from model.draws import Draws
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, fp8, rotary
 from model.kernels.triton.dense import Dense, linear, product
 from model.kernels.triton.graphs import Graphs
 from model.kernels.triton.norm import normalise
 from model.kernels.triton.router import choose, router
+from model.kernels.triton.sampling import choose_tokens
 from model.kernels.triton.weights import Layer, Weights
 from model.layers import yarn_frequencies
 
@@ -92,6 +94,10 @@ class TritonModel:
             if self.graphs is not None and (logits := self.graphs.run(batch, cache)) is not None:
                 return logits
             return self.network(batch, cache)
+
+    def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+        with self.current:
+            return choose_tokens(logits, draws, batch)
 
     def network(self, batch: Batch, cache: KVCache, logits: Tensor | None = None) -> Tensor:
         """The pass itself, kernel by kernel: what a graph captures, and what runs where there is none.

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from triton.errors import TritonError
 
 from model.batch import BANDED, FULL, Batch
+from model.draws import Draws
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
 from model.kernels.triton.codes import planes
 from model.kernels.triton.dense import decoded, plain_product, product
@@ -24,6 +25,7 @@ from model.kernels.triton.fp8 import plain_numbers, plain_stored
 from model.kernels.triton.model import FEW_FOR_EXPERTS, TritonModel
 from model.kernels.triton.norm import normalise, plain_normalise
 from model.kernels.triton.router import choose, plain_choose, plain_router, router
+from model.kernels.triton.sampling import choose_tokens, plain_scores
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def checks(model: TritonModel, tokens: Sequence[int], seed: int = 0) -> Iterator
     draw = Draw(model, seed)
     for count in tokens:
         tolerance = TOLERANCE[model.dtype]
-        for checked in (_dense, _attention, _experts_few, _experts_many):
+        for checked in (_dense, _attention, _experts_few, _experts_many, _sampling):
             for name, got, want in checked(draw, count):
                 yield Check(name, count, _error(got, want), tolerance)
 
@@ -294,3 +296,25 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     got = x.clone()
     experts_many.combine(outer, got)
     yield "sum over experts", got, x.float() + outer.float().view(tokens, used, -1).sum(1)
+
+
+def _sampling(draw: Draw, tokens: int) -> Results:
+    """Tokens for up to eight rows.  Right is who scores as well as the best, to a rounding."""
+    rows, size, device = min(tokens, 8), draw.model.config.vocab_size, draw.model.device
+    logits = 3 * draw.normal(rows, size).float()
+    batch = replace(draw.batch([(9 * n, 1) for n in range(rows)]), samples=torch.arange(rows, device=device))
+
+    def column(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(values[:rows], dtype=dtype, device=device)
+
+    seeds = draw.whole(-(2**63), 2**63 - 1, rows)
+    temperature = column(1, 0.7, 0, 1, 1.5, 1, 0.3, 2)
+    whole = column(*[size] * 8, dtype=torch.int32), column(*[1.0] * 8), column(*[0.0] * 8)
+    top_k = column(min(50, size), size, size, size, 5, size, size, min(900, size), dtype=torch.int32)
+    limited = top_k, column(0.9, 0.95, 1, 1, 1, 0.5, 1, 0.9), column(0, 0, 0, 0.05, 0, 0.01, 0, 0)
+    for name, filters, limits in (("tokens", False, whole), ("tokens by filters", True, limited)):
+        draws = Draws(seeds, temperature, *limits, filters)
+        chosen, finite = choose_tokens(logits, draws, batch)
+        scores = plain_scores(logits, draws, batch)
+        short = scores.max(-1).values - scores.gather(1, chosen[:, None])[:, 0]
+        yield name, (-100 * short).exp() * finite, torch.ones_like(short)

@@ -60,12 +60,14 @@ def _mass(x, peak, temperature):
     return tl.where(x > float("-inf"), tl.exp((x - peak) / temperature), 0.0)
 
 
-_ANYWHERE = ["seeds", "temperatures", "positions", "rows"]
+_SIZES = ["row_size", "size", "blocks"]
+_PIECES = ["seeds", "temperatures", "positions", "rows"]
 _LIMITS = ["top_ks", "top_ps", "min_ps"]
-"""Pieces of larger tensors, of which a program reads one number: where they begin is no reason to compile."""
+"""What is no reason to compile again: how wide a row is, and where pieces of larger tensors begin, of which a
+program reads one number."""
 
 
-@triton.jit(do_not_specialize_on_alignment=_ANYWHERE)
+@triton.jit(do_not_specialize=_SIZES[:2], do_not_specialize_on_alignment=_PIECES)
 def _survey_kernel(
     logits, row_size, size, seeds, temperatures, positions, rows,
     peaks, masses, scores, tokens,
@@ -116,7 +118,7 @@ def _floor(peak, temperature, min_p):
     return tl.where(min_p > 0, peak + temperature * tl.log(tl.maximum(min_p, 1e-37)), float("-inf"))
 
 
-@triton.jit(do_not_specialize_on_alignment=_ANYWHERE + _LIMITS)
+@triton.jit(do_not_specialize=_SIZES[:2], do_not_specialize_on_alignment=_PIECES + _LIMITS)
 def _weigh_kernel(
     logits, row_size, size, seeds, temperatures, top_ks, top_ps, min_ps, positions, rows,
     peaks, scores, tokens,
@@ -181,7 +183,7 @@ def _smallest_of_top(logits, size, top_k, peak, temperature, PASS: tl.constexpr)
     return low, mass
 
 
-@triton.jit(do_not_specialize_on_alignment=_ANYWHERE + _LIMITS)
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=_PIECES + _LIMITS)
 def _settle_kernel(
     logits, row_size, size, blocks, seeds, temperatures, top_ks, top_ps, min_ps, positions, rows,
     peaks, masses, scores, tokens,
@@ -238,7 +240,7 @@ def _settle_kernel(
     tl.store(chosen + tl.num_programs(0) + row, finite.to(tl.int64))
 
 
-def choose(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+def choose_tokens(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
     """A token for each row of logits [N, V] float32; left as they are.
 
     draws    of N rows
@@ -308,10 +310,11 @@ def plain_noise(seeds: Tensor, positions: Tensor, size: int) -> Tensor:
     return -torch.where(v < SMALL, series, -(1 - v).log()).log()
 
 
-def plain_choose(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
-    """What `choose` returns, by sorting."""
+def plain_scores(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+    """What each token of each row scores [N, V], by sorting; those that may not come, minus infinity."""
     positions = batch.positions[batch.samples[: len(logits)]] + 1
-    temperature = torch.where(draws.temperature > 0, draws.temperature, 1)[:, None]
+    greedy = (draws.temperature == 0)[:, None]
+    temperature = draws.temperature[:, None].where(~greedy, 1.0)
     best = logits.sort(-1, descending=True).values
     likely = (best / temperature).double().softmax(-1)
     kept = best >= best.gather(1, draws.top_k[:, None].long() - 1)
@@ -322,6 +325,10 @@ def plain_choose(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
 
     noise = plain_noise(draws.seeds, positions, logits.shape[1])
     scores = torch.where(logits >= smallest, logits / temperature + noise, -torch.inf)
-    chosen = torch.where(draws.temperature > 0, scores.argmax(-1), logits.argmax(-1))
+    return torch.where(greedy, logits, scores)
+
+
+def plain_tokens(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+    """What `choose_tokens` returns."""
     peak = logits.max(-1).values  # NaN, if there is one, is the largest
-    return torch.stack((chosen, peak.isfinite().long()))
+    return torch.stack((plain_scores(logits, draws, batch).argmax(-1), peak.isfinite().long()))
