@@ -29,6 +29,7 @@ def build(
     dense: str = "int8",
     threads: int | None = None,
     isa: str | None = None,
+    batch_invariant: bool = True,
 ) -> CpuModel:
     """The checkpoint's model on the CPU.
 
@@ -36,6 +37,7 @@ def build(
              "bf16": as they were trained, at about two thirds of the speed
     threads  that share a step; None: one for each core
     isa      avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
+    batch_invariant  may be asked for, and always holds: a row's sums depend on no other row
 
     From then on torch itself uses one thread in this process.
 

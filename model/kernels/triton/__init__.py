@@ -43,11 +43,20 @@ OLDEST = (8, 0)
 """Compute capability: bfloat16 on tensor cores, and asynchronous copies."""
 
 
-def build(checkpoint: Checkpoint, device: torch.device, *, dense: str = "bf16") -> TritonModel:
+def build(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    *,
+    dense: str = "bf16",
+    kv_cache_dtype: str = "bf16",
+    batch_invariant: bool = False,
+) -> TritonModel:
     """The checkpoint's model on a GPU; its kernels have been compiled, and compared with plain PyTorch.
 
     dense  "bf16": attention and unembedding as they were trained; "int8": in eight bits by groups of 64,
-           which is a third less to read for each token, and 1.1 GB less of 20b to hold
+           which is a third less to read for each token, and 1.2 GB less of 20b to hold
+    kv_cache_dtype   "bf16", or "fp8": keys and values of full layers in eight bits, see fp8.py
+    batch_invariant  the same bits for a token alone and in any company, at some cost
 
     Raises ImportError without Triton, ValueError for a device they do not run on or an unknown format,
     CheckpointError for a checkpoint they have no room for, and WrongResult if one of them computes nonsense
@@ -70,7 +79,9 @@ def build(checkpoint: Checkpoint, device: torch.device, *, dense: str = "bf16") 
             raise
         raise ImportError("it needs the package triton, which torch's builds for CUDA bring along") from None
 
-    model = TritonModel(checkpoint.config, Reader(checkpoint, device, torch.bfloat16, dense).all())
+    weights = Reader(checkpoint, device, torch.bfloat16, dense).all()
+    options = {"kv_cache_dtype": kv_cache_dtype, "batch_invariant": batch_invariant}
+    model = TritonModel(checkpoint.config, weights, **options)  # type: ignore[arg-type]
     if not interpreted:
         log.info("compiling and checking the Triton kernels: about a minute the first time, then seconds")
         probe(model)

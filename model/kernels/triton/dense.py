@@ -33,6 +33,9 @@ SMALL_TILE = {"BN": 16, "BK": 128, "num_warps": 1, "num_stages": 5}
 LARGE_TILE = {"BN": 64, "BK": 64, "num_warps": 4, "num_stages": 4}
 """Of several rows: small, so that every multiprocessor has some, and many bytes are under way."""
 
+INVARIANT_ROWS = 64
+"""Of a tile, however many rows there are, where no sum may depend on that."""
+
 
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _row_kernel(
@@ -115,6 +118,7 @@ def product(
     eps: float = 1e-5,
     rows: Tensor | None = None,
     add: bool = False,
+    invariant: bool = False,
 ) -> Tensor:
     """out = norm(x)[rows] @ weight.T + bias, added to what is in `out` if `add`; returns `out`.
 
@@ -123,17 +127,19 @@ def product(
     out     [N, outputs] contiguous, of any floating dtype; sums are float32
     norm    [K] scale of an RMSNorm of x; None for none
     rows    [N] int64, which rows of x; None for all
+    invariant  whether a row's result must be the same, to the bit, in whatever company it comes
     """
-    if isinstance(weight, Quantised):
-        dense_int8.product(x, weight, out, bias, norm, eps, rows, add)
-        return out
     num_rows, (outputs, width) = len(out), weight.shape
+    one_row = num_rows == 1 and not invariant
+    rows_tile = INVARIANT_ROWS if invariant else min(max(16, triton.next_power_of_2(num_rows)), 128)
+    if isinstance(weight, Quantised):
+        dense_int8.product(x, weight, out, bias, norm, eps, rows, add, 1 if one_row else rows_tile)
+        return out
     sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add)
     operands = (x, rows, norm, weight, bias, out, eps)
-    if num_rows == 1:
+    if one_row:
         _row_kernel[(triton.cdiv(outputs, ROW_TILE["BN"]),)](*operands, *sizes, **ROW_TILE)
     elif num_rows:
-        rows_tile = min(max(16, triton.next_power_of_2(num_rows)), 128)
         tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else LARGE_TILE
         grid = (triton.cdiv(outputs, tile["BN"]), triton.cdiv(num_rows, rows_tile))
         _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile)

@@ -162,15 +162,18 @@ def product(
     eps: float,
     rows: Tensor | None,
     add: bool,
+    rows_tile: int,
 ) -> None:
-    """What `product` of dense.py does, where the weights are of this kind."""
+    """What `product` of dense.py does, where the weights are of this kind.
+
+    rows_tile  rows of a tile; 1: there is one row, and it needs none
+    """
     num_rows, (outputs, width) = len(out), weight.shape
     sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add)
     operands = (x, rows, norm, weight.codes, weight.scales, bias, out, eps)
-    if num_rows == 1:
+    if rows_tile == 1:
         _row_kernel[(triton.cdiv(outputs, ROW_TILE["BN"]),)](*operands, *sizes, **ROW_TILE)
     elif num_rows:
-        rows_tile = min(max(16, triton.next_power_of_2(num_rows)), 128)
         tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else LARGE_TILE
         grid = (triton.cdiv(outputs, tile["BN"]), triton.cdiv(num_rows, rows_tile))
         _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile)

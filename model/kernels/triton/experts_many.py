@@ -165,34 +165,54 @@ def _combine_kernel(outer, x, A: tl.constexpr, C: tl.constexpr, BLOCK: tl.conste
     tl.store(x + token * C + column, total.to(x.dtype.element_ty), column < C)
 
 
-def _shape(pairs: int, experts: int) -> dict[str, int]:
-    """Tiles that a usual expert's pairs fill once or twice."""
+INVARIANT_ROWS = 64
+"""Of a tile, however many pairs there are, where no sum may depend on that."""
+
+
+def _shape(pairs: int, experts: int, invariant: bool) -> dict[str, int]:
+    """Tiles that a usual expert's pairs fill once or twice; if `invariant`, always the same."""
     rows = min(128, max(16, triton.next_power_of_2(-(-pairs // experts))))
+    rows = INVARIANT_ROWS if invariant else rows
     return {"BM": rows, "BN": 64, "BW": 16, "num_warps": 4, "num_stages": 3 if rows < 128 else 2}
 
 
 def gate_up(
-    normed: Tensor, mlp1: Matrices, order: Tensor, starts: Tensor, inner: Tensor, limit: float
+    normed: Tensor,
+    mlp1: Matrices,
+    order: Tensor,
+    starts: Tensor,
+    inner: Tensor,
+    limit: float,
+    invariant: bool = False,
 ) -> None:
     """The chosen experts' activations, in planes, into inner [T * A, F]: its rows are in the sorted order.
 
-    normed  [T, C] in planes
+    normed     [T, C] in planes
+    invariant  whether a pair's result must be the same, to the bit, in whatever company it comes
     """
     (tokens, hidden), (pairs, width), experts = normed.shape, inner.shape, len(mlp1.bias)
-    shape = _shape(pairs, experts)
+    shape = _shape(pairs, experts, invariant)
     grid = (pairs // shape["BM"] + experts, triton.cdiv(width, shape["BN"]))
     operands = (normed, mlp1.words, mlp1.scales, mlp1.bias, order, starts, inner, limit)
     sizes = (experts, triton.next_power_of_2(experts), pairs // tokens, hidden, width)
     _gate_up_kernel[grid](*operands, *sizes, **shape)
 
 
-def down(inner: Tensor, mlp2: Matrices, order: Tensor, starts: Tensor, shares: Tensor, outer: Tensor) -> None:
+def down(
+    inner: Tensor,
+    mlp2: Matrices,
+    order: Tensor,
+    starts: Tensor,
+    shares: Tensor,
+    outer: Tensor,
+    invariant: bool = False,
+) -> None:
     """What the experts make of `inner`, times its share, into outer [T * A, C], pairs in their own order.
 
     shares  [T, A] float32
     """
     (pairs, width), hidden, experts = inner.shape, outer.shape[1], len(mlp2.bias)
-    shape = _shape(pairs, experts)
+    shape = _shape(pairs, experts, invariant)
     grid = (pairs // shape["BM"] + experts, triton.cdiv(hidden, shape["BN"]))
     operands = (inner, mlp2.words, mlp2.scales, mlp2.bias, order, starts, shares, outer)
     sizes = (experts, triton.next_power_of_2(experts), hidden, width)

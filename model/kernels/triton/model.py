@@ -16,6 +16,7 @@ from model.config import ModelConfig
 from model.draws import Draws
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, fp8, rotary
 from model.kernels.triton.dense import Dense, linear, product
+from model.kernels.triton.dense_int8 import Quantised
 from model.kernels.triton.graphs import Graphs
 from model.kernels.triton.norm import normalise
 from model.kernels.triton.router import choose, router
@@ -32,6 +33,9 @@ as fast."""
 
 MOST_SPLITS = 32
 
+KEYS_OF_A_PART = 8192
+"""Keys that a program sees of a long context, where the number of sequences may not decide that."""
+
 KV_CACHES = ("bf16", "fp8")
 
 
@@ -42,13 +46,20 @@ class TritonModel:
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, page_size: int = 32, kv_cache_dtype: str = "bf16"
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        page_size: int = 32,
+        kv_cache_dtype: str = "bf16",
+        batch_invariant: bool = False,
     ):
         """
         weights         where they are is where the model runs, and their dtype is that of activations
         page_size       positions of one page of the cache
         kv_cache_dtype  how full layers keep keys and values: "bf16" (as activations) or "fp8"; banded layers
                         see no more than a window of them, and keep them whole
+        batch_invariant the same bits for a token, alone and in any batch, in chunks and whole: each kernel
+                        is chosen, and adds up, without a look at how much else there is to do
         """
         if kv_cache_dtype not in KV_CACHES:
             raise ValueError(
@@ -60,6 +71,8 @@ class TritonModel:
         self.dtype = weights.embedding.dtype
         self.page_size = page_size
         self.full_dtype = fp8.storage(device) if kv_cache_dtype == "fp8" else self.dtype
+        self.kv_cache_dtype = kv_cache_dtype
+        self.batch_invariant = batch_invariant
         on_gpu = device.type == "cuda"
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
@@ -68,6 +81,11 @@ class TritonModel:
         self.weight_bytes = weights.nbytes
         pages = -(-config.max_context // page_size)
         self.graphs = Graphs(self.network, device, pages, config.vocab_size) if on_gpu else None
+
+    @property
+    def dense(self) -> str:
+        """How attention's matrices and the unembedding are kept."""
+        return "int8" if isinstance(self.weights.unembedding, Quantised) else "bf16"
 
     @property
     def page_bytes(self) -> PerKind:
@@ -110,13 +128,20 @@ class TritonModel:
             self.add_experts(layer, x)
         if logits is None:
             logits = x.new_empty(len(batch.samples), self.config.vocab_size, dtype=torch.float32)
-        norm, eps = self.weights.norm, self.config.rms_norm_eps
-        return product(x, self.weights.unembedding, logits, norm=norm, eps=eps, rows=batch.samples)
+        return product(
+            x,
+            self.weights.unembedding,
+            logits,
+            norm=self.weights.norm,
+            eps=self.config.rms_norm_eps,
+            rows=batch.samples,
+            invariant=self.batch_invariant,
+        )
 
     def add_attention(self, number: int, layer: Layer, x: Tensor, batch: Batch, cache: KVCache) -> None:
         """Adds to x [T, C] what the attention of layer `number` makes of it."""
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
-        few = tokens <= FEW_FOR_DENSE
+        few = tokens <= FEW_FOR_DENSE and not self.batch_invariant
         if few:
             qkv = x.new_empty(tokens, len(layer.qkv))
             product(x, layer.qkv, qkv, bias=layer.qkv_bias, norm=layer.attention_norm, eps=eps)
@@ -130,13 +155,14 @@ class TritonModel:
         keys, values = cache.of(number)
         first_page = cache.first_page(number)
         where = (layer.sinks, batch, kind, window, seen)
-        if tokens == len(batch.lengths):  # each sequence has one token
+        if tokens == len(batch.lengths) and not self.batch_invariant:  # each sequence has one token
             splits = self.splits(tokens) if window is None else 1
             attention_decode.attend(qkv, self.turn, keys, values, first_page, *where, splits)
         else:
             places = (batch.positions, batch.slots[kind])
             rotary.write(qkv, self.turn, *places, keys, values, first_page, config.num_heads)
-            attention_prefill.attend(qkv, self.turn, keys, values, first_page, *where)
+            part = KEYS_OF_A_PART if self.batch_invariant and window is None else 0
+            attention_prefill.attend(qkv, self.turn, keys, values, first_page, *where, part)
 
         if few:
             product(seen, layer.out, x, bias=layer.out_bias, add=True)
@@ -144,10 +170,11 @@ class TritonModel:
             x += self.linear(seen, layer.out, layer.out_bias)
 
     def linear(self, x: Tensor, weight: Dense, bias: Tensor) -> Tensor:
-        """x [T, K] of many tokens @ weight.T + bias: by the library, if it knows such weights."""
-        if isinstance(weight, Tensor):
+        """x [T, K] of many tokens @ weight.T + bias: by the library, where it knows such weights and may."""
+        if isinstance(weight, Tensor) and not self.batch_invariant:
             return linear(x, weight, bias)
-        return product(x, weight, x.new_empty(len(x), len(weight)), bias=bias)
+        out = x.new_empty(len(x), len(weight))
+        return product(x, weight, out, bias=bias, invariant=self.batch_invariant)
 
     def add_experts(self, layer: Layer, x: Tensor) -> None:
         """Adds to x [T, C] what the experts of one layer make of it."""
@@ -156,21 +183,22 @@ class TritonModel:
         in_planes = torch.empty_like(x)
         logits = x.new_empty(tokens, config.num_experts, dtype=torch.float32)
         inner = x.new_empty(tokens * used, config.intermediate_size)
-        if tokens <= FEW_FOR_EXPERTS:
+        invariant = self.batch_invariant
+        if tokens <= FEW_FOR_EXPERTS and not invariant:
             router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, in_planes, eps)
             experts_few.gate_up(in_planes, logits, layer.mlp1, inner, limit, used)
             experts_few.down(inner, logits, layer.mlp2, x, used)
             return
         normed = torch.empty_like(x)
         normalise(x, layer.experts_norm, eps, normed, in_planes)
-        product(normed, layer.gate, logits, bias=layer.gate_bias)
+        product(normed, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
         chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
         shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
         choose(logits, chosen, shares)
         order, starts = experts_many.sort(chosen, config.num_experts)
-        experts_many.gate_up(in_planes, layer.mlp1, order, starts, inner, limit)
+        experts_many.gate_up(in_planes, layer.mlp1, order, starts, inner, limit, invariant)
         outer = x.new_empty(tokens * used, config.hidden_size)
-        experts_many.down(inner, layer.mlp2, order, starts, shares, outer)
+        experts_many.down(inner, layer.mlp2, order, starts, shares, outer, invariant)
         experts_many.combine(outer, x)
 
     def splits(self, sequences: int) -> int:

@@ -22,7 +22,7 @@ from model.kernels.triton import attention_decode, attention_prefill, experts_fe
 from model.kernels.triton.codes import planes
 from model.kernels.triton.dense import decoded, plain_product, product
 from model.kernels.triton.fp8 import plain_numbers, plain_stored
-from model.kernels.triton.model import FEW_FOR_EXPERTS, TritonModel
+from model.kernels.triton.model import FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
 from model.kernels.triton.norm import normalise, plain_normalise
 from model.kernels.triton.router import choose, plain_choose, plain_router, router
 from model.kernels.triton.sampling import choose_tokens, plain_scores
@@ -150,21 +150,22 @@ class Draw:
 def _dense(draw: Draw, tokens: int) -> Results:
     """Norms, and products with dense weights."""
     model, layer = draw.model, draw.model.weights.layers[0]
-    eps = model.config.rms_norm_eps
+    eps, invariant = model.config.rms_norm_eps, model.batch_invariant
     x = 3 * draw.normal(tokens, model.config.hidden_size)
     bias, norm = layer.qkv_bias, layer.attention_norm
-    got = product(x, layer.qkv, draw.poison(tokens, len(layer.qkv)), bias=bias, norm=norm, eps=eps)
+    out = draw.poison(tokens, len(layer.qkv))
+    got = product(x, layer.qkv, out, bias=bias, norm=norm, eps=eps, invariant=invariant)
     yield "norm, QKV and bias", got, plain_product(x, layer.qkv, got, bias=bias, norm=norm, eps=eps)
 
     seen = draw.normal(tokens, layer.out.shape[1])
-    got = product(seen, layer.out, x.clone(), bias=layer.out_bias, add=True)
+    got = product(seen, layer.out, x.clone(), bias=layer.out_bias, add=True, invariant=invariant)
     yield "output and residual", got, plain_product(seen, layer.out, x, bias=layer.out_bias, add=True)
 
     # Of the unembedding the first and last rows: all of it in float32 may not fit beside it.
     few = min(tokens, 64)
     rows, unembedding = draw.whole(0, tokens, few), model.weights.unembedding
     norm, logits = model.weights.norm, draw.poison(few, len(unembedding), dtype=torch.float32)
-    got = product(x, unembedding, logits, norm=norm, eps=eps, rows=rows)
+    got = product(x, unembedding, logits, norm=norm, eps=eps, rows=rows, invariant=invariant)
     ends = torch.cat((decoded(unembedding, slice(100)), decoded(unembedding, slice(-100, None))))
     want = plain_product(x, ends, got, norm=norm, eps=eps, rows=rows)
     yield "norm and unembedding", torch.cat((got[:, :100], got[:, -100:]), 1), want
@@ -204,8 +205,14 @@ def _attention(draw: Draw, tokens: int) -> Results:
             work.qkv, model.turn, batch.positions, batch.slots[kind], *work.pages, 0, config.num_heads
         )
         yield f"{name} keys and values", *work.written()
-        attention_prefill.attend(work.qkv, model.turn, *work.pages, 0, layer.sinks, batch, kind, span, out)
+        inputs = (work.qkv, model.turn, *work.pages, 0, layer.sinks, batch, kind, span)
+        attention_prefill.attend(*inputs, out)
         yield f"{name} prefill", out, work.seen(layer.sinks, span)
+        if model.batch_invariant and span is None:
+            for part in (64, KEYS_OF_A_PART):
+                out = draw.poison(tokens, config.num_heads * config.head_dim)
+                attention_prefill.attend(*inputs, out, part)
+                yield f"{name} prefill in parts of {part}", out, work.seen(layer.sinks, span)
 
 
 class Attention:
@@ -284,12 +291,12 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     normed = draw.normal(tokens, config.hidden_size)
     inner = draw.poison(tokens * used, config.intermediate_size)
     sorted_pairs = (layer.mlp1, order, starts)
-    experts_many.gate_up(planes(normed), *sorted_pairs, inner, limit)
+    experts_many.gate_up(planes(normed), *sorted_pairs, inner, limit, draw.model.batch_invariant)
     yield "gate and up of many", inner, experts_many.plain_gate_up(normed, *sorted_pairs, limit, used)
 
     inner, outer = draw.normal(*inner.shape), draw.poison(tokens * used, config.hidden_size)
     sorted_pairs = (layer.mlp2, order, starts)
-    experts_many.down(planes(inner), *sorted_pairs, shares, outer)
+    experts_many.down(planes(inner), *sorted_pairs, shares, outer, draw.model.batch_invariant)
     yield "down of many", outer, experts_many.plain_down(inner, *sorted_pairs, shares)
 
     x = draw.normal(tokens, config.hidden_size)

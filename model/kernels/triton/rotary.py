@@ -55,8 +55,9 @@ def _write_kernel(
     key = rotated(row + (H + head[:, None]) * D, mask, cos, sin, position, D)
     value = tl.load(row + (H + KV + head[:, None]) * D + d, mask, 0.0)
     at = ((slot // PAGE - first_page) * KV + head[:, None]) * (PAGE * D) + (slot % PAGE) * D + d
-    tl.store(keys + at, stored(key, keys.dtype.element_ty), mask)
-    tl.store(values + at, stored(value, values.dtype.element_ty), mask)
+    if slot >= 0:
+        tl.store(keys + at, stored(key, keys.dtype.element_ty), mask)
+        tl.store(values + at, stored(value, values.dtype.element_ty), mask)
 
 
 def write(
@@ -72,7 +73,7 @@ def write(
     """Each token's rotated key, and its value, into its slot.
 
     turn        cos and sin, see above
-    positions   [T] int64, likewise slots: page * page_size + offset
+    positions   [T] int64, likewise slots: page * page_size + offset, or below 0 for nowhere
     first_page  the number of keys[0]
     """
     _, kv_heads, page_size, dim = keys.shape
