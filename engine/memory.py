@@ -3,6 +3,10 @@
 Full layers keep every page of a sequence, banded ones only those of the last `window` positions.  So a token
 of context costs its share of one page, half of what it would if all layers kept everything; the banded pages
 add a constant for each running sequence.
+
+One pool serves both kinds where their pages weigh the same.  Where they do not (an 8-bit cache keeps banded
+layers whole), the banded pages are set apart beforehand: a band for each running sequence, and as many again
+for the beginnings that the prefix cache can continue from, but no more than an eighth of the memory.
 """
 
 from __future__ import annotations
@@ -11,8 +15,12 @@ import os
 from dataclasses import dataclass
 
 from engine.pages import Pages
+from model.batch import BANDED, FULL, PerKind, bytes_of
 
 GIB = 2**30
+
+BANDED_SHARE = 8
+"""One part in so many is the most that is set apart for banded pages, if they are."""
 
 
 class TooLittleMemory(Exception):
@@ -23,17 +31,17 @@ class TooLittleMemory(Exception):
 class MemoryPlan:
     """What the memory is for, in bytes, and what fits into it.
 
-    num_pages        of the KV cache
-    page_bytes       of one page: `page_size` positions in all the layers of one kind
+    num_pages        of the KV cache, or of either kind if they are apart: banded, full
+    page_bytes       of one page, likewise: `page_size` positions in all the layers of one kind
     weights          held already, or about to be
     workspace        left for the intermediate results of a step
     available        before any of this
     context_tokens   of one sequence, if it had the whole cache
     """
 
-    num_pages: int
+    num_pages: PerKind
     page_size: int
-    page_bytes: int
+    page_bytes: PerKind
     weights: int
     workspace: int
     available: int
@@ -41,17 +49,20 @@ class MemoryPlan:
 
     @property
     def keys_and_values(self) -> int:
-        return self.num_pages * self.page_bytes
+        return bytes_of(self.num_pages, self.page_bytes)
 
     @property
     def bytes_per_token(self) -> int:
         """Of context: what the full layers keep."""
-        return self.page_bytes // self.page_size
+        full = self.page_bytes if isinstance(self.page_bytes, int) else self.page_bytes[FULL]
+        return full // self.page_size
 
     def __str__(self) -> str:
-        cache = (
-            f"{self.num_pages} pages of {self.page_size} positions, {self.context_tokens} tokens of context"
-        )
+        pages = f"{self.num_pages} pages of {self.page_size} positions"
+        if isinstance(self.num_pages, tuple):
+            banded, full = self.num_pages
+            pages = f"{full} pages of {self.page_size} positions for full layers, {banded} for banded ones"
+        cache = f"{pages}, {self.context_tokens} tokens of context"
         return (
             f"memory: {_size(self.weights)} weights + {_size(self.keys_and_values)} keys and values"
             f" + {_size(self.workspace)} workspace, of {_size(self.available)} available\n"
@@ -61,7 +72,7 @@ class MemoryPlan:
 
 def plan(
     weights: int,
-    page_bytes: int,
+    page_bytes: PerKind,
     page_size: int,
     window: int,
     available_bytes: int,
@@ -75,20 +86,20 @@ def plan(
     """Choose the size of the KV cache.  Raises TooLittleMemory if not even one page of each kind fits.
 
     weights          bytes still to be taken from what is available: 0 if they are loaded
-    page_bytes       of one page, which holds page_size positions in all the layers of one kind
+    page_bytes       of one page, which holds page_size positions in all the layers of one kind; two numbers
+                     if the kinds differ: banded, full
     window           positions that banded layers keep
     available_bytes  of the device, or what is left of them
     kv_bytes         for keys and values; None: `fraction` of what weights and workspace leave, but no more
                      than `max_running` sequences of `max_context` tokens could use
     """
     left = available_bytes - weights - workspace_bytes
-    if kv_bytes is None:
-        most = max_running * Pages(0, page_size, window).needed(max_context)
-        num_pages = min(most, int(max(0, left) * fraction) // page_bytes)
-    else:
-        num_pages = kv_bytes // page_bytes
-    if num_pages < 2 or num_pages * page_bytes > left:
-        asked = 2 * page_bytes if kv_bytes is None else kv_bytes
+    budget = int(max(0, left) * fraction) if kv_bytes is None else kv_bytes
+    one = Pages(0, page_size, window).needed_of_each(max_context)
+    num_pages = _num_pages(budget, page_bytes, one, max_running, no_more=kv_bytes is None)
+    if num_pages is None or bytes_of(num_pages, page_bytes) > left:
+        least = 2 * page_bytes if isinstance(page_bytes, int) else bytes_of((one[BANDED], 1), page_bytes)
+        asked = least if kv_bytes is None else kv_bytes
         raise TooLittleMemory(
             f"{_size(available_bytes)} of memory are available, but {_size(weights)} are needed for weights,"
             f" {_size(workspace_bytes)} for workspace and {_size(asked)} for keys and values"
@@ -97,6 +108,25 @@ def plan(
     return MemoryPlan(
         num_pages, page_size, page_bytes, weights, workspace_bytes, available_bytes, context_tokens
     )
+
+
+def _num_pages(
+    budget: int, page_bytes: PerKind, one: tuple[int, int], max_running: int, no_more: bool
+) -> PerKind | None:
+    """As many pages as `budget` bytes hold; None if they do not hold one of each kind.
+
+    one      what one sequence needs of each kind
+    no_more  than `max_running` sequences could use
+    """
+    most = max_running * one[FULL]
+    if isinstance(page_bytes, int):
+        fit = budget // page_bytes
+        return None if fit < 2 else min(fit, most + max_running * one[BANDED]) if no_more else fit
+    banded_bytes, full_bytes = page_bytes
+    banded = max(one[BANDED], budget // BANDED_SHARE // banded_bytes)
+    banded = min(banded, 2 * max_running * one[BANDED])
+    fit = (budget - banded * banded_bytes) // full_bytes
+    return None if fit < 1 else (banded, min(fit, most) if no_more else fit)
 
 
 def free_host_bytes() -> int:

@@ -6,10 +6,14 @@ Biases and norms are too small to count: what a backend really holds is its `wei
 from __future__ import annotations
 
 from model import mxfp4
+from model.batch import PerKind
 from model.config import ModelConfig
 
 DENSE_BYTES = {"bf16": 2.0, "int8": 1 + 2 / 64}
 """Memory of one weight in attention and unembedding; int8: with its part of the scale that 64 share."""
+
+KV_BYTES = {"bf16": 2, "fp8": 1}
+"""Memory of one number in the keys and values of full layers."""
 
 EXPERT_BYTES = 1 / 2 + 1 / mxfp4.BLOCK
 """Memory of one weight of an expert: four bits, and its part of the scale of its block."""
@@ -28,16 +32,24 @@ def weight_bytes(config: ModelConfig, dense: str = "bf16", *, embedding: bool = 
     return int(config.num_layers * layer + table * (DENSE_BYTES[dense] + (2 if embedding else 0)))
 
 
-def page_bytes(config: ModelConfig, page_size: int) -> int:
-    """Of one page of the KV cache in bfloat16: keys and values of all the layers of one kind."""
-    return 2 * _pairs(config) * page_size * config.num_kv_heads * config.head_dim * 2
+def page_bytes(config: ModelConfig, page_size: int, kv_cache_dtype: str = "bf16") -> PerKind:
+    """Of one page of the KV cache: keys and values of all the layers of one kind.
+
+    kv_cache_dtype  how full layers keep them, a key of KV_BYTES; banded ones keep bfloat16, and if that is
+                    something else there are two numbers: banded, full
+    """
+    numbers = 2 * _pairs(config) * page_size * config.num_kv_heads * config.head_dim
+    banded, full = numbers * KV_BYTES["bf16"], numbers * KV_BYTES[kv_cache_dtype]
+    return full if banded == full else (banded, full)
 
 
-def decode_bytes(config: ModelConfig, dense: str, context: int) -> float:
+def decode_bytes(config: ModelConfig, dense: str, context: int, kv_cache_dtype: str = "bf16") -> float:
     """What a step of one token behind `context` others must read: the weights it uses, the keys it sees."""
     seen = context + 1
-    windows = (config.window(layer) or seen for layer in range(config.num_layers))
-    keys = sum(min(window, seen) for window in windows) * page_bytes(config, 1) / _pairs(config)
+    each = 2 * config.num_kv_heads * config.head_dim
+    keys = 0
+    for window in map(config.window, range(config.num_layers)):
+        keys += seen * each * KV_BYTES[kv_cache_dtype] if window is None else min(window, seen) * each * 2
     layer = _attention(config) * DENSE_BYTES[dense] + 2 * config.num_experts * config.hidden_size
     layer += config.experts_per_token * _expert(config) * EXPERT_BYTES
     return config.num_layers * layer + config.vocab_size * config.hidden_size * DENSE_BYTES[dense] + keys

@@ -23,6 +23,7 @@ from engine.runner import Runner
 from engine.scheduler import Limits
 from model import device as devices
 from model import kernels
+from model.batch import PerKind
 from model.checkpoint import Checkpoint
 from model.config import CheckpointError, ModelConfig
 from server.commands import StartError
@@ -114,14 +115,20 @@ def build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) ->
 
 def backend_options(settings: Settings, device: devices.Device) -> dict[str, Any]:
     """What was asked of the backend.  Raises StartError if it cannot be loaded, or has no such setting."""
-    asked = {"threads": settings.threads, "dense": settings.dense}
+    asked = {
+        "threads": settings.threads,
+        "dense": settings.dense,
+        "kv_cache_dtype": settings.kv_cache_dtype,
+        "batch_invariant": settings.batch_invariant or None,
+    }
     options = {option: value for option, value in asked.items() if value is not None}
     with _usable(settings, device):
         backend = kernels.load(device, settings.backend)
     for option in options:
         if option not in inspect.signature(backend.build).parameters:
             name = kernels.choose(device, settings.backend)
-            raise StartError(f"--{option}: the {name} backend has no such setting")
+            flag = option.replace("_", "-")
+            raise StartError(f"--{flag}: the {name} backend has no such setting")
     return options
 
 
@@ -154,7 +161,7 @@ class Footprint(Protocol):
     @property
     def page_size(self) -> int: ...
     @property
-    def page_bytes(self) -> int: ...
+    def page_bytes(self) -> PerKind: ...
     @property
     def weight_bytes(self) -> int: ...
 

@@ -63,6 +63,10 @@ class Case:
     context: int
 
 
+CHOICES = ("isa", "threads", "dense", "kv_cache_dtype", "batch_invariant")
+"""Attributes by which a backend that has a choice says what it chose."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One line of the table; None: not measured, since the memory is not its limit or its bytes not known.
@@ -130,8 +134,8 @@ def _tell(facts: dict[str, Any]) -> int:
 
 def _measure(model: Model, seconds: float) -> dict[str, Any]:
     """All figures, each printed when it is known."""
-    threads = {key: getattr(model, key) for key in ("isa", "threads", "dense") if hasattr(model, key)}
-    told = "".join(f", {key} {value}" for key, value in threads.items())
+    choices = {key: getattr(model, key) for key in CHOICES if hasattr(model, key)}
+    told = "".join(f", {key} {value}" for key, value in choices.items())
     print(f"{gigabytes(model.weight_bytes)} of weights{told}\n")
     print(f"{'':>30}  {'step':>10}  {'tokens/s':>9}  of the memory's speed")
     results: dict[str, Any] = {}
@@ -147,7 +151,7 @@ def _measure(model: Model, seconds: float) -> dict[str, Any]:
     print(f"{'engine, outside of the model':>30}  {1e3 * outside:>7.2f} ms  for each step")
     if any(result and (result["share"] or 0) > 1 for result in results.values()):
         print("More than the memory's speed: what such a step needs stays in the processor's caches.")
-    facts = {"weight_bytes": model.weight_bytes, **threads, "results": results}
+    facts = {"weight_bytes": model.weight_bytes, **choices, "results": results}
     return facts | {"engine_milliseconds": round(1e3 * outside, 3)}
 
 
@@ -175,8 +179,8 @@ def _time(model: Model, case: Case, seconds: float) -> Measured:
         timing = time_steps(load, rounds=MOST_ROUNDS, patience=seconds)
     else:
         # Which experts a batch of several chooses is not known outside of the model, nor what it had to read.
-        dense = getattr(model, "dense", "bf16")  # a backend with a choice says what it chose
-        read = decode_bytes(model.config, dense, case.context) if case.sequences == 1 else None
+        kept = [getattr(model, choice, "bf16") for choice in ("dense", "kv_cache_dtype")]
+        read = decode_bytes(model.config, kept[0], case.context, kept[1]) if case.sequences == 1 else None
         needed = None if read is None else lambda: read
         measure = meter(model).measure
         timing = time_steps(

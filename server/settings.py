@@ -123,8 +123,25 @@ class Settings:
         metadata=knob(
             DEVICE,
             one_of("int8", "bf16"),
-            "how the cpu backend keeps all but the experts: int8, bf16",
-            unset="int8",
+            "how attention and unembedding are kept: int8, bf16",
+            unset="int8 by the cpu backend, bf16 by others",
+        ),
+    )
+    batch_invariant: bool = field(
+        default=False,
+        metadata=knob(
+            DEVICE,
+            on_or_off,
+            "the same bits alone and in any company, at some cost; the cpu backend always is: on, off",
+        ),
+    )
+    kv_cache_dtype: str | None = field(
+        default=None,
+        metadata=knob(
+            MEMORY,
+            one_of("bf16", "fp8"),
+            "how the triton backend keeps keys and values of full layers: bf16, fp8",
+            unset="bf16",
         ),
     )
     max_context: int | None = field(

@@ -27,6 +27,8 @@ MODEL_SETTINGS = (
     "backend",
     "threads",
     "dense",
+    "batch_invariant",
+    "kv_cache_dtype",
     "max_context",
     "kv_cache_memory",
     "kv_cache_fraction",

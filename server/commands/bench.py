@@ -9,7 +9,17 @@ from server.hub.offer import offer_download
 from server.settings import Settings
 from server.values import number
 
-SETTINGS = ("model", "device", "backend", "threads", "dense", "log_level", "log_format")
+SETTINGS = (
+    "model",
+    "device",
+    "backend",
+    "threads",
+    "dense",
+    "batch_invariant",
+    "kv_cache_dtype",
+    "log_level",
+    "log_format",
+)
 
 SYNTHETIC = ("20b", "120b", "demo")
 

@@ -12,6 +12,7 @@ from engine.request import Failure, Request
 from engine.sampling import SamplingParams
 from model import device as devices
 from model import kernels
+from model.batch import BANDED, FULL, PerKind
 from model.checkpoint import Checkpoint
 from model.config import CheckpointError, ModelConfig
 from model.sizes import page_bytes, weight_bytes
@@ -95,7 +96,7 @@ class _Expected:
 
     config: ModelConfig
     page_size: int
-    page_bytes: int
+    page_bytes: PerKind
     weight_bytes: int
 
 
@@ -104,7 +105,8 @@ def _expected(settings: Settings, config: ModelConfig, device: devices.Device) -
     dense = settings.dense or ("int8" if on_cpu else "bf16")
     page_size = 32  # of every backend
     weights = weight_bytes(config, dense, embedding=not on_cpu)  # the cpu backend leaves it in its file
-    return _Expected(config, page_size, page_bytes(config, page_size), weights)
+    pages = page_bytes(config, page_size, settings.kv_cache_dtype or "bf16")
+    return _Expected(config, page_size, pages, weights)
 
 
 def _plan(settings: Settings, config: ModelConfig, device: devices.Device) -> Finding:
@@ -125,8 +127,12 @@ def _plan(settings: Settings, config: ModelConfig, device: devices.Device) -> Fi
 def _streams(settings: Settings, config: ModelConfig, plan: MemoryPlan) -> str:
     """How many sequences fit at once."""
     length = min(STREAM, plan.context_tokens)
-    each = Pages(plan.num_pages, plan.page_size, config.sliding_window).needed(length)
-    return f"{min(settings.max_running, plan.num_pages // each)} streams of {length}"
+    banded, full = Pages(0, plan.page_size, config.sliding_window).needed_of_each(length)
+    if isinstance(plan.num_pages, int):
+        fit = plan.num_pages // (banded + full)
+    else:
+        fit = min(plan.num_pages[BANDED] // banded, plan.num_pages[FULL] // full)
+    return f"{min(settings.max_running, fit)} streams of {length}"
 
 
 def _first_token(settings: Settings) -> Finding:

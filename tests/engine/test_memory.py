@@ -4,6 +4,8 @@ from engine.engine import Engine
 from engine.memory import GIB, TooLittleMemory, free_host_bytes, plan
 from engine.request import Request
 from engine.scheduler import Limits
+from model.sizes import page_bytes, weight_bytes
+from model.synthetic import GPT_OSS_20B as SIZES_20B
 from tests.engine.historian import GREEDY, make_engine
 
 # gpt-oss-20b: 12 layers of each kind, 8 heads of 64 for keys and for values, in bf16
@@ -79,3 +81,65 @@ def test_what_does_not_fit_is_refused_with_all_the_numbers(options):
 
 def test_the_host_has_some_memory_free():
     assert 2**20 < free_host_bytes() < 2**50
+
+
+# An 8-bit cache: full layers' pages are half of the banded ones', and each kind has a pool of its own.
+APART = {"page_bytes": (PAGE_BYTES, PAGE_BYTES // 2), "page_size": PAGE_SIZE, "window": WINDOW}
+BAND = 5  # pages of 32 that 128 positions touch
+
+
+def test_the_published_20b_in_eight_bits_has_its_whole_context_on_a_card_of_16_gib():
+    """Weights and keys in eight bits; half a GiB is the driver's and the display's."""
+    made = plan(
+        weight_bytes(SIZES_20B, "int8"),
+        page_bytes(SIZES_20B, PAGE_SIZE, "fp8"),
+        PAGE_SIZE,
+        WINDOW,
+        int(15.5 * GIB),
+        max_context=131_072,
+        max_running=64,
+    )
+    assert page_bytes(SIZES_20B, PAGE_SIZE, "fp8") == APART["page_bytes"]
+    assert made.context_tokens == 131_072
+    assert made.weights + made.keys_and_values + made.workspace < made.available == int(15.5 * GIB)
+    assert str(made).splitlines() == [
+        "memory: 12.6 GB weights + 2.7 GB keys and values + 1.1 GB workspace, of 16.6 GB available",
+        "cache: 6008 pages of 32 positions for full layers, 429 for banded ones, 131072 tokens of context at"
+        " 12.3 kB each",
+    ]
+
+
+@pytest.mark.parametrize(("dense", "kept"), [("bf16", "bf16"), ("bf16", "fp8"), ("int8", "bf16")])
+def test_with_less_than_both_it_has_not(dense, kept):
+    weights, pages = weight_bytes(SIZES_20B, dense), page_bytes(SIZES_20B, PAGE_SIZE, kept)
+    sizes = {"max_context": 131_072, "max_running": 64}
+    assert plan(weights, pages, PAGE_SIZE, WINDOW, int(15.5 * GIB), **sizes).context_tokens < 131_072
+
+
+def test_banded_pages_are_set_apart_for_bands_and_beginnings():
+    made = plan(0, **APART, available_bytes=80 * GIB, max_context=131_072, max_running=64)
+    banded, full = made.num_pages
+    assert banded == 2 * 64 * BAND
+    assert made.keys_and_values == banded * PAGE_BYTES + full * PAGE_BYTES // 2
+    assert made.keys_and_values == pytest.approx(0.9 * 79 * GIB, abs=PAGE_BYTES)
+
+
+def test_pools_apart_take_no_more_than_could_be_used():
+    made = plan(0, **APART, available_bytes=80 * GIB, max_context=4096, max_running=2)
+    assert made.num_pages == (2 * 2 * BAND, 2 * 4096 // PAGE_SIZE)
+
+
+@pytest.mark.parametrize("megabytes", [6, 20, 100])
+def test_a_small_cache_has_a_band_and_what_else_fits(megabytes):
+    made = plan(
+        0, **APART, available_bytes=8 * GIB, max_context=131_072, max_running=64, kv_bytes=megabytes * 10**6
+    )
+    banded, full = made.num_pages
+    assert banded == max(BAND, megabytes * 10**6 // 8 // PAGE_BYTES)
+    assert made.keys_and_values <= megabytes * 10**6 < made.keys_and_values + PAGE_BYTES
+    assert made.context_tokens == full * PAGE_SIZE
+
+
+def test_without_a_page_of_each_kind_there_is_no_plan():
+    with pytest.raises(TooLittleMemory, match=r"4\.0 MB for keys and values"):
+        plan(0, **APART, available_bytes=8 * GIB, max_context=4096, max_running=2, kv_bytes=4 * 10**6)

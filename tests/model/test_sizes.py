@@ -59,3 +59,19 @@ def test_the_reference_holds_what_was_said():
     model = kernels.load(CPU, "reference").build(Synthetic(CONFIG), CPU, page_size=4)
     assert weight_bytes(CONFIG) == pytest.approx(model.weight_bytes, rel=0.05)
     assert page_bytes(CONFIG, 4) == model.page_bytes
+
+
+@pytest.mark.parametrize("config", [CONFIG, *SIZES.values()], ids=["tiny", *SIZES])
+def test_eight_bits_halve_the_keys_of_full_layers_and_no_others(config):
+    assert page_bytes(config, 32, "fp8") == (page_bytes(config, 32), page_bytes(config, 32) // 2)
+    seen = 5000
+    full = sum(config.window(n) is None for n in range(config.num_layers))
+    saved = decode_bytes(config, "int8", seen - 1) - decode_bytes(config, "int8", seen - 1, "fp8")
+    assert saved == full * seen * 2 * config.num_kv_heads * config.head_dim
+
+
+def test_a_token_of_20b_in_eight_bits_reads_a_third_less():
+    """What one token of context 0 reads, in GB: 3.708 and 2.530."""
+    config = SIZES["20b"]
+    assert decode_bytes(config, "bf16", 0) / 1e9 == pytest.approx(3.705, abs=0.005)
+    assert decode_bytes(config, "int8", 0) / 1e9 == pytest.approx(2.527, abs=0.005)

@@ -15,6 +15,7 @@ import pytest
 from engine.memory import GIB
 from model import kernels
 from model.probe import Check
+from model.synthetic import SIZES
 from server import doctor as doctors
 from server.__main__ import parser
 from server.doctor import machine, model
@@ -219,3 +220,16 @@ def test_a_command_of_its_own(folder):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["serves"] is True
+
+
+def test_the_published_20b_fits_a_card_of_16_gib_with_its_whole_context_in_eight_bits(monkeypatch):
+    """What is told before anything is loaded; 15.5 GiB are free there."""
+    monkeypatch.setattr(model, "free_bytes", lambda device: 31 * GIB // 2)
+    card = doctors.devices.Device("cuda", 0)
+    found = model._plan(Settings(dense="int8", kv_cache_dtype="fp8"), SIZES["20b"], card)
+    assert found.told == (
+        "about 12.6 GB weights, 2.7 GB keys and values, of 16.6 GB free on cuda:0:"
+        " 131072 tokens of context, 46 streams of 4096"
+    )
+    assert "109696 tokens of context" in model._plan(Settings(dense="int8"), SIZES["20b"], card).told
+    assert "66560 tokens of context" in model._plan(Settings(), SIZES["20b"], card).told
