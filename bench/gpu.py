@@ -1,12 +1,13 @@
 """How close the Triton backend comes to a GPU's memory speed, at the true sizes of gpt-oss.
 
 First every kernel is compared with plain PyTorch; if one is wrong, nothing is measured.  Then: the copy
-bandwidth, each kernel by itself, decode steps through captured graphs, prefill, what the host adds, loading,
-and plain eager PyTorch and transformers as the floor.
+bandwidth, each kernel by itself, decode steps through captured graphs, the same by the engine in turn and
+overlapped, prefill, loading, and plain eager PyTorch and transformers as the floor.
 
     python -m bench.gpu                                  # 20b, random weights made on the GPU
     python -m bench.gpu --only check,copy,kernels        # parts of it
     python -m bench.gpu --only tune                      # tiles of the kernels that decide, tried one by one
+    python -m bench.gpu --dense int8 --kv-cache-dtype fp8     # what the server can be asked for
     python -m bench.gpu --size 20b --layers 4 | tail -1 | jq .decode
 
 A share is the time that the bytes would take at the copy rate of the same run, over the time measured.  Bytes
@@ -28,13 +29,13 @@ from typing import Any
 import torch
 import triton
 
-from bench import gpu_floor, gpu_kernels, gpu_load
+from bench import gpu_engine, gpu_floor, gpu_kernels, gpu_load
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
 from model.batch import bytes_of
 from model.kernels.triton import graphs, probe
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Reader
+from model.kernels.triton.model import KV_CACHES, TritonModel
+from model.kernels.triton.weights import DENSE_FORMATS, Reader
 
 Result = dict[str, Any]
 
@@ -63,11 +64,14 @@ def main() -> int:
         )
         return 2
     start = time.perf_counter()
+    options = {"kv_cache_dtype": asked.kv_cache_dtype, "batch_invariant": asked.batch_invariant}
     results: Result = {"machine": machine(), "size": asked.size, "commit": asked.commit}
+    results["options"] = {"dense": asked.dense, **options}
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
     config = replace(SIZES[asked.size], **({"num_layers": asked.layers} if asked.layers else {}))
-    weights = Reader(Random(config), torch.device("cuda", 0), torch.bfloat16).all()  # type: ignore[arg-type]
-    model = TritonModel(config, weights)
+    made = Random(config)
+    weights = Reader(made, torch.device("cuda", 0), torch.bfloat16, asked.dense).all()  # type: ignore[arg-type]
+    model = TritonModel(config, weights, **options)
     print(f"{model.weight_bytes / 1e9:.2f} GB of weights after {time.perf_counter() - start:.1f} s")
     failed = False
     for name, part in PARTS.items():
@@ -90,6 +94,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--size", choices=SIZES, default="20b")
     parser.add_argument("--layers", type=int, help="only so many layers")
+    parser.add_argument("--dense", choices=DENSE_FORMATS, default="bf16", help="as the server's flag")
+    parser.add_argument("--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="likewise")
+    parser.add_argument("--batch-invariant", action="store_true", help="as the server's flag, on")
     parser.add_argument(
         "--only", default=",".join(name for name in PARTS if name != "tune"), help="by commas"
     )
@@ -210,6 +217,23 @@ def decode(model: TritonModel, results: Result) -> list[Result]:
     return rows
 
 
+def engine(model: TritonModel, _: Result) -> list[Result]:
+    """Steps of the engine: what the host adds to the model's own, in turn and overlapped."""
+    rows = []
+    print(
+        f"{'streams':>8} {'sampling':>8} {'in turn ms':>11} {'adds us':>8}"
+        f" {'overlapped ms':>14} {'adds us':>8}"
+    )
+    for streams in (1, 8, 64):
+        for row in gpu_engine.measure(model, streams, 1024, steps=100):
+            rows.append(row)
+            print(
+                f"{streams:8} {row['sampling']:>8} {row['in_turn_ms']:11.3f} {row['in_turn_exposed_us']:8.1f}"
+                f" {row['overlapped_ms']:14.3f} {row['overlapped_exposed_us']:8.1f}"
+            )
+    return rows
+
+
 def prefill(model: TritonModel, _: Result) -> list[Result]:
     """One prompt in one step, its first token on the host at the end."""
     rows = []
@@ -232,7 +256,7 @@ def prefill(model: TritonModel, _: Result) -> list[Result]:
 
 def load(model: TritonModel, _: Result) -> Result:
     """Bytes per second from the host's memory into the final layout, one layer over and over."""
-    found = gpu_load.loading(model.config, model.device)
+    found = gpu_load.loading(model.config, model.device, model.dense)
     whole = model.weight_bytes / found["gb_s"] / 1e9
     print(f"loading {found['gb_s']} GB/s: {whole:.1f} s for this model")
     return found | {"whole_seconds": round(whole, 2)}
@@ -257,6 +281,7 @@ PARTS: dict[str, Callable[[TritonModel, Result], Any]] = {
     "copy": copy,
     "kernels": kernels,
     "decode": decode,
+    "engine": engine,
     "prefill": prefill,
     "load": load,
     "floor": floor,

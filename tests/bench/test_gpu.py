@@ -11,7 +11,7 @@ import torch
 from tests.kernels.triton_here import DEVICE  # first: see there
 
 # isort: split
-from bench import gpu_kernels
+from bench import gpu_engine, gpu_kernels
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
 from model.kernels.triton import dense, experts_few
@@ -67,6 +67,11 @@ def test_steps_that_are_timed_have_finite_logits(model):
     assert model.forward(decode.batch(3), decode.cache).isfinite().all()
     prefill = Prefill(model, 9)
     assert model.forward(prefill.batch, prefill.cache).isfinite().all()
+
+
+def test_the_engine_takes_steps_to_be_timed(model):
+    greedy = gpu_engine.SAMPLING["greedy"]
+    assert gpu_engine._step_seconds(model, 2, 6, steps=1, sampling=greedy, overlaps=True) > 0
 
 
 def test_a_layers_slots_and_tables_agree(model):

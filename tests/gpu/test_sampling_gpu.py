@@ -1,0 +1,129 @@
+"""Choosing tokens on a real GPU, at the true size of the vocabulary, and steps that overlap there.
+
+python -m pytest -m gpu tests/gpu
+"""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU that torch can use", allow_module_level=True)
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from bench.gpu_load import Random
+from engine.engine import Engine
+from engine.request import Request, Token
+from engine.runner import Runner
+from engine.sampling import SamplingParams, draws
+from engine.scheduler import Limits
+from model.batch import Batch
+from model.kernels.triton.model import TritonModel
+from model.kernels.triton.sampling import choose_tokens, plain_scores
+from model.kernels.triton.weights import Reader
+from model.transfer import link
+from tests import tiny_checkpoint
+from tests.engine.test_sampling import sequence
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
+
+CUDA = torch.device("cuda", 0)
+SEED = int(time.time())
+VOCABULARY, KNOWN = 201088, 200019
+
+KINDS = [
+    {},
+    {"temperature": 0},
+    {"temperature": 0.6},
+    {"top_p": 0.95},
+    {"top_p": 0.5, "temperature": 2.0},
+    {"top_k": 20, "top_p": 0.95},
+    {"top_k": 1},
+    {"top_k": 900, "temperature": 3.0},
+    {"min_p": 0.05},
+]
+
+
+@pytest.mark.parametrize("rows", [1, 9, 70])
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_token_chosen_scores_best_by_the_plain_version(rows, wide):
+    noise = torch.Generator(CUDA).manual_seed(SEED)
+    logits = 4 * torch.randn(rows, VOCABULARY, generator=noise, device=CUDA)[:, :KNOWN]
+    logits = logits if wide else logits.contiguous()
+    asked = [sequence(seed=SEED - n, **KINDS[n % len(KINDS)]) for n in range(rows)]
+    positions = torch.arange(rows, device=CUDA) * 1009
+    nothing = positions[:0]
+    where = Batch(positions, positions, *[nothing] * 4, torch.arange(rows, device=CUDA))
+    told = draws(asked, KNOWN, link(CUDA))
+    chosen, finite = choose_tokens(logits, told, where)
+    scores = plain_scores(logits, told, where)
+    mine = scores.gather(1, chosen[:, None])[:, 0]
+    assert finite.all()
+    assert (scores.max(-1).values - mine < 1e-4).all(), SEED
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = replace(tiny_checkpoint.CONFIG, num_layers=4, initial_context_length=256)
+    with torch.inference_mode():
+        return TritonModel(config, Reader(Random(config, "cpu"), CUDA, torch.float32).all(), page_size=16)
+
+
+def make_engine(model, overlaps, **changes) -> Engine:
+    limits = Limits(
+        **{
+            "num_pages": 400,
+            "page_size": model.page_size,
+            "window": model.config.sliding_window,
+            "max_context": model.config.max_context,
+            "max_running": 6,
+            **changes,
+        }
+    )
+    return Engine(Runner(model, limits.num_pages, banned=[3, 4], overlaps=overlaps), limits)
+
+
+def say(model, overlaps, **changes) -> tuple[dict[str, list[int]], Engine]:
+    """Twelve answers of all kinds, two of which need to be made in turn; some wait, some stop early."""
+    engine = make_engine(model, overlaps, **changes)
+    for n in range(12):
+        kind = {"frequency_penalty": 0.5} if n in (4, 9) else KINDS[n % len(KINDS)]
+        prompt = [(7 * n + i * i) % model.config.vocab_size for i in range(5 + 9 * n)]
+        stops = frozenset(range(n, model.config.vocab_size, 50))
+        sampling = SamplingParams(**{"seed": n, **kind})
+        engine.add(Request(str(n), prompt, 20 + 5 * n, stop_tokens=stops, sampling=sampling))
+    said: dict[str, list[int]] = {}
+    while engine.busy:
+        for event in engine.step():
+            assert isinstance(event, Token), event
+            said.setdefault(event.request_id, []).append(event.id)
+    assert engine.stats().pages_free == engine.limits.num_pages
+    return said, engine
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_pages": 40}, {"max_tokens_per_step": 16}], ids=str)
+def test_answers_are_the_same_in_turn_and_overlapped(model, changes):
+    """Graphs of other sizes run the same kernels here, but for sums of more than a few rows."""
+    in_turn, _ = say(model, overlaps=False, **changes)
+    overlapped, engine = say(model, overlaps=None, **changes)
+    assert engine._launcher is not None, "on a GPU steps overlap"
+    same = sum(in_turn[id] == overlapped[id] for id in in_turn)
+    assert same == len(in_turn) == 12
+
+
+def test_a_plain_decode_step_makes_the_host_wait_for_nothing_but_its_tokens(model):
+    """PyTorch raises at whatever would wait for the device; an event that is waited for is no such thing."""
+    engine = make_engine(model, overlaps=None)
+    for n in range(3):
+        kind = KINDS[2 * n + 1]
+        engine.add(Request(str(n), [n, 1, 2], 60, sampling=SamplingParams(**{"seed": n, **kind})))
+    for _ in range(8):
+        engine.step()  # graphs are captured, kernels compiled, buffers pinned
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(30):
+            assert len(engine.step()) == 3
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
