@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import sys
@@ -146,12 +147,19 @@ def read_speed(model: CpuModel, turn: int) -> float:
 def step_bytes(model: CpuModel, load: Load) -> int:
     """Weights and keys and values that one step reads."""
     config, weights = model.config, model.weights
-    dense = weights.unembedding.data.nbytes
+    dense = unembedding_bytes(model, load)
     for layer in weights.layers:
         dense += layer.qkv.data.nbytes + layer.out.data.nbytes + layer.gate.data.nbytes
     windows = (config.window(n) or load.seen for n in range(config.num_layers))
     keys = load.sequences * sum(min(window, load.seen) for window in windows)
     return dense + expert_bytes(model) + keys * 4 * config.num_kv_heads * config.head_dim
+
+
+def unembedding_bytes(model: CpuModel, load: Load) -> int:
+    """Of a greedy step, or of one for which all logits count."""
+    first, *others = model.weights.unembedding
+    rescored = load.sequences * (model.greedy_bytes - first.data.nbytes)
+    return first.data.nbytes + rescored + sum(half.data.nbytes for half in others if load.temperature > 0)
 
 
 def expert_bytes(model: CpuModel) -> int:
@@ -162,9 +170,9 @@ def expert_bytes(model: CpuModel) -> int:
     return every // model.config.num_experts * active
 
 
-def decode(sequences: int, context: int) -> Callable[[CpuModel, int], Result]:
+def decode(sequences: int, context: int, temperature: float = 0.0) -> Callable[[CpuModel, int], Result]:
     def measure(model: CpuModel, rounds: int) -> Result:
-        return steps(model, Load(model, sequences, 1, context), rounds)
+        return steps(model, Load(model, sequences, 1, context, temperature), rounds)
 
     return measure
 
@@ -200,6 +208,7 @@ def through_the_engine(model: CpuModel, rounds: int) -> Result:
 
 MEASURES: dict[str, Callable[[CpuModel, int], Result]] = {
     "decode": decode(1, 100),
+    "decode_whole": decode(1, 100, math.inf),
     "decode_8k": decode(1, 8000),
     "decode_4": decode(4, 100),
     "decode_16": decode(16, 100),

@@ -192,6 +192,7 @@ class Runner:
         tokens, positions, samples, scored = array("q"), array("q"), array("q"), array("q")
         banded, full = array("q"), array("q")  # slots
         starts, lengths = array("i", [0]), array("i")
+        temperatures = array("f")
         for chunk in plan.chunks:
             sequence, length = chunk.sequence, chunk.length
             first = sequence.computed
@@ -215,12 +216,15 @@ class Runner:
                         slots.extend(range(base + begin, base + stop))
             if end == len(sequence.tokens):
                 samples.append(row + length - 1)
+                temperatures.append(_use_of_logits(sequence))
             if sequence.wants_prompt_logprobs:
                 scored.extend(row + position - first for position in chunk.scored)
             starts.append(row + length)
             lengths.append(end)
 
-        return self._pack(plan, tokens, positions, banded + full, samples + scored, starts, lengths)
+        temperatures.extend(math.inf for _ in scored)
+        rows = samples + scored
+        return self._pack(plan, tokens, positions, banded + full, rows, temperatures, starts, lengths)
 
     def _batch_behind(self, plan: Plan, behind: Flight) -> Batch:
         """A token of each sequence, behind those that are known."""
@@ -239,7 +243,9 @@ class Runner:
             lengths.append(position + 1)
         rows = range(len(lengths))
         starts = array("i", range(len(lengths) + 1))
-        batch = self._pack(plan, places_of, positions, banded + full, array("q", rows), starts, lengths)
+        temperatures = array("f", [_use_of_logits(chunk.sequence) for chunk in plan.chunks])
+        samples, slots = array("q", rows), banded + full
+        batch = self._pack(plan, places_of, positions, slots, samples, temperatures, starts, lengths)
         if len(places) == len(rows) and list(places_of) == list(rows):
             return replace(batch, tokens=behind.tokens)
         return replace(batch, tokens=behind.tokens.index_select(0, batch.tokens))
@@ -251,6 +257,7 @@ class Runner:
         positions: array[int],
         slots: array[int],
         samples: array[int],
+        temperatures: array[float],
         starts: array[int],
         lengths: array[int],
     ) -> Batch:
@@ -265,7 +272,16 @@ class Runner:
             starts=ints[: S + 1],
             lengths=ints[S + 1 : 2 * S + 1],
             page_table=ints[2 * S + 1 :].view(2, S, width),
+            temperatures=torch.frombuffer(temperatures, dtype=torch.float32) if temperatures else None,
         )
+
+
+def _use_of_logits(sequence: Sequence) -> float:
+    """What its next token's logits are for, as in `Batch.temperatures`."""
+    params = sequence.request.sampling
+    if not sequence.plain:
+        return math.inf
+    return 0.0 if params.greedy else params.temperature
 
 
 def _page_table(plan: Plan) -> tuple[array[int], int]:

@@ -49,6 +49,9 @@ class Batch:
     page_table  [2, S, P]  int32  page of positions p * page_size ...; entries behind the window (banded) or
                                   past the end are arbitrary and never read
     samples     [N]        int64  the rows of T whose logits are wanted
+    temperatures [N]       float32, on the host; what they are wanted for: 0: only the largest; t: a token is
+                                  drawn at this temperature; infinity: each of them.  None: each, of all rows.
+                                  A backend need not be exact about logits that cannot matter
     """
 
     tokens: Tensor
@@ -58,6 +61,7 @@ class Batch:
     lengths: Tensor
     page_table: Tensor
     samples: Tensor
+    temperatures: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

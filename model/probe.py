@@ -128,7 +128,7 @@ def _prompt_and_decode(model: Model) -> list[Tensor]:
     with torch.inference_mode():
         prompt = load.batch(seed=1)
         samples = torch.arange(sequences * length, device=model.device)
-        first = model.forward(replace(prompt, samples=samples), load.cache).cpu().clone()
+        first = model.forward(replace(prompt, samples=samples, temperatures=None), load.cache).cpu().clone()
         return [first, model.forward(_behind(load, model), load.cache).cpu().clone()]
 
 

@@ -43,8 +43,19 @@ def page_bytes(config: ModelConfig, page_size: int, kv_cache_dtype: str = "bf16"
     return full if banded == full else (banded, full)
 
 
-def decode_bytes(config: ModelConfig, dense: str, context: int, kv_cache_dtype: str = "bf16") -> float:
-    """What a step of one token behind `context` others must read: the weights it uses, the keys it sees."""
+def decode_bytes(
+    config: ModelConfig,
+    dense: str,
+    context: int,
+    kv_cache_dtype: str = "bf16",
+    unembedding: float | None = None,
+) -> float:
+    """What a step of one token behind `context` others must read: the weights it uses, the keys it sees.
+
+    unembedding  bytes it reads of the unembedding, for a backend that does not read all of it
+    """
+    if unembedding is None:
+        unembedding = config.vocab_size * config.hidden_size * DENSE_BYTES[dense]
     seen = context + 1
     each = 2 * config.num_kv_heads * config.head_dim
     keys = 0
@@ -52,7 +63,7 @@ def decode_bytes(config: ModelConfig, dense: str, context: int, kv_cache_dtype: 
         keys += seen * each * KV_BYTES[kv_cache_dtype] if window is None else min(window, seen) * each * 2
     layer = _attention(config) * DENSE_BYTES[dense] + 2 * config.num_experts * config.hidden_size
     layer += config.experts_per_token * _expert(config) * EXPERT_BYTES
-    return config.num_layers * layer + config.vocab_size * config.hidden_size * DENSE_BYTES[dense] + keys
+    return config.num_layers * layer + unembedding + keys
 
 
 def _attention(config: ModelConfig) -> int:

@@ -27,12 +27,16 @@ METER_BYTES = 1 << 28
 
 @dataclass
 class Load:
-    """`sequences` chunks of `length` tokens, each behind `context` tokens that are in the cache already."""
+    """`sequences` chunks of `length` tokens, each behind `context` tokens that are in the cache already.
+
+    temperature  what their logits are for, see `Batch.temperatures`
+    """
 
     model: Model
     sequences: int
     length: int
     context: int
+    temperature: float = 0.0
 
     def __post_init__(self) -> None:
         size, s, total, device = self.model.page_size, self.sequences, self.seen, self.model.device
@@ -78,6 +82,7 @@ class Load:
             lengths=torch.full((s,), self.seen, dtype=torch.int32, device=device),
             page_table=self.table,
             samples=(torch.arange(1, s + 1) * self.length - 1).to(device),
+            temperatures=torch.full((s,), self.temperature),
         )
 
 

@@ -179,8 +179,10 @@ def _time(model: Model, case: Case, seconds: float) -> Measured:
         timing = time_steps(load, rounds=MOST_ROUNDS, patience=seconds)
     else:
         # Which experts a batch of several chooses is not known outside of the model, nor what it had to read.
-        kept = [getattr(model, choice, "bf16") for choice in ("dense", "kv_cache_dtype")]
-        read = decode_bytes(model.config, kept[0], case.context, kept[1]) if case.sequences == 1 else None
+        config, sequences = model.config, case.sequences
+        dense, kept = (getattr(model, choice, "bf16") for choice in ("dense", "kv_cache_dtype"))
+        unembedding = getattr(model, "greedy_bytes", None)  # what the likeliest token takes to read of it
+        read = decode_bytes(config, dense, case.context, kept, unembedding) if sequences == 1 else None
         needed = None if read is None else lambda: read
         measure = meter(model).measure
         timing = time_steps(

@@ -1,5 +1,8 @@
 """From a plan to a Batch, and from logits to what is sampled."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,6 +49,32 @@ def test_chunks_are_laid_end_to_end():
     assert batch.samples.tolist() == [0], "the prompt does not reach its end"
     assert [t.dtype for t in (batch.tokens, batch.positions, batch.slots, batch.samples)] == [torch.int64] * 4
     assert [t.dtype for t in (batch.starts, batch.lengths, batch.page_table)] == [torch.int32] * 3
+
+
+@pytest.mark.parametrize(
+    ("sampling", "wanted"),
+    [
+        (GREEDY, 0.0),
+        (SamplingParams(temperature=0.5), 0.5),
+        (SamplingParams(temperature=0.7, top_p=0.9), 0.7),
+        (replace(GREEDY, logprobs=2), math.inf),
+        (replace(GREEDY, logit_bias={3: 1.0}), math.inf),
+        (replace(GREEDY, presence_penalty=1.0), math.inf),
+    ],
+)
+def test_the_batch_says_what_its_logits_are_for(sampling, wanted):
+    """No more than choosing the token needs; log-probabilities and edits need all of them."""
+    runner = Runner(Historian(page_size=4, window=6), 30)
+    chunks = []
+    for id, scored in (("plain", False), ("scored", True)):
+        request = ask(id, range(3), sampling=sampling, prompt_logprobs=0 if scored else None)
+        sequence = Sequence(request, [0, 1, 2], limit=99, seed=0, prompt_logprobs=[None] if scored else [])
+        sequence.pages.full.append(1)
+        sequence.pages.banded.append(1)
+        chunks.append(Chunk(sequence, 3))
+    batch = runner.batch(Plan(chunks))
+    assert batch.samples.tolist() == [2, 5, 3, 4]
+    assert batch.temperatures.tolist() == pytest.approx([wanted, wanted, math.inf, math.inf])
 
 
 class Fixed(Historian):

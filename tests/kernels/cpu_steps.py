@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.kernels.cpu.library import NativeLibraryMissing, choose_isa, isas, load
-from model.kernels.cpu.program import BF16, MXFP4, Dense, Program, Quantise, Rows, Step
+from model.kernels.cpu.program import BF16, HIGH, MXFP4, Dense, Program, Quantise, Rows, Step
 
 try:
     load()  # built here if need be, outside any test's time limit
@@ -142,11 +142,22 @@ def int8_weights(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes.astype(np.int64).reshape(outputs, -1)[:, :inputs], scales
 
 
+def half_weights(bits: np.ndarray, format: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of HIGH or LOW: together they are the int8 weights."""
+    codes, scales = int8_weights(bits)
+    if format == HIGH:
+        return 2 * ((codes + 128) >> 4) - 15, scales * np.float32(8)
+    return 2 * ((codes + 128) & 15) - 16, scales * np.float32(0.5)
+
+
 def int8_product(x: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    return group_product(x, *int8_weights(bits))
+
+
+def group_product(x: np.ndarray, weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Whole sums of 64 products, each times its scale, added up in float32 in the order of columns."""
     codes, scale = quantised(x)
-    weights, scales = int8_weights(bits)
-    total = np.zeros((len(x), len(bits)), dtype=np.float32)
+    total = np.zeros((len(x), len(weights)), dtype=np.float32)
     for group in range(scales.shape[1]):
         columns = slice(64 * group, 64 * group + 64)
         sums = codes[:, columns] @ weights[:, columns].T

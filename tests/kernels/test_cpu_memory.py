@@ -11,7 +11,7 @@ from model.checkpoint import Checkpoint, shapes
 from model.config import ModelConfig
 from model.kernels.cpu import build
 from model.kernels.cpu.model import Scratch
-from model.kernels.cpu.program import BF16, INT8, MXFP4, PAGE_SIZE
+from model.kernels.cpu.program import BF16, HIGH, INT8, LOW, MXFP4, PAGE_SIZE
 from model.synthetic import GPT_OSS_20B
 from server.assembly import CPU_SHARE
 from tests import tiny_checkpoint
@@ -31,7 +31,8 @@ def packed_bytes(config: ModelConfig, dense: int) -> int:
         elif name.endswith("bias"):
             total += 4 * (shape[0] if len(shape) == 2 else 1) * (shape[-1] + -shape[-1] % 32)
         elif name.endswith(".weight") and name != "embedding.weight":
-            total += size(BF16 if ".gate." in name else dense, *shape)
+            formats = (HIGH, LOW) if name == "unembedding.weight" and dense == INT8 else (dense,)
+            total += sum(size(BF16 if ".gate." in name else format, *shape) for format in formats)
     return total
 
 

@@ -7,13 +7,15 @@ set, the number of rows at a time, the number of threads, and the sizes.
 import numpy as np
 import pytest
 
-from model.kernels.cpu.program import BF16, INT8, MXFP4
+from model.kernels.cpu.program import BF16, HIGH, INT8, LOW, MXFP4
 from tests.kernels.cpu_steps import (
     ISAS,
     Machine,
     bf16_bits,
     codes_of,
     from_bf16_bits,
+    group_product,
+    half_weights,
     int8_product,
     int8_weights,
     mxfp4_product,
@@ -68,6 +70,32 @@ def test_int8_products_are_the_contracts_bits(isa, outputs, inputs, tokens):
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 67])
+@pytest.mark.parametrize("format", [HIGH, LOW])
+def test_products_of_halves_are_the_contracts_bits(isa, format, outputs, inputs, tokens):
+    random = np.random.default_rng(outputs + inputs + tokens)
+    weights = bf16_bits(random.standard_normal((outputs, inputs)))
+    x = random.standard_normal((tokens, inputs)).astype(np.float32)
+    with Machine(isa) as machine:
+        got = machine.multiply(format, machine.pack(format, weights, outputs, inputs), x, outputs)
+    assert same_bits(got, group_product(x, *half_weights(weights, format)))
+
+
+def test_both_halves_are_the_whole(isa):
+    """High bits alone are the nearest 4-bit estimate; with the low ones the product is that of int8."""
+    random = np.random.default_rng(9)
+    weights = bf16_bits(random.standard_normal((64, 2880)))
+    x = random.standard_normal((3, 2880)).astype(np.float32)
+    with Machine(isa) as machine:
+        high, low, whole = (
+            machine.multiply(format, machine.pack(format, weights, 64, 2880), x, 64)
+            for format in (HIGH, LOW, INT8)
+        )
+    np.testing.assert_allclose(high + low, whole, rtol=1e-5, atol=1e-4)
+    assert 0.05 < np.linalg.norm(high - whole) / np.linalg.norm(whole) < 0.15
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), SIZES)
 def test_bf16_products_have_the_same_bits_everywhere_and_float32s_precision(outputs, inputs):
     random = np.random.default_rng(outputs + inputs)
     weights = bf16_bits(random.standard_normal((outputs, inputs)))
@@ -81,7 +109,7 @@ def test_bf16_products_have_the_same_bits_everywhere_and_float32s_precision(outp
     assert all(same_bits(each, results[0]) for each in results)
 
 
-@pytest.mark.parametrize("format", [MXFP4, INT8, BF16])
+@pytest.mark.parametrize("format", [MXFP4, INT8, BF16, HIGH, LOW])
 def test_a_row_alone_and_in_company_on_any_number_of_threads(isa, format):
     random = np.random.default_rng(5)
     outputs, inputs = 200, 160
@@ -131,6 +159,9 @@ def test_rows_at_the_edges(isa, row):
         assert same_bits(got, mxfp4_product(x, blocks, scales))
         got = machine.multiply(INT8, machine.pack(INT8, weights, 32, 64), x, 32)
         assert same_bits(got, int8_product(x, weights))
+        for format in (HIGH, LOW):
+            got = machine.multiply(format, machine.pack(format, weights, 32, 64), x, 32)
+            assert same_bits(got, group_product(x, *half_weights(weights, format)))
 
 
 def test_what_is_not_finite_stays_visible(isa):
@@ -144,7 +175,7 @@ def test_what_is_not_finite_stays_visible(isa):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("format", [INT8, BF16])
+@pytest.mark.parametrize("format", [INT8, BF16, HIGH, LOW])
 def test_a_weight_that_is_not_finite_stays_visible(isa, format, wrong):
     weights = np.ones((40, 96), np.float32)
     weights[33, 70] = wrong
@@ -154,7 +185,7 @@ def test_a_weight_that_is_not_finite_stays_visible(isa, format, wrong):
     assert np.isfinite(got[0]).tolist() == [output != 33 for output in range(40)]
 
 
-@pytest.mark.parametrize("format", [MXFP4, INT8, BF16])
+@pytest.mark.parametrize("format", [MXFP4, INT8, BF16, HIGH, LOW])
 def test_bias_and_residual_are_added_after_the_product(isa, format):
     random = np.random.default_rng(3)
     weights = any_weights(random, format, 40, 64)

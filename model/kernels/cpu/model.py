@@ -21,13 +21,16 @@ from model.batch import Batch, KVCache
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.kernels.cpu.program import (
+    ALL,
     BF16,
-    INT8,
     PAGE_SIZE,
+    SAMPLED,
+    WHOLE,
     Activate,
     Assignment,
     Attend,
     Combine,
+    Decide,
     Dense,
     Embed,
     Experts,
@@ -44,8 +47,11 @@ from model.kernels.cpu.weights import DENSE_FORMATS, Packed, Packer, Weights, al
 from model.layers import yarn_frequencies
 
 SWIGLU_ALPHA = 1.702
-CANDIDATES = 64
-"""Logits to rescore: the best in bf16 was among the best 64 in int8 every time it was looked for."""
+CANDIDATES = 256
+"""Logits to rescore: the best in bf16 was among the best 64 of a 4-bit estimate every time it was looked for."""
+
+TAIL = 1e-3
+"""What all other tokens may have of the probability, for their estimates to be good enough."""
 
 
 class CpuModel:
@@ -69,6 +75,13 @@ class CpuModel:
         self.weight_bytes = self.weights.nbytes
         self._capacity = 0
         self.reserve(64)
+
+    @property
+    def greedy_bytes(self) -> int:
+        """What a token that is the likeliest takes to read of the unembedding."""
+        rescored = 0 if self.weights.table is None else min(CANDIDATES, self.config.vocab_size)
+        of_rows = rescored * self.config.hidden_size * torch.bfloat16.itemsize
+        return self.weights.unembedding[0].data.nbytes + of_rows
 
     @property
     def page_bytes(self) -> int:
@@ -99,6 +112,9 @@ class CpuModel:
         """The batch as the library sees it; the logits [N, V rounded up to 32] it will write; and the tensors
         it points to, the logits and the batch's own, which must be kept until it was run."""
         vocabulary, samples = self.config.vocab_size, len(batch.samples)
+        temperatures = batch.temperatures
+        if temperatures is not None and len(temperatures) != samples:
+            raise ValueError(f"{len(temperatures)} temperatures for {samples} rows of logits")
         logits = torch.empty(samples, vocabulary + -vocabulary % 32)
         of_batch = (
             batch.tokens,
@@ -114,13 +130,14 @@ class CpuModel:
             cache.keys.data_ptr(),
             cache.values.data_ptr(),
             logits.data_ptr(),
+            None if temperatures is None else temperatures.data_ptr(),
             cache.num_pages,
             len(batch.tokens),
             len(batch.lengths),
             samples,
             batch.page_table.shape[-1],
         )
-        return step, logits, [*held, logits]
+        return step, logits, [*held, logits, *(() if temperatures is None else (temperatures,))]
 
     def run(self, step: Step) -> int:
         """Run the program over a step there is room for.  Returns 0, or 1 + the row of an unknown token."""
@@ -192,15 +209,15 @@ def network(config: ModelConfig, weights: Weights, scratch: Scratch) -> Program:
     heads = (config.num_heads, config.num_kv_heads, config.head_dim)
     x, normed = s.x.data_ptr(), s.normed.data_ptr()
 
-    def norm(scale: Tensor, sampled: bool = False) -> Norm:
-        return Norm(x, scale.data_ptr(), normed, s.hidden_rows, hidden, sampled, config.rms_norm_eps)
+    def norm(scale: Tensor, which: int = ALL) -> Norm:
+        return Norm(x, scale.data_ptr(), normed, s.hidden_rows, hidden, which, config.rms_norm_eps)
 
     def dense(
-        packed: Packed, rows: Rows, values: int, out: int | None, *, sampled: bool = False, add: bool = False
+        packed: Packed, rows: Rows, values: int, out: int | None, *, which: int = ALL, add: bool = False
     ) -> Dense:
         bias = None if packed.bias is None else packed.bias.data_ptr()
         sizes = (packed.format, packed.inputs, packed.outputs)
-        return Dense(packed.data.data_ptr(), bias, rows, values, out, *sizes, sampled, add)
+        return Dense(packed.data.data_ptr(), bias, rows, values, out, *sizes, which, add)
 
     def experts(packed: Packed, rows: Rows, out: Tensor, by_token: bool) -> Experts:
         assert packed.bias is not None
@@ -232,10 +249,13 @@ def network(config: ModelConfig, weights: Weights, scratch: Scratch) -> Program:
             Combine(outer, s.shares.data_ptr(), x, hidden, config.experts_per_token),
         ]
     operands += [
-        norm(weights.norm, sampled=True),
-        dense(weights.unembedding, s.hidden_rows, normed, None, sampled=True),
+        norm(weights.norm, SAMPLED),
+        dense(weights.unembedding[0], s.hidden_rows, normed, None, which=SAMPLED),
     ]
     if weights.table is not None:
-        assert weights.unembedding.format == INT8
-        operands.append(Rescore(normed, weights.table.data_ptr(), hidden, config.vocab_size, CANDIDATES))
+        operands += [
+            Decide(config.vocab_size, CANDIDATES, TAIL),
+            dense(weights.unembedding[1], s.hidden_rows, normed, None, which=WHOLE, add=True),
+            Rescore(normed, weights.table.data_ptr(), hidden, config.vocab_size, CANDIDATES),
+        ]
     return Program(operands)

@@ -11,11 +11,14 @@ import ctypes
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from typing import ClassVar
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 PAGE_SIZE = 32
 
-MXFP4, INT8, BF16 = range(3)
-"""Formats of packed weights."""
+MXFP4, INT8, BF16, HIGH, LOW = range(5)
+"""Formats of packed weights; the last two are the halves of INT8."""
+
+ALL, SAMPLED, WHOLE = range(3)
+"""Rows of a step that an instruction is about."""
 
 
 class Rows(Structure):
@@ -33,7 +36,7 @@ class Norm(Structure):
         ("normed", c_void_p),
         ("rows", Rows),
         ("width", c_int32),
-        ("sampled", c_int32),
+        ("which", c_int32),
         ("epsilon", c_float),
     ]
 
@@ -52,7 +55,7 @@ class Dense(Structure):
         ("format", c_int32),
         ("inputs", c_int32),
         ("outputs", c_int32),
-        ("sampled", c_int32),
+        ("which", c_int32),
         ("add", c_int32),
     ]
 
@@ -132,6 +135,10 @@ class Combine(Structure):
     ]
 
 
+class Decide(Structure):
+    _fields_: ClassVar = [("vocabulary", c_int32), ("candidates", c_int32), ("tail", c_float)]
+
+
 class Rescore(Structure):
     _fields_: ClassVar = [
         ("normed", c_void_p),
@@ -157,6 +164,7 @@ class Step(Structure):
         ("keys", c_void_p),
         ("values", c_void_p),
         ("logits", c_void_p),
+        ("temperatures", c_void_p),
         ("num_pages", c_int64),
         ("num_tokens", c_int32),
         ("num_sequences", c_int32),
@@ -176,6 +184,7 @@ OPCODES: tuple[type[Structure], ...] = (
     Experts,
     Activate,
     Combine,
+    Decide,
     Rescore,
 )
 """The operands of each opcode, in the order of abi.h's enum."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig
-from model.kernels.cpu.program import BF16, INT8, MXFP4
+from model.kernels.cpu.program import BF16, HIGH, INT8, LOW, MXFP4
 
 DENSE_FORMATS = {"int8": INT8, "bf16": BF16}
 TILE = 32
@@ -58,18 +58,21 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """embedding, table [V, C] bf16, the checkpoint's own; table: the unembedding, None if not rescored."""
+    """embedding, table [V, C] bf16, the checkpoint's own; table: the unembedding, None if not rescored.
+
+    unembedding  in bf16; or the upper halves of its int8 codes, and then the lower ones
+    """
 
     embedding: Tensor
     layers: tuple[Layer, ...]
     norm: Tensor
-    unembedding: Packed
+    unembedding: tuple[Packed, ...]
     table: Tensor | None
 
     @property
     def nbytes(self) -> int:
         """Memory they take, what stays in the checkpoint's files not counted."""
-        packed = [self.unembedding]
+        packed = [*self.unembedding]
         for layer in self.layers:
             packed += [layer.qkv, layer.out, layer.gate, layer.mlp1, layer.mlp2]
         return sum(each.data.nbytes + (0 if each.bias is None else each.bias.nbytes) for each in packed)
@@ -88,11 +91,12 @@ class Packer:
         config = self.checkpoint.config
         check(config)
         unembedding = self.read("unembedding.weight")
+        formats = (HIGH, LOW) if self.format == INT8 else (self.format,)
         return Weights(
             embedding=self.read("embedding.weight"),
             layers=tuple(self.layer(f"block.{n}") for n in range(config.num_layers)),
             norm=self.vector("norm.scale"),
-            unembedding=self.pack(unembedding, None, self.format),
+            unembedding=tuple(self.pack(unembedding, None, format) for format in formats),
             table=unembedding if self.format == INT8 else None,
         )
 

@@ -11,7 +11,7 @@
 
 #include <cstdint>
 
-constexpr int ABI_VERSION = 1;  // raise it with every change below
+constexpr int ABI_VERSION = 2;  // raise it with every change below
 constexpr int PAGE = 32;        // positions in a page of the KV cache: the lanes of one product with the keys
 
 enum Opcode : int32_t {
@@ -25,11 +25,19 @@ enum Opcode : int32_t {
     EXPERTS,
     ACTIVATE,
     COMBINE,
+    DECIDE,
     RESCORE,
     OPCODES
 };
 
-enum Format : int32_t { MXFP4, INT8, BF16, FORMATS };
+enum Format : int32_t { MXFP4, INT8, BF16, HIGH, LOW, FORMATS };
+
+// Which rows of a step an instruction is about.
+enum Which : int32_t {
+    ALL,      // of the T tokens
+    SAMPLED,  // those that Step.samples names
+    WHOLE     // those among them that Decide chose
+};
 
 // Rows of activations as 16-bit integers: x = scale * code.  The order of the codes is the instruction set's
 // own affair.
@@ -50,7 +58,7 @@ struct Norm {                // RMSNorm, and its result as rows
     const float* scale;      // [C]
     float* normed;           // [T or N, C], or null
     Rows rows;               // of the same; codes may be null
-    int32_t width, sampled;  // sampled: only the rows Step.samples names
+    int32_t width, which;  // ALL or SAMPLED
     float epsilon;
 };
 
@@ -66,7 +74,7 @@ struct Dense {               // out = rows @ weights.T + bias, added to what is 
     Rows rows;               // read by MXFP4 and INT8
     const float* values;     // [T or N, inputs]  read by BF16
     float* out;              // [T or N, outputs rounded up to 32]; null: Step.logits
-    int32_t format, inputs, outputs, sampled, add;
+    int32_t format, inputs, outputs, which, add;
 };
 
 struct Store {   // rotate queries and keys in place, scale the queries, append keys and values to the cache
@@ -119,6 +127,13 @@ struct Combine {          // x += sum of shares * values
     int32_t width, used;
 };
 
+// Which rows need all of their logits' bits, the logits of HIGH weights being there: those whose tokens apart
+// from the best `candidates` have more than `tail` of the probability at the row's temperature.
+struct Decide {
+    int32_t vocabulary, candidates;
+    float tail;
+};
+
 struct Rescore {            // the best `candidates` logits of each row, again from the bf16 weights
     const float* normed;    // [N, C]
     const uint16_t* table;  // [V, C]  bf16
@@ -141,6 +156,7 @@ struct Step {                   // the batch, see model/batch.py
     uint16_t* keys;             // [ceil(L / 2), pages] of bf16 [KV, D, 32], woven
     uint16_t* values;           // [ceil(L / 2), pages] of bf16 [KV, 32, D rounded up to 32], woven
     float* logits;              // [N, V rounded up to 32]
+    const float* temperatures;  // [N], see model/batch.py, or null
     int64_t num_pages;
     int32_t num_tokens, num_sequences, num_samples, table_width;
 };

@@ -86,6 +86,19 @@ float dot(const uint16_t* weights, const float* unwoven, int width) {
     return fold_sum(total);
 }
 
+void shares(const float* values, int64_t blocks, float top, float sharpness, float threshold, float* all,
+            float* below) {
+    Lanes total = zero(), low = zero();
+    for (int64_t b = 0; b < blocks; b++) {
+        const Lanes value = load(values + 32 * b);
+        const Lanes share = exponential(mul(sub(value, splat(top)), splat(sharpness)));
+        total = add(total, share);
+        low = add(low, select_less(value, splat(threshold), share, zero()));
+    }
+    *all = fold_sum(total);
+    *below = fold_sum(low);
+}
+
 void maxima(const float* values, int64_t blocks, float* out) {
     for (int64_t b = 0; b < blocks; b++) out[b] = fold_max(load(values + 32 * b));
 }

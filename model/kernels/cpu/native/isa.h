@@ -16,7 +16,8 @@ struct Tile {
     const uint8_t* weights;
     const float* bias;  // 32, or null
     int inputs;
-    bool add;  // to what is in `out`
+    bool add;    // to what is in `out`
+    int offset;  // of HIGH and LOW: a code n stands for 2 n - offset
 };
 
 struct Row {
@@ -26,6 +27,12 @@ struct Row {
     const float* values;
     float* out;  // 32
 };
+
+// The sum of a row's codes over the group of columns that begins at `first`: one block or two.
+inline int32_t group_sum(const Row& row, int first, int columns) {
+    const int32_t* sums = row.sums + first / 32;
+    return columns == 32 ? sums[0] : sums[0] + sums[1];
+}
 
 struct Span {              // the keys and values that one query sees within a segment
     const uint16_t* keys;  // those of one layer and one head in page 0
@@ -42,6 +49,7 @@ struct Isa {
     // One tile times up to MAX_ROWS rows.
     void (*mxfp4)(const Tile&, const Row*, int rows);
     void (*int8)(const Tile&, const Row*, int rows);
+    void (*half)(const Tile&, const Row*, int rows);  // HIGH and LOW
     void (*bf16)(const Tile&, const Row*, int rows);
 
     void (*quantise)(const float* values, int width, int8_t* codes, int32_t* sums, float* scale);
@@ -62,6 +70,10 @@ struct Isa {
     // Dot product of a bf16 row in its natural order with a row whose 32-blocks have even columns before odd
     // ones.
     float (*dot)(const uint16_t* weights, const float* unwoven, int width);
+    // The sum of exp((value - top) * sharpness), and of those alone that are below `threshold`, over 32 * blocks
+    // values.
+    void (*shares)(const float* values, int64_t blocks, float top, float sharpness, float threshold,
+                   float* all, float* below);
     // The maximum of each 32 values.
     void (*maxima)(const float* values, int64_t blocks, float* out);
     // Reads every byte; for measuring bandwidth.

@@ -133,6 +133,17 @@ inline __m256i broadcast(const int8_t* p) {
     return _mm256_set1_epi32(word);
 }
 
+// 8 columns, even and odd ones, of 8 outputs, times both planes of one row's codes.
+inline void multiply(__m256i even, __m256i odd, const int8_t* x, __m256i& high, __m256i& low) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const __m256i highs =
+        _mm256_add_epi16(_mm256_maddubs_epi16(even, broadcast(x)), _mm256_maddubs_epi16(odd, broadcast(x + 4)));
+    const __m256i lows = _mm256_add_epi16(_mm256_maddubs_epi16(even, broadcast(x + 8)),
+                                          _mm256_maddubs_epi16(odd, broadcast(x + 12)));
+    high = _mm256_add_epi32(high, _mm256_madd_epi16(highs, ones));
+    low = _mm256_add_epi32(low, _mm256_madd_epi16(lows, ones));
+}
+
 inline __m256 e8m0(const uint8_t* p) {
     return _mm256_castsi256_ps(
         _mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)), 23));
@@ -200,6 +211,11 @@ void mxfp4_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale * 0.5f)));
 }
 
+inline __m256 group_scales(const uint8_t* p) {
+    const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+}
+
 template <int R>
 void int8_rows(const Tile& tile, const Row* rows) {
     const __m256i byte = _mm256_set1_epi16(255);
@@ -215,8 +231,7 @@ void int8_rows(const Tile& tile, const Row* rows) {
         for (int v = 0; v < 4; v++) {
             __m256i total[R];
             for (int r = 0; r < R; r++) {
-                const int32_t* sums = rows[r].sums + k / BLOCK;
-                total[r] = _mm256_set1_epi32(-128 * (sums[0] + (columns == GROUP ? sums[1] : 0)));
+                total[r] = _mm256_set1_epi32(-128 * group_sum(rows[r], k, columns));
             }
             for (int j = 0; j < columns; j += 8) {
                 const uint8_t* q = codes + 32 * (j + v);
@@ -234,10 +249,47 @@ void int8_rows(const Tile& tile, const Row* rows) {
                             _mm256_add_epi32(total[r], _mm256_madd_epi16(weights[i], broadcast(x + 4 * i)));
                 }
             }
-            __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + 16 * v));
-            const __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+            const __m256 scale = group_scales(scales + 16 * v);
             for (int r = 0; r < R; r++)
                 sum[r].v[v] = _mm256_add_ps(sum[r].v[v], _mm256_mul_ps(_mm256_cvtepi32_ps(total[r]), scale));
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
+}
+
+template <int R>
+void half_rows(const Tile& tile, const Row* rows) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t* p = tile.weights;
+    for (int k = 0; k < tile.inputs; k += GROUP) {
+        const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
+        const uint8_t *scales = p, *codes = p + 64;
+        p = codes + columns * TILE / 2;
+        _mm_prefetch(scales + PREFETCH, _MM_HINT_T0);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) {
+            __m256i high[R], low[R];
+            for (int r = 0; r < R; r++) high[r] = low[r] = _mm256_setzero_si256();
+            for (int j = 0; j < columns; j += 8) {
+                const uint8_t* q = codes + 16 * j + 32 * v;
+                if (v % 2 == 0) _mm_prefetch(q + PREFETCH, _MM_HINT_T0);
+                const __m256i packed = load_bytes(q);
+                const __m256i even = _mm256_and_si256(packed, nibble);
+                const __m256i odd = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
+                // Two sums of two products: 2 * 2 * 15 * 128 < 2^15.
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++)
+                    multiply(even, odd, rows[r].codes + 2 * int64_t(k + j), high[r], low[r]);
+            }
+            const __m256 scale = group_scales(scales + 16 * v);
+            for (int r = 0; r < R; r++) {
+                const __m256i offset = _mm256_set1_epi32(tile.offset * group_sum(rows[r], k, columns));
+                __m256i total = _mm256_add_epi32(_mm256_slli_epi32(high[r], 8), low[r]);
+                total = _mm256_sub_epi32(_mm256_slli_epi32(total, 1), offset);
+                sum[r].v[v] = _mm256_add_ps(sum[r].v[v], _mm256_mul_ps(_mm256_cvtepi32_ps(total), scale));
+            }
         }
     }
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
@@ -248,6 +300,9 @@ void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 
 
 constexpr Pass INT8_PASSES[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
 void int8(const Tile& tile, const Row* rows, int count) { INT8_PASSES[count - 1](tile, rows); }
+
+constexpr Pass HALF_PASSES[MAX_ROWS] = {half_rows<1>, half_rows<2>, half_rows<3>, half_rows<4>};
+void half(const Tile& tile, const Row* rows, int count) { HALF_PASSES[count - 1](tile, rows); }
 
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
@@ -265,8 +320,7 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa AVX2 = {"avx2",  mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
-                  combine, segment, merge, finish, dot,      maxima, sum};
+const Isa AVX2 = {"avx2", mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -163,6 +163,15 @@ void mxfp4_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale * 0.5f)));
 }
 
+inline __m512 widened(__m256i words) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+
+inline Lanes group_scales(const uint8_t* p) {
+    const __m512i words = _mm512_loadu_si512(p);
+    return {widened(_mm512_castsi512_si256(words)), widened(_mm512_extracti64x4_epi64(words, 1))};
+}
+
 template <int R>
 void int8_rows(const Tile& tile, const Row* rows) {
     Lanes sum[R];
@@ -170,22 +179,14 @@ void int8_rows(const Tile& tile, const Row* rows) {
     const uint8_t* p = tile.weights;
     for (int k = 0; k < tile.inputs; k += GROUP) {
         const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
-        Lanes scale;
-        {
-            __m512i words = _mm512_loadu_si512(p);
-            scale.low = _mm512_castsi512_ps(
-                _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)), 16));
-            scale.high = _mm512_castsi512_ps(
-                _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1)), 16));
-        }
+        const Lanes scale = group_scales(p);
         _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
         p += 64;
         __m512i high[2][R], low[2][R];
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            const int32_t* sums = rows[r].sums + k / BLOCK;
             high[0][r] = high[1][r] = _mm512_setzero_si512();
-            low[0][r] = low[1][r] = _mm512_set1_epi32(-128 * (sums[0] + (columns == GROUP ? sums[1] : 0)));
+            low[0][r] = low[1][r] = _mm512_set1_epi32(-128 * group_sum(rows[r], k, columns));
         }
         for (int j = 0; j < columns; j += 8, p += 256) {
 #pragma GCC unroll 2
@@ -205,11 +206,54 @@ void int8_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
 }
 
+template <int R>
+void half_rows(const Tile& tile, const Row* rows) {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t* p = tile.weights;
+    for (int k = 0; k < tile.inputs; k += GROUP) {
+        const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
+        const Lanes scale = group_scales(p);
+        _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
+        p += 64;
+        __m512i high[2][R], low[2][R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++)
+            high[0][r] = high[1][r] = low[0][r] = low[1][r] = _mm512_setzero_si512();
+        for (int j = 0; j < columns; j += 8, p += 128) {
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                _mm_prefetch(p + 64 * half + PREFETCH, _MM_HINT_T0);
+                __m512i packed = _mm512_loadu_si512(p + 64 * half);
+                __m512i even = _mm512_and_si512(packed, nibble);
+                __m512i odd = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
+                multiply<R>(even, odd, rows, 2 * int64_t(k + j), high[half], low[half]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            const __m512i offset = _mm512_set1_epi32(tile.offset * group_sum(rows[r], k, columns));
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                high[half][r] = _mm512_slli_epi32(high[half][r], 1);
+                low[half][r] = _mm512_sub_epi32(_mm512_slli_epi32(low[half][r], 1), offset);
+            }
+            sum[r].low = accumulate(sum[r].low, high[0][r], low[0][r], scale.low);
+            sum[r].high = accumulate(sum[r].high, high[1][r], low[1][r], scale.high);
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
+}
+
 constexpr Pass MXFP4_PASSES[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
 void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 1](tile, rows); }
 
 constexpr Pass INT8_PASSES[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
 void int8(const Tile& tile, const Row* rows, int count) { INT8_PASSES[count - 1](tile, rows); }
+
+constexpr Pass HALF_PASSES[MAX_ROWS] = {half_rows<1>, half_rows<2>, half_rows<3>, half_rows<4>};
+void half(const Tile& tile, const Row* rows, int count) { HALF_PASSES[count - 1](tile, rows); }
 
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
@@ -225,8 +269,7 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa AVX512 = {"avx512", mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
-                    combine,  segment, merge, finish, dot,      maxima, sum};
+const Isa AVX512 = {"avx512", mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -201,11 +201,43 @@ void int8_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
 }
 
+template <int R>
+void half_rows(const Tile& tile, const Row* rows) {
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t* p = tile.weights;
+    for (int k = 0; k < tile.inputs; k += GROUP) {
+        const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
+        const uint8_t *scales = p, *codes = p + 64;
+        p = codes + columns * TILE / 2;
+        for (const uint8_t* line = scales; line < p; line += 64) __builtin_prefetch(line + PREFETCH);
+        for (int v = 0; v < 8; v++) {
+            int32x4_t high[R] = {}, low[R] = {};
+            for (int j = 0; j < columns; j += 8) {
+                const uint8x16_t packed = vld1q_u8(codes + 16 * j + 16 * v);
+                multiply<R>(vreinterpretq_s8_u8(vandq_u8(packed, vdupq_n_u8(15))),
+                            vreinterpretq_s8_u8(vshrq_n_u8(packed, 4)), rows, 2 * int64_t(k + j), high, low);
+            }
+            for (int r = 0; r < R; r++) {
+                const int32x4_t offset = vdupq_n_s32(tile.offset * group_sum(rows[r], k, columns));
+                high[r] = vshlq_n_s32(high[r], 1);
+                low[r] = vsubq_s32(vshlq_n_s32(low[r], 1), offset);
+            }
+            const uint16x4_t words = vreinterpret_u16_u8(vld1_u8(scales + 8 * v));
+            accumulate<R>(sum, v, high, low, vreinterpretq_f32_u32(vshll_n_u16(words, 16)));
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
+}
+
 constexpr Pass MXFP4_PASSES[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
 void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 1](tile, rows); }
 
 constexpr Pass INT8_PASSES[MAX_ROWS] = {int8_rows<1>, int8_rows<2>, int8_rows<3>, int8_rows<4>};
 void int8(const Tile& tile, const Row* rows, int count) { INT8_PASSES[count - 1](tile, rows); }
+
+constexpr Pass HALF_PASSES[MAX_ROWS] = {half_rows<1>, half_rows<2>, half_rows<3>, half_rows<4>};
+void half(const Tile& tile, const Row* rows, int count) { HALF_PASSES[count - 1](tile, rows); }
 
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     uint64x2_t a = vdupq_n_u64(0), b = a, c = a, d = a;
@@ -221,7 +253,6 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa NEON = {"neon",  mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
-                  combine, segment, merge, finish, dot,      maxima, sum};
+const Isa NEON = {"neon", mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #endif

@@ -133,6 +133,30 @@ void mxfp4_row(const Tile& tile, const Row& row) {
     emit(tile, row, mul(sum, splat(row.scale * 0.5f)));
 }
 
+inline float group_scale(const uint8_t* scales, int r) {
+    return from_bits(uint32_t(scales[2 * r] | scales[2 * r + 1] << 8) << 16);
+}
+
+void half_row(const Tile& tile, const Row& row) {
+    Lanes sum = zero();
+    const uint8_t* p = tile.weights;
+    for (int k = 0; k < tile.inputs; k += GROUP) {
+        const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
+        const uint8_t* scales = p;
+        p += 64;
+        int32_t total[TILE] = {};
+        for (int j = 0; j < columns; j++) {
+            const int32_t code = code_at(row, k + j);
+            const uint8_t* column = p + j / 8 * 128 + j % 8 / 2;
+            for (int r = 0; r < TILE; r++)
+                total[r] += (2 * (column[4 * r] >> j % 2 * 4 & 15) - tile.offset) * code;
+        }
+        p += columns * TILE / 2;
+        sum = add(sum, each([&](int r) { return float(total[r]) * group_scale(scales, r); }));
+    }
+    emit(tile, row, mul(sum, splat(row.scale)));
+}
+
 void int8_row(const Tile& tile, const Row& row) {
     Lanes sum = zero();
     const uint8_t* p = tile.weights;
@@ -147,10 +171,7 @@ void int8_row(const Tile& tile, const Row& row) {
             for (int r = 0; r < TILE; r++) total[r] += (column[4 * r] - 128) * code;
         }
         p += columns * TILE;
-        sum = add(sum, each([&](int r) {
-                      const uint32_t bits = uint32_t(scales[2 * r] | scales[2 * r + 1] << 8) << 16;
-                      return float(total[r]) * from_bits(bits);
-                  }));
+        sum = add(sum, each([&](int r) { return float(total[r]) * group_scale(scales, r); }));
     }
     emit(tile, row, mul(sum, splat(row.scale)));
 }
@@ -161,6 +182,10 @@ void mxfp4(const Tile& tile, const Row* rows, int count) {
 
 void int8(const Tile& tile, const Row* rows, int count) {
     for (int r = 0; r < count; r++) int8_row(tile, rows[r]);
+}
+
+void half(const Tile& tile, const Row* rows, int count) {
+    for (int r = 0; r < count; r++) half_row(tile, rows[r]);
 }
 
 uint64_t sum(const uint8_t* data, int64_t bytes) {
@@ -174,5 +199,4 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa PORTABLE = {"portable", mxfp4,   int8,  bf16,   quantise, norm,   swiglu,
-                      combine,    segment, merge, finish, dot,      maxima, sum};
+const Isa PORTABLE = {"portable", mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};

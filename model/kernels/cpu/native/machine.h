@@ -22,6 +22,7 @@ struct Machine {
     std::vector<float> partials;      // of attention, where one query's segments are different threads'
     std::vector<float> unwoven;       // [N, C]
     std::vector<float> block_maxima;  // [N, V / 32]
+    std::vector<int32_t> whole;       // the samples that DECIDE chose, in order
 };
 
 // attention.cpp

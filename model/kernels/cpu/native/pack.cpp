@@ -42,7 +42,12 @@ void pack_bf16_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int6
 
 // Symmetric: the scale is the largest magnitude of the group over 127, rounded to bf16.  If a weight is not
 // finite the scale is not either, and so are all products with it.
-void pack_int8_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, uint8_t* out) {
+//
+// Calls `put` with the group's codes, 64 of them, for each row of each group, and writes the scales times
+// `factor`, a power of two.
+template <typename Put>
+void pack_groups(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, float factor,
+                 int column_bytes, uint8_t* out, const Put& put) {
     constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
     uint8_t* p = out;
     for (int64_t k = 0; k < inputs; k += GROUP) {
@@ -60,22 +65,35 @@ void pack_int8_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int6
                     largest = magnitude > largest ? magnitude : largest;
                 }
             const uint16_t scale = to_bf16(widen(largest) / 127.0f);
-            std::memcpy(p + 2 * r, &scale, 2);
+            const uint16_t written = to_bf16(widen(scale) * factor);
+            std::memcpy(p + 2 * r, &written, 2);
             const float inverse = scale ? 1.0f / widen(scale) : 0.0f;
             for (int j = 0; j < GROUP; j++) {
                 const float code = (group[j] * inverse + ROUND) - ROUND;
                 codes[j] = int32_t(code > 127.0f ? 127.0f : code >= -127.0f ? code : -127.0f) + 128;
             }
-            for (int j = 0; j < columns; j += 8) {
-                const int32_t* c = codes + j;
-                const uint8_t bytes[8] = {uint8_t(c[0]), uint8_t(c[2]), uint8_t(c[4]), uint8_t(c[6]),
-                                          uint8_t(c[1]), uint8_t(c[3]), uint8_t(c[5]), uint8_t(c[7])};
-                std::memcpy(to + 32 * j + 4 * r, bytes, 4);
-                std::memcpy(to + 32 * j + 128 + 4 * r, bytes + 4, 4);
-            }
+            for (int j = 0; j < columns; j += 8) put(codes + j, to + j * column_bytes + 4 * r);
         }
-        p = to + columns * TILE;
+        p = to + columns * column_bytes;
     }
+}
+
+void pack_int8_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, uint8_t* out) {
+    pack_groups(weights, tile, outputs, inputs, 1.0f, TILE, out, [](const int32_t* c, uint8_t* to) {
+        const uint8_t bytes[8] = {uint8_t(c[0]), uint8_t(c[2]), uint8_t(c[4]), uint8_t(c[6]),
+                                  uint8_t(c[1]), uint8_t(c[3]), uint8_t(c[5]), uint8_t(c[7])};
+        std::memcpy(to, bytes, 4);
+        std::memcpy(to + 128, bytes + 4, 4);
+    });
+}
+
+void pack_half_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int64_t inputs, bool high,
+                    uint8_t* out) {
+    const int shift = high ? 4 : 0;
+    const float factor = high ? 8.0f : 0.5f;
+    pack_groups(weights, tile, outputs, inputs, factor, TILE / 2, out, [&](const int32_t* c, uint8_t* to) {
+        for (int i = 0; i < 4; i++) to[i] = uint8_t((c[2 * i] >> shift & 15) | (c[2 * i + 1] >> shift & 15) << 4);
+    });
 }
 
 }  // namespace
@@ -83,10 +101,7 @@ void pack_int8_tile(const uint16_t* weights, int64_t tile, int64_t outputs, int6
 extern "C" {
 
 int64_t gptoss_packed_bytes(int format, int64_t outputs, int64_t inputs) {
-    const int64_t tiles = round_up(outputs, TILE) / TILE;
-    return tiles * (format == MXFP4  ? mxfp4_tile_bytes(inputs)
-                    : format == INT8 ? int8_tile_bytes(inputs)
-                                     : bf16_tile_bytes(inputs));
+    return round_up(outputs, TILE) / TILE * tile_bytes(format, inputs);
 }
 
 void gptoss_pack_mxfp4(Machine* machine, const uint8_t* blocks, const uint8_t* scales, int64_t matrices,
@@ -108,10 +123,13 @@ void gptoss_pack_dense(Machine* machine, int format, const uint16_t* weights, in
     machine->pool.wake();
     machine->pool.each(round_up(outputs, TILE) / TILE, 1, [&](int64_t begin, int64_t end) {
         for (int64_t tile = begin; tile < end; tile++) {
+            uint8_t* to = out + tile * tile_bytes(format, inputs);
             if (format == INT8)
-                pack_int8_tile(weights, tile, outputs, inputs, out + tile * int8_tile_bytes(inputs));
+                pack_int8_tile(weights, tile, outputs, inputs, to);
+            else if (format == BF16)
+                pack_bf16_tile(weights, tile, outputs, inputs, to);
             else
-                pack_bf16_tile(weights, tile, outputs, inputs, out + tile * bf16_tile_bytes(inputs));
+                pack_half_tile(weights, tile, outputs, inputs, format == HIGH, to);
         }
     });
     machine->pool.rest();

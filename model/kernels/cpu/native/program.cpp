@@ -38,10 +38,10 @@ void embed(Machine& machine, const Embed& op, const Step& step) {
 }
 
 void norm(Machine& machine, const Norm& op, const Step& step) {
-    const int count = op.sampled ? step.num_samples : step.num_tokens;
+    const int count = op.which == SAMPLED ? step.num_samples : step.num_tokens;
     machine.pool.each(count, 1, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row++) {
-            const float* x = op.x + (op.sampled ? step.samples[row] : row) * op.width;
+            const float* x = op.x + (op.which == SAMPLED ? step.samples[row] : row) * op.width;
             float* normed = op.normed + row * op.width;
             machine.isa.norm(x, op.scale, op.width, op.epsilon, normed);
             if (op.rows.codes) quantise(machine.isa, normed, op.width, op.rows, row);
@@ -57,26 +57,27 @@ void quantise_rows(Machine& machine, const Quantise& op, const Step& step) {
 }
 
 void dense(Machine& machine, const Dense& op, const Step& step) {
-    const int count = op.sampled ? step.num_samples : step.num_tokens;
+    const int count = op.which == ALL       ? step.num_tokens
+                      : op.which == SAMPLED ? step.num_samples
+                                            : int(machine.whole.size());
     const int64_t tiles = round_up(op.outputs, TILE) / TILE, panels = round_up(count, PANEL) / PANEL;
-    const int64_t tile_bytes = op.format == INT8   ? int8_tile_bytes(op.inputs)
-                               : op.format == BF16 ? bf16_tile_bytes(op.inputs)
-                                                   : mxfp4_tile_bytes(op.inputs);
-    const auto kernel = op.format == INT8   ? machine.isa.int8
+    const int64_t stride = tile_bytes(op.format, op.inputs);
+    const auto kernel = op.format == MXFP4  ? machine.isa.mxfp4
+                        : op.format == INT8 ? machine.isa.int8
                         : op.format == BF16 ? machine.isa.bf16
-                                            : machine.isa.mxfp4;
+                                            : machine.isa.half;
     float* out = op.out ? op.out : step.logits;
     machine.pool.each(panels * tiles, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t tile = i % tiles, panel = i / tiles;
-            const Tile weights = {op.weights + tile * tile_bytes, op.bias ? op.bias + tile * TILE : nullptr,
-                                  op.inputs, bool(op.add)};
+            const Tile weights = {op.weights + tile * stride, op.bias ? op.bias + tile * TILE : nullptr,
+                                  op.inputs, bool(op.add), offset_of(op.format)};
             const int last = int(std::min<int64_t>(count, (panel + 1) * PANEL));
             for (int first = int(panel * PANEL); first < last; first += MAX_ROWS) {
                 Row rows[MAX_ROWS];
                 const int n = std::min(MAX_ROWS, last - first);
                 for (int r = 0; r < n; r++) {
-                    const int64_t row = first + r;
+                    const int64_t row = op.which == WHOLE ? machine.whole[first + r] : first + r;
                     float* to = out + (row * tiles + tile) * TILE;
                     if (op.format == BF16)
                         rows[r] = {nullptr, nullptr, 0.0f, op.values + row * op.inputs, to};
@@ -120,7 +121,7 @@ void route(Machine&, const Route& op, const Step& step) {
 
 void experts(Machine& machine, const Experts& op, const Step&) {
     const Assignment& to = op.assignment;
-    const int64_t tiles = round_up(op.outputs, TILE) / TILE, tile_bytes = mxfp4_tile_bytes(op.inputs);
+    const int64_t tiles = round_up(op.outputs, TILE) / TILE, stride = mxfp4_tile_bytes(op.inputs);
     std::vector<int32_t> active;
     for (int32_t expert = 0; expert < to.experts; expert++)
         if (to.starts[expert] < to.starts[expert + 1]) active.push_back(expert);
@@ -128,8 +129,8 @@ void experts(Machine& machine, const Experts& op, const Step&) {
     machine.pool.each(int64_t(active.size()) * tiles, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t expert = active[i / tiles], tile = i % tiles;
-            const Tile weights = {op.weights + (expert * tiles + tile) * tile_bytes,
-                                  op.bias + (expert * tiles + tile) * TILE, op.inputs, false};
+            const Tile weights = {op.weights + (expert * tiles + tile) * stride,
+                                  op.bias + (expert * tiles + tile) * TILE, op.inputs, false, 0};
             const int last = to.starts[expert + 1];
             for (int first = to.starts[expert]; first < last; first += MAX_ROWS) {
                 Row rows[MAX_ROWS];
@@ -163,7 +164,7 @@ void combine(Machine& machine, const Combine& op, const Step& step) {
     });
 }
 
-// The columns a row of logits is to be rescored in: the best ones, of equals the first, of numbers only.
+// The best columns of a row of logits: of equals the first, of numbers only.
 std::vector<int32_t> best(const float* logits, const float* maxima, int64_t blocks, int vocabulary,
                           int count) {
     // The count best columns lie in blocks whose maximum is at least the count-th best maximum.
@@ -192,16 +193,61 @@ std::vector<int32_t> best(const float* logits, const float* maxima, int64_t bloc
     return columns;
 }
 
-void rescore(Machine& machine, const Rescore& op, const Step& step) {
-    const int64_t stride = round_up(op.vocabulary, TILE), blocks = stride / 32;
-    const int rows = step.num_samples, count = std::min(op.candidates, op.vocabulary);
+// Fills in block_maxima.
+void find_maxima(Machine& machine, int vocabulary, const Step& step) {
+    const int64_t stride = round_up(vocabulary, TILE), blocks = stride / 32, rows = step.num_samples;
     machine.block_maxima.resize(rows * blocks);
-    machine.unwoven.resize(int64_t(rows) * op.width);
     for (int64_t row = 0; row < rows; row++)  // columns past the vocabulary can win nothing
-        std::fill(step.logits + row * stride + op.vocabulary, step.logits + (row + 1) * stride, -INFINITY);
+        std::fill(step.logits + row * stride + vocabulary, step.logits + (row + 1) * stride, -INFINITY);
     machine.pool.each(rows * blocks, 512, [&](int64_t begin, int64_t end) {
         machine.isa.maxima(step.logits + begin * 32, end - begin, machine.block_maxima.data() + begin);
     });
+}
+
+// The share of the probability, at this temperature, that all but the `count` best columns have.
+float tail(Machine& machine, const float* logits, const float* maxima, int vocabulary, int count,
+           float temperature) {
+    constexpr int64_t PIECE = 512;  // whose sums are added up in order, however many threads there are
+    const int64_t blocks = round_up(vocabulary, TILE) / 32, pieces = round_up(blocks, PIECE) / PIECE;
+    float top = -INFINITY, threshold = INFINITY;
+    for (const int32_t column : best(logits, maxima, blocks, vocabulary, count)) {
+        top = std::max(top, logits[column]);
+        threshold = std::min(threshold, logits[column]);
+    }
+    std::vector<float> all(pieces), below(pieces);
+    machine.pool.each(pieces, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++)
+            machine.isa.shares(logits + i * PIECE * 32, std::min(PIECE, blocks - i * PIECE), top,
+                               1.0f / temperature, threshold, &all[i], &below[i]);
+    });
+    float whole = 0.0f, rest = 0.0f;
+    for (int64_t i = 0; i < pieces; i++) whole += all[i], rest += below[i];
+    return rest / whole;
+}
+
+void decide(Machine& machine, const Decide& op, const Step& step) {
+    const int64_t stride = round_up(op.vocabulary, TILE), blocks = stride / 32;
+    const float* temperatures = step.temperatures;
+    auto drawn = [&](int64_t row) { return temperatures[row] > 0.0f && temperatures[row] < INFINITY; };
+    machine.whole.clear();
+    bool look = false;
+    for (int64_t row = 0; temperatures && row < step.num_samples; row++) look = look || drawn(row);
+    if (look) find_maxima(machine, op.vocabulary, step);
+    for (int64_t row = 0; row < step.num_samples; row++) {
+        if (temperatures && temperatures[row] == 0.0f) continue;  // only the best matters
+        if (temperatures && drawn(row) &&
+            tail(machine, step.logits + row * stride, machine.block_maxima.data() + row * blocks,
+                 op.vocabulary, std::min(op.candidates, op.vocabulary), temperatures[row]) <= op.tail)
+            continue;
+        machine.whole.push_back(int32_t(row));
+    }
+}
+
+void rescore(Machine& machine, const Rescore& op, const Step& step) {
+    const int64_t stride = round_up(op.vocabulary, TILE), blocks = stride / 32;
+    const int rows = step.num_samples, count = std::min(op.candidates, op.vocabulary);
+    find_maxima(machine, op.vocabulary, step);
+    machine.unwoven.resize(int64_t(rows) * op.width);
     std::vector<std::vector<int32_t>> columns(rows);
     machine.pool.each(rows, 1, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row++) {
@@ -246,6 +292,8 @@ void execute(Machine& machine, const Instruction& instruction, const Step& step)
             return activate(machine, *static_cast<const Activate*>(operands), step);
         case COMBINE:
             return combine(machine, *static_cast<const Combine*>(operands), step);
+        case DECIDE:
+            return decide(machine, *static_cast<const Decide*>(operands), step);
         case RESCORE:
             return rescore(machine, *static_cast<const Rescore*>(operands), step);
         case OPCODES:
