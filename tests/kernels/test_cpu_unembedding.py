@@ -1,4 +1,4 @@
-"""The unembedding's halves: what its logits are for decides what is read, and no token that matters changes."""
+"""The halves of the unembedding: what logits are for decides what is read, and no token changes for it."""
 
 from dataclasses import replace
 

@@ -5,6 +5,7 @@
     program.py    the structures of abi.h     native/program.cpp  what each instruction does, on all threads
     weights.py    checkpoint → packed weights native/isa_*.cpp    the arithmetic, once per instruction set
     model.py      the network as a program    native/arithmetic.h what of it they share
+    prefetch.py   whether to ask for weights ahead
 
 At one token per step a CPU does little but read weights, so everything serves that: weights lie in the
 order in which they are read, experts stay in MXFP4, attention and unembedding are int8 unless asked
@@ -19,6 +20,7 @@ import torch
 from model.checkpoint import Checkpoint
 from model.kernels.cpu.library import choose_isa, load, physical_cores
 from model.kernels.cpu.model import CpuModel
+from model.kernels.cpu.prefetch import prefetching_helps
 from model.kernels.cpu.weights import DENSE_FORMATS
 
 
@@ -51,4 +53,5 @@ def build(
     library = load()
     model = CpuModel(checkpoint, library, dense, threads or physical_cores(), choose_isa(library, isa))
     torch.set_num_threads(1)  # two pools would compete for the same cores; what is left to torch is small
+    model.prefetch(prefetching_helps(model))
     return model

@@ -102,6 +102,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ("isas", string, []),
         ("open", pointer, [ctypes.c_int, string]),
         ("close", None, [pointer]),
+        ("prefetch", None, [pointer, ctypes.c_int]),
         ("run", long, [pointer, ctypes.POINTER(Instruction), ctypes.c_int, ctypes.POINTER(Step)]),
         ("packed_bytes", long, [ctypes.c_int, long, long]),
         ("pack_mxfp4", None, [pointer, pointer, pointer, long, long, long, ctypes.c_int, pointer]),

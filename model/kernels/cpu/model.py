@@ -48,7 +48,7 @@ from model.layers import yarn_frequencies
 
 SWIGLU_ALPHA = 1.702
 CANDIDATES = 256
-"""Logits to rescore: the best in bf16 was among the best 64 of a 4-bit estimate every time it was looked for."""
+"""Logits to rescore: wherever it was looked for, the best in bf16 was among the best 64 by 4 bits."""
 
 TAIL = 1e-3
 """What all other tokens may have of the probability, for their estimates to be good enough."""
@@ -149,6 +149,10 @@ class CpuModel:
             self._capacity = 1 << (tokens - 1).bit_length()
             self.scratch = Scratch(self.config, self._capacity)
             self.program = network(self.config, self.weights, self.scratch)
+
+    def prefetch(self, wanted: bool) -> None:
+        """Whether the kernels ask for weights before they need them, or leave that to the processor."""
+        self.library.gptoss_prefetch(self._machine, wanted)
 
     def read_bandwidth(self, data: Tensor) -> float:
         """Bytes per second at which this model's threads read `data` [n] uint8 once, for comparison."""

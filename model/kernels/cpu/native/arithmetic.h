@@ -116,7 +116,7 @@ void bf16_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) sum[r] = zero();
     const uint16_t* weights = reinterpret_cast<const uint16_t*>(tile.weights);
     for (int k = 0; k < tile.inputs; k++, weights += 32) {
-        __builtin_prefetch(weights + PREFETCH / 2);
+        __builtin_prefetch(weights + tile.ahead / 2);
         Lanes column = from_bf16(weights);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) sum[r] = fma(column, splat(rows[r].values[k]), sum[r]);

@@ -10,6 +10,7 @@
 
 constexpr int SEGMENT = 512;        // positions whose softmax is computed together, from a multiple of itself
 constexpr int MAX_ROWS = 4;         // rows that share one pass over a tile
+constexpr int READ_AHEAD = 4096;    // bytes, where weights are prefetched: 4 to 16 KB are alike, less and more are slower
 constexpr float SMALLEST = 1e-30f;  // a row without larger values is zero: 1 / x must be finite
 
 struct Tile {
@@ -17,7 +18,8 @@ struct Tile {
     const float* bias;  // 32, or null
     int inputs;
     bool add;    // to what is in `out`
-    int offset;  // of HIGH and LOW: a code n stands for 2 n - offset
+    int offset;     // of HIGH and LOW: a code n stands for 2 n - offset
+    int64_t ahead;  // prefetch so many bytes ahead: READ_AHEAD or 0
 };
 
 struct Row {

@@ -77,7 +77,6 @@ inline Lanes from_bf16(const uint16_t* woven) {
             _mm256_castsi256_ps(_mm256_and_si256(second, upper))};
 }
 
-constexpr int PREFETCH = 4096;  // bytes ahead
 constexpr int HEADS = 2;        // query heads at a time: 8 accumulators of 16 registers
 constexpr int BF16_ROWS = 2;    // bf16 rows at a time: 8 accumulators as well
 
@@ -150,7 +149,7 @@ inline __m256 e8m0(const uint8_t* p) {
 }
 
 template <int R>
-inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows,
+inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int64_t ahead, int block, const Row* rows,
                         Lanes (&sum)[R]) {
     // 2 * e2m1 + 12
     const __m256i table = twice(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
@@ -163,7 +162,7 @@ inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, 
             low[r] = _mm256_set1_epi32(-12 * rows[r].sums[block]);
         }
         if (v % 2 == 0)
-            for (int g = 0; g < 4; g++) _mm_prefetch(codes + 128 * g + 32 * v + PREFETCH, _MM_HINT_T0);
+            for (int g = 0; g < 4; g++) _mm_prefetch(codes + 128 * g + 32 * v + ahead, _MM_HINT_T0);
         for (int g = 0; g < 4; g += 2) {
             __m256i even[2], odd[2];
             for (int i = 0; i < 2; i++) {
@@ -203,11 +202,11 @@ void mxfp4_rows(const Tile& tile, const Row* rows) {
     const int blocks = tile.inputs / BLOCK;
     int b = 0;
     for (; b + 2 <= blocks; b += 2, p += 64 + 2 * 512) {
-        _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
-        mxfp4_block<R>(p, p + 64, b, rows, sum);
-        mxfp4_block<R>(p + 32, p + 64 + 512, b + 1, rows, sum);
+        _mm_prefetch(p + tile.ahead, _MM_HINT_T0);
+        mxfp4_block<R>(p, p + 64, tile.ahead, b, rows, sum);
+        mxfp4_block<R>(p + 32, p + 64 + 512, tile.ahead, b + 1, rows, sum);
     }
-    if (b < blocks) mxfp4_block<R>(p, p + 64, b, rows, sum);
+    if (b < blocks) mxfp4_block<R>(p, p + 64, tile.ahead, b, rows, sum);
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale * 0.5f)));
 }
 
@@ -226,7 +225,7 @@ void int8_rows(const Tile& tile, const Row* rows) {
         const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
         const uint8_t *scales = p, *codes = p + 64;
         p = codes + columns * TILE;
-        _mm_prefetch(scales + PREFETCH, _MM_HINT_T0);
+        _mm_prefetch(scales + tile.ahead, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             __m256i total[R];
@@ -236,7 +235,7 @@ void int8_rows(const Tile& tile, const Row* rows) {
             for (int j = 0; j < columns; j += 8) {
                 const uint8_t* q = codes + 32 * (j + v);
                 if (v == 0)
-                    for (int line = 0; line < 4; line++) _mm_prefetch(q + 64 * line + PREFETCH, _MM_HINT_T0);
+                    for (int line = 0; line < 4; line++) _mm_prefetch(q + 64 * line + tile.ahead, _MM_HINT_T0);
                 __m256i even = load_bytes(q), odd = load_bytes(q + 128);
                 __m256i weights[4] = {_mm256_and_si256(even, byte), _mm256_srli_epi16(even, 8),
                                       _mm256_and_si256(odd, byte), _mm256_srli_epi16(odd, 8)};
@@ -267,14 +266,14 @@ void half_rows(const Tile& tile, const Row* rows) {
         const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
         const uint8_t *scales = p, *codes = p + 64;
         p = codes + columns * TILE / 2;
-        _mm_prefetch(scales + PREFETCH, _MM_HINT_T0);
+        _mm_prefetch(scales + tile.ahead, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             __m256i high[R], low[R];
             for (int r = 0; r < R; r++) high[r] = low[r] = _mm256_setzero_si256();
             for (int j = 0; j < columns; j += 8) {
                 const uint8_t* q = codes + 16 * j + 32 * v;
-                if (v % 2 == 0) _mm_prefetch(q + PREFETCH, _MM_HINT_T0);
+                if (v % 2 == 0) _mm_prefetch(q + tile.ahead, _MM_HINT_T0);
                 const __m256i packed = load_bytes(q);
                 const __m256i even = _mm256_and_si256(packed, nibble);
                 const __m256i odd = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
@@ -307,7 +306,7 @@ void half(const Tile& tile, const Row* rows, int count) { HALF_PASSES[count - 1]
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
     for (int64_t i = 0; i + 128 <= bytes; i += 128) {
-        _mm_prefetch(data + i + PREFETCH, _MM_HINT_T0), _mm_prefetch(data + i + 64 + PREFETCH, _MM_HINT_T0);
+        _mm_prefetch(data + i + READ_AHEAD, _MM_HINT_T0), _mm_prefetch(data + i + 64 + READ_AHEAD, _MM_HINT_T0);
         a = _mm256_add_epi64(a, load_bytes(data + i)), b = _mm256_add_epi64(b, load_bytes(data + i + 32));
         c = _mm256_add_epi64(c, load_bytes(data + i + 64)),
         d = _mm256_add_epi64(d, load_bytes(data + i + 96));

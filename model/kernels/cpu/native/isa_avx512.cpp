@@ -49,7 +49,6 @@ inline Lanes from_bf16(const uint16_t* woven) {
             _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(int(0xffff0000))))};
 }
 
-constexpr int PREFETCH = 4096;  // bytes ahead: 4 to 16 KB are alike, less and more are slower
 constexpr int HEADS = 8;        // query heads at a time: 16 accumulators of 32 registers
 constexpr int BF16_ROWS = 4;    // bf16 rows at a time
 
@@ -117,7 +116,7 @@ inline __m512 e8m0(const uint8_t* p) {
 }
 
 template <int R>
-inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows,
+inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int64_t ahead, int block, const Row* rows,
                         Lanes (&sum)[R]) {
     // 2 * e2m1 + 12
     const __m512i table =
@@ -132,7 +131,7 @@ inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, 
     for (int g = 0; g < 4; g++) {
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
-            _mm_prefetch(codes + 128 * g + 64 * half + PREFETCH, _MM_HINT_T0);
+            _mm_prefetch(codes + 128 * g + 64 * half + ahead, _MM_HINT_T0);
             __m512i packed = _mm512_loadu_si512(codes + 128 * g + 64 * half);
             __m512i even = _mm512_permutexvar_epi8(packed, table);
             __m512i odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(packed, 4), table);
@@ -155,11 +154,11 @@ void mxfp4_rows(const Tile& tile, const Row* rows) {
     const int blocks = tile.inputs / BLOCK;
     int b = 0;
     for (; b + 2 <= blocks; b += 2, p += 64 + 2 * 512) {
-        _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
-        mxfp4_block<R>(p, p + 64, b, rows, sum);
-        mxfp4_block<R>(p + 32, p + 64 + 512, b + 1, rows, sum);
+        _mm_prefetch(p + tile.ahead, _MM_HINT_T0);
+        mxfp4_block<R>(p, p + 64, tile.ahead, b, rows, sum);
+        mxfp4_block<R>(p + 32, p + 64 + 512, tile.ahead, b + 1, rows, sum);
     }
-    if (b < blocks) mxfp4_block<R>(p, p + 64, b, rows, sum);
+    if (b < blocks) mxfp4_block<R>(p, p + 64, tile.ahead, b, rows, sum);
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale * 0.5f)));
 }
 
@@ -180,7 +179,7 @@ void int8_rows(const Tile& tile, const Row* rows) {
     for (int k = 0; k < tile.inputs; k += GROUP) {
         const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
         const Lanes scale = group_scales(p);
-        _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
+        _mm_prefetch(p + tile.ahead, _MM_HINT_T0);
         p += 64;
         __m512i high[2][R], low[2][R];
 #pragma GCC unroll 4
@@ -191,8 +190,8 @@ void int8_rows(const Tile& tile, const Row* rows) {
         for (int j = 0; j < columns; j += 8, p += 256) {
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
-                _mm_prefetch(p + 64 * half + PREFETCH, _MM_HINT_T0);
-                _mm_prefetch(p + 128 + 64 * half + PREFETCH, _MM_HINT_T0);
+                _mm_prefetch(p + 64 * half + tile.ahead, _MM_HINT_T0);
+                _mm_prefetch(p + 128 + 64 * half + tile.ahead, _MM_HINT_T0);
                 multiply<R>(_mm512_loadu_si512(p + 64 * half), _mm512_loadu_si512(p + 128 + 64 * half), rows,
                             2 * int64_t(k + j), high[half], low[half]);
             }
@@ -215,7 +214,7 @@ void half_rows(const Tile& tile, const Row* rows) {
     for (int k = 0; k < tile.inputs; k += GROUP) {
         const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
         const Lanes scale = group_scales(p);
-        _mm_prefetch(p + PREFETCH, _MM_HINT_T0);
+        _mm_prefetch(p + tile.ahead, _MM_HINT_T0);
         p += 64;
         __m512i high[2][R], low[2][R];
 #pragma GCC unroll 4
@@ -224,7 +223,7 @@ void half_rows(const Tile& tile, const Row* rows) {
         for (int j = 0; j < columns; j += 8, p += 128) {
 #pragma GCC unroll 2
             for (int half = 0; half < 2; half++) {
-                _mm_prefetch(p + 64 * half + PREFETCH, _MM_HINT_T0);
+                _mm_prefetch(p + 64 * half + tile.ahead, _MM_HINT_T0);
                 __m512i packed = _mm512_loadu_si512(p + 64 * half);
                 __m512i even = _mm512_and_si512(packed, nibble);
                 __m512i odd = _mm512_and_si512(_mm512_srli_epi16(packed, 4), nibble);
@@ -258,7 +257,7 @@ void half(const Tile& tile, const Row* rows, int count) { HALF_PASSES[count - 1]
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
     for (int64_t i = 0; i + 256 <= bytes; i += 256) {
-        for (int line = 0; line < 4; line++) _mm_prefetch(data + i + 64 * line + PREFETCH, _MM_HINT_T0);
+        for (int line = 0; line < 4; line++) _mm_prefetch(data + i + 64 * line + READ_AHEAD, _MM_HINT_T0);
         a = _mm512_add_epi64(a, _mm512_loadu_si512(data + i));
         b = _mm512_add_epi64(b, _mm512_loadu_si512(data + i + 64));
         c = _mm512_add_epi64(c, _mm512_loadu_si512(data + i + 128));

@@ -74,7 +74,6 @@ inline Lanes from_bf16(const uint16_t* woven) {
     });
 }
 
-constexpr int PREFETCH = 4096;  // bytes ahead, as on x86
 constexpr int HEADS = 2;        // query heads at a time: 16 accumulators of 32 registers
 constexpr int BF16_ROWS = 2;    // bf16 rows at a time: as many
 
@@ -141,10 +140,10 @@ inline float32x4_t e8m0(const uint8_t* p) {
 }
 
 template <int R>
-inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int block, const Row* rows,
+inline void mxfp4_block(const uint8_t* scales, const uint8_t* codes, int64_t ahead, int block, const Row* rows,
                         Lanes (&sum)[R]) {
     const int8x16_t table = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // 2 * e2m1
-    for (int line = 0; line < 8; line++) __builtin_prefetch(codes + 64 * line + PREFETCH);
+    for (int line = 0; line < 8; line++) __builtin_prefetch(codes + 64 * line + ahead);
 #pragma GCC unroll 8
     for (int v = 0; v < 8; v++) {
         int32x4_t high[R] = {}, low[R] = {};
@@ -167,11 +166,11 @@ void mxfp4_rows(const Tile& tile, const Row* rows) {
     const int blocks = tile.inputs / BLOCK;
     int b = 0;
     for (; b + 2 <= blocks; b += 2, p += 64 + 2 * 512) {
-        __builtin_prefetch(p + PREFETCH);
-        mxfp4_block<R>(p, p + 64, b, rows, sum);
-        mxfp4_block<R>(p + 32, p + 64 + 512, b + 1, rows, sum);
+        __builtin_prefetch(p + tile.ahead);
+        mxfp4_block<R>(p, p + 64, tile.ahead, b, rows, sum);
+        mxfp4_block<R>(p + 32, p + 64 + 512, tile.ahead, b + 1, rows, sum);
     }
-    if (b < blocks) mxfp4_block<R>(p, p + 64, b, rows, sum);
+    if (b < blocks) mxfp4_block<R>(p, p + 64, tile.ahead, b, rows, sum);
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale * 0.5f)));
 }
 
@@ -185,7 +184,7 @@ void int8_rows(const Tile& tile, const Row* rows) {
         const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
         const uint8_t *scales = p, *codes = p + 64;
         p = codes + columns * TILE;
-        for (const uint8_t* line = scales; line < p; line += 64) __builtin_prefetch(line + PREFETCH);
+        for (const uint8_t* line = scales; line < p; line += 64) __builtin_prefetch(line + tile.ahead);
         for (int v = 0; v < 8; v++) {
             int32x4_t high[R] = {}, low[R] = {};
             for (int j = 0; j < columns; j += 8) {
@@ -210,7 +209,7 @@ void half_rows(const Tile& tile, const Row* rows) {
         const int columns = tile.inputs - k < GROUP ? BLOCK : GROUP;
         const uint8_t *scales = p, *codes = p + 64;
         p = codes + columns * TILE / 2;
-        for (const uint8_t* line = scales; line < p; line += 64) __builtin_prefetch(line + PREFETCH);
+        for (const uint8_t* line = scales; line < p; line += 64) __builtin_prefetch(line + tile.ahead);
         for (int v = 0; v < 8; v++) {
             int32x4_t high[R] = {}, low[R] = {};
             for (int j = 0; j < columns; j += 8) {
@@ -242,7 +241,7 @@ void half(const Tile& tile, const Row* rows, int count) { HALF_PASSES[count - 1]
 uint64_t sum(const uint8_t* data, int64_t bytes) {
     uint64x2_t a = vdupq_n_u64(0), b = a, c = a, d = a;
     for (int64_t i = 0; i + 64 <= bytes; i += 64) {
-        __builtin_prefetch(data + i + PREFETCH);
+        __builtin_prefetch(data + i + READ_AHEAD);
         a = vaddq_u64(a, vreinterpretq_u64_u8(vld1q_u8(data + i)));
         b = vaddq_u64(b, vreinterpretq_u64_u8(vld1q_u8(data + i + 16)));
         c = vaddq_u64(c, vreinterpretq_u64_u8(vld1q_u8(data + i + 32)));

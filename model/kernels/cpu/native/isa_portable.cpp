@@ -70,7 +70,6 @@ inline Lanes from_bf16(const uint16_t* woven) {
     return each([&](int i) { return from_bits(uint32_t(woven[i < 16 ? 2 * i : 2 * (i - 16) + 1]) << 16); });
 }
 
-constexpr int PREFETCH = 0;
 constexpr int HEADS = 2;
 constexpr int BF16_ROWS = 1;
 

@@ -76,6 +76,8 @@ Machine* gptoss_open(int threads, const char* isa) {
 
 void gptoss_close(Machine* machine) { delete machine; }
 
+void gptoss_prefetch(Machine* machine, int wanted) { machine->ahead = wanted ? READ_AHEAD : 0; }
+
 double gptoss_read_bandwidth(Machine* machine, const uint8_t* data, int64_t bytes) {
     constexpr int64_t PIECE = 1 << 21;
     std::atomic<uint64_t> total{0};

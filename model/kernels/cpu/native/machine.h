@@ -17,6 +17,7 @@ struct Machine {
 
     Pool pool;
     const Isa& isa;
+    int64_t ahead = READ_AHEAD;       // how far weights are prefetched
     std::vector<Tokens> tokens;       // of this step, in pieces that share keys while these are in cache
     std::vector<float> rotation;      // [T, 2, D / 2]  cosines and sines
     std::vector<float> partials;      // of attention, where one query's segments are different threads'

@@ -71,7 +71,7 @@ void dense(Machine& machine, const Dense& op, const Step& step) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t tile = i % tiles, panel = i / tiles;
             const Tile weights = {op.weights + tile * stride, op.bias ? op.bias + tile * TILE : nullptr,
-                                  op.inputs, bool(op.add), offset_of(op.format)};
+                                  op.inputs, bool(op.add), offset_of(op.format), machine.ahead};
             const int last = int(std::min<int64_t>(count, (panel + 1) * PANEL));
             for (int first = int(panel * PANEL); first < last; first += MAX_ROWS) {
                 Row rows[MAX_ROWS];
@@ -130,7 +130,7 @@ void experts(Machine& machine, const Experts& op, const Step&) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t expert = active[i / tiles], tile = i % tiles;
             const Tile weights = {op.weights + (expert * tiles + tile) * stride,
-                                  op.bias + (expert * tiles + tile) * TILE, op.inputs, false, 0};
+                                  op.bias + (expert * tiles + tile) * TILE, op.inputs, false, 0, machine.ahead};
             const int last = to.starts[expert + 1];
             for (int first = to.starts[expert]; first < last; first += MAX_ROWS) {
                 Row rows[MAX_ROWS];
