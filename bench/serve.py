@@ -1,5 +1,5 @@
-"""What the server itself costs: many concurrent streams over real HTTP, against a stand-in for the model or
-the demo model.
+"""What the server itself costs: many concurrent streams over real HTTP, against a stand-in for the model,
+the demo model, or one on disk.
 
 The stand-in computes nothing, so every microsecond is the engine's, the server's or the kernel's.
 `cpu_us_per_token` is the CPU time of the whole server process (user and system, all threads) over the tokens
@@ -56,7 +56,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--target", choices=("standin", "demo"), default="standin")
+    parser.add_argument("--target", default="standin", help="standin, demo, or a model's folder")
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
     parser.add_argument("--step-ms", type=float, default=0.0, help="how long a step of the stand-in takes")
@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
 
 
 def start(asked: argparse.Namespace) -> subprocess.Popen[bytes]:
-    if asked.target == "demo":
+    if asked.target != "standin":
         words = [
             "server",
             "serve",
@@ -75,6 +75,8 @@ def start(asked: argparse.Namespace) -> subprocess.Popen[bytes]:
             f"--max-running={asked.streams}",
             "--log-level=warning",
         ]
+        if asked.target != "demo":
+            words.append(f"--model={asked.target}")
     else:
         words = [
             "bench.standin",
@@ -86,7 +88,7 @@ def start(asked: argparse.Namespace) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", *words])
 
 
-def wait_until_ready(port: int, server: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def wait_until_ready(port: int, server: subprocess.Popen[bytes], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -154,7 +156,8 @@ def make_engine(asked: argparse.Namespace) -> Engine:
     from server.assembly import assemble
     from server.settings import Settings
 
-    return assemble(Settings(max_running=asked.streams)).engine
+    model = None if asked.target == "demo" else Path(asked.target)
+    return assemble(Settings(model=model, max_running=asked.streams)).engine
 
 
 def report(asked: argparse.Namespace, result: dict[str, float], spread: list[float]) -> None:
