@@ -126,6 +126,9 @@ void bf16_rows(const Tile& tile, const Row* rows) {
 
 // -- attention: positions are the lanes of a product with keys, dimensions those of one with values
 
+// Into the second level of cache: a segment's keys and values are more than the first has room for.
+inline void prefetch_soon(const uint16_t* line) { __builtin_prefetch(line, 0, 2); }
+
 // `soon` and `later` are pages of as many bytes that will be read: prefetched line by line, for a burst would
 // wait for itself.
 template <int R>
@@ -135,8 +138,8 @@ inline void score_page(const float* queries, const uint16_t* keys, int head_dim,
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) sum[r] = zero();
     for (int d = 0; d < head_dim; d++) {
-        __builtin_prefetch(soon + 32 * d);
-        __builtin_prefetch(later + 32 * d);
+        prefetch_soon(soon + 32 * d);
+        prefetch_soon(later + 32 * d);
         Lanes key = from_bf16(keys + 32 * d);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) sum[r] = fma(key, splat(queries[r * head_dim + d]), sum[r]);
@@ -145,14 +148,17 @@ inline void score_page(const float* queries, const uint16_t* keys, int head_dim,
     for (int r = 0; r < R; r++) store(scores + r * SEGMENT, sum[r]);
 }
 
+// `later`: as many keys as there are values, that the next segment will read: by now the memory has nothing else
+// to do.
 template <int R>
 inline void weigh_page(const float* weights, const uint16_t* values, int from, int to, int width,
-                       float* out) {
+                       const uint16_t* later, float* out) {
     for (int d = 0; d < width; d += 32) {
         Lanes sum[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) sum[r] = load(out + r * width + d);
         for (int j = from; j < to; j++) {
+            prefetch_soon(later + j * width + d);
             Lanes value = from_bf16(values + j * width + d);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) sum[r] = fma(value, splat(weights[r * SEGMENT + j]), sum[r]);
@@ -196,7 +202,9 @@ void segment_rows(const Span& span, const float* queries, float* maxima, float* 
     for (int64_t page = first_page; page <= last_page; page++) {
         const int start = int(page - first_page) * 32;
         const int from = before > start ? before - start : 0, to = after < start + 32 ? after - start : 32;
-        weigh_page<R>(scores + start, values(page), from, to, span.padded_dim, out);
+        const int64_t ahead = page + SEGMENT / 32;
+        const uint16_t* later = ahead <= span.following / 32 ? keys(ahead) : values(page);
+        weigh_page<R>(scores + start, values(page), from, to, span.padded_dim, later, out);
     }
 }
 

@@ -71,6 +71,7 @@ public:
                            layout.pages + int64_t(tokens.sequence) * step.table_width,
                            first,
                            last,
+                           t + 1 < tokens.count ? last : position(t),
                            op.head_dim,
                            layout.padded_dim};
         const float* queries =

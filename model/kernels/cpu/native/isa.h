@@ -42,6 +42,7 @@ struct Span {              // the keys and values that one query sees within a s
     int64_t key_stride, value_stride;  // elements from page to page
     const int32_t* pages;              // of the sequence
     int64_t first, last;               // positions, both included
+    int64_t following;                 // the last one whose keys will be needed soon
     int head_dim, padded_dim;          // the latter rounded up to 32
 };
 
