@@ -123,13 +123,14 @@ def compile_all(
     steps: Sequence[tuple[int, int]],
     dense: str = "bf16",
     kv_cache_dtype: str = "bf16",
+    batch_invariant: bool = False,
     multiprocessors: int = 132,
 ) -> dict[tuple[str, str], Any]:
     """Every kernel of steps of so many sequences, with so many tokens each."""
     with compiling(capability) as found, torch.inference_mode():
         reader = ShapeReader(Shapes(config), META, torch.bfloat16, dense)  # type: ignore[arg-type]
         weights: Weights = reader.all()
-        model = TritonModel(config, weights, kv_cache_dtype=kv_cache_dtype)
+        model = TritonModel(config, weights, kv_cache_dtype=kv_cache_dtype, batch_invariant=batch_invariant)
         model.multiprocessors = multiprocessors
         if kv_cache_dtype == "fp8" and capability >= 89:  # here nothing can be asked what it knows
             model.full_dtype = torch.float8_e4m3fn
@@ -184,12 +185,15 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES, default="20b")
     parser.add_argument("--dense", choices=DENSE_FORMATS, default="bf16", help="as the server's flag")
     parser.add_argument("--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="likewise")
+    parser.add_argument("--batch-invariant", action="store_true", help="as the server's flag, on")
     parser.add_argument(
         "--keep", type=Path, default=Path("build/gpu"), help="folder for PTX and machine code"
     )
     asked = parser.parse_args()
     config = replace(SIZES[asked.size], num_layers=2)
-    found = compile_all(config, asked.capability, asked.steps, asked.dense, asked.kv_cache_dtype)
+    found = compile_all(
+        config, asked.capability, asked.steps, asked.dense, asked.kv_cache_dtype, asked.batch_invariant
+    )
     asked.keep.mkdir(parents=True, exist_ok=True)
     rows, faults = [], 0
     print(f"{'kernel':40} warps registers stack shared")

@@ -15,7 +15,7 @@ import torch
 
 from bench.gpu_load import Decode
 from model.batch import BANDED, FULL
-from model.kernels.triton import attention_decode, dense, experts_few, experts_many
+from model.kernels.triton import attention_decode, dense, dense_int8, experts_few, experts_many
 from model.kernels.triton.dense import product
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.router import choose, router
@@ -213,24 +213,19 @@ def tune(model: TritonModel) -> list[dict[str, Any]]:
     """Kernels of a step of one token under other tiles: the three best of each, and what is set now."""
     tried_on = [*_dense(model, 1), *_dense(model, 8), _unembedding(model, 1), *_few(model, 1)]
     found = {name: (run, count) for name, run, count, _ in tried_on}
+    if model.dense == "int8":
+        row, small = dense_int8.ROW_TILE, dense_int8.SMALL_TILE
+        along: dict[str, tuple[int, ...]] = {"BG": (4, 8, 16)}
+        stages: dict[str, tuple[int, ...]] = {"num_stages": (3, 6, 8)}
+    else:
+        row, small, along = dense.ROW_TILE, dense.SMALL_TILE, {"BK": (256, 512)}
+        stages = {"BK": (64, 128, 256), "num_stages": (3, 5)}
     rows = []
     for name, tile, choices in (
-        ("norm, QKV, T = 1", dense.ROW_TILE, {"BN": (1, 2, 4, 8), "BK": (256, 512), "num_warps": (1, 2)}),
-        (
-            "output, residual, T = 1",
-            dense.ROW_TILE,
-            {"BN": (1, 2, 4, 8), "BK": (256, 512), "num_warps": (1, 2)},
-        ),
-        (
-            "norm, unembedding, N = 1",
-            dense.ROW_TILE,
-            {"BN": (2, 4, 8, 16), "BK": (256,), "num_warps": (1, 2)},
-        ),
-        (
-            "norm, QKV, T = 8",
-            dense.SMALL_TILE,
-            {"BN": (16, 32), "BK": (64, 128, 256), "num_warps": (1, 2), "num_stages": (3, 5)},
-        ),
+        ("norm, QKV, T = 1", row, {"BN": (1, 2, 4, 8), **along, "num_warps": (1, 2)}),
+        ("output, residual, T = 1", row, {"BN": (1, 2, 4, 8), **along, "num_warps": (1, 2)}),
+        ("norm, unembedding, N = 1", row, {"BN": (2, 4, 8, 16), **along, "num_warps": (1, 2)}),
+        ("norm, QKV, T = 8", small, {"BN": (16, 32), **stages, "num_warps": (1, 2)}),
         (
             "gate, up of few, T = 1",
             experts_few.GATE_UP_TILE,

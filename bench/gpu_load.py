@@ -166,7 +166,7 @@ class Prefill:
         return total + 2.0 * config.vocab_size * config.hidden_size
 
 
-def loading(config: ModelConfig, device: torch.device) -> dict[str, Any]:
+def loading(config: ModelConfig, device: torch.device, dense: str) -> dict[str, Any]:
     """From tensors in the host's memory, as a mapped file that is in the page cache, to the final layout."""
     host = Synthetic(config)
     held = {name: host.read(name) for name in host.names if name.startswith("block.0.")}
@@ -178,7 +178,7 @@ def loading(config: ModelConfig, device: torch.device) -> dict[str, Any]:
         def read(self, name: str) -> Tensor:
             return held[name]
 
-    reader = Reader(Held(), device, torch.bfloat16)  # type: ignore[arg-type]
+    reader = Reader(Held(), device, torch.bfloat16, dense)  # type: ignore[arg-type]
     seconds = []
     for _ in range(4):
         torch.cuda.synchronize()

@@ -10,19 +10,51 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 
+def compiled(folder, *asked):
+    """What the kernels of a decode of one and of 24, and of a prefill, need at the sizes of 20b; in a process
+    that interprets nothing."""
+    environ = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "bench.gpu_compile", "--steps", "1x1,24x1,1x512", *asked]
+    run = subprocess.run([*command, "--keep", str(folder)], env=environ, capture_output=True, text=True)
+    assert run.stdout.endswith("}\n"), run.stdout + run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert run.returncode == (1 if found["faults"] else 0)
+    return found
+
+
+def names(found):
+    return {row["kernel"] for row in found["kernels"]}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kernels_compile_for_a_hopper_without_spilling(tmp_path):
-    """At the sizes of 20b: a decode of one and of 24, and a prefill; in a process that interprets nothing."""
-    environ = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    asked = ["--capability", "90", "--steps", "1x1,24x1,1x512", "--keep", str(tmp_path)]
-    run = subprocess.run(
-        [sys.executable, "-m", "bench.gpu_compile", *asked], env=environ, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = compiled(tmp_path, "--capability", "90")
+    kernels = names(found)
     assert found["faults"] == 0
-    kernels = {row["kernel"] for row in found["kernels"]}
     assert {"_decode_kernel attention_decode", "_prefill_kernel attention_prefill"} <= kernels
     assert {"_down_kernel experts_few", "_down_kernel experts_many", "_stage_kernel graphs"} <= kernels
     assert len(kernels) >= 17
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("capability", ["80", "90"], ids=["Ampere: fp8 as bytes", "Hopper: fp8 of its own"])
+def test_eight_bits_compile_without_spilling(tmp_path, capability):
+    asked = ("--capability", capability, "--dense", "int8", "--kv-cache-dtype", "fp8")
+    rows = {row["kernel"]: row for row in compiled(tmp_path, *asked)["kernels"]}
+    for name in ("_row_kernel dense_int8", "_rows_kernel dense_int8", "_write_kernel rotary"):
+        assert rows[name]["stack"] == 0
+    for name in ("_decode_kernel attention_decode", "_prefill_kernel attention_prefill"):
+        assert rows[name]["stack"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_batch_invariant_kernels_compile_without_spilling_and_are_one_of_each(tmp_path):
+    """Not the decodes' own: what a prompt has, decodes have."""
+    found = compiled(tmp_path, "--batch-invariant")
+    assert found["faults"] == 0
+    kernels = names(found)
+    assert {"_merge_kernel attention_prefill", "_rows_kernel dense", "_down_kernel experts_many"} <= kernels
+    assert not kernels & {"_decode_kernel attention_decode", "_row_kernel dense", "_down_kernel experts_few"}

@@ -104,10 +104,10 @@ def _prefill_kernel(
             highest = higher
         if PART > 0:
             if needed:
-                at = (token.to(tl.int64) * parts + part) * H + head
-                tl.store(part_max + at, highest, inside)
-                tl.store(part_sum + at, total, inside)
-                tl.store(part_out + at[:, None] * D + d[None, :], seen, mask)
+                entry = (token.to(tl.int64) * parts + part) * H + head
+                tl.store(part_max + entry, highest, inside)
+                tl.store(part_sum + entry, total, inside)
+                tl.store(part_out + entry[:, None] * D + d[None, :], seen, mask)
         else:
             to = out + (token.to(tl.int64) * H + head)[:, None] * D + d[None, :]
             tl.store(to, (seen / total[:, None]).to(out.dtype.element_ty), mask)

@@ -30,6 +30,8 @@ ROW_TILE = {"BN": 4, "BG": 8, "num_warps": 1}
 
 SMALL_TILE = {"BN": 16, "num_warps": 1, "num_stages": 6}
 LARGE_TILE = {"BN": 64, "num_warps": 4, "num_stages": 4}
+LARGEST_TILE = {"BN": 64, "num_warps": 8, "num_stages": 4}
+"""Of several rows; there are two sets of sums, and those of 128 rows need the registers of eight warps."""
 
 _GROUP = tl.constexpr(GROUP)
 _ROWS_AT_ONCE = 8192
@@ -174,6 +176,7 @@ def product(
     if rows_tile == 1:
         _row_kernel[(triton.cdiv(outputs, ROW_TILE["BN"]),)](*operands, *sizes, **ROW_TILE)
     elif num_rows:
-        tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else LARGE_TILE
+        tile = LARGE_TILE if rows_tile < 128 else LARGEST_TILE
+        tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else tile
         grid = (triton.cdiv(outputs, tile["BN"]), triton.cdiv(num_rows, rows_tile))
         _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile)
