@@ -36,6 +36,7 @@ def build(
     """The checkpoint's model on the CPU.
 
     dense    "int8": attention and unembedding in int8 by groups of 64, the best logits scored again in bf16;
+             where only the best can matter (`Batch.temperatures`), the others are estimates of four bits.
              "bf16": as they were trained, at about two thirds of the speed
     threads  that share a step; None: one for each core
     isa      avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
