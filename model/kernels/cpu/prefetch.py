@@ -1,7 +1,8 @@
 """Whether the kernels should prefetch weights: processors differ, so it is measured when a model is built.
 
 On one core of Zen 5 a prototype read 29 GB/s with and 8 without; on Zen 4, whose own prefetchers follow these
-streams, a token takes 6% longer with (bench/LOG.md).  Results are the same bits either way.
+streams, a token alone takes 6% longer with (bench/LOG.md), and several at once 7 to 17% longer without: those
+always prefetch.  Results are the same bits either way.
 """
 
 from __future__ import annotations

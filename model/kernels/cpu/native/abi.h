@@ -173,7 +173,7 @@ const char* gptoss_isas();  // what this processor can run, best first, separate
 
 Machine* gptoss_open(int threads, const char* isa);  // null if this processor cannot run it
 void gptoss_close(Machine*);
-void gptoss_prefetch(Machine*, int wanted);  // whether weights are prefetched; they are unless told otherwise
+void gptoss_prefetch(Machine*, int wanted);  // weights, in steps of one token; on if not told otherwise
 
 // 0, or 1 + the index of the token that is not in the vocabulary.
 int64_t gptoss_run(Machine*, Instruction* program, int length, const Step*);

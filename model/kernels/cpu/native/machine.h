@@ -15,9 +15,12 @@ struct Tokens {  // consecutive tokens of one sequence
 struct Machine {
     Machine(int threads, const Isa& isa) : pool(threads), isa(isa) {}
 
+    // With more tokens the pauses between loads are too long for a processor's own prefetchers.
+    int64_t ahead_of(int tokens) const { return tokens == 1 ? ahead : READ_AHEAD; }
+
     Pool pool;
     const Isa& isa;
-    int64_t ahead = READ_AHEAD;       // how far weights are prefetched
+    int64_t ahead = READ_AHEAD;       // how far a tile is prefetched in a step of one token
     std::vector<Tokens> tokens;       // of this step, in pieces that share keys while these are in cache
     std::vector<float> rotation;      // [T, 2, D / 2]  cosines and sines
     std::vector<float> partials;      // of attention, where one query's segments are different threads'

@@ -71,7 +71,7 @@ void dense(Machine& machine, const Dense& op, const Step& step) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t tile = i % tiles, panel = i / tiles;
             const Tile weights = {op.weights + tile * stride, op.bias ? op.bias + tile * TILE : nullptr,
-                                  op.inputs, bool(op.add), offset_of(op.format), machine.ahead};
+                                  op.inputs, bool(op.add), offset_of(op.format), machine.ahead_of(count)};
             const int last = int(std::min<int64_t>(count, (panel + 1) * PANEL));
             for (int first = int(panel * PANEL); first < last; first += MAX_ROWS) {
                 Row rows[MAX_ROWS];
@@ -119,7 +119,7 @@ void route(Machine&, const Route& op, const Step& step) {
     to.starts[0] = 0;
 }
 
-void experts(Machine& machine, const Experts& op, const Step&) {
+void experts(Machine& machine, const Experts& op, const Step& step) {
     const Assignment& to = op.assignment;
     const int64_t tiles = round_up(op.outputs, TILE) / TILE, stride = mxfp4_tile_bytes(op.inputs);
     std::vector<int32_t> active;
@@ -130,7 +130,8 @@ void experts(Machine& machine, const Experts& op, const Step&) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t expert = active[i / tiles], tile = i % tiles;
             const Tile weights = {op.weights + (expert * tiles + tile) * stride,
-                                  op.bias + (expert * tiles + tile) * TILE, op.inputs, false, 0, machine.ahead};
+                                  op.bias + (expert * tiles + tile) * TILE, op.inputs, false, 0,
+                                  machine.ahead_of(step.num_tokens)};
             const int last = to.starts[expert + 1];
             for (int first = to.starts[expert]; first < last; first += MAX_ROWS) {
                 Row rows[MAX_ROWS];
