@@ -76,7 +76,7 @@ def test_it_computes_what_the_reference_does(folder):
         torch.testing.assert_close(alone(ours, tokens).cpu(), alone(theirs, tokens), rtol=0, atol=3e-4)
 
 
-@pytest.mark.parametrize("tokens", [1, 3, 26])
+@pytest.mark.parametrize("tokens", [1, 26])
 def test_its_kernels_compute_what_plain_pytorch_does(model, tokens):
     with torch.inference_mode():
         for check in probe.checks(model, [tokens], seed=tokens):
