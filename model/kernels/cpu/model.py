@@ -151,7 +151,7 @@ class CpuModel:
             self.program = network(self.config, self.weights, self.scratch)
 
     def prefetch(self, wanted: bool) -> None:
-        """Whether a step of one token asks for weights before it needs them, or leaves that to the processor."""
+        """Whether steps of one token ask for weights ahead, or leave that to the processor."""
         self.library.gptoss_prefetch(self._machine, wanted)
 
     def read_bandwidth(self, data: Tensor) -> float:
