@@ -20,7 +20,7 @@ serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo
 	$(BIN)/gptoss serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: $(READY)      ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 CLIENTS     = .venv-clients
 UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
