@@ -16,8 +16,8 @@ from server.harmony.messages import ResponseFormat, Tool
 from tests.server.drawn_answers import Speaker, speaker_of
 
 COMPILE_SECONDS, MASK_SECONDS = 6.0, 1.0
-"""Of this thread's CPU: several times what is needed, and blind to what else the machine does but for its use of
-caches and memory."""
+"""Of this thread's CPU: several times what is needed, and blind to what else the machine does, but for its
+use of caches and memory."""
 
 
 def answer_with(schema: dict[str, Any], *, strict: bool = True) -> AnswerSpec:
