@@ -54,7 +54,7 @@ def main() -> int:
                 f"{number + 1:3}: {ours[-1]:6.2f} against {theirs[-1]:6.2f}, {memory[-1]:5.1f} GB/s",
                 flush=True,
             )
-    ratios = [(a + b) / 2 / c for a, b, c in zip(ours, ours[1:], theirs, strict=True)]
+    ratios = [(a + b) / 2 / c for a, b, c in zip(ours[:-1], ours[1:], theirs, strict=True)]
     _report(model, ours, theirs, memory, ratios)
     return 0
 
