@@ -1,0 +1,276 @@
+"""The memory that one launch of a kernel was given, and who has touched which byte of it.
+
+Programs of a launch run on a GPU in any order and at the same time, so what one of them writes no other may
+touch, before or after, unless both do it atomically.  Inside a program, what a thread has stored another may
+not see before a barrier (`tl.debug_barrier`).  So a launch is cut into *eras*, a new one with each program
+and each barrier, and memory remembers the era of the last store to it: two touches agree if they are of one
+program and of different eras, or both only read.
+
+    Argument   one tensor's own extent: an access through its pointer must stay inside
+    Region     arguments that overlap are one piece of memory with one history
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+Place = tuple[tuple[str, int, str], ...]
+"""File, line and function of an access, the innermost first."""
+
+NOBODY, SEVERAL = 0, -1
+"""Beside eras, which are counted from 1."""
+
+
+class Finding(AssertionError):
+    """A kernel does what a GPU would punish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A tensor that a launch was given: the bytes [begin, end) from its first element to its last.
+
+    That is the view's own extent.  The storage behind it is larger where a view is one layer of a cache or
+    one of several results made at once, and a neighbour there is no less wrong than one beyond it.
+    """
+
+    name: str
+    begin: int
+    end: int
+    width: int
+    kind: str
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> Argument:
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        begin, width = tensor.data_ptr(), tensor.element_size()
+        bytes_in_all = (last + 1) * width if tensor.numel() else 0
+        kind = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+        return cls(name, begin, begin + bytes_in_all, width, kind)
+
+    def relative(self, address: int) -> str:
+        """Where `address` is, seen from here."""
+        if address < self.begin:
+            where = f"{self.begin - address} bytes before the beginning"
+        elif address >= self.end:
+            where = f"{address - self.end} bytes behind the end"
+        else:
+            where = f"{address - self.begin} bytes inside"
+        return f"{where} of `{self.name}`, {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One load, store or atomic operation of one program.
+
+    addresses  of the lanes whose mask is true, in the order of lanes
+    lanes      which those are, of how many; None for all
+    width      bytes of an element
+    """
+
+    verb: str
+    addresses: np.ndarray
+    lanes: np.ndarray | None
+    width: int
+    era: int
+    program: tuple[int, ...]
+    place: Place
+
+
+@dataclass(slots=True)
+class Region:
+    """Bytes [begin, end), in units of the smallest element that an argument has there.
+
+    stores, atomics  [units] the era of the last one of each kind; made when there is a first
+    """
+
+    begin: int
+    end: int
+    unit: int
+    arguments: list[Argument]
+    loads: list[Access] = field(default_factory=list)
+    stores: np.ndarray | None = None
+    atomics: np.ndarray | None = None
+
+    def units(self, access: Access) -> np.ndarray:
+        first = (access.addresses - np.uint64(self.begin)).astype(np.int64) // self.unit
+        if access.width <= self.unit:
+            return first
+        return (first[:, None] + np.arange(access.width // self.unit)).ravel()
+
+    def history(self) -> np.ndarray:
+        """Of as many units as there are.  It takes memory where it is written: a large one is cheap."""
+        return np.zeros(-(-(self.end - self.begin) // self.unit), np.int32)
+
+
+class Memory:
+    """All arguments of one launch of `kernel`.  Raises Finding from any of its methods."""
+
+    def __init__(self, kernel: str, arguments: Iterable[Argument]):
+        self.kernel = kernel
+        self.arguments = list(arguments)
+        self._regions = list(_regions(self.arguments))
+        self._programs: list[tuple[int, ...]] = [()]  # of each era; there is no era 0
+
+    @property
+    def era(self) -> int:
+        return len(self._programs) - 1
+
+    @property
+    def program(self) -> tuple[int, ...]:
+        return self._programs[-1]
+
+    def begin(self, program: tuple[int, ...]) -> None:
+        """A program begins."""
+        self._programs.append(program)
+
+    def barrier(self) -> None:
+        """The program's threads wait for each other: what they stored, all may see."""
+        self._programs.append(self.program)
+
+    def load(self, access: Access, argument: Argument | None) -> None:
+        if (region := self._within(access, argument)) is None:
+            return
+        if region.stores is not None:
+            at = region.units(access)
+            self._refuse(
+                access, region, at[region.stores[at] == access.era], "what it has itself just stored"
+            )
+        region.loads.append(access)
+
+    def store(self, access: Access, argument: Argument | None, values: np.ndarray) -> None:
+        """values  what is stored, by lane as the addresses are"""
+        if (region := self._within(access, argument)) is None:
+            return
+        at = region.units(access)
+        if region.stores is None:
+            region.stores = region.history()
+        before = region.stores[at]
+        self._refuse(access, region, at[before == access.era], "what it has itself just stored")
+        self._refuse(access, region, at[self._others(before, access)], "what another program stores")
+        if region.atomics is not None:
+            others = self._others(region.atomics[at], access)
+            self._refuse(access, region, at[others], "what another program changes atomically")
+        self._once(access, region, values)
+        for load in reversed(region.loads):
+            if load.era != access.era:
+                break
+            if not _same_lanes(load, access):
+                both = np.intersect1d(at, region.units(load))
+                self._refuse(access, region, both, "what another of its lanes loads")
+        region.stores[at] = access.era
+
+    def atomic(self, access: Access, argument: Argument | None) -> None:
+        if (region := self._within(access, argument)) is None:
+            return
+        at = region.units(access)
+        if region.stores is not None:
+            others = self._others(region.stores[at], access)
+            self._refuse(access, region, at[others], "what another program stores")
+        if region.atomics is None:
+            region.atomics = region.history()
+        before = region.atomics[at]
+        region.atomics[at] = np.where(self._others(before, access), SEVERAL, access.era)
+
+    def finish(self) -> None:
+        """Nothing loaded what another program wrote, then or later."""
+        for region in self._regions:
+            for history, what in (
+                (region.stores, "what another program stores"),
+                (region.atomics, "what another program changes atomically"),
+            ):
+                if history is None:
+                    continue
+                for load in region.loads:
+                    at = region.units(load)
+                    self._refuse(load, region, at[self._others(history[at], load)], what)
+
+    def _within(self, access: Access, argument: Argument | None) -> Region | None:
+        """The region that all of an access falls into; None if it touches nothing.
+
+        argument  the one whose pointer it was made from, where that is known
+        """
+        if not access.addresses.size:
+            return None
+        low, high = int(access.addresses.min()), int(access.addresses.max())
+        if argument is not None and not argument.begin <= low <= high <= argument.end - access.width:
+            outside = low if low < argument.begin else high
+            raise self._finding(access, outside, argument, "out of bounds")
+        for region in self._regions:
+            if region.begin <= low <= high <= region.end - access.width:
+                break
+        else:
+            nearest = min(self.arguments, key=lambda a: max(a.begin - low, high - a.end), default=None)
+            raise self._finding(access, low, nearest, "out of bounds")
+        if int(np.bitwise_or.reduce(access.addresses)) & (access.width - 1):
+            odd = access.addresses[access.addresses & np.uint64(access.width - 1) != 0]
+            raise self._finding(access, int(odd[0]), argument or region.arguments[0], "not aligned")
+        return region
+
+    def _others(self, eras: np.ndarray, access: Access) -> np.ndarray:
+        """Which of `eras` are another program's."""
+        others = eras != NOBODY
+        for era in np.unique(eras[others]):
+            if era != SEVERAL and self._programs[era] == access.program:
+                others &= eras != era
+        return others
+
+    def _once(self, access: Access, region: Region, values: np.ndarray) -> None:
+        """Lanes that store to one place store one value: which comes last nobody knows."""
+        order = np.argsort(access.addresses, kind="stable")
+        sorted_, stored = access.addresses[order], np.broadcast_to(values, access.addresses.shape)[order]
+        bits = stored.view(f"u{stored.itemsize}") if stored.dtype != bool else stored
+        twice = (sorted_[1:] == sorted_[:-1]) & (bits[1:] != bits[:-1])
+        if twice.any():
+            address = int(sorted_[1:][twice][0])
+            raise self._finding(access, address, self._nearest(region, address), "lanes disagree")
+
+    def _refuse(self, access: Access, region: Region, at: np.ndarray, what: str) -> None:
+        if at.size:
+            address = region.begin + int(at[0]) * region.unit
+            raise self._finding(access, address, self._nearest(region, address), "race", what)
+
+    def _nearest(self, region: Region, address: int) -> Argument:
+        inside = (a for a in region.arguments if a.begin <= address < a.end)
+        return next(inside, region.arguments[0])
+
+    def _finding(
+        self, access: Access, address: int, nearest: Argument | None, kind: str, what: str = ""
+    ) -> Finding:
+        lines = (f"{Path(file).name}:{line} in {function}" for file, line, function in access.place)
+        seen = nearest.relative(address) if nearest else "a launch without tensors"
+        verb = {"load": "loads", "store": "stores", "atomic": "changes"}[access.verb]
+        return Finding(
+            f"{kind}: {self.kernel}, program {access.program}, {verb} {what or f'{access.width} bytes'}:"
+            f" {seen}; at {' from '.join(lines)}"
+        )
+
+
+def _regions(arguments: list[Argument]) -> Iterator[Region]:
+    """Arguments that overlap, together."""
+    ordered = sorted((a for a in arguments if a.end > a.begin), key=lambda a: a.begin)
+    starts = [0]
+    furthest = 0
+    for n, argument in enumerate(ordered):
+        if n and argument.begin >= furthest:
+            starts.append(n)
+        furthest = max(furthest, argument.end)
+    for first, last in pairwise([*starts, len(ordered)]):
+        group = ordered[first:last]
+        if group:
+            unit = min(argument.width for argument in group)
+            yield Region(group[0].begin, max(argument.end for argument in group), unit, group)
+
+
+def _same_lanes(one: Access, other: Access) -> bool:
+    """Whether each lane of either touches what the same lane of the other does."""
+    if not np.array_equal(one.addresses, other.addresses):
+        return False
+    if one.lanes is None or other.lanes is None:
+        return one.lanes is other.lanes
+    return np.array_equal(one.lanes, other.lanes)
