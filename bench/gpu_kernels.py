@@ -211,7 +211,9 @@ def _normal(model: TritonModel, *shape: int) -> torch.Tensor:
 
 def tune(model: TritonModel) -> list[dict[str, Any]]:
     """Kernels of a step of one token under other tiles: the three best of each, and what is set now."""
-    tried_on = [*_dense(model, 1), *_dense(model, 8), _unembedding(model, 1), *_few(model, 1)]
+    most = min(131000, model.config.max_context - 1)
+    short, long = (_attention(model, 1, context, FULL, "full") for context in (1000, most))
+    tried_on = [*_dense(model, 1), *_dense(model, 8), _unembedding(model, 1), *_few(model, 1), short, long]
     found = {name: (run, count) for name, run, count, _ in tried_on}
     if model.dense == "int8":
         row, small = dense_int8.ROW_TILE, dense_int8.SMALL_TILE
@@ -234,7 +236,15 @@ def tune(model: TritonModel) -> list[dict[str, Any]]:
         (
             "down of few, T = 1",
             experts_few.DOWN_TILE,
-            {"BN": (2, 4, 8), "BW": (128, 256), "num_warps": (1, 2)},
+            {"BN": (1, 2, 4, 8), "BW": (128, 256), "num_warps": (1, 2)},
+        ),
+        *(
+            (
+                name,
+                attention_decode.TILE,
+                {"BN": (32, 64, 128), "num_warps": (2, 4), "num_stages": (4, 5, 7)},
+            )
+            for name, *_ in (short, long)
         ),
     ):
         run, count = found[name]

@@ -119,7 +119,7 @@ def models(tmp_path_factory):
     weights = Reader(Checkpoint.open(folder), DEVICE, torch.float32).all()
     made = [TritonModel(CONFIG, weights, page_size=4, kv_cache_dtype=kept) for kept in ("bf16", "fp8")]
     for model in made:
-        model.multiprocessors = 5  # a decode of one sequence splits the keys of full layers in four
+        model.multiprocessors = 2  # a decode of one sequence splits the keys of full layers in four
     return made
 
 

@@ -56,7 +56,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(checkpoint):
     model = TritonModel(CONFIG, Reader(checkpoint, DEVICE, torch.float32).all(), page_size=4)
-    model.multiprocessors = 5  # a decode of one sequence splits the keys of full layers in four
+    model.multiprocessors = 2  # a decode of one sequence splits the keys of full layers in four
     return model
 
 

@@ -10,8 +10,9 @@ one split it writes the result; with more, `combine` adds their sums up:
     split 1     keys [first + part, first + 2 part)           m, l, ...
     ...
 
-The grid depends on T alone, so that a captured graph stays valid while contexts grow.  A row with slot -1 is
-filler of a padded batch: it writes nothing into the cache, and what comes of it is arbitrary but finite.
+The grid depends on T alone, so that a captured graph stays valid while contexts grow: while they are short,
+splits are left without keys, and do nothing.  A row with slot -1 is filler of a padded batch: it writes
+nothing into the cache, and what comes of it is arbitrary but finite.
 
 Online softmax: arXiv:1805.02867; split over keys: Flash-Decoding; sinks: gpt-oss model card, section 2.2.
 """
@@ -30,6 +31,22 @@ from model.kernels.triton.rotary import rotated
 LOG2_E = tl.constexpr(1.4426950408889634)
 """Scores are in powers of two: the hardware's exponential is one of those."""
 
+TILE = {"BN": 64, "num_warps": 4, "num_stages": 5}
+"""Keys seen together.  Where a key is says the page table, so that two loads follow upon each other: of fewer
+than five stages Triton makes room for one tile alone, and nothing is under way while a program computes."""
+
+
+@triton.jit
+def _part_of(length, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr):
+    """Of the keys before the newest: the first in sight, how many each split has, and how many splits have
+    any; split 0 counts in any case."""
+    first = 0
+    if WINDOW > 0:
+        first = tl.maximum(length - WINDOW, 0)
+    seen = tl.maximum(length - 1 - first, 0)
+    part = tl.cdiv(tl.cdiv(seen, SPLITS), BN) * BN
+    return first, part, tl.maximum(tl.cdiv(seen, tl.maximum(part, 1)), 1)
+
 
 @triton.jit(
     do_not_specialize=["table_width", "first_page"],
@@ -42,82 +59,80 @@ def _decode_kernel(
     WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     token, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    G: tl.constexpr = H // KV
-    position, length = tl.load(positions + token), tl.load(lengths + token)
-    group, d = tl.arange(0, G_PAD), tl.arange(0, D)
-    head = kv_head * G + group
-    row = qkv + token * (H + 2 * KV) * D
-    mask = (group < G)[:, None] & (d[None, :] < D)
-    q = rotated(row + head[:, None] * D, mask, cos, sin, position, D)
+    length = tl.load(lengths + token)
+    first, part, used = _part_of(length, WINDOW, SPLITS, BN)
+    if split < used:
+        G: tl.constexpr = H // KV
+        position = tl.load(positions + token)
+        group, d = tl.arange(0, G_PAD), tl.arange(0, D)
+        head = kv_head * G + group
+        row = qkv + token * (H + 2 * KV) * D
+        mask = (group < G)[:, None] & (d[None, :] < D)
+        q = rotated(row + head[:, None] * D, mask, cos, sin, position, D)
 
-    # Visible keys before this token's own: [first, before), in parts of `part`.
-    before = length - 1
-    first = 0
-    if WINDOW > 0:
-        first = tl.maximum(length - WINDOW, 0)
-    part = tl.cdiv(tl.cdiv(tl.maximum(before - first, 0), SPLITS), BN) * BN
-    begin = first + split * part
-    end = tl.minimum(begin + part, before)
+        highest = tl.full([G_PAD], float("-inf"), tl.float32)
+        total = tl.zeros([G_PAD], tl.float32)
+        seen = tl.zeros([G_PAD, D], tl.float32)
+        if split == 0:
+            own_key = stored(
+                rotated(row + (H + kv_head) * D, d < D, cos, sin, position, D), keys.dtype.element_ty
+            )
+            own_value = stored(tl.load(row + (H + KV + kv_head) * D + d), values.dtype.element_ty)
+            slot = tl.load(slots + token)
+            at = ((slot // PAGE - first_page) * KV + kv_head) * (PAGE * D) + (slot % PAGE) * D + d
+            if slot >= 0:
+                tl.store(keys + at, own_key)
+                tl.store(values + at, own_value)
+            score = tl.sum(q.to(tl.float32) * numbers(own_key, tl.float32)[None, :], 1) * scale
+            sink = tl.load(sinks + head, group < G, 0.0) * LOG2_E
+            highest = tl.maximum(score, sink)
+            share = tl.exp2(score - highest)
+            total = share + tl.exp2(sink - highest)
+            seen = share[:, None] * numbers(own_value, tl.float32)[None, :]
 
-    highest = tl.full([G_PAD], float("-inf"), tl.float32)
-    total = tl.zeros([G_PAD], tl.float32)
-    seen = tl.zeros([G_PAD, D], tl.float32)
-    if split == 0:
-        own_key = stored(
-            rotated(row + (H + kv_head) * D, d < D, cos, sin, position, D), keys.dtype.element_ty
-        )
-        own_value = stored(tl.load(row + (H + KV + kv_head) * D + d), values.dtype.element_ty)
-        slot = tl.load(slots + token)
-        at = ((slot // PAGE - first_page) * KV + kv_head) * (PAGE * D) + (slot % PAGE) * D + d
-        if slot >= 0:
-            tl.store(keys + at, own_key)
-            tl.store(values + at, own_value)
-        score = tl.sum(q.to(tl.float32) * numbers(own_key, tl.float32)[None, :], 1) * scale
-        sink = tl.load(sinks + head, group < G, 0.0) * LOG2_E
-        highest = tl.maximum(score, sink)
-        share = tl.exp2(score - highest)
-        total = share + tl.exp2(sink - highest)
-        seen = share[:, None] * numbers(own_value, tl.float32)[None, :]
+        begin = first + split * part
+        end = tl.minimum(begin + part, length - 1)
+        for start in range(begin, end, BN):
+            key = start + tl.arange(0, BN)
+            visible = key < end
+            page = tl.load(page_table + token * table_width + key // PAGE, visible, 0).to(tl.int64)
+            at = ((page - first_page) * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
+            k = tl.load(keys + at[None, :] + d[:, None], visible[None, :] & (d[:, None] < D), 0.0)
+            v = tl.load(values + at[:, None] + d[None, :], visible[:, None] & (d[None, :] < D), 0.0)
+            k, v = numbers(k, q.dtype), numbers(v, q.dtype)
+            scores = tl.dot(q, k, input_precision="ieee") * scale
+            scores = tl.where(visible[None, :], scores, float("-inf"))
+            higher = tl.maximum(highest, tl.max(scores, 1))
+            shrink = tl.exp2(highest - higher)
+            shares = tl.exp2(scores - higher[:, None])
+            total = total * shrink + tl.sum(shares, 1)
+            seen = tl.dot(shares.to(v.dtype), v, seen * shrink[:, None], input_precision="ieee")
+            highest = higher
 
-    for start in range(begin, end, BN):
-        key = start + tl.arange(0, BN)
-        visible = key < end
-        page = tl.load(page_table + token * table_width + key // PAGE, visible, 0).to(tl.int64)
-        at = ((page - first_page) * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
-        k = tl.load(keys + at[None, :] + d[:, None], visible[None, :] & (d[:, None] < D), 0.0)
-        v = tl.load(values + at[:, None] + d[None, :], visible[:, None] & (d[None, :] < D), 0.0)
-        k, v = numbers(k, q.dtype), numbers(v, q.dtype)
-        scores = tl.dot(q, k, input_precision="ieee") * scale
-        scores = tl.where(visible[None, :], scores, float("-inf"))
-        higher = tl.maximum(highest, tl.max(scores, 1))
-        shrink = tl.exp2(highest - higher)
-        shares = tl.exp2(scores - higher[:, None])
-        total = total * shrink + tl.sum(shares, 1)
-        seen = tl.dot(shares.to(v.dtype), v, seen * shrink[:, None], input_precision="ieee")
-        highest = higher
-
-    if SPLITS == 1:
-        at = out + (token * H + head[:, None]) * D + d[None, :]
-        tl.store(at, (seen / total[:, None]).to(out.dtype.element_ty), mask)
-    else:
-        place = (token * SPLITS + split) * H + head
-        tl.store(part_max + place, highest, group < G)
-        tl.store(part_sum + place, total, group < G)
-        tl.store(part_out + place[:, None] * D + d[None, :], seen, mask)
+        if SPLITS == 1:
+            at = out + (token * H + head[:, None]) * D + d[None, :]
+            tl.store(at, (seen / total[:, None]).to(out.dtype.element_ty), mask)
+        else:
+            place = (token * SPLITS + split) * H + head
+            tl.store(part_max + place, highest, group < G)
+            tl.store(part_sum + place, total, group < G)
+            tl.store(part_out + place[:, None] * D + d[None, :], seen, mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["lengths"])
 def _combine_kernel(
-    part_max, part_sum, part_out, out,
-    H: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr,
+    lengths, part_max, part_sum, part_out, out,
+    H: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr,
+    BN: tl.constexpr,
 ):  # fmt: skip
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    _first, _part, used = _part_of(tl.load(lengths + token), WINDOW, SPLITS, BN)
     split, d = tl.arange(0, SPLITS_PAD), tl.arange(0, D)
     place = (token * SPLITS + split) * H + head
-    highest = tl.load(part_max + place, split < SPLITS, float("-inf"))
+    highest = tl.load(part_max + place, split < used, float("-inf"))
     weight = tl.exp2(highest - tl.max(highest, 0))  # split 0 has the sink: the maximum is a number
-    total = tl.sum(tl.load(part_sum + place, split < SPLITS, 0.0) * weight, 0)
-    mask = (split < SPLITS)[:, None] & (d[None, :] < D)
+    total = tl.sum(tl.load(part_sum + place, split < used, 0.0) * weight, 0)
+    mask = (split < used)[:, None] & (d[None, :] < D)
     seen = tl.load(part_out + place[:, None] * D + d[None, :], mask, 0.0) * weight[:, None]
     tl.store(out + (token * H + head) * D + d, (tl.sum(seen, 0) / total).to(out.dtype.element_ty))
 
@@ -177,10 +192,9 @@ def attend(
         PAGE=page_size,
         WINDOW=window or 0,
         SPLITS=splits,
-        BN=64,
-        num_warps=4,
-        num_stages=4,  # page numbers, then two tiles of keys and values under way
+        **TILE,
     )
     if splits > 1:
-        sizes = (heads, dim, splits, triton.next_power_of_2(splits))
-        _combine_kernel[(tokens, heads)](part_max, part_sum, part_out, out, *sizes, num_warps=2)
+        sizes = (heads, dim, window or 0, splits, triton.next_power_of_2(splits), TILE["BN"])
+        sums = (batch.lengths, part_max, part_sum, part_out)
+        _combine_kernel[(tokens, heads)](*sums, out, *sizes, num_warps=2)

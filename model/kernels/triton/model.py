@@ -31,7 +31,7 @@ FEW_FOR_DENSE = 16
 """Tokens up to which dense products are this folder's own, with all else inside; for more, the library's are
 as fast."""
 
-MOST_SPLITS = 32
+MOST_SPLITS = 64
 
 KEYS_OF_A_PART = 8192
 """Keys that a program sees of a long context, where the number of sequences may not decide that."""
@@ -202,8 +202,8 @@ class TritonModel:
         experts_many.combine(outer, x)
 
     def splits(self, sequences: int) -> int:
-        """Parts of the keys to see at once, a power of two: up to two programs for each multiprocessor."""
-        wanted = 2 * self.multiprocessors // (sequences * self.config.num_kv_heads)
+        """Parts of the keys to see at once, a power of two: up to four programs for each multiprocessor."""
+        wanted = 4 * self.multiprocessors // (sequences * self.config.num_kv_heads)
         return min(MOST_SPLITS, 1 << max(0, wanted.bit_length() - 1))
 
     @property
