@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,7 +36,7 @@ import triton
 from torch import Tensor
 from triton.runtime import interpreter
 
-from tests.kernels.sanitizer_memory import Access, Argument, Finding, Memory, Place
+from tests.kernels.sanitizer_memory import Access, Argument, Finding, Memory, Place, Program
 
 ORDERS = ("numbered", "reversed", "shuffled")
 
@@ -50,23 +51,29 @@ _POINTER_OPERATIONS = (
 class Watch:
     """The launches of one `watching`; `ran` are all functions that they ran, kernels and what these call."""
 
-    def __init__(self, order: str, seed: int):
+    def __init__(self, order: str, seed: int, programs: Sequence[Program] | None):
         self.ran: set[str] = set()
         self._order = order
         self._random = random.Random(seed)
+        self._programs = programs
         self._memory = Memory("", [])
-        self._grid: tuple[int, ...] = (1, 1, 1)
-        self._turns: list[int] = []
+        self._grid: Program = ()
+        self._turns: Iterator[Program] = iter(())
         self._atomic = False
+        self._prepared: set[str] = set()  # files whose functions this launch has called
 
     def launch(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def launched(executor: Any, *operands: Any, **named: Any) -> Any:
             arguments = dict(zip(executor.arg_names, operands, strict=False)) | named
             self.ran.add(_name(executor.fn))
+            self._prepared.clear()
             self._memory = Memory(
                 executor.fn.__name__,
                 [Argument.of(name, value) for name, value in arguments.items() if isinstance(value, Tensor)],
             )
+            self._grid = (*executor.grid, 1, 1)[:3]
+            if self._programs is not None:
+                executor.grid = (len(self._programs),)
             try:
                 result = call(executor, *operands, **named)
             except interpreter.InterpreterError as error:
@@ -80,11 +87,18 @@ class Watch:
         return launched
 
     def call(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that a kernel calls."""
+        """A function that a kernel calls.
+
+        The interpreter puts its own operations into `triton.language` at every call anew.  Once for each file
+        and launch does as well: that was a third of its time, and pays for the watching.
+        """
 
         def called(function: Any, *operands: Any, **named: Any) -> Any:
             self.ran.add(_name(function.fn))
-            return call(function, *operands, **named)
+            if (file := function.fn.__module__) not in self._prepared:
+                self._prepared.add(file)
+                return call(function, *operands, **named)
+            return function.rewrite()(*operands, **named)
 
         return called
 
@@ -114,26 +128,33 @@ class Watch:
         return created
 
     def grid(self, set_grid: Callable[..., None]) -> Callable[..., None]:
-        def set_and_kept(*sizes: int) -> None:
-            self._grid = sizes
-            self._turns = list(range(int(np.prod(sizes))))
-            if self._order == "reversed":
-                self._turns.reverse()
-            elif self._order == "shuffled":
-                self._random.shuffle(self._turns)
-            set_grid(*sizes)
+        """How many programs there are, and who runs when."""
 
-        return set_and_kept
+        def set_and_ordered(*_: int) -> None:
+            programs = (
+                list(product(*map(range, self._grid)))
+                if self._programs is None
+                else [
+                    tuple(index % size for index, size in zip(program, self._grid, strict=True))
+                    for program in self._programs
+                ]
+            )
+            if self._order == "reversed":
+                programs.reverse()
+            elif self._order == "shuffled":
+                self._random.shuffle(programs)
+            self._turns = iter(programs)
+            set_grid(*self._grid)
+
+        return set_and_ordered
 
     def turn(self, set_index: Callable[..., None]) -> Callable[..., None]:
-        """A program begins: whose turn it is, where the interpreter says x, y, z."""
+        """A program begins: whose turn it is, not whom the interpreter names."""
 
-        def set_in_order(x: int, y: int, z: int) -> None:
-            _, height, depth = self._grid
-            number, inner = divmod(self._turns[(x * height + y) * depth + z], depth)
-            index = (*divmod(number, height), inner)
-            self._memory.begin(index)
-            set_index(*index)
+        def set_in_order(*_: int) -> None:
+            program = next(self._turns)
+            self._memory.begin(program)
+            set_index(*program)
 
         return set_in_order
 
@@ -188,14 +209,20 @@ class Watch:
 
 
 @contextmanager
-def watching(order: str = "numbered", seed: int = 0, poison: bool = True) -> Iterator[Watch]:
+def watching(
+    order: str = "numbered",
+    seed: int = 0,
+    programs: Sequence[Program] | None = None,
+    poison: bool = True,
+) -> Iterator[Watch]:
     """Every launch inside is watched, and raises Finding at the first that is wrong.
 
-    order   of the programs of a launch, see ORDERS; `seed` is that of the shuffled one
-    poison  whether torch.empty is filled; not for tensors larger than memory
+    order     of the programs of a launch, see ORDERS; `seed` is that of the shuffled one
+    programs  which of each launch run, (x, y, z), counted from the end where below 0; None for all
+    poison    whether torch.empty is filled; not for tensors larger than memory
     """
     assert order in ORDERS
-    watch, builder = Watch(order, seed), interpreter.interpreter_builder
+    watch, builder = Watch(order, seed, programs), interpreter.interpreter_builder
     patches: dict[str, Callable[..., Any]] = {
         "create_masked_load": watch.load,
         "create_masked_store": watch.store,

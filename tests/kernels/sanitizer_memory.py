@@ -12,6 +12,8 @@ program and of different eras, or both only read.
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,11 +22,23 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+Program = tuple[int, ...]
+"""x, y, z of a program in the grid."""
+
 Place = tuple[tuple[str, int, str], ...]
 """File, line and function of an access, the innermost first."""
 
 NOBODY, SEVERAL = 0, -1
 """Beside eras, which are counted from 1."""
+
+_NORESERVE = 0x4000
+"""mmap(2): no promise that there will be memory."""
+
+
+def lazy_zeros(size: int) -> mmap.mmap:
+    """So many bytes; only what is written to takes memory, and there may be more than the machine has."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return mmap.mmap(-1, size, flags=flags | (_NORESERVE if sys.platform == "linux" else 0))
 
 
 class Finding(AssertionError):
@@ -78,7 +92,7 @@ class Access:
     lanes: np.ndarray | None
     width: int
     era: int
-    program: tuple[int, ...]
+    program: Program
     place: Place
 
 
@@ -104,8 +118,9 @@ class Region:
         return (first[:, None] + np.arange(access.width // self.unit)).ravel()
 
     def history(self) -> np.ndarray:
-        """Of as many units as there are.  It takes memory where it is written: a large one is cheap."""
-        return np.zeros(-(-(self.end - self.begin) // self.unit), np.int32)
+        """Of as many units as there are."""
+        units = -(-(self.end - self.begin) // self.unit)
+        return np.frombuffer(lazy_zeros(4 * units), np.int32)
 
 
 class Memory:
@@ -115,17 +130,17 @@ class Memory:
         self.kernel = kernel
         self.arguments = list(arguments)
         self._regions = list(_regions(self.arguments))
-        self._programs: list[tuple[int, ...]] = [()]  # of each era; there is no era 0
+        self._programs: list[Program] = [()]  # of each era; there is no era 0
 
     @property
     def era(self) -> int:
         return len(self._programs) - 1
 
     @property
-    def program(self) -> tuple[int, ...]:
+    def program(self) -> Program:
         return self._programs[-1]
 
-    def begin(self, program: tuple[int, ...]) -> None:
+    def begin(self, program: Program) -> None:
         """A program begins."""
         self._programs.append(program)
 
