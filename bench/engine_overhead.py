@@ -29,6 +29,7 @@ from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.batch import Batch, KVCache
 from model.draws import Draws
+from model.edits import Edits
 from model.synthetic import GPT_OSS_20B
 
 PAGE_SIZE = 32
@@ -53,7 +54,10 @@ class Nothing:
 
 
 class Chooser(Nothing):
-    """Chooses the same token every time."""
+    """Edits nothing, and chooses the same token every time."""
+
+    def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
+        pass
 
     def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
         return torch.ones(2, len(logits), dtype=torch.int64)

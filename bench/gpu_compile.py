@@ -33,6 +33,7 @@ from model.batch import Batch, pages_for
 from model.checkpoint import shapes
 from model.config import ModelConfig
 from model.draws import Draws
+from model.edits import Edits
 from model.kernels.triton import codes, graphs
 from model.kernels.triton.model import KV_CACHES, TritonModel
 from model.kernels.triton.weights import DENSE_FORMATS, Matrices, Reader, Weights
@@ -141,6 +142,8 @@ def compile_all(
         for filters in (False, True):
             logits = torch.empty(3, config.vocab_size, device=META)
             model.choose(logits, draws(3, filters), batch(3, 1, 4))
+        for latest in (None, batch(3, 1, 4).tokens):
+            model.edit(logits, edits(3, config.vocab_size), latest)
     return found
 
 
@@ -149,6 +152,22 @@ def draws(rows: int, filters: bool) -> Draws:
         return torch.empty(rows, dtype=dtype, device=META)
 
     return Draws(empty(torch.int64), empty(), empty(torch.int32), empty(), empty(), filters)
+
+
+def edits(rows: int, size: int) -> Edits:
+    """Nine records, and a mask for each row but one."""
+
+    def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=META)
+
+    return Edits(
+        records=empty(9, 4),
+        starts=empty(rows + 1),
+        penalties=empty(3, rows, dtype=torch.float32),
+        withholds=empty(rows),
+        masked=empty(rows - 1),
+        masks=empty(rows - 1, -(-size // 32)),
+    )
 
 
 class Figures:

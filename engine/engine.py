@@ -16,8 +16,8 @@ the one before it is read, so that the device never waits for the host:
 
 A sequence that ends with step 1 has a row in step 2 that nobody reads.  Its pages are free at once: whoever
 gets them is computed by a later step, and the device takes one step after the other.  Whatever needs the
-tokens of the last step before it can be planned (a prompt, a constraint, a penalty, pages running out) is
-planned when nothing is under way, and so the answers are those of steps in turn.
+tokens of the last step before it can be planned (a prompt, a constraint, pages running out) or its logits
+(log-probabilities) is planned when nothing is under way, and so the answers are those of steps in turn.
 """
 
 from __future__ import annotations

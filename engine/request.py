@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from engine.edits import Records
 from engine.errors import EngineError
 from engine.pages import PageTable
 from engine.sampling import Logprob as Logprob
 from engine.sampling import Sampled as Sampled
-from engine.sampling import SamplingParams, TokenCounts
+from engine.sampling import SamplingParams
 
 
 class Finish(Enum):
@@ -69,10 +70,11 @@ class Sequence:
     pages            what it holds; nothing while it waits
     hashes           of its complete pages, for the prefix cache
     cached_tokens    of the prompt, that the prefix cache had; None before it first ran
-    counts           of its tokens, for penalties; None if it has none, or before the first token
+    records          of the tokens whose logits it changes; None if there are none, or before the first token
     prompt_logprobs  of the prompt tokens known so far, the first one's None included; empty if nobody asked
     edits            whether anything changes its logits before a token is chosen
-    plain            whether choosing a token is all there is to do: no edits, no log-probabilities
+    plain            whether the host has no part in the choice of a token, nor wants more than the token: no
+                     constraint, no log-probabilities
     """
 
     request: Request
@@ -84,14 +86,14 @@ class Sequence:
     pages: PageTable = field(default_factory=PageTable)
     hashes: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
-    counts: TokenCounts | None = None
+    records: Records | None = None
     prompt_logprobs: list[Logprob | None] = field(default_factory=list)
     edits: bool = field(init=False)
     plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.edits = self.request.edits
-        self.plain = not self.edits and self.request.sampling.logprobs is None
+        self.plain = self.request.constraint is None and self.request.sampling.logprobs is None
 
     @property
     def pending(self) -> int:

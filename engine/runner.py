@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from engine import faults
-from engine.errors import NonFinite, OutOfMemory
+from engine.edits import edits
+from engine.errors import EngineError, NonFinite, OutOfMemory
 from engine.request import Plan, Sequence
-from engine.sampling import Sampled, choose, draws, logprobs, sample
+from engine.sampling import Sampled, draws, edit_and_choose, logprobs, sample
 from model.batch import Batch, PerKind
 from model.draws import Chooses
 from model.transfer import link
@@ -119,8 +120,7 @@ class Runner:
 
         Raises OutOfMemory, as `run`; `behind` is what it was.
         """
-        ahead = 0 if behind is None else 1
-        return self._step(plan, behind, partial(self._depart, ahead))
+        return self._step(plan, behind, partial(self._depart, behind is not None))
 
     def _step(
         self, plan: Plan, behind: Flight | None, conclude: Callable[[Plan, Batch, Tensor], Outcome]
@@ -143,16 +143,34 @@ class Runner:
                 torch.cuda.empty_cache()
             raise OutOfMemory from error
 
-    def _depart(self, ahead: int, plan: Plan, batch: Batch, logits: Tensor) -> Flight:
+    def _depart(self, ahead: bool, plan: Plan, batch: Batch, logits: Tensor) -> Flight:
         """logits [N, V]: a row for each chunk."""
         if self._banned is not None:
             logits.index_fill_(1, self._banned, -math.inf)
         sequences = [chunk.sequence for chunk in plan.chunks]
-        if self._chooser is not None:
-            chosen = self._chooser.choose(logits, self._draws(sequences), batch)
-        else:
-            chosen = choose(logits, sequences, ahead)
+        chosen = self._chosen(batch, ahead, logits, sequences, {})
         return Flight(plan, chosen[0], self._link.download(chosen))
+
+    def _chosen(
+        self,
+        batch: Batch,
+        ahead: bool,
+        logits: Tensor,
+        sequences: list[Sequence],
+        errors: dict[str, EngineError],
+    ) -> Tensor:
+        """Where the model can, by the model: as `edit_and_choose`.  Changes logits in place.
+
+        batch  of which the logits are the first samples
+        ahead  whether its tokens, one of each sequence, are not known yet
+        """
+        latest = batch.tokens if ahead else None
+        if self._chooser is None:
+            return edit_and_choose(self._link, logits, sequences, errors, latest)
+        asked = edits(sequences, logits.shape[1], self._link, errors, int(ahead))
+        if asked is not None:
+            self._chooser.edit(logits, asked, latest)
+        return self._chooser.choose(logits, self._draws(sequences), batch)
 
     def _draws(self, sequences: list[Sequence]) -> Draws:
         if self._drawing is None or self._drawing[0] != sequences:
@@ -164,8 +182,9 @@ class Runner:
         sampling = [chunk.sequence for chunk in plan.chunks if chunk.samples]
         if self._banned is not None:
             logits[: len(sampling)].index_fill_(1, self._banned, -math.inf)
-        sampled = self._sample(logits[: len(sampling)], sampling, batch) if sampling else Sampled(tokens=[])
         row = len(sampling)
+        chooser = partial(self._chosen, batch, False)
+        sampled = sample(logits[:row], sampling, chooser) if sampling else Sampled(tokens=[])
         for chunk in plan.chunks:
             if not chunk.sequence.wants_prompt_logprobs or not (scored := chunk.scored):
                 continue
@@ -178,13 +197,6 @@ class Runner:
             if not all(math.isfinite(report.logprob) for report in reports):
                 sampled.errors.setdefault(request.id, NonFinite())
         return sampled
-
-    def _sample(self, logits: Tensor, sequences: list[Sequence], batch: Batch) -> Sampled:
-        if (chooser := self._chooser) is None:
-            return sample(logits, sequences)
-        return sample(
-            logits, sequences, lambda scores, rows: chooser.choose(scores, self._draws(rows), batch)
-        )
 
     def batch(self, plan: Plan) -> Batch:
         """Lay the chunks end to end."""
@@ -279,7 +291,7 @@ class Runner:
 def _use_of_logits(sequence: Sequence) -> float:
     """What its next token's logits are for, as in `Batch.temperatures`."""
     params = sequence.request.sampling
-    if not sequence.plain:
+    if sequence.edits or not sequence.plain:
         return math.inf
     return 0.0 if params.greedy else params.temperature
 

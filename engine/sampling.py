@@ -3,16 +3,16 @@
 Every parameter has a neutral value at which it does nothing, and that is its default; a step pays only for
 what its requests ask.  The rows of a step are sampled together, and each as if it were alone:
 
-    logits ── edited ──┬─ greedy   the largest
-                       ├─ whole    drawn from the whole distribution
-                       └─ nucleus  drawn from its most likely part
+    logits ── edit ──┬─ greedy   the largest
+                     ├─ whole    drawn from the whole distribution
+                     └─ nucleus  drawn from its most likely part
 
 What is drawn depends on the distribution, the sequence's seed and the token's position alone: not on the
 other rows, and not on how often the sequence was interrupted.
 
-A model that chooses on its own device (`Chooses`) is told how in `Draws`; which of the equally distributed
-tokens a seed draws is its own affair, and so the same on one backend only.  Edits and reports are made here
-all the same.
+What is edited is in engine/edits.py, and how in model/edits.py.  A model that does so and chooses on its own
+device (`Chooses`) is told how to choose in `Draws`; which of the equally distributed tokens a seed draws is
+its own affair, and so the same on one backend only.  Reports are made here all the same.
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ import hashlib
 import math
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
+from engine.edits import edits
 from engine.errors import ConstraintFailed, EngineError, NonFinite
 from model.draws import Draws
+from model.edits import edit
+from model.transfer import Link, link
 
 if TYPE_CHECKING:
     from engine.request import Sequence
-    from model.transfer import Link
+
+Chooser: TypeAlias = "Callable[[Tensor, list[Sequence], dict[str, EngineError]], Tensor]"
+"""Edits logits [N, V] in place, and returns what `choose` does.  Notes constraints that fail."""
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them would overflow and change nothing else."""
@@ -110,49 +115,41 @@ class Sampled:
     errors: dict[str, EngineError] = field(default_factory=dict)
 
 
-class TokenCounts:
-    """How often each token is in the answer of one sequence, kept up to date token by token.
-
-    tokens    each once; those of the prompt included if asked for
-    counts    of each in the answer
-    """
-
-    def __init__(self, prompt: Iterable[int] = ()):
-        self.tokens = array("q", dict.fromkeys(prompt))
-        self.counts = array("f", bytes(4 * len(self.tokens)))
-        self._place = {token: place for place, token in enumerate(self.tokens)}
-        self._seen = 0  # tokens of the answer
-
-    def update(self, tokens: list[int], start: int) -> None:
-        """Count what was added to the answer since: `tokens[start:]` is the answer so far."""
-        for token in islice(tokens, start + self._seen, None):
-            place = self._place.setdefault(token, len(self.tokens))
-            if place == len(self.tokens):
-                self.tokens.append(token)
-                self.counts.append(0)
-            self.counts[place] += 1
-        self._seen = len(tokens) - start
-
-
-def sample(
-    logits: Tensor,
-    sequences: list[Sequence],
-    chooser: Callable[[Tensor, list[Sequence]], Tensor] | None = None,
-) -> Sampled:
+def sample(logits: Tensor, sequences: list[Sequence], chooser: Chooser | None = None) -> Sampled:
     """Choose the next token of each sequence, and tell their constraints.
 
-    logits   [N, V] float32, one row per sequence; left as they are
-    chooser  who chooses instead of `choose`
+    logits   [N, V] float32, one row per sequence; changed in place, unless somebody asks what they were
+    chooser  who edits and chooses instead of `edit_and_choose`
     """
+    plain = all(sequence.plain for sequence in sequences)
+    scores = logits if plain or not any(sequence.edits for sequence in sequences) else logits.clone()
     sampled = Sampled(tokens=[])
-    chosen = (chooser or choose)(edited(logits, sequences, sampled), sequences)
+    chosen = (chooser or partial(edit_and_choose, link(logits.device)))(scores, sequences, sampled.errors)
     sampled.tokens, good = chosen.tolist()  # as a rule the step's only wait for the device
     if 0 in good:
         _explain(logits, good, sequences, sampled)
-    if not all(sequence.plain for sequence in sequences):
+    if not plain:
         _tell_constraints(sequences, sampled)
         _report(logits, sequences, sampled)
     return sampled
+
+
+def edit_and_choose(
+    link: Link,
+    logits: Tensor,
+    sequences: list[Sequence],
+    errors: dict[str, EngineError],
+    latest: Tensor | None = None,
+) -> Tensor:
+    """By PyTorch: what the requests ask for, in place, then `choose`.
+
+    latest  [N] int64, a token of each sequence that comes before and is not known yet; None: there is none
+    """
+    ahead = 0 if latest is None else 1
+    asked = edits(sequences, logits.shape[1], link, errors, ahead)
+    if asked is not None:
+        edit(logits, asked, latest)
+    return choose(logits, sequences, ahead)
 
 
 def _explain(logits: Tensor, good: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
@@ -183,100 +180,6 @@ def _report(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> None
         reports = logprobs(logits[rows], [sampled.tokens[row] for row in rows], alternatives)
         for request, report in zip(asked.values(), reports, strict=True):
             sampled.logprobs[request.id] = report
-
-
-# Editing: what must not come becomes minus infinity
-
-
-def edited(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> Tensor:
-    """The logits as the requests want them: `logits` itself if none wants anything, else a copy.
-
-    Constraints that fail are noted in `sampled`.
-    """
-    if not any(sequence.edits for sequence in sequences):
-        return logits
-    scores = logits.clone()
-    _penalise(scores, sequences)
-    _bias(scores, sequences)
-    _withhold_stop_tokens(scores, sequences)
-    _constrain(scores, sequences, sampled)
-    return scores
-
-
-def _penalise(scores: Tensor, sequences: list[Sequence]) -> None:
-    """Repetition, presence and frequency penalties, in place."""
-    rows, tokens, counts = array("q"), array("q"), array("f")
-    for row, sequence in enumerate(sequences):
-        params, prompt = sequence.request.sampling, sequence.request.prompt
-        if not params.penalises:
-            continue
-        if sequence.counts is None:
-            sequence.counts = TokenCounts(prompt if params.repetition_penalty != 1 else ())
-        sequence.counts.update(sequence.tokens, len(prompt))
-        rows += array("q", [row]) * len(sequence.counts.tokens)
-        tokens += sequence.counts.tokens
-        counts += sequence.counts.counts
-    if not rows:
-        return
-    all_params = [sequence.request.sampling for sequence in sequences]
-    at = (_tensor(rows, torch.int64, scores), _tensor(tokens, torch.int64, scores))
-    count = _tensor(counts, torch.float32, scores)
-    repetition = _column([params.repetition_penalty for params in all_params], scores)[at[0], 0]
-    presence = _column([params.presence_penalty for params in all_params], scores)[at[0], 0]
-    frequency = _column([params.frequency_penalty for params in all_params], scores)[at[0], 0]
-    seen = scores[at]
-    seen = torch.where(seen > 0, seen / repetition, seen * repetition)
-    scores[at] = seen - presence * (count > 0) - frequency * count
-
-
-def _bias(scores: Tensor, sequences: list[Sequence]) -> None:
-    """logit_bias, in place."""
-    rows, tokens, biases = array("q"), array("q"), array("f")
-    for row, sequence in enumerate(sequences):
-        bias = sequence.request.sampling.logit_bias
-        rows += array("q", [row]) * len(bias)
-        tokens += array("q", bias.keys())
-        biases += array("f", bias.values())
-    if rows:
-        at = (_tensor(rows, torch.int64, scores), _tensor(tokens, torch.int64, scores))
-        scores[at] += _tensor(biases, torch.float32, scores)
-
-
-def _withhold_stop_tokens(scores: Tensor, sequences: list[Sequence]) -> None:
-    """Stop tokens cannot come before `min_tokens`; in place.
-
-    Not where there is a constraint: it may allow nothing but the end.
-    """
-    rows, tokens = array("q"), array("q")
-    for row, sequence in enumerate(sequences):
-        request = sequence.request
-        if sequence.answered < request.min_tokens and request.constraint is None:
-            tokens += array("q", sequence.request.stop_tokens)
-            rows += array("q", [row]) * len(sequence.request.stop_tokens)
-    if rows:
-        scores[_tensor(rows, torch.int64, scores), _tensor(tokens, torch.int64, scores)] = -torch.inf
-
-
-def _constrain(scores: Tensor, sequences: list[Sequence], sampled: Sampled) -> None:
-    """Only what the constraints allow may come; in place.  A constraint that raises is noted in `sampled`."""
-    rows, masks = [], bytearray()
-    num_bytes = -(-scores.shape[1] // 8)
-    for row, sequence in enumerate(sequences):
-        if sequence.request.constraint is None:
-            continue
-        try:
-            words = sequence.request.constraint.mask()
-        except Exception as error:  # not our code: its request ends, the others go on
-            sampled.errors[sequence.request.id] = ConstraintFailed(str(error))
-            continue
-        if words is not None:
-            rows.append(row)
-            masks += bytes(words.cast("B")[:num_bytes]).ljust(num_bytes, b"\0")
-    if rows:
-        octets = torch.frombuffer(masks, dtype=torch.uint8).to(scores.device).view(len(rows), num_bytes, 1)
-        bits = (octets >> torch.arange(8, dtype=torch.uint8, device=scores.device)) & 1
-        forbidden = bits.view(len(rows), -1)[:, : scores.shape[1]] == 0
-        scores[rows] = scores[rows].masked_fill_(forbidden, -torch.inf)
 
 
 # Choosing
@@ -396,7 +299,3 @@ def _temperatures(scores: Tensor, sequences: list[Sequence]) -> Tensor:
 def _column(values: list[float], like: Tensor) -> Tensor:
     """[N, 1] float32 on the device of `like`."""
     return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None]
-
-
-def _tensor(values: array[Any], dtype: torch.dtype, like: Tensor) -> Tensor:
-    return torch.frombuffer(values, dtype=dtype).to(like.device)

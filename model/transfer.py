@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-RING = 4
-"""Pinned buffers each way: two steps are under way at once, and bring two arrays each at most."""
+RING = 6
+"""Pinned buffers each way: two steps are under way at once, and bring a batch, draws and edits at most."""
 
 
 class Arrival(Protocol):
@@ -39,7 +39,7 @@ class Shared:
     """The tensors share the arrays' memory, and keep it alive."""
 
     def upload(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
-        return torch.frombuffer(wide, dtype=torch.int64), torch.frombuffer(narrow, dtype=torch.int32)
+        return _sharing(wide, torch.int64), _sharing(narrow, torch.int32)
 
     def download(self, tensor: Tensor) -> Arrival:
         return _Here(tensor)
@@ -86,7 +86,7 @@ class Pinned:
         self._home = [_Buffer() for _ in range(RING)]
 
     def upload(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
-        longs, ints = torch.frombuffer(wide, dtype=torch.int64), torch.frombuffer(narrow, dtype=torch.int32)
+        longs, ints = _sharing(wide, torch.int64), _sharing(narrow, torch.int32)
         buffer = _next(self._out)
         here = buffer.take(longs.nbytes + ints.nbytes)
         here[: longs.nbytes].copy_(longs.view(torch.uint8))
@@ -118,3 +118,7 @@ class _Coming:
 def _next(ring: list[_Buffer]) -> _Buffer:
     ring.append(ring.pop(0))
     return ring[-1]
+
+
+def _sharing(numbers: array[int], dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer(numbers, dtype=dtype) if numbers else torch.empty(0, dtype=dtype)

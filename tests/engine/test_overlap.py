@@ -19,6 +19,7 @@ from engine.sampling import Sampled, SamplingParams
 from engine.scheduler import Limits, Scheduler
 from model.batch import Batch, KVCache
 from model.draws import Draws
+from model.edits import Edits
 from model.synthetic import GPT_OSS_20B
 from tests.engine.historian import GREEDY, VOCABULARY, Historian, answer, finish, ids
 
@@ -139,9 +140,6 @@ class Anything:
     "needs",
     [
         {"constraint": Anything()},
-        {"min_tokens": 2},
-        {"sampling": SamplingParams(temperature=0, frequency_penalty=0.5)},
-        {"sampling": SamplingParams(temperature=0, logit_bias={3: 1.0})},
         {"sampling": SamplingParams(temperature=0, logprobs=1)},
     ],
     ids=lambda needs: next(iter(needs)),
@@ -267,6 +265,9 @@ class Nowhere:
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         return torch.empty(len(batch.samples), VOCABULARY, device="meta")
+
+    def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
+        pass
 
     def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
         return torch.empty(2, len(logits), dtype=torch.int64, device="meta")

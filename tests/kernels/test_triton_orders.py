@@ -20,6 +20,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from bench.synthetic import Synthetic
 from model.draws import Draws
+from model.edits import Edits
 from model.kernels import triton as backend
 from model.kernels.triton import dense, dense_int8, experts_few, graphs
 from model.kernels.triton import model as triton_model
@@ -83,7 +84,10 @@ def answers(option: Option) -> list[torch.Tensor]:
                 model.choose(logits, DRAWS, batch),
                 model.choose(logits, replace(DRAWS, filters=False), batch),
             )
-        found += [logits.clone(), *drawn]
+            edited = logits.clone()
+            model.edit(edited, edits(len(logits)))
+            model.edit(edited, edits(len(logits)), torch.tensor([3, 9])[: len(logits)])
+        found += [logits.clone(), edited, *drawn]
     return found + list(paged.cache.tensors)
 
 
@@ -95,6 +99,19 @@ DRAWS = Draws(
     min_p=torch.tensor([0.0, 0.01]),
     filters=True,
 )
+
+
+def edits(rows: int) -> Edits:
+    """Up to two rows; the last has a mask."""
+    records = [[3, 2, 0, 0], [0, 0, 0x3F800000, 1], [CONFIG.vocab_size - 1, 1, 0, 2]]
+    return Edits(
+        records=torch.tensor(records, dtype=torch.int32)[: 2 * rows - 1],
+        starts=torch.tensor([0, 1, 3], dtype=torch.int32)[: rows + 1],
+        penalties=torch.tensor([1.5, 0.7, 0.1, 0.2, 0.3, 0.4])[: 3 * rows].view(3, rows),
+        withholds=torch.tensor([0, 1], dtype=torch.int32)[:rows],
+        masked=torch.tensor([rows - 1], dtype=torch.int32),
+        masks=torch.full((1, -(-CONFIG.vocab_size // 32)), 0x5A5A5A5A, dtype=torch.int32),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ from torch import Tensor
 from model.batch import Batch, KVCache, PerKind
 from model.config import ModelConfig
 from model.draws import Draws
+from model.edits import Edits
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, fp8, rotary
 from model.kernels.triton.dense import Dense, linear, product
 from model.kernels.triton.dense_int8 import Quantised
+from model.kernels.triton.edits import edit_logits
 from model.kernels.triton.graphs import Graphs
 from model.kernels.triton.norm import normalise
 from model.kernels.triton.router import choose, router
@@ -112,6 +114,10 @@ class TritonModel:
             if self.graphs is not None and (logits := self.graphs.run(batch, cache)) is not None:
                 return logits
             return self.network(batch, cache)
+
+    def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
+        with self.current:
+            edit_logits(logits, edits, latest)
 
     def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
         with self.current:

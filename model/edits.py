@@ -1,0 +1,132 @@
+"""Edits: what changes the logits of a step's rows before tokens are chosen from them; and how (`edit`).
+
+The words are those of SamplingParams (engine/sampling.py).  `edit` is plain PyTorch, and the definition: a
+model that chooses on its own device (model/draws.py) changes its logits there, in the same order and to the
+same bits.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from model.transfer import Link
+
+TOKEN, COUNT, BIAS, MARKS = range(4)
+"""The numbers of a record, in their order."""
+
+PROMPT, STOP = 1, 2
+"""Marks of a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Of N rows.
+
+    records    [K, 4] int32    a token each, no token twice in a row: its number, how often it is in the
+                               answer, what is added to its logit (the bits of a float32), and its marks:
+                               PROMPT if it is in a prompt whose tokens are penalised, STOP if it can end the
+                               answer
+    starts     [N + 1] int32   row n has records starts[n] : starts[n + 1]
+    penalties  [3, N] float32  repetition, presence, frequency; 1, 0 and 0 do nothing
+    withholds  [N] int32       1 where no stop token may come yet
+    masked     [M] int32       the rows of which only what their mask allows may come, each once
+    masks      [M, ceil(V / 32)] int32  whether token t may come: bit t % 32 of word t // 32
+    """
+
+    records: Tensor
+    starts: Tensor
+    penalties: Tensor
+    withholds: Tensor
+    masked: Tensor
+    masks: Tensor
+
+
+def upload(
+    link: Link,
+    records: Sequence[array[int]],
+    penalties: Sequence[tuple[float, float, float]],
+    withholds: Sequence[bool],
+    masks: Mapping[int, memoryview | bytes],
+) -> Edits:
+    """In one copy.
+
+    records    of each of N rows, four numbers each
+    penalties  of each row: repetition, presence, frequency
+    masks      row → its mask, all of the same number of whole words
+    """
+    rows, count = len(records), len(masks)
+    numbers = array("i", accumulate((len(each) // 4 for each in records), initial=0))
+    numbers.extend(withholds)
+    for kind in zip(*penalties, strict=True):
+        numbers.frombytes(array("f", kind).tobytes())
+    numbers.extend(masks)
+    for each in records:
+        numbers += each
+    for mask in masks.values():
+        numbers.frombytes(mask)
+
+    _, there = link.upload(array("q"), numbers)
+    sizes = (rows + 1, rows, 3 * rows, count, 4 * sum(len(each) // 4 for each in records))
+    starts, withheld, rates, which, flat, words = there.tensor_split(list(accumulate(sizes)))
+    return Edits(
+        records=flat.view(-1, 4),
+        starts=starts,
+        penalties=rates.view(torch.float32).view(3, rows),
+        withholds=withheld,
+        masked=which,
+        masks=words.view(count, len(words) // count if count else 0),
+    )
+
+
+def edit(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
+    """Penalties, then biases, then stop tokens that are withheld, then masks.
+
+    logits  [N, V] float32, changed in place
+    latest  [N] int64, one more token of each row's answer, that no record counts; None: all are counted
+
+    A logit x of which `count` are in the answer becomes
+
+        (x / repetition if x > 0 else x * repetition) - presence * (count > 0) - frequency * count + bias
+
+    where the repetition penalty is for tokens in prompt or answer.  What must not come becomes minus
+    infinity.
+    """
+    if len(edits.records) or latest is not None:
+        _edit_tokens(logits, edits, latest)
+    if len(edits.masked):
+        octets = edits.masks.view(torch.uint8)[..., None]
+        bits = (octets >> torch.arange(8, dtype=torch.uint8, device=logits.device)) & 1
+        forbidden = bits.view(len(bits), -1)[:, : logits.shape[1]] == 0
+        rows = edits.masked.long()
+        logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
+
+
+def _edit_tokens(logits: Tensor, edits: Edits, latest: Tensor | None) -> None:
+    every = torch.arange(len(logits), device=logits.device)
+    rows = every.repeat_interleave(edits.starts.diff(), output_size=len(edits.records))
+    tokens, counts, biases, marks = edits.records.unbind(1)
+    if latest is not None:
+        again = tokens == latest[rows]
+        counts = counts + again
+        new = torch.ones_like(every, dtype=torch.bool)
+        new[rows[again]] = False
+        rows, tokens = torch.cat((rows, every[new])), torch.cat((tokens, latest[new]))
+        nothing = torch.zeros_like(every[new], dtype=torch.int32)
+        counts, biases, marks = (torch.cat((column, nothing)) for column in (counts, biases, marks))
+        counts[len(edits.records) :] = 1
+
+    at = rows, tokens.long()
+    repetition, presence, frequency = edits.penalties[:, rows]
+    x, said = logits[at], counts > 0
+    x = torch.where(said | (marks & PROMPT > 0), torch.where(x > 0, x / repetition, x * repetition), x)
+    x = x - presence * said - frequency * counts + biases.view(torch.float32)
+    withheld = (marks & STOP > 0) & (edits.withholds[rows] > 0)
+    logits[at] = x.masked_fill_(withheld, -torch.inf)
