@@ -2,7 +2,8 @@
 
 First every kernel is compared with plain PyTorch; if one is wrong, nothing is measured.  Then: the copy
 bandwidth, each kernel by itself, decode steps through captured graphs, the same by the engine in turn and
-overlapped, prefill, loading, and plain eager PyTorch and transformers as the floor.
+overlapped, prefill, loading, and plain eager PyTorch and transformers as the floor.  Whether kernels overlap
+(pdl.py) is decided before all that, as where a model is built.
 
     python -m bench.gpu                                  # 20b, random weights made on the GPU
     python -m bench.gpu --only check,copy,kernels        # parts of it
@@ -33,7 +34,7 @@ from bench import gpu_engine, gpu_floor, gpu_kernels, gpu_load
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
 from model.batch import bytes_of
-from model.kernels.triton import graphs, probe
+from model.kernels.triton import graphs, pdl, probe
 from model.kernels.triton.model import KV_CACHES, TritonModel
 from model.kernels.triton.weights import DENSE_FORMATS, Reader
 
@@ -73,6 +74,7 @@ def main() -> int:
     weights = Reader(made, torch.device("cuda", 0), torch.bfloat16, asked.dense).all()  # type: ignore[arg-type]
     model = TritonModel(config, weights, **options)
     print(f"{model.weight_bytes / 1e9:.2f} GB of weights after {time.perf_counter() - start:.1f} s")
+    results["pdl"] = launches(model)
     failed = False
     for name, part in PARTS.items():
         if name not in asked.only or (failed and name != "check"):
@@ -119,6 +121,19 @@ def machine() -> Result:
         "triton": triton.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def launches(model: TritonModel) -> Result:
+    """Whether kernels are to overlap: measured, as where a model is built."""
+    if torch.cuda.get_device_capability(model.device) < pdl.OLDEST:
+        return {"used": False}
+    apart, overlapping, same = pdl.measure(model)
+    model.pdl = same and overlapping < apart
+    print(
+        f"one token: {1e3 * apart:.3f} ms, {1e3 * overlapping:.3f} where kernels overlap"
+        f"{'' if same else ' AND RESULTS DIFFER'}; they will{'' if model.pdl else ' not'}"
+    )
+    return {"apart_ms": 1e3 * apart, "overlapping_ms": 1e3 * overlapping, "same": same, "used": model.pdl}
 
 
 # The parts: each prints a table and returns what it found.

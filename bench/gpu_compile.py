@@ -138,6 +138,11 @@ def compile_all(
         cache = model.new_cache(pages_for(5, 4, model.page_bytes))
         for sequences, length in steps:
             model.network(batch(sequences, length, 4), cache)
+        if capability >= 90:
+            model.pdl = True
+            for sequences, length in steps:
+                if length == 1:
+                    model.network(batch(sequences, length, 4), cache)
         graphs.stage(batch(3, 1, 4), batch(4, 1, 4096))
         for filters in (False, True):
             logits = torch.empty(3, config.vocab_size, device=META)

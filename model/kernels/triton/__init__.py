@@ -18,6 +18,7 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
     codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
     dense_int8.py        dense weights in eight bits, if asked
     model.py             the network of these pieces          graphs.py    decode steps as CUDA graphs
+    pdl.py               kernels that begin early, if faster
     probe.py             each kernel against plain PyTorch, before the first request
 
 Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
@@ -71,6 +72,7 @@ def build(
             f" {capability[0]}.{capability[1]}; --backend reference runs on it, slowly"
         )
     try:
+        from model.kernels.triton import pdl
         from model.kernels.triton.model import TritonModel
         from model.kernels.triton.probe import probe
         from model.kernels.triton.weights import Reader
@@ -85,5 +87,6 @@ def build(
     if not interpreted:
         log.info("compiling and checking the Triton kernels: about a minute the first time, then seconds")
         probe(model)
+        model.pdl = pdl.pays(model)
         torch.cuda.empty_cache()  # what is free then is for keys and values
     return model

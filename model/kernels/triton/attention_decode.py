@@ -26,6 +26,7 @@ from torch import Tensor
 
 from model.batch import Batch
 from model.kernels.triton.fp8 import numbers, stored
+from model.kernels.triton.pdl import await_previous, launch_next
 from model.kernels.triton.rotary import rotated
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -56,11 +57,13 @@ def _decode_kernel(
     qkv, cos, sin, positions, slots, lengths, page_table, table_width, keys, values, first_page,
     sinks, scale, out, part_max, part_sum, part_out,
     H: tl.constexpr, KV: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
-    WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr,
+    WINDOW: tl.constexpr, SPLITS: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
     token, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + token)
     first, part, used = _part_of(length, WINDOW, SPLITS, BN)
+    await_previous(PDL)
     if split < used:
         G: tl.constexpr = H // KV
         position = tl.load(positions + token)
@@ -123,10 +126,12 @@ def _decode_kernel(
 def _combine_kernel(
     lengths, part_max, part_sum, part_out, out,
     H: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr,
-    BN: tl.constexpr,
+    PDL: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     _first, _part, used = _part_of(tl.load(lengths + token), WINDOW, SPLITS, BN)
+    await_previous(PDL)
     split, d = tl.arange(0, SPLITS_PAD), tl.arange(0, D)
     place = (token * SPLITS + split) * H + head
     highest = tl.load(part_max + place, split < used, float("-inf"))
@@ -149,6 +154,7 @@ def attend(
     window: int | None,
     out: Tensor,
     splits: int = 1,
+    pdl: bool = False,
 ) -> None:
     """Each sequence's one token: its key and value into its slot, its attention into out [T, H * D].
 
@@ -161,6 +167,7 @@ def attend(
     kind    the row of the batch's slots and page_table: BANDED or FULL
     window  keys a query may see, itself included; None for all
     splits  parts of the keys that are seen at once
+    pdl     whether it may begin while the kernel before it ends, see pdl.py
     """
     tokens, (_, kv_heads, page_size, dim), heads = len(qkv), keys.shape, len(sinks)
     table = batch.page_table[kind]
@@ -192,9 +199,11 @@ def attend(
         PAGE=page_size,
         WINDOW=window or 0,
         SPLITS=splits,
+        PDL=pdl,
         **TILE,
+        launch_pdl=pdl,
     )
     if splits > 1:
-        sizes = (heads, dim, window or 0, splits, triton.next_power_of_2(splits), TILE["BN"])
+        sizes = (heads, dim, window or 0, splits, triton.next_power_of_2(splits), pdl, TILE["BN"])
         sums = (batch.lengths, part_max, part_sum, part_out)
-        _combine_kernel[(tokens, heads)](*sums, out, *sizes, num_warps=2)
+        _combine_kernel[(tokens, heads)](*sums, out, *sizes, num_warps=2, launch_pdl=pdl)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model.kernels.triton import dense_int8
 from model.kernels.triton.dense_int8 import Quantised
+from model.kernels.triton.pdl import await_previous, launch_next
 from model.layers import rms_norm
 
 Dense = Tensor | Quantised
@@ -28,6 +29,9 @@ Dense = Tensor | Quantised
 
 ROW_TILE = {"BN": 4, "BK": 256, "num_warps": 1}
 """Of one row: a lane takes eight numbers, 16 bytes, at a time."""
+
+AHEAD = 512
+"""Columns of weights that a program of one row asks for before it waits for the kernel before (pdl.py)."""
 
 SMALL_TILE = {"BN": 16, "BK": 128, "num_warps": 1, "num_stages": 5}
 LARGE_TILE = {"BN": 64, "BK": 64, "num_warps": 4, "num_stages": 4}
@@ -37,23 +41,43 @@ INVARIANT_ROWS = 64
 """Of a tile, however many rows there are, where no sum may depend on that."""
 
 
+@triton.jit
+def _tile(weight, n, inside, k, K: tl.constexpr):
+    """Weights [BN, BK] of outputs n, columns k."""
+    return tl.load(weight + n[:, None].to(tl.int64) * K + k[None, :], inside[:, None] & (k[None, :] < K), 0.0)
+
+
+@triton.jit
+def _first_tiles(weight, n, inside, K: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr):
+    """Those of columns 0 to AHEAD."""
+    tiles = ()
+    for first in tl.static_range(0, AHEAD, BK):
+        tiles = tiles + (_tile(weight, n, inside, first + tl.arange(0, BK), K),)  # type: ignore[assignment]
+    return tiles
+
+
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _row_kernel(
     x, rows, norm, weight, bias, out, eps,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    ADD: tl.constexpr, PDL: tl.constexpr, AHEAD: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = n < OUTPUTS
+    if PDL:
+        ahead = _first_tiles(weight, n, inside, K, BK, AHEAD)
+    await_previous(PDL)
     if ROWS:
         x += tl.load(rows) * K
     products = tl.zeros([BN, BK], tl.float32)
     squares = tl.zeros([BK], tl.float32)
     for first in tl.static_range(0, K, BK):
         k = first + tl.arange(0, BK)
-        w = tl.load(
-            weight + n[:, None].to(tl.int64) * K + k[None, :], inside[:, None] & (k[None, :] < K), 0.0
-        )
+        if first < AHEAD:
+            w = ahead[first // BK]
+        else:
+            w = _tile(weight, n, inside, k, K)
         row = tl.load(x + k, k < K, 0.0).to(tl.float32)
         if NORM:
             squares += row * row
@@ -73,8 +97,10 @@ def _row_kernel(
 def _rows_kernel(
     x, rows, norm, weight, bias, out, eps, num_rows,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    ADD: tl.constexpr, PDL: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
+    await_previous(PDL)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     m = tl.program_id(1) * BM + tl.arange(0, BM)
     n_inside, m_inside = n < OUTPUTS, m < num_rows
@@ -85,9 +111,7 @@ def _rows_kernel(
     squares = tl.zeros([BM], tl.float32)
     for first in range(0, K, BK):
         k = first + tl.arange(0, BK)
-        w = tl.load(
-            weight + n[:, None].to(tl.int64) * K + k[None, :], n_inside[:, None] & (k[None, :] < K), 0.0
-        )
+        w = _tile(weight, n, n_inside, k, K)
         columns = tl.load(
             x + row[None, :].to(tl.int64) * K + k[:, None], m_inside[None, :] & (k[:, None] < K), 0.0
         )
@@ -119,6 +143,7 @@ def product(
     rows: Tensor | None = None,
     add: bool = False,
     invariant: bool = False,
+    pdl: bool = False,
 ) -> Tensor:
     """out = norm(x)[rows] @ weight.T + bias, added to what is in `out` if `add`; returns `out`.
 
@@ -128,21 +153,24 @@ def product(
     norm    [K] scale of an RMSNorm of x; None for none
     rows    [N] int64, which rows of x; None for all
     invariant  whether a row's result must be the same, to the bit, in whatever company it comes
+    pdl     whether it may begin while the kernel before it ends, see pdl.py
     """
     num_rows, (outputs, width) = len(out), weight.shape
     one_row = num_rows == 1 and not invariant
     rows_tile = INVARIANT_ROWS if invariant else min(max(16, triton.next_power_of_2(num_rows)), 128)
     if isinstance(weight, Quantised):
-        dense_int8.product(x, weight, out, bias, norm, eps, rows, add, 1 if one_row else rows_tile)
+        dense_int8.product(x, weight, out, bias, norm, eps, rows, add, 1 if one_row else rows_tile, pdl)
         return out
-    sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add)
+    sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add, pdl)
     operands = (x, rows, norm, weight, bias, out, eps)
     if one_row:
-        _row_kernel[(triton.cdiv(outputs, ROW_TILE["BN"]),)](*operands, *sizes, **ROW_TILE)
+        ahead = min(AHEAD, width) if pdl else 0
+        programs = triton.cdiv(outputs, ROW_TILE["BN"])
+        _row_kernel[(programs,)](*operands, *sizes, ahead, **ROW_TILE, launch_pdl=pdl)
     elif num_rows:
         tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else LARGE_TILE
         grid = (triton.cdiv(outputs, tile["BN"]), triton.cdiv(num_rows, rows_tile))
-        _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile)
+        _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile, launch_pdl=pdl)
     return out
 
 

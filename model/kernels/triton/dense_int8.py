@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.kernels.triton.pdl import await_previous, launch_next
+
 GROUP = 64
 """Weights that share a scale."""
 
@@ -81,24 +83,38 @@ def quantise(weight: Tensor, device: torch.device) -> Quantised:
     return Quantised(codes, scales)
 
 
+@triton.jit
+def _tile(codes, n, inside, group, K: tl.constexpr):
+    """Weights [BN, BG, 64] of outputs n, groups of columns `group`."""
+    k = group[:, None] * _GROUP + tl.arange(0, _GROUP)[None, :]
+    start = n.to(tl.int64)[:, None, None] * K
+    return tl.load(codes + start + k[None, :, :], inside[:, None, None] & (k < K)[None, :, :], 0)
+
+
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _row_kernel(
     x, rows, norm, codes, scales, bias, out, eps,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
+    ADD: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BG: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
     GROUPS: tl.constexpr = (K + _GROUP - 1) // _GROUP
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = n < OUTPUTS
+    if PDL:
+        ahead = _tile(codes, n, inside, tl.arange(0, BG), K)
+    await_previous(PDL)
     if ROWS:
         x += tl.load(rows) * K
-    start = n.to(tl.int64)[:, None, None]
     total = tl.zeros([BN, BG], tl.float32)
     squares = tl.zeros([BG], tl.float32)
     for first in tl.static_range(0, GROUPS, BG):
         group = first + tl.arange(0, BG)
         k = group[:, None] * _GROUP + tl.arange(0, _GROUP)[None, :]
-        w = tl.load(codes + start * K + k[None, :, :], inside[:, None, None] & (k < K)[None, :, :], 0)
+        if PDL and first == 0:
+            w = ahead
+        else:
+            w = _tile(codes, n, inside, group, K)
         row = tl.load(x + k, k < K, 0.0).to(tl.float32)
         if NORM:
             squares += tl.sum(row * row, 1)
@@ -120,8 +136,10 @@ def _row_kernel(
 def _rows_kernel(
     x, rows, norm, codes, scales, bias, out, eps, num_rows,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    ADD: tl.constexpr, PDL: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
+    await_previous(PDL)
     GROUPS: tl.constexpr = (K + _GROUP - 1) // _GROUP
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     m = tl.program_id(1) * BM + tl.arange(0, BM)
@@ -165,18 +183,21 @@ def product(
     rows: Tensor | None,
     add: bool,
     rows_tile: int,
+    pdl: bool = False,
 ) -> None:
     """What `product` of dense.py does, where the weights are of this kind.
 
     rows_tile  rows of a tile; 1: there is one row, and it needs none
+    pdl        whether it may begin while the kernel before it ends, see pdl.py
     """
     num_rows, (outputs, width) = len(out), weight.shape
-    sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add)
+    sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add, pdl)
     operands = (x, rows, norm, weight.codes, weight.scales, bias, out, eps)
     if rows_tile == 1:
-        _row_kernel[(triton.cdiv(outputs, ROW_TILE["BN"]),)](*operands, *sizes, **ROW_TILE)
+        programs = triton.cdiv(outputs, ROW_TILE["BN"])
+        _row_kernel[(programs,)](*operands, *sizes, **ROW_TILE, launch_pdl=pdl)
     elif num_rows:
         tile = LARGE_TILE if rows_tile < 128 else LARGEST_TILE
         tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else tile
         grid = (triton.cdiv(outputs, tile["BN"]), triton.cdiv(num_rows, rows_tile))
-        _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile)
+        _rows_kernel[grid](*operands, num_rows, *sizes, BM=rows_tile, **tile, launch_pdl=pdl)

@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.kernels.triton.codes import CODE_TO_ONE, LENT, code, planes, power
+from model.kernels.triton.pdl import await_previous, launch_next
 from model.kernels.triton.router import best_experts
 from model.layers import clamped_swiglu, route
 
@@ -56,8 +57,10 @@ def _products(words, scales, row, n, inside, j, K: tl.constexpr):
 def _gate_up_kernel(
     normed, logits, words, scales, bias, inner, limit,
     E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
-    C: tl.constexpr, F: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
+    await_previous(PDL)
     pair, n = tl.program_id(0), tl.program_id(1) * BN + tl.arange(0, BN)
     token = (pair // A).to(tl.int64)
     experts, _ = best_experts(logits + token * E, E, E_PAD, A, A_PAD)
@@ -81,8 +84,10 @@ def _gate_up_kernel(
 def _down_kernel(
     inner, logits, words, scales, bias, x,
     E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
-    C: tl.constexpr, F: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
+    launch_next(PDL)
+    await_previous(PDL)
     token, n = tl.program_id(0).to(tl.int64), tl.program_id(1) * BN + tl.arange(0, BN)
     experts, shares = best_experts(logits + token * E, E, E_PAD, A, A_PAD)
     rank = tl.arange(0, A_PAD)
@@ -109,25 +114,35 @@ def _down_kernel(
     tl.store(x + token * C + n, total.to(x.dtype.element_ty), n < C)
 
 
-def gate_up(normed: Tensor, logits: Tensor, mlp1: Matrices, inner: Tensor, limit: float, used: int) -> None:
+def gate_up(
+    normed: Tensor,
+    logits: Tensor,
+    mlp1: Matrices,
+    inner: Tensor,
+    limit: float,
+    used: int,
+    pdl: bool = False,
+) -> None:
     """The chosen experts' activations, in planes, into inner [T * used, F].
 
     normed  [T, C]  in planes
     logits  [T, E]  float32, of which the best `used` are chosen
+    pdl     whether it may begin while the kernel before it ends, see pdl.py
     """
     (tokens, hidden), experts, width = normed.shape, logits.shape[1], inner.shape[1]
     sizes = _sizes(experts, used, hidden, width)
     operands = (normed, logits, mlp1.words, mlp1.scales, mlp1.bias, inner, limit)
     grid = (tokens * used, triton.cdiv(width, GATE_UP_TILE["BN"]))
-    _gate_up_kernel[grid](*operands, *sizes, **GATE_UP_TILE)
+    _gate_up_kernel[grid](*operands, *sizes, pdl, **GATE_UP_TILE, launch_pdl=pdl)
 
 
-def down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor, used: int) -> None:
+def down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor, used: int, pdl: bool = False) -> None:
     """Adds to x [T, C] what the chosen experts make of `inner`, by their shares."""
     (tokens, hidden), experts, width = x.shape, logits.shape[1], inner.shape[1]
     sizes = _sizes(experts, used, hidden, width)
     operands = (inner, logits, mlp2.words, mlp2.scales, mlp2.bias, x)
-    _down_kernel[(tokens, triton.cdiv(hidden, DOWN_TILE["BN"]))](*operands, *sizes, **DOWN_TILE)
+    grid = (tokens, triton.cdiv(hidden, DOWN_TILE["BN"]))
+    _down_kernel[grid](*operands, *sizes, pdl, **DOWN_TILE, launch_pdl=pdl)
 
 
 def _sizes(experts: int, used: int, hidden: int, width: int) -> tuple[int, ...]:

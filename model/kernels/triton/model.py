@@ -75,6 +75,8 @@ class TritonModel:
         self.full_dtype = fp8.storage(device) if kv_cache_dtype == "fp8" else self.dtype
         self.kv_cache_dtype = kv_cache_dtype
         self.batch_invariant = batch_invariant
+        self.pdl = False
+        """Whether kernels of a decode step begin while those before them end, see pdl.py."""
         on_gpu = device.type == "cuda"
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
@@ -142,6 +144,7 @@ class TritonModel:
             eps=self.config.rms_norm_eps,
             rows=batch.samples,
             invariant=self.batch_invariant,
+            pdl=self.pdl,
         )
 
     def add_attention(self, number: int, layer: Layer, x: Tensor, batch: Batch, cache: KVCache) -> None:
@@ -150,7 +153,8 @@ class TritonModel:
         few = tokens <= FEW_FOR_DENSE and not self.batch_invariant
         if few:
             qkv = x.new_empty(tokens, len(layer.qkv))
-            product(x, layer.qkv, qkv, bias=layer.qkv_bias, norm=layer.attention_norm, eps=eps)
+            norm = layer.attention_norm
+            product(x, layer.qkv, qkv, bias=layer.qkv_bias, norm=norm, eps=eps, pdl=self.pdl)
         else:
             normed = torch.empty_like(x)
             normalise(x, layer.attention_norm, eps, normed)
@@ -163,7 +167,7 @@ class TritonModel:
         where = (layer.sinks, batch, kind, window, seen)
         if tokens == len(batch.lengths) and not self.batch_invariant:  # each sequence has one token
             splits = self.splits(tokens) if window is None else 1
-            attention_decode.attend(qkv, self.turn, keys, values, first_page, *where, splits)
+            attention_decode.attend(qkv, self.turn, keys, values, first_page, *where, splits, self.pdl)
         else:
             places = (batch.positions, batch.slots[kind])
             rotary.write(qkv, self.turn, *places, keys, values, first_page, config.num_heads)
@@ -171,7 +175,7 @@ class TritonModel:
             attention_prefill.attend(qkv, self.turn, keys, values, first_page, *where, part)
 
         if few:
-            product(seen, layer.out, x, bias=layer.out_bias, add=True)
+            product(seen, layer.out, x, bias=layer.out_bias, add=True, pdl=self.pdl)
         else:
             x += self.linear(seen, layer.out, layer.out_bias)
 
@@ -191,9 +195,9 @@ class TritonModel:
         inner = x.new_empty(tokens * used, config.intermediate_size)
         invariant = self.batch_invariant
         if tokens <= FEW_FOR_EXPERTS and not invariant:
-            router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, in_planes, eps)
-            experts_few.gate_up(in_planes, logits, layer.mlp1, inner, limit, used)
-            experts_few.down(inner, logits, layer.mlp2, x, used)
+            router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, in_planes, eps, self.pdl)
+            experts_few.gate_up(in_planes, logits, layer.mlp1, inner, limit, used, self.pdl)
+            experts_few.down(inner, logits, layer.mlp2, x, used, self.pdl)
             return
         normed = torch.empty_like(x)
         normalise(x, layer.experts_norm, eps, normed, in_planes)

@@ -11,25 +11,32 @@ import triton.language as tl
 from torch import Tensor
 
 from model.kernels.triton.codes import planes
+from model.kernels.triton.pdl import await_previous, launch_next
 from model.layers import rms_norm, route
 
 
 @triton.jit
 def _router_kernel(
     x, norm, gate, bias, logits, normed, eps,
-    E: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
+    E: tl.constexpr, K: tl.constexpr, PDL: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Program e < E of a token finds the logit of expert e; program E writes the normalised row."""
+    launch_next(PDL)
     token, expert = tl.program_id(0).to(tl.int64), tl.program_id(1)
     product = tl.zeros([BK], tl.float32)
     squares = tl.zeros([BK], tl.float32)
-    weights = gate + tl.minimum(expert, E - 1) * K
+    gates = gate + tl.minimum(expert, E - 1) * K
+    weights = ()
+    for first in tl.static_range(0, K, BK):
+        k = first + tl.arange(0, BK)
+        weights = weights + (tl.load(gates + k, k < K, 0.0),)  # type: ignore[assignment]
+    await_previous(PDL)
     for first in tl.static_range(0, K, BK):
         k = first + tl.arange(0, BK)
         row = tl.load(x + token * K + k, k < K, 0.0).to(tl.float32)
         squares += row * row
         row *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
-        product += row * tl.load(weights + k, k < K, 0.0).to(tl.float32)
+        product += row * weights[first // BK].to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(squares, 0) / K + eps)
     if expert < E:
         logit = tl.sum(product, 0) * scale + tl.load(bias + expert).to(tl.float32)
@@ -44,16 +51,25 @@ def _router_kernel(
 
 
 def router(
-    x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, logits: Tensor, normed: Tensor, eps: float
+    x: Tensor,
+    norm: Tensor,
+    gate: Tensor,
+    bias: Tensor,
+    logits: Tensor,
+    normed: Tensor,
+    eps: float,
+    pdl: bool = False,
 ) -> None:
     """Logits [T, E] float32 and normalised rows in planes [T, K] of x [T, K], for few tokens.
 
     norm  [K]
     gate  [E, K], bias [E]
+    pdl   whether it may begin while the kernel before it ends, see pdl.py
     """
     (tokens, width), experts = x.shape, len(gate)
     grid = (tokens, experts + 1)
-    _router_kernel[grid](x, norm, gate, bias, logits, normed, eps, experts, width, BK=256, num_warps=1)
+    operands, sizes = (x, norm, gate, bias, logits, normed, eps), (experts, width, pdl)
+    _router_kernel[grid](*operands, *sizes, BK=256, num_warps=1, launch_pdl=pdl)
 
 
 def plain_router(x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
