@@ -38,6 +38,9 @@ from triton.runtime import interpreter
 
 from tests.kernels.sanitizer_memory import Access, Argument, Finding, Memory, Place, Program
 
+Choice = Callable[[Program], Sequence[Program]]
+"""Programs of a grid."""
+
 ORDERS = ("numbered", "reversed", "shuffled")
 
 _TRITON = str(Path(triton.__file__).parent)
@@ -51,13 +54,14 @@ _POINTER_OPERATIONS = (
 class Watch:
     """The launches of one `watching`; `ran` are all functions that they ran, kernels and what these call."""
 
-    def __init__(self, order: str, seed: int, programs: Sequence[Program] | None):
+    def __init__(self, order: str, seed: int, programs: Choice | None):
         self.ran: set[str] = set()
         self._order = order
         self._random = random.Random(seed)
         self._programs = programs
         self._memory = Memory("", [])
         self._grid: Program = ()
+        self._chosen: list[Program] | None = None
         self._turns: Iterator[Program] = iter(())
         self._atomic = False
         self._prepared: set[str] = set()  # files whose functions this launch has called
@@ -73,7 +77,8 @@ class Watch:
             )
             self._grid = (*executor.grid, 1, 1)[:3]
             if self._programs is not None:
-                executor.grid = (len(self._programs),)
+                self._chosen = list(self._programs(self._grid))
+                executor.grid = (len(self._chosen),)
             try:
                 result = call(executor, *operands, **named)
             except interpreter.InterpreterError as error:
@@ -131,14 +136,8 @@ class Watch:
         """How many programs there are, and who runs when."""
 
         def set_and_ordered(*_: int) -> None:
-            programs = (
-                list(product(*map(range, self._grid)))
-                if self._programs is None
-                else [
-                    tuple(index % size for index, size in zip(program, self._grid, strict=True))
-                    for program in self._programs
-                ]
-            )
+            chosen = self._chosen
+            programs = list(product(*map(range, self._grid))) if chosen is None else chosen
             if self._order == "reversed":
                 programs.reverse()
             elif self._order == "shuffled":
@@ -212,13 +211,13 @@ class Watch:
 def watching(
     order: str = "numbered",
     seed: int = 0,
-    programs: Sequence[Program] | None = None,
+    programs: Choice | None = None,
     poison: bool = True,
 ) -> Iterator[Watch]:
     """Every launch inside is watched, and raises Finding at the first that is wrong.
 
     order     of the programs of a launch, see ORDERS; `seed` is that of the shuffled one
-    programs  which of each launch run, (x, y, z), counted from the end where below 0; None for all
+    programs  which of a launch with a given grid run; None for all
     poison    whether torch.empty is filled; not for tensors larger than memory
     """
     assert order in ORDERS
