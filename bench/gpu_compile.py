@@ -30,13 +30,14 @@ from triton.runtime.jit import JITFunction
 
 from bench.synthetic import SIZES
 from model.batch import Batch, pages_for
-from model.checkpoint import shapes
+from model.checkpoint import Arrivals, shapes
 from model.config import ModelConfig
 from model.draws import Draws
 from model.edits import Edits
-from model.kernels.triton import codes, graphs
+from model.kernels.triton import graphs
 from model.kernels.triton.model import KV_CACHES, TritonModel
-from model.kernels.triton.weights import DENSE_FORMATS, Matrices, Reader, Weights
+from model.kernels.triton.weights import DENSE_FORMATS, Reader, Weights
+from model.synthetic import Made
 
 META = torch.device("meta")
 STEPS = "1x1,2x1,8x1,24x1,64x1,256x1,1x7,1x128,1x200,1x512,1x2048"
@@ -72,13 +73,15 @@ class Shapes:
         dtype = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
         return torch.empty(self._shapes[name], dtype=dtype, device=META)
 
+    def onto(self, device: torch.device) -> Arrivals:
+        return Made(self.read, device)
+
 
 class ShapeReader(Reader):
     """Looks at no scale: there is none."""
 
-    def experts(self, name: str) -> Matrices:
-        blocks, scales = (self.checkpoint.read(f"{name}_weight.{part}") for part in ("blocks", "scales"))
-        return Matrices(codes.pack(blocks), scales, self.dense(f"{name}_bias"))
+    def check_scales(self, weights: Weights) -> None:
+        pass
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from bench.synthetic import Synthetic
 from model.batch import FULL, Batch, pages_for
-from model.checkpoint import shapes
+from model.checkpoint import Arrivals, shapes
 from model.config import ModelConfig
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Reader
+from model.synthetic import Made
 
 
 class Random:
@@ -40,6 +41,9 @@ class Random:
             return 1 + torch.rand(shape, dtype=torch.bfloat16, **where) / 8
         size = 1 / math.sqrt(shape[-1]) if name.endswith(".weight") and name != "embedding.weight" else 1.0
         return torch.randn(shape, dtype=torch.bfloat16, **where).mul_(size)
+
+    def onto(self, device: torch.device) -> Arrivals:
+        return Made(self.read, device)
 
 
 class Decode:

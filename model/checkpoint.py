@@ -1,4 +1,5 @@
-"""A folder of safetensors → our names, read one tensor at a time from memory-mapped files.
+"""A folder of safetensors → our names, read one tensor at a time: from memory-mapped files (`read`), or past
+the processor onto a device (`onto`).
 
 gpt-oss is published in several layouts; one function for each says which stored tensors make up ours:
 
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +28,9 @@ from torch import Tensor
 from model import mxfp4
 from model.config import CheckpointError, ModelConfig
 from model.shards import Stored, open_all, some, weights_folder
+from model.upload import Uploads, channel
 
-__all__ = ["Checkpoint", "CheckpointError"]
+__all__ = ["Arrivals", "Checkpoint", "CheckpointError"]
 
 log = logging.getLogger(__name__)
 
@@ -114,15 +117,21 @@ class Checkpoint:
         self._let_go()
         self._announce(name)
         self._recent.extend(self._stored[part] for part in recipe.parts)
-        if name in self._unread:
-            self._unread.remove(name)
-            self.on_read(self._nbytes(name))
+        self._count(name)
         if recipe.encoded is not None:
             (part,) = recipe.parts
             return self._encoder.encode(part, self._stored[part].tensor())[recipe.encoded]
-        parts = [self._stored[part].tensor() for part in recipe.parts]
-        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
+        return _end_to_end([self._stored[part].tensor() for part in recipe.parts])
+
+    def onto(self, device: torch.device) -> Arrivals:
+        """All its tensors on a device, to be taken one after the other."""
+        return _Uploaded(self, device)
+
+    def _count(self, name: str) -> None:
+        """It is being read; only the first time is it further progress."""
+        if name in self._unread:
+            self._unread.remove(name)
+            self.on_read(self._nbytes(name))
 
     def _let_go(self) -> None:
         """Of the pages of the last few: a loader reads several tensors, and then packs them together."""
@@ -144,6 +153,64 @@ class Checkpoint:
         """Of one tensor as `read` returns it."""
         itemsize = 1 if name.endswith((".blocks", ".scales")) else torch.bfloat16.itemsize
         return itemsize * math.prod(self._shapes[name])
+
+
+class Arrivals(Protocol):
+    """A checkpoint's tensors on a device.  A context, to be entered once; nothing goes on behind it."""
+
+    def __enter__(self) -> Arrivals: ...
+    def __exit__(self, *raised: Any) -> None: ...
+
+    def read(self, name: str) -> Tensor:
+        """The next tensor in the order of `names`: that of `Checkpoint.read`, in memory of its own.
+
+        Raises CheckpointError if a file cannot be read, or has become too short.
+        """
+
+
+class _Uploaded:
+    """The tensors of `Checkpoint.read`, each made on the device of the stored bytes that make it up.
+
+    Those bytes travel before they are asked for (upload.py).  Experts that have yet to be encoded are read
+    and encoded on the host, and come when they are asked for.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device):
+        self._checkpoint = checkpoint
+        self._device = device
+        self._order = iter(checkpoint.names)
+        stored = [checkpoint._stored[part] for name in checkpoint.names for part in self._parts(name)]
+        self._bytes = Uploads([each.region for each in stored], channel(device))
+
+    def __enter__(self) -> _Uploaded:
+        self._bytes.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._bytes.__exit__(*raised)
+
+    def read(self, name: str) -> Tensor:
+        checkpoint, due = self._checkpoint, next(self._order)
+        assert name == due, f"{due} is what comes next"
+        if checkpoint._recipes[name].encoded is not None:
+            return checkpoint.read(name).to(self._device, copy=True)  # the encoder keeps its own
+        try:
+            parts = [checkpoint._stored[part].of(next(self._bytes)) for part in self._parts(name)]
+        except OSError as error:
+            raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
+        checkpoint._count(name)
+        return _end_to_end(parts)
+
+    def _parts(self, name: str) -> Iterable[str]:
+        """Stored tensors that are uploaded for one of ours."""
+        recipe = self._checkpoint._recipes[name]
+        return () if recipe.encoded is not None else recipe.parts
+
+
+def _end_to_end(parts: list[Tensor]) -> Tensor:
+    """One of our tensors, made of the stored ones it consists of: bfloat16, unless it is of bytes."""
+    tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
 
 
 class _Encoder:

@@ -3,7 +3,8 @@ their tensors, mapped.
 
 Nothing is copied here.  A tensor is a view of its file; the system reads what is touched, ahead of us where
 we announce it (`Stored.announce`), and takes the pages back when we are done with them (`Stored.release`), so
-that a model is never in memory twice while it is loaded.
+that a model is never in memory twice while it is loaded.  Where a tensor's bytes go through other memory,
+`Stored.region` says where they are, and `Stored.of` what they stand for.
 
 The format: 8 bytes with the length of the header, the header in JSON, the tensors end to end
 (https://github.com/huggingface/safetensors).  The header is checked by the safetensors library itself.
@@ -22,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.config import CheckpointError
+from model.upload import Region
 
 DTYPES = {"U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 """Those a gpt-oss can be made of."""
@@ -31,11 +33,13 @@ DTYPES = {"U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32"
 class Stored:
     """One tensor in a file.
 
+    file    all of it, mapped
     dtype   as the file calls it
     begin   its first byte in the file
     nbytes  how many there are
     """
 
+    path: Path
     file: mmap.mmap
     dtype: str
     shape: tuple[int, ...]
@@ -44,13 +48,18 @@ class Stored:
 
     def tensor(self) -> Tensor:
         """The file's own memory: not to be written to."""
-        dtype = DTYPES[self.dtype]
         if not self.nbytes:
-            return torch.empty(self.shape, dtype=dtype)
+            return self.of(torch.empty(0, dtype=torch.uint8))
         flat = torch.frombuffer(self.file, dtype=torch.uint8, count=self.nbytes, offset=self.begin)
-        if self.begin % dtype.itemsize:
-            flat = flat.clone()
-        return flat.view(dtype).view(self.shape)
+        return self.of(flat.clone() if self.begin % DTYPES[self.dtype].itemsize else flat)
+
+    @property
+    def region(self) -> Region:
+        return Region(self.path, self.begin, self.nbytes)
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The tensor that its bytes [nbytes] uint8, wherever they are, stand for: the same memory."""
+        return flat.view(DTYPES[self.dtype]).view(self.shape)
 
     def announce(self) -> None:
         """It will be read soon: the system may begin to fetch it."""
@@ -128,7 +137,7 @@ def _open(path: Path) -> dict[str, Stored]:
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = (8 + size + offset for offset in entry["data_offsets"])
-            tensors[name] = Stored(mapped, entry["dtype"], tuple(entry["shape"]), begin, end - begin)
+            tensors[name] = Stored(path, mapped, entry["dtype"], tuple(entry["shape"]), begin, end - begin)
     return tensors
 
 

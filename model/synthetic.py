@@ -11,11 +11,12 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from model.checkpoint import shapes
+from model.checkpoint import Arrivals, shapes
 from model.config import ModelConfig
 
 GPT_OSS_20B = ModelConfig(
@@ -68,6 +69,26 @@ class Synthetic:
         # Evenly spread over [-128, 128): the standard deviation is 74.
         size = 1 / math.sqrt(shape[-1]) if name.endswith(".weight") and name != "embedding.weight" else 1.0
         return whole.bfloat16().mul_(size / 74)
+
+    def onto(self, device: torch.device) -> Arrivals:
+        return Made(self.read, device)
+
+
+class Made:
+    """`Arrivals` of tensors that no file holds: each is made when it is asked for, and moved."""
+
+    def __init__(self, make: Callable[[str], Tensor], device: torch.device):
+        self._make = make
+        self._device = device
+
+    def __enter__(self) -> Made:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        pass
+
+    def read(self, name: str) -> Tensor:
+        return self._make(name).to(self._device)
 
 
 def _itemsize(name: str) -> int:

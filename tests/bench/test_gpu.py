@@ -17,6 +17,7 @@ from bench.synthetic import SIZES
 from model.kernels.triton import dense, experts_few
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Reader
+from model.synthetic import Made
 from tests import tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
@@ -111,6 +112,9 @@ def _weights_of_20b(dense):
             )
             return Matrices(blocks.flatten(-2).view(torch.int32), scales, bias)
 
+        def check_scales(self, weights):
+            """There is none."""
+
     class Shapes:
         config = GPT_OSS_20B
 
@@ -119,6 +123,9 @@ def _weights_of_20b(dense):
 
             kind = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
             return torch.empty(shapes(GPT_OSS_20B)[name], dtype=kind, device="meta")
+
+        def onto(self, device):
+            return Made(self.read, device)
 
     return OnMeta(Shapes(), torch.device("meta"), torch.bfloat16, dense).all()
 

@@ -1,11 +1,15 @@
 """From a checkpoint to weights on the device, in the layout the kernels read: one tensor at a time.
 
-Dense weights lie as in the checkpoint, or are put into eight bits on the way (dense_int8.py).  The experts'
-blocks do too, but for the order of bits in each word, which is changed in place (codes.py).  Their scales
-stay bytes."""
+Dense weights lie as in the checkpoint, or are put into eight bits (dense_int8.py).  The experts' blocks do
+too, but for the order of bits in each word, which is changed in place (codes.py).  Their scales stay bytes.
+
+All of that is done on the device, while the tensors that come next are on their way (`Checkpoint.onto`); the
+host waits for the device only once, at the end.  What the device holds beside the weights is a tensor that is
+put into another form, and those on their way that will be."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -87,7 +91,7 @@ DENSE_FORMATS = ("bf16", "int8")
 
 
 class Reader:
-    """Reads tensors of one checkpoint onto a device; all but the experts' in `dtype`.
+    """Reads the tensors of one checkpoint onto a device, once; all but the experts' in `dtype`.
 
     dense  how attention's matrices and the unembedding are kept: "bf16" (in `dtype`) or "int8"
     """
@@ -99,16 +103,21 @@ class Reader:
         self.device = device
         self.dtype = dtype
         self.format = dense
+        self.tensors = checkpoint.onto(device)
 
     def all(self) -> Weights:
         """Raises CheckpointError for sizes or scales the kernels have no room for."""
         check(self.checkpoint.config)
-        return Weights(
-            embedding=self.dense("embedding.weight"),
-            layers=tuple(self.layer(f"block.{n}") for n in range(self.checkpoint.config.num_layers)),
-            norm=self.dense("norm.scale"),
-            unembedding=self.matrix("unembedding.weight"),
-        )
+        on_gpu = self.device.type == "cuda"
+        with torch.cuda.device(self.device) if on_gpu else contextlib.nullcontext(), self.tensors:
+            weights = Weights(
+                embedding=self.dense("embedding.weight"),
+                layers=tuple(self.layer(f"block.{n}") for n in range(self.checkpoint.config.num_layers)),
+                norm=self.dense("norm.scale"),
+                unembedding=self.matrix("unembedding.weight"),
+            )
+            self.check_scales(weights)
+        return weights
 
     def layer(self, block: str) -> Layer:
         return Layer(
@@ -126,23 +135,32 @@ class Reader:
         )
 
     def dense(self, name: str) -> Tensor:
-        # Copied even where it is there already: what comes out of a file's mapped memory must not be kept.
-        return self.checkpoint.read(name).to(self.device, self.dtype, copy=True).contiguous()
+        return self.tensors.read(name).to(self.dtype).contiguous()
 
     def matrix(self, name: str) -> Dense:
         if self.format == "int8":
-            return quantise(self.checkpoint.read(name), self.device)
+            return quantise(self.tensors.read(name), self.device)
         return self.dense(name)
 
     def experts(self, name: str) -> Matrices:
-        blocks = self.checkpoint.read(f"{name}_weight.blocks").to(self.device, copy=True).contiguous()
-        scales = self.checkpoint.read(f"{name}_weight.scales").to(self.device, copy=True).contiguous()
-        if (largest := int(scales.max())) > codes.LARGEST_SCALE:
-            raise CheckpointError(
-                f"{name}_weight.scales holds {largest}: the Triton kernels have room for scales up to"
-                f" {codes.LARGEST_SCALE}, 2 ** {codes.LARGEST_SCALE - 127}; the reference backend takes all"
-            )
+        blocks = self.tensors.read(f"{name}_weight.blocks").contiguous()
+        scales = self.tensors.read(f"{name}_weight.scales").contiguous()
         return Matrices(codes.pack(blocks), scales, self.dense(f"{name}_bias"))
+
+    def check_scales(self, weights: Weights) -> None:
+        """Raises CheckpointError.  All at once, since the host waits for the answer."""
+        scales = {
+            f"block.{n}.mlp.{kind}_weight.scales": matrices.scales.max()
+            for n, layer in enumerate(weights.layers)
+            for kind, matrices in (("mlp1", layer.mlp1), ("mlp2", layer.mlp2))
+        }
+        for name, largest in zip(scales, torch.stack([*scales.values()]).tolist(), strict=True):
+            if largest > codes.LARGEST_SCALE:
+                raise CheckpointError(
+                    f"{name} holds {largest}: the Triton kernels have room for scales up to"
+                    f" {codes.LARGEST_SCALE}, 2 ** {codes.LARGEST_SCALE - 127}; the reference backend"
+                    " takes all"
+                )
 
 
 def check(config: ModelConfig) -> None:
