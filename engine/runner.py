@@ -172,6 +172,12 @@ class Runner:
             self._chooser.edit(logits, asked, latest)
         return self._chooser.choose(logits, self._draws(sequences), batch)
 
+    def _chosen_here(
+        self, batch: Batch, logits: Tensor, sequences: list[Sequence], errors: dict[str, EngineError]
+    ) -> list[list[int]]:
+        """A `Chooser`: as a rule it waits for the device, and nobody else does."""
+        return self._link.download(self._chosen(batch, False, logits, sequences, errors)).wait()
+
     def _draws(self, sequences: list[Sequence]) -> Draws:
         if self._drawing is None or self._drawing[0] != sequences:
             self._drawing = sequences, draws(sequences, self.vocab_size, self._link)
@@ -183,7 +189,7 @@ class Runner:
         if self._banned is not None:
             logits[: len(sampling)].index_fill_(1, self._banned, -math.inf)
         row = len(sampling)
-        chooser = partial(self._chosen, batch, False)
+        chooser = partial(self._chosen_here, batch)
         sampled = sample(logits[:row], sampling, chooser) if sampling else Sampled(tokens=[])
         for chunk in plan.chunks:
             if not chunk.sequence.wants_prompt_logprobs or not (scored := chunk.scored):

@@ -23,7 +23,6 @@ import struct
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -38,8 +37,8 @@ from model.transfer import Link, link
 if TYPE_CHECKING:
     from engine.request import Sequence
 
-Chooser: TypeAlias = "Callable[[Tensor, list[Sequence], dict[str, EngineError]], Tensor]"
-"""Edits logits [N, V] in place, and returns what `choose` does.  Notes constraints that fail."""
+Chooser: TypeAlias = "Callable[[Tensor, list[Sequence], dict[str, EngineError]], list[list[int]]]"
+"""Edits logits [N, V] in place, and returns what `choose` does, as numbers; notes constraints that fail."""
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them would overflow and change nothing else."""
@@ -119,13 +118,12 @@ def sample(logits: Tensor, sequences: list[Sequence], chooser: Chooser | None = 
     """Choose the next token of each sequence, and tell their constraints.
 
     logits   [N, V] float32, one row per sequence; changed in place, unless somebody asks what they were
-    chooser  who edits and chooses instead of `edit_and_choose`
+    chooser  who edits, chooses, and waits for what is chosen; None: PyTorch
     """
     plain = all(sequence.plain for sequence in sequences)
     scores = logits if plain or not any(sequence.edits for sequence in sequences) else logits.clone()
     sampled = Sampled(tokens=[])
-    chosen = (chooser or partial(edit_and_choose, link(logits.device)))(scores, sequences, sampled.errors)
-    sampled.tokens, good = chosen.tolist()  # as a rule the step's only wait for the device
+    sampled.tokens, good = (chooser or _by_pytorch)(scores, sequences, sampled.errors)
     if 0 in good:
         _explain(logits, good, sequences, sampled)
     if not plain:
@@ -150,6 +148,11 @@ def edit_and_choose(
     if asked is not None:
         edit(logits, asked, latest)
     return choose(logits, sequences, ahead)
+
+
+def _by_pytorch(logits: Tensor, sequences: list[Sequence], errors: dict[str, EngineError]) -> list[list[int]]:
+    numbers: list[list[int]] = edit_and_choose(link(logits.device), logits, sequences, errors).tolist()
+    return numbers
 
 
 def _explain(logits: Tensor, good: list[int], sequences: list[Sequence], sampled: Sampled) -> None:

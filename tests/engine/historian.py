@@ -6,6 +6,7 @@ page table of a Batch that the real Runner built, from memory that is poisoned w
 """
 
 import itertools
+import math
 import random
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +25,17 @@ from model.synthetic import GPT_OSS_20B
 
 VOCABULARY = 97
 POISON = -(10**6)
+LARGEST = 9.0
+"""The logit of the token that comes; all others are 0."""
+
 GREEDY = SamplingParams(temperature=0)
+EDITED = (
+    SamplingParams(temperature=0, frequency_penalty=4.0, logit_bias={5: 30.0}),  # 5, six times
+    SamplingParams(
+        temperature=0, repetition_penalty=2.0, presence_penalty=2.0, logit_bias={3: 6.0, 96: -1.0}
+    ),
+)
+"""What comes is no longer what the model says; and no sum is rounded."""
 
 
 def key(before: int, token: int, position: int) -> int:
@@ -33,7 +44,12 @@ def key(before: int, token: int, position: int) -> int:
 
 
 def answer(
-    prompt: list[int], length: int, window: int, stop_tokens: frozenset[int] = frozenset()
+    prompt: list[int],
+    length: int,
+    window: int,
+    stop_tokens: frozenset[int] = frozenset(),
+    sampling: SamplingParams = GREEDY,
+    min_tokens: int = 0,
 ) -> list[int]:
     """The whole greedy answer, the plain way: full layers see all keys, banded ones the last `window`."""
     tokens, keys = list(prompt), [0]
@@ -45,8 +61,32 @@ def answer(
         last = len(tokens) - 1
         everything = sum((i + 1) * k for i, k in enumerate(keys[1:]))
         band = sum((last - i + 1) * keys[i + 1] for i in range(max(0, last - window + 1), last + 1))
-        tokens.append((7 * everything + 3 * band + last) % VOCABULARY)
+        logits = [0.0] * VOCABULARY
+        logits[(7 * everything + 3 * band + last) % VOCABULARY] = LARGEST
+        if sampling != GREEDY or min_tokens:
+            withheld = stop_tokens if len(tokens) - len(prompt) < min_tokens else frozenset()
+            logits = edited(logits, tokens, tokens[len(prompt) :], withheld, sampling)
+        tokens.append(logits.index(max(logits)))
     return tokens[len(prompt) :]
+
+
+def edited(
+    logits: list[float],
+    tokens: list[int],
+    said: list[int],
+    withheld: frozenset[int],
+    sampling: SamplingParams,
+) -> list[float]:
+    """The logits as the request wants them, one by one."""
+    result = []
+    for token, x in enumerate(logits):
+        if token in tokens:
+            x = x / sampling.repetition_penalty if x > 0 else x * sampling.repetition_penalty
+        if token in said:
+            x -= sampling.presence_penalty + sampling.frequency_penalty * said.count(token)
+        x += sampling.logit_bias.get(token, 0.0)
+        result.append(-math.inf if token in withheld else x)
+    return result
 
 
 class Historian:
@@ -87,7 +127,7 @@ class Historian:
             everything = (i + 1) * memory[slots[FULL]]
             band = (position - i + 1) * -memory[slots[BANDED]]
             token = 7 * everything.sum() + 3 * band[-self.window :].sum() + position
-            logits[n, token % VOCABULARY] = 9.0
+            logits[n, token % VOCABULARY] = LARGEST
         return logits
 
 
@@ -224,8 +264,9 @@ class Traffic:
             id=str(len(self.requests)),
             prompt=prompt,
             max_tokens=r.choice((1, 5, 30, 200)),
-            stop_tokens=frozenset(r.sample(range(VOCABULARY), 2)),
-            sampling=GREEDY,
+            stop_tokens=frozenset((r.randrange(VOCABULARY), r.choice((5, 50, 60, 70)))),
+            sampling=r.choice((GREEDY, GREEDY, *EDITED)),
+            min_tokens=r.choice((0, 0, 4)),
             prompt_logprobs=r.choice((None, None, None, 1)),
         )
         try:
@@ -342,7 +383,9 @@ class Traffic:
             self.scheduler.pages.capacity + 1 - len(request.prompt),
         )
         window = self.limits.window
-        expected = answer(request.prompt, room, window, request.stop_tokens)
+        expected = answer(
+            request.prompt, room, window, request.stop_tokens, request.sampling, request.min_tokens
+        )
         assert [token.id for token in tokens] == expected
         stopped = expected[-1] in request.stop_tokens
         assert tokens[-1].finish is (Finish.STOP if stopped else Finish.LENGTH)

@@ -5,12 +5,14 @@
 import __future__
 
 import inspect
+import sys
 import textwrap
 from functools import partialmethod
 
 import pytest
 
-from engine import runner
+from engine import edits, runner
+from engine.edits import Records
 from engine.engine import Engine
 from engine.pages import Pages
 from engine.runner import Runner
@@ -65,6 +67,12 @@ MUTANTS = [
     ("positions count from the chunk's start", Runner.batch, "range(first, end))", "range(end - first))"),
     ("a chunk's first row is sampled", Runner.batch, "row + length - 1", "row"),
     ("a chunk begins where the last ended, plus one", Runner.batch, "first = sequence.computed", "first = min(sequence.computed + 1, len(sequence.tokens) - length)"),
+    ("all of the answer is counted again", Records.update, "self._start + self._counted", "self._start"),
+    ("a token counts once", Records.update, "+ COUNT] += 1", "+ COUNT] = 1"),
+    ("a token of the answer is not penalised for its repetition", Records.update, "self.flat.extend((token, 0, 0, 0))", "self.flat.extend((0, 0, 0, 0))"),
+    ("prompts are not penalised", Records.__init__, "[PROMPT]", "[0]"),
+    ("stop tokens may come a token late", edits._withholds, "< request.min_tokens", "<= request.min_tokens"),
+    ("biases are forgotten", Records.__init__, 'struct.pack("f", bias)', 'struct.pack("f", 0.0)'),
     ("lengths leave out this pass", Runner.batch, "lengths.append(end)", "lengths.append(first)"),
 ]  # fmt: skip
 
@@ -81,6 +89,9 @@ OVERLAPPED = [
     ("the token behind is somebody else's", Runner._batch_behind, "places_of.append(places[sequence])", "places_of.append(len(places_of))"),
     ("lengths behind leave out the token", Runner._batch_behind, "position + 1", "position"),
     ("banded keys behind go to full pages", Runner._batch_behind, "(table.banded[page] - page)", "(table.full[page] - page)"),
+    ("the token behind is not counted", Runner._chosen, "batch.tokens if ahead else None", "None"),
+    ("stop tokens wait for the token behind", edits._withholds, "sequence.answered + ahead", "sequence.answered"),
+    ("edits leave a token out", Runner._depart, "ahead, logits", "False, logits"),
     ("the step is launched behind itself", Engine._step_ahead, "launcher.launch(following, flight)", "launcher.launch(following)"),
     ("the step under way is forgotten", Engine._step_ahead, "self._under_way = launcher", "_ = launcher"),
 ]  # fmt: skip
@@ -109,8 +120,8 @@ def mutate(monkeypatch, function, old, new):
     """Replace a piece of a method's source for the time of one test."""
     source = textwrap.dedent(inspect.getsource(function))
     assert old in source, f"{function.__qualname__} has changed, and so must its mutant"
-    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner, Engine)}
-    owner = owners.get(function.__qualname__.split(".")[0], runner)
+    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner, Engine, Records)}
+    owner = owners.get(function.__qualname__.split(".")[0], sys.modules[function.__module__])
     namespace = {}
     code = compile(source.replace(old, new), "<mutant>", "exec", flags=__future__.annotations.compiler_flag)
     exec(code, function.__globals__, namespace)

@@ -138,13 +138,10 @@ class Anything:
 
 @pytest.mark.parametrize(
     "needs",
-    [
-        {"constraint": Anything()},
-        {"sampling": SamplingParams(temperature=0, logprobs=1)},
-    ],
+    [{"constraint": Anything()}, {"sampling": SamplingParams(temperature=0, logprobs=1)}],
     ids=lambda needs: next(iter(needs)),
 )
-def test_what_must_see_the_last_token_goes_in_turn_with_all_beside_it(needs):
+def test_what_the_host_must_see_before_the_next_goes_in_turn_with_all_beside_it(needs):
     engine, lines = overlapped()
     engine.add(ask("plain", max_tokens=8))
     engine.add(ask("a", max_tokens=4, **needs))
@@ -152,6 +149,28 @@ def test_what_must_see_the_last_token_goes_in_turn_with_all_beside_it(needs):
     assert len(ids(events["a"])) == 4
     assert ids(events["plain"]) == answer([1, 2, 3], 8, 6)
     assert lines[:5] == ["run 2", "run 2", "run 2", "run 2", "launch 1"]
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        {"min_tokens": 3, "stop_tokens": frozenset(answer([1, 2, 3], 4, 6))},
+        {"sampling": SamplingParams(temperature=0, frequency_penalty=-10.0)},  # the same again and again
+        {"sampling": SamplingParams(temperature=0, presence_penalty=10.0, repetition_penalty=2.0)},
+        {"sampling": SamplingParams(temperature=0, logit_bias={3: 10.0}, frequency_penalty=3.0)},
+    ],
+    ids=lambda needs: " ".join(needs),
+)
+def test_what_the_device_can_know_by_itself_is_launched_ahead_with_all_beside_it(needs):
+    engine, lines = overlapped()
+    engine.add(ask("plain", max_tokens=8))
+    engine.add(ask("a", max_tokens=12, **needs))
+    events = finish(engine)
+    assert ids(events["a"]) == answer([1, 2, 3], 12, 6, **needs)
+    assert ids(events["a"]) != answer([1, 2, 3], 12, 6, needs.get("stop_tokens", frozenset()))
+    assert ids(events["plain"]) == answer([1, 2, 3], 8, 6)
+    assert lines.count("launch 2 behind") >= 3
+    assert not any(line.startswith("run") for line in lines)
 
 
 @pytest.mark.parametrize("sampling", [{}, {"top_p": 0.9}, {"top_k": 9, "min_p": 0.01}])
@@ -273,23 +292,70 @@ class Nowhere:
         return torch.empty(2, len(logits), dtype=torch.int64, device="meta")
 
 
-def test_a_plain_decode_step_is_one_copy_each_way_and_one_wait(monkeypatch):
+@pytest.fixture
+def device(monkeypatch) -> Device:
     device = Device()
     monkeypatch.setattr(runner_module, "link", lambda _: device)
+    return device
+
+
+def steps_of_three(device: Device, requests: list[Request]) -> list[list[str]]:
+    """What each step of all three asks of the device, once they decode."""
     engine = Engine(Runner(Nowhere(), 60, banned=[7, 96], overlaps=True), LIMITS)
-    sampling = SamplingParams(top_p=0.9, temperature=0.7)
-    for n in range(3):
-        engine.add(ask(str(n), max_tokens=30 - n, sampling=sampling if n else GREEDY))
+    for request in requests:
+        engine.add(request)
     engine.step()
     steps = []
     while engine.stats().running == 3:
         device.log.clear()
         engine.step()
         steps.append(list(device.log))
-    assert len(steps) > 20
-    assert steps[5:-2] == [["upload", "download", "wait"]] * len(steps[5:-2])
     finish(engine)
-    assert engine.stats().generation_tokens == 30 + 29 + 28
+    assert engine.stats().generation_tokens == sum(request.max_tokens for request in requests)
+    assert len(steps) > 20
+    return steps[5:-2]
+
+
+def test_a_plain_decode_step_is_one_copy_each_way_and_one_wait(device):
+    sampling = SamplingParams(top_p=0.9, temperature=0.7)
+    requests = [ask(str(n), max_tokens=30 - n, sampling=sampling if n else GREEDY) for n in range(3)]
+    steps = steps_of_three(device, requests)
+    assert steps == [["upload", "download", "wait"]] * len(steps)
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        {"sampling": SamplingParams(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.2)},
+        {"sampling": SamplingParams(logit_bias={3: 1.0, 96: -1.0})},
+        {"min_tokens": 99, "stop_tokens": frozenset({1, 2})},
+    ],
+    ids=lambda needs: " ".join(needs),
+)
+def test_a_step_with_penalties_is_one_copy_up_more(device, needs):
+    """One kind beside another, and a plain one: and all in one copy."""
+    other = SamplingParams(temperature=0, frequency_penalty=0.1)
+    requests = [ask("a", max_tokens=30), ask("b", max_tokens=29, sampling=other)]
+    steps = steps_of_three(device, [*requests, ask("c", max_tokens=28, **needs)])
+    assert steps == [["upload", "upload", "download", "wait"]] * len(steps)
+
+
+class AnyOf:
+    """A constraint: one of the first 32 tokens."""
+
+    def mask(self):
+        return memoryview(b"\xff" * 4)
+
+    def accept(self, token):
+        pass
+
+
+def test_a_step_with_a_constraint_is_as_many_copies_but_waited_for(device):
+    """Masks, penalties and biases in one copy."""
+    biased = SamplingParams(temperature=0, frequency_penalty=0.1, logit_bias={3: 1.0})
+    requests = [ask("a", max_tokens=30), ask("b", max_tokens=29, sampling=biased)]
+    steps = steps_of_three(device, [*requests, ask("c", max_tokens=28, constraint=AnyOf(), sampling=biased)])
+    assert steps == [["upload", "upload", "download", "wait"]] * len(steps)
 
 
 def test_the_device_refuses_to_be_looked_at():
