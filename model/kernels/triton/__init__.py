@@ -15,6 +15,8 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
     rotary.py, attention_prefill.py      cache write; blocks of queries against pages
     experts_many.py      sort, gate and up, down, sum
 
+    edits.py, sampling.py                what changes logits; a token for each row
+
     codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
     dense_int8.py        dense weights in eight bits, if asked
     model.py             the network of these pieces          graphs.py    decode steps as CUDA graphs

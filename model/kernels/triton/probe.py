@@ -18,9 +18,11 @@ from triton.errors import TritonError
 
 from model.batch import BANDED, FULL, Batch
 from model.draws import Draws
+from model.edits import PROMPT, STOP, Edits, edit
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
 from model.kernels.triton.codes import planes
 from model.kernels.triton.dense import decoded, plain_product, product
+from model.kernels.triton.edits import edit_logits
 from model.kernels.triton.fp8 import plain_numbers, plain_stored
 from model.kernels.triton.model import FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
 from model.kernels.triton.norm import normalise, plain_normalise
@@ -80,7 +82,7 @@ def checks(model: TritonModel, tokens: Sequence[int], seed: int = 0) -> Iterator
     draw = Draw(model, seed)
     for count in tokens:
         tolerance = TOLERANCE[model.dtype]
-        for checked in (_dense, _attention, _experts_few, _experts_many, _sampling):
+        for checked in (_dense, _attention, _experts_few, _experts_many, _edits, _sampling):
             for name, got, want in checked(draw, count):
                 yield Check(name, count, _error(got, want), tolerance)
 
@@ -303,6 +305,35 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     got = x.clone()
     experts_many.combine(outer, got)
     yield "sum over experts", got, x.float() + outer.float().view(tokens, used, -1).sum(1)
+
+
+def _edits(draw: Draw, tokens: int) -> Results:
+    """Lists of tokens whose logits change in up to eight rows, and a mask for the last."""
+    rows, size, device = min(tokens, 8), draw.model.config.vocab_size, draw.model.device
+    length = min(700, size // 2)
+    every = [torch.randperm(size, generator=draw.noise, device=device) for _ in range(rows)]
+    listed = torch.stack(every)[:, :length]
+    biases = 30 * draw.normal(rows, length).float()
+    columns = (listed, draw.whole(0, 4, rows, length), biases.view(torch.int32))
+    marks = draw.whole(0, (PROMPT | STOP) + 1, rows, length)
+    asked = Edits(
+        records=torch.stack((*(column.int() for column in columns), marks.int()), -1).view(-1, 4),
+        starts=length * torch.arange(rows + 1, dtype=torch.int32, device=device),
+        penalties=draw.whole(1, 30, 3, rows) / 10,
+        withholds=draw.whole(0, 2, rows).int(),
+        masked=torch.tensor([rows - 1], dtype=torch.int32, device=device),
+        masks=draw.whole(-(2**31), 2**31, 1, -(-size // 32)).int(),
+    )
+    logits = 3 * draw.normal(rows, size).float()
+    in_list_or_not = torch.where(torch.arange(rows, device=device) % 2 == 0, listed[:, 0], every[0][-1])
+    for name, latest in (("edits", None), ("edits ahead", in_list_or_not)):
+        got, want = logits.clone(), logits.clone()
+        edit_logits(got, asked, latest)
+        edit(want, asked, latest)
+        places = listed if latest is None else torch.cat((listed, latest[:, None]), 1)
+        ours, theirs = got.gather(1, places), want.gather(1, places)
+        yield name, ours.nan_to_num(torch.nan, neginf=0.0), theirs.nan_to_num(torch.nan, neginf=0.0)
+        yield f"{name}' mask", (got[-1] > -torch.inf).float(), (want[-1] > -torch.inf).float()
 
 
 def _sampling(draw: Draw, tokens: int) -> Results:
