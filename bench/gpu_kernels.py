@@ -209,45 +209,13 @@ def _normal(model: TritonModel, *shape: int) -> torch.Tensor:
 # Other tiles, one by one: the best of each belongs into the kernel's file.
 
 
+Tile = dict[str, int]
+
+
 def tune(model: TritonModel) -> list[dict[str, Any]]:
-    """Kernels of a step of one token under other tiles: the three best of each, and what is set now."""
-    most = min(131000, model.config.max_context - 1)
-    short, long = (_attention(model, 1, context, FULL, "full") for context in (1000, most))
-    tried_on = [*_dense(model, 1), *_dense(model, 8), _unembedding(model, 1), *_few(model, 1), short, long]
-    found = {name: (run, count) for name, run, count, _ in tried_on}
-    if model.dense == "int8":
-        row, small = dense_int8.ROW_TILE, dense_int8.SMALL_TILE
-        along: dict[str, tuple[int, ...]] = {"BG": (4, 8, 16)}
-        stages: dict[str, tuple[int, ...]] = {"num_stages": (3, 6, 8)}
-    else:
-        row, small, along = dense.ROW_TILE, dense.SMALL_TILE, {"BK": (256, 512)}
-        stages = {"BK": (64, 128, 256), "num_stages": (3, 5)}
+    """Kernels under other tiles: the three best of each, and what is set now."""
     rows = []
-    for name, tile, choices in (
-        ("norm, QKV, T = 1", row, {"BN": (1, 2, 4, 8), **along, "num_warps": (1, 2)}),
-        ("output, residual, T = 1", row, {"BN": (1, 2, 4, 8), **along, "num_warps": (1, 2)}),
-        ("norm, unembedding, N = 1", row, {"BN": (2, 4, 8, 16), **along, "num_warps": (1, 2)}),
-        ("norm, QKV, T = 8", small, {"BN": (16, 32), **stages, "num_warps": (1, 2)}),
-        (
-            "gate, up of few, T = 1",
-            experts_few.GATE_UP_TILE,
-            {"BN": (1, 2, 4), "BW": (128, 256), "num_warps": (1, 2)},
-        ),
-        (
-            "down of few, T = 1",
-            experts_few.DOWN_TILE,
-            {"BN": (1, 2, 4, 8), "BW": (128, 256), "num_warps": (1, 2)},
-        ),
-        *(
-            (
-                name,
-                attention_decode.TILE,
-                {"BN": (32, 64, 128), "num_warps": (2, 4), "num_stages": (4, 5, 7)},
-            )
-            for name, *_ in (short, long)
-        ),
-    ):
-        run, count = found[name]
+    for (name, run, count, _), tile, choices in candidates(model):
         now = dict(tile)
         tried = []
         for values in itertools.product(*choices.values()):
@@ -265,3 +233,32 @@ def tune(model: TritonModel) -> list[dict[str, Any]]:
             for seconds, tile in (*best[:3], tried[-1])
         ]
     return rows
+
+
+def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tuple[int, ...]]]]:
+    """What is tried: a piece, the tile that it takes, and values for some of that."""
+    row, small = dense.ROW_TILE, dense.SMALL_TILE
+    along: dict[str, tuple[int, ...]] = {"BK": (256, 512)}
+    stages: dict[str, tuple[int, ...]] = {"BK": (64, 128, 256), "num_stages": (3, 5)}
+    if model.dense == "int8":
+        row, small = dense_int8.ROW_TILE, dense_int8.SMALL_TILE
+        along, stages = {"BG": (4, 8, 16)}, {"num_stages": (3, 6, 8)}
+    few: dict[str, tuple[int, ...]] = {"BN": (1, 2, 4, 8), "num_warps": (1, 2)}
+    many: dict[str, tuple[int, ...]] = {"num_warps": (4, 8), "num_stages": (2, 3, 4)}
+
+    qkv, output = _dense(model, 1)
+    yield qkv, row, few | along
+    yield output, row, few | along
+    yield _unembedding(model, 1), row, few | along
+    yield next(_dense(model, 8)), small, few | stages | {"BN": (16, 32)}
+    _router, gate_up, down = _few(model, 1)
+    yield gate_up, experts_few.GATE_UP_TILE, few | {"BW": (128, 256)}
+    yield down, experts_few.DOWN_TILE, few | {"BW": (128, 256)}
+    for context in (1000, min(131000, model.config.max_context - 1)):
+        attention = _attention(model, 1, context, FULL, "full")
+        choices = {"BN": (32, 64, 128), "num_warps": (2, 4), "num_stages": (4, 5, 7)}
+        yield attention, attention_decode.TILE, choices
+    for tokens, tiles in ((64, {"BN": (32, 64, 128)}), (2048, {"BN": (64, 128), "BW": (16, 32)})):
+        _sort, gate_up, _down, _sum = _many(model, tokens)
+        pairs, experts = tokens * model.config.experts_per_token, model.config.num_experts
+        yield gate_up, experts_many.TILES[experts_many.usual_rows(pairs, experts)], tiles | many

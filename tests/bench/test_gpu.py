@@ -40,6 +40,16 @@ def _wide_tiles(monkeypatch):
 
 
 @torch.inference_mode()
+def test_candidates_are_tiles_of_the_pieces_they_are_tried_on(model):
+    tried = {name: (tile, choices) for (name, *_), tile, choices in gpu_kernels.candidates(model)}
+    assert tried["norm, QKV, T = 1"][0] is dense.ROW_TILE
+    assert tried["down of few, T = 1"][0] is experts_few.DOWN_TILE
+    assert sum(name.startswith("full attention") for name in tried) == 2
+    for name, (tile, choices) in tried.items():
+        assert choices.keys() <= tile.keys(), name
+
+
+@torch.inference_mode()
 def test_every_piece_runs_and_knows_its_bytes(model):
     pieces = [
         *gpu_kernels._dense(model, 1),

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from model.kernels.triton.weights import Matrices
 
 GATE_UP_TILE = {"BN": 2, "BW": 128, "num_warps": 1}
-DOWN_TILE = {"BN": 4, "BW": 128, "num_warps": 1}
-"""Outputs and words that a program looks at at a time.  A lane of its one warp takes four words, 16 bytes."""
+DOWN_TILE = {"BN": 2, "BW": 128, "num_warps": 1}
+"""Outputs and words that a program looks at at a time.  A lane of its one warp takes four words, 16 bytes.
+With two outputs more numbers are decoded for each than with four, but twice as many warps ask for weights."""
 
 ALPHA = tl.constexpr(1.702)
 

@@ -169,11 +169,23 @@ INVARIANT_ROWS = 64
 """Of a tile, however many pairs there are, where no sum may depend on that."""
 
 
+TILES = {
+    rows: {"BN": 64, "BW": 16, "num_warps": 4, "num_stages": 3 if rows < 128 else 2}
+    for rows in (16, 32, 64, 128)
+}
+"""By the pairs of a tile: outputs, words at a time."""
+
+
+def usual_rows(pairs: int, experts: int) -> int:
+    """Rows of a tile that a usual expert's pairs fill once or twice."""
+    pairs_of_one = -(-pairs // experts)
+    return min(128, max(16, 1 << (pairs_of_one - 1).bit_length()))
+
+
 def _shape(pairs: int, experts: int, invariant: bool) -> dict[str, int]:
-    """Tiles that a usual expert's pairs fill once or twice; if `invariant`, always the same."""
-    rows = min(128, max(16, triton.next_power_of_2(-(-pairs // experts))))
-    rows = INVARIANT_ROWS if invariant else rows
-    return {"BM": rows, "BN": 64, "BW": 16, "num_warps": 4, "num_stages": 3 if rows < 128 else 2}
+    """The tile for so many pairs; if `invariant`, always the same."""
+    rows = INVARIANT_ROWS if invariant else usual_rows(pairs, experts)
+    return {"BM": rows, **TILES[rows]}
 
 
 def gate_up(
