@@ -30,7 +30,7 @@ from typing import Any
 import torch
 import triton
 
-from bench import gpu_engine, gpu_floor, gpu_kernels, gpu_load
+from bench import gpu_engine, gpu_floor, gpu_kernels, gpu_weights
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
 from model.batch import bytes_of
@@ -270,11 +270,23 @@ def prefill(model: TritonModel, _: Result) -> list[Result]:
 
 
 def load(model: TritonModel, _: Result) -> Result:
-    """Bytes per second from the host's memory into the final layout, one layer over and over."""
-    found = gpu_load.loading(model.config, model.device, model.dense)
-    whole = model.weight_bytes / found["gb_s"] / 1e9
-    print(f"loading {found['gb_s']} GB/s: {whole:.1f} s for this model")
-    return found | {"whole_seconds": round(whole, 2)}
+    """Weights from files in the page cache, and then the probe: what a server waits for."""
+    found = gpu_weights.measure(model.config, model.device, model.dense)
+    if "skipped" in found:
+        print(found["skipped"])
+    else:
+        print(f"{found['gb']} GB of files, {found['layers']} layers, opened in {found['open_seconds']} s")
+        for threads, rate in found["reading_gb_s"].items():
+            print(f"reading by {threads:2} threads {rate:8.1f} GB/s")
+        print(f"arriving on the GPU   {found['arriving_gb_s']:8.1f} GB/s")
+        share = f"{found['share_of_link']:.0%} of the link's {found['link_gb_s']}"
+        whole = f"{found['whole_seconds']} s for {found['whole_gb']} GB"
+        print(f"weights in their form {found['gb_s']:8.1f} GB/s, {share}: {whole}")
+    began = time.perf_counter()
+    probe.probe(model)
+    found["probe_seconds"] = round(time.perf_counter() - began, 2)
+    print(f"probe, kernels compiled before: {found['probe_seconds']} s")
+    return found
 
 
 def floor(model: TritonModel, _: Result) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Random weights made on the device, and steps to run with them: decodes, prefills, loading."""
+"""Random weights made on the device, and steps to run with them: decodes and prefills."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.synthetic import Synthetic
 from model.batch import FULL, Batch, pages_for
 from model.checkpoint import Arrivals, shapes
 from model.config import ModelConfig
 from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Reader
 from model.synthetic import Made
 
 
@@ -168,30 +166,3 @@ class Prefill:
                 pairs = self.tokens * (self.tokens + 1) / 2
             total += 4.0 * pairs * config.num_heads * config.head_dim
         return total + 2.0 * config.vocab_size * config.hidden_size
-
-
-def loading(config: ModelConfig, device: torch.device, dense: str) -> dict[str, Any]:
-    """From tensors in the host's memory, as a mapped file that is in the page cache, to the final layout."""
-    host = Synthetic(config)
-    held = {name: host.read(name) for name in host.names if name.startswith("block.0.")}
-
-    class Held:
-        def __init__(self) -> None:
-            self.config = config
-
-        def read(self, name: str) -> Tensor:
-            return held[name]
-
-    reader = Reader(Held(), device, torch.bfloat16, dense)  # type: ignore[arg-type]
-    seconds = []
-    for _ in range(4):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        reader.layer("block.0")
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    nbytes = sum(tensor.nbytes for tensor in held.values())
-    return {
-        "gb_s": round(nbytes / statistics.median(seconds[1:]) / 1e9, 2),
-        "layer_gb": round(nbytes / 1e9, 3),
-    }

@@ -10,6 +10,7 @@ The tensors are those of model/synthetic.py, so both layouts, and the same model
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import sys
@@ -17,8 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from model.checkpoint import shapes
 from model.config import ModelConfig
@@ -134,8 +133,8 @@ def _write_file(path: Path, checkpoint: Synthetic, stored: dict[str, Rows]) -> N
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for ours, part in stored.values():
-            data = checkpoint.read(ours)[part].contiguous().view(torch.uint8)
-            file.write(data.flatten().numpy().data)
+            data = checkpoint.read(ours)[part].contiguous().cpu()
+            file.write((ctypes.c_char * data.nbytes).from_address(data.data_ptr()))  # NumPy may be missing
 
 
 def _original_config(config: ModelConfig) -> dict[str, object]:

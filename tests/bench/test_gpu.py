@@ -3,6 +3,8 @@
 Times are nothing here; that each piece runs, on sizes that all differ, is.
 """
 
+import shutil
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -11,13 +13,13 @@ import torch
 from tests.kernels.triton_here import DEVICE  # first: see there
 
 # isort: split
-from bench import gpu_engine, gpu_kernels
+from bench import gpu_engine, gpu_kernels, gpu_weights
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
 from model.kernels.triton import dense, experts_few
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Reader
-from model.synthetic import Made
+from model.synthetic import Made, Synthetic
 from tests import tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
@@ -138,6 +140,27 @@ def _weights_of_20b(dense):
             return Made(self.read, device)
 
     return OnMeta(Shapes(), torch.device("meta"), torch.bfloat16, dense).all()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dense", ["bf16", "int8"])
+def test_loading_is_measured_on_files_that_are_gone_afterwards(dense, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpu_weights, "ROUNDS", 1)
+    monkeypatch.setattr(gpu_weights, "LAYERS", 1)
+    found = gpu_weights.measure(CONFIG, DEVICE, dense)
+    assert found["layers"] == 1
+    whole, part = (Synthetic(replace(CONFIG, num_layers=n)).nbytes for n in (CONFIG.num_layers, 1))
+    assert found["gb"] == pytest.approx(part / 1e9, rel=1e-2)
+    assert found["whole_seconds"] == pytest.approx(whole / 1e9 / found["gb_s"], rel=2e-2)
+    assert found["share_of_link"] == pytest.approx(found["gb_s"] / found["link_gb_s"], rel=2e-2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_that_has_no_room_is_said_to_be_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 100_000))
+    assert "not one layer fits" in gpu_weights.measure(CONFIG, DEVICE, "bf16")["skipped"]
 
 
 @torch.inference_mode()
