@@ -244,7 +244,7 @@ def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tupl
         row, small = dense_int8.ROW_TILE, dense_int8.SMALL_TILE
         along, stages = {"BG": (4, 8, 16)}, {"num_stages": (3, 6, 8)}
     few: dict[str, tuple[int, ...]] = {"BN": (1, 2, 4, 8), "num_warps": (1, 2)}
-    many: dict[str, tuple[int, ...]] = {"num_warps": (4, 8), "num_stages": (2, 3, 4)}
+    many = {"BN": (64, 128), "BW": (16, 32), "num_warps": (4, 8), "num_stages": (2, 3, 4)}
 
     qkv, output = _dense(model, 1)
     yield qkv, row, few | along
@@ -258,7 +258,7 @@ def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tupl
         attention = _attention(model, 1, context, FULL, "full")
         choices = {"BN": (32, 64, 128), "num_warps": (2, 4), "num_stages": (4, 5, 7)}
         yield attention, attention_decode.TILE, choices
-    for tokens, tiles in ((64, {"BN": (32, 64, 128)}), (2048, {"BN": (64, 128), "BW": (16, 32)})):
+    for tokens in (64, 2048):
         _sort, gate_up, _down, _sum = _many(model, tokens)
         pairs, experts = tokens * model.config.experts_per_token, model.config.num_experts
-        yield gate_up, experts_many.TILES[experts_many.usual_rows(pairs, experts)], tiles | many
+        yield gate_up, experts_many.TILES[experts_many.usual_rows(pairs, experts)], many
