@@ -20,18 +20,27 @@ from engine.runner import Runner
 from engine.sampling import SamplingParams, draws
 from engine.scheduler import Limits
 from model.batch import Batch
+from model.edits import edit
+from model.kernels.triton.edits import edit_logits
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.sampling import choose_tokens, plain_scores
 from model.kernels.triton.weights import Reader
 from model.transfer import link
 from tests import tiny_checkpoint
 from tests.engine.test_sampling import sequence
+from tests.kernels.test_triton_edits import no_masks, random_edits, random_latest, same_bits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 CUDA = torch.device("cuda", 0)
 SEED = int(time.time())
 VOCABULARY, KNOWN = 201088, 200019
+
+PENALTIES = [
+    {"frequency_penalty": 0.5},
+    {"repetition_penalty": 1.2, "presence_penalty": 0.3, "top_p": 0.95},
+    {"logit_bias": {7: 3.0, 40: -100.0}, "temperature": 0},
+]
 
 KINDS = [
     {},
@@ -64,11 +73,44 @@ def test_the_token_chosen_scores_best_by_the_plain_version(rows, wide):
     assert (scores.max(-1).values - mine < 1e-4).all(), SEED
 
 
+@pytest.mark.parametrize("rows", [3, 256])
+@pytest.mark.parametrize("masked", [True, False])
+def test_logits_are_edited_to_the_bit_of_the_plain_version(rows, masked):
+    """Lists as of long answers, and some of long prompts whose tokens are penalised."""
+    lengths = tuple(9000 if row % 100 == 99 else 7 * row % 1500 for row in range(rows))
+    edits = random_edits(SEED, VOCABULARY, lengths)
+    edits = edits if masked else no_masks(edits)
+    noise = torch.Generator(CUDA).manual_seed(SEED)
+    logits = 4 * torch.randn(rows, VOCABULARY, generator=noise, device=CUDA)
+    logits[1, ::7] = -torch.inf
+    for latest in (None, random_latest(edits, SEED, VOCABULARY)):
+        got, want = logits.clone(), logits.clone()
+        edit_logits(got, edits, latest)
+        edit(want, edits, latest)
+        assert same_bits(got, want), SEED
+        assert (got != logits).any()
+
+
 @pytest.fixture(scope="module")
 def model():
     config = replace(tiny_checkpoint.CONFIG, num_layers=4, initial_context_length=256)
     with torch.inference_mode():
         return TritonModel(config, Reader(Random(config, "cpu"), CUDA, torch.float32).all(), page_size=16)
+
+
+class Third:
+    """A constraint: every third token may come."""
+
+    def __init__(self, model):
+        size = model.config.vocab_size
+        mask = sum(1 << token for token in range(0, size, 3))
+        self._mask = memoryview(mask.to_bytes(4 * -(-size // 32), "little"))
+
+    def mask(self):
+        return self._mask
+
+    def accept(self, token):
+        assert token % 3 == 0
 
 
 def make_engine(model, overlaps, **changes) -> Engine:
@@ -86,14 +128,15 @@ def make_engine(model, overlaps, **changes) -> Engine:
 
 
 def say(model, overlaps, **changes) -> tuple[dict[str, list[int]], Engine]:
-    """Twelve answers of all kinds, two of which need to be made in turn; some wait, some stop early."""
+    """Twelve answers of all kinds; some wait, some stop early, and one is made in turn."""
     engine = make_engine(model, overlaps, **changes)
     for n in range(12):
-        kind = {"frequency_penalty": 0.5} if n in (4, 9) else KINDS[n % len(KINDS)]
+        kind = PENALTIES[n % 3] if n in (4, 5, 9) else KINDS[n % len(KINDS)]
         prompt = [(7 * n + i * i) % model.config.vocab_size for i in range(5 + 9 * n)]
         stops = frozenset(range(n, model.config.vocab_size, 50))
         sampling = SamplingParams(**{"seed": n, **kind})
-        engine.add(Request(str(n), prompt, 20 + 5 * n, stop_tokens=stops, sampling=sampling))
+        wants = {"min_tokens": 3 * (n % 2), "constraint": Third(model) if n == 7 else None}
+        engine.add(Request(str(n), prompt, 20 + 5 * n, stop_tokens=stops, sampling=sampling, **wants))
     said: dict[str, list[int]] = {}
     while engine.busy:
         for event in engine.step():
@@ -113,12 +156,15 @@ def test_answers_are_the_same_in_turn_and_overlapped(model, changes):
     assert same == len(in_turn) == 12
 
 
-def test_a_plain_decode_step_makes_the_host_wait_for_nothing_but_its_tokens(model):
+@pytest.mark.parametrize("wants", ["nothing", "penalties", "a constraint"])
+def test_a_decode_step_makes_the_host_wait_for_nothing_but_its_tokens(model, wants):
     """PyTorch raises at whatever would wait for the device; an event that is waited for is no such thing."""
     engine = make_engine(model, overlaps=None)
     for n in range(3):
-        kind = KINDS[2 * n + 1]
-        engine.add(Request(str(n), [n, 1, 2], 60, sampling=SamplingParams(**{"seed": n, **kind})))
+        kind = PENALTIES[n] if wants == "penalties" else KINDS[2 * n + 1]
+        constraint = Third(model) if wants == "a constraint" and n == 1 else None
+        sampling = SamplingParams(**{"seed": n, **kind})
+        engine.add(Request(str(n), [n, 1, 2], 60, sampling=sampling, constraint=constraint))
     for _ in range(8):
         engine.step()  # graphs are captured, kernels compiled, buffers pinned
     torch.cuda.set_sync_debug_mode("error")

@@ -333,7 +333,7 @@ def _edits(draw: Draw, tokens: int) -> Results:
         places = listed if latest is None else torch.cat((listed, latest[:, None]), 1)
         ours, theirs = got.gather(1, places), want.gather(1, places)
         yield name, ours.nan_to_num(torch.nan, neginf=0.0), theirs.nan_to_num(torch.nan, neginf=0.0)
-        yield f"{name}' mask", (got[-1] > -torch.inf).float(), (want[-1] > -torch.inf).float()
+        yield f"mask after {name}", (got[-1] > -torch.inf).float(), (want[-1] > -torch.inf).float()
 
 
 def _sampling(draw: Draw, tokens: int) -> Results:
