@@ -197,7 +197,8 @@ class _Uploaded:
         try:
             parts = [checkpoint._stored[part].of(next(self._bytes)) for part in self._parts(name)]
         except OSError as error:
-            raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
+            what = error.filename or checkpoint.folder
+            raise CheckpointError(f"{what} cannot be read: {error.strerror}") from error
         checkpoint._count(name)
         return _end_to_end(parts)
 

@@ -23,7 +23,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -60,7 +60,8 @@ class Buffer:
 
     def __init__(self, nbytes: int):
         memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a kernel that has none
+            memory.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(memory)
         self.bytes = torch.frombuffer(memory, dtype=torch.uint8)
 
@@ -154,7 +155,11 @@ class _PinnedBuffer(Buffer):
         self.copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         portable = 1
-        torch.cuda.check_error(self._runtime.cudaHostRegister(self.bytes.data_ptr(), nbytes, portable))
+        try:
+            torch.cuda.check_error(self._runtime.cudaHostRegister(self.bytes.data_ptr(), nbytes, portable))
+        except RuntimeError as error:
+            reason = f"the driver cannot pin {nbytes} bytes of memory: {error}"
+            raise OSError(errno.ENOMEM, reason) from None
 
     def wait(self) -> None:
         self.copied.synchronize()  # returns at once if nothing was recorded yet
@@ -185,8 +190,8 @@ class Uploads:
     """The bytes of each region as a tensor [nbytes] uint8 on the device, in their order: an iterator.
 
     A context, to be entered once: inside it threads are at work, and behind it there are none, whatever
-    happened.  Taking a tensor raises OSError, with the file's name, if a file cannot be read or ends too
-    early; and whatever else a thread has died of.
+    happened.  Taking a tensor raises OSError if a file, which it names, cannot be read or ends too early, or
+    if no memory can be pinned; and whatever else a thread has died of.
 
     Of the device's memory it takes what was asked for, and of what comes behind that less than AHEAD_BYTES
     and a region; of the host's, threads x BUFFERS pieces.
