@@ -172,7 +172,6 @@ def edits(rows: int, size: int) -> Edits:
         records=empty(9, 4),
         starts=empty(rows + 1),
         penalties=empty(3, rows, dtype=torch.float32),
-        withholds=empty(rows),
         masked=empty(rows - 1),
         masks=empty(rows - 1, -(-size // 32)),
     )

@@ -6,12 +6,13 @@ it changes, and brings it up to date token by token, so that a step only lays th
 
 from __future__ import annotations
 
+import math
 import struct
 from array import array
 from typing import TYPE_CHECKING
 
 from engine.errors import ConstraintFailed, EngineError
-from model.edits import BIAS, COUNT, MARKS, PROMPT, STOP, TOKEN, Edits, upload
+from model.edits import BIAS, COUNT, PROMPT, TOKEN, Edits, upload
 
 if TYPE_CHECKING:
     from engine.request import Request, Sequence
@@ -29,21 +30,26 @@ class Records:
     def __init__(self, request: Request):
         params = request.sampling
         prompt = dict.fromkeys(request.prompt) if params.repetition_penalty != 1 else {}
-        stops = request.stop_tokens if request.min_tokens else ()
-        tokens = dict.fromkeys((*prompt, *params.logit_bias, *stops))
+        self._stops = request.stop_tokens if request.min_tokens else frozenset()
+        self._biases = params.logit_bias
         self._start = len(request.prompt)
         self._counted = 0 if params.penalises else None  # tokens of the answer
+        self._withholds = False
+        tokens = dict.fromkeys((*prompt, *self._biases, *self._stops))
         self._places = {token: 4 * n for n, token in enumerate(tokens)}
         self.flat = array("i", bytes(16 * len(tokens)))
         self.flat[TOKEN::4] = array("i", tokens)
-        self.flat[MARKS : 4 * len(prompt) : 4] = array("i", [PROMPT]) * len(prompt)
-        for token, bias in params.logit_bias.items():
-            self.flat[self._places[token] + BIAS] = struct.unpack("i", struct.pack("f", bias))[0]
-        for token in stops:
-            self.flat[self._places[token] + MARKS] |= STOP
+        self.flat[PROMPT : 4 * len(prompt) : 4] = array("i", [1]) * len(prompt)
+        for token, bias in self._biases.items():
+            self.flat[self._places[token] + BIAS] = _bits(bias)
 
-    def update(self, tokens: list[int]) -> None:
-        """Count what the answer has gained since: `tokens` are prompt and answer so far."""
+    def update(self, tokens: list[int], withholds: bool) -> None:
+        """`tokens` are prompt and answer so far; `withholds`: whether stop tokens cannot come yet."""
+        if withholds != self._withholds:
+            self._withholds = withholds
+            for token in self._stops:
+                bias = -math.inf if withholds else self._biases.get(token, 0.0)
+                self.flat[self._places[token] + BIAS] = _bits(bias)
         if self._counted is None:
             return
         for token in tokens[self._start + self._counted :]:
@@ -52,6 +58,12 @@ class Records:
                 self.flat.extend((token, 0, 0, 0))
             self.flat[place + COUNT] += 1
         self._counted = len(tokens) - self._start
+
+
+def _bits(number: float) -> int:
+    """Of a float32, as an int32."""
+    bits: int = struct.unpack("i", struct.pack("f", number))[0]
+    return bits
 
 
 def edits(
@@ -65,29 +77,24 @@ def edits(
     if not any(sequence.edits for sequence in sequences):
         return None
     masks = _masks(sequences, size, errors)
-    withholds = [_withholds(sequence, ahead) for sequence in sequences]
-    records = [_records(*row) for row in zip(sequences, withholds, strict=True)]
+    records = [_records(sequence, ahead) for sequence in sequences]
     if not masks and all(each is None for each in records):
         return None
     all_params = [sequence.request.sampling for sequence in sequences]
     penalties = [(p.repetition_penalty, p.presence_penalty, p.frequency_penalty) for p in all_params]
-    return upload(link, [each or NOTHING for each in records], penalties, withholds, masks)
+    return upload(link, [each or NOTHING for each in records], penalties, masks)
 
 
-def _withholds(sequence: Sequence, ahead: int) -> bool:
-    """Whether stop tokens cannot come yet.  Not where there is a constraint: it may allow nothing else."""
-    request = sequence.request
-    return sequence.answered + ahead < request.min_tokens and request.constraint is None
-
-
-def _records(sequence: Sequence, withholds: bool) -> array[int] | None:
+def _records(sequence: Sequence, ahead: int) -> array[int] | None:
     """The sequence's records up to date; None if they change nothing."""
-    params = sequence.request.sampling
+    request, params = sequence.request, sequence.request.sampling
+    # A constraint may allow nothing but the end.
+    withholds = sequence.answered + ahead < request.min_tokens and request.constraint is None
     if not withholds and not params.logit_bias and not params.penalises:
         return None
     if sequence.records is None:
-        sequence.records = Records(sequence.request)
-    sequence.records.update(sequence.tokens)
+        sequence.records = Records(request)
+    sequence.records.update(sequence.tokens, withholds)
     return sequence.records.flat
 
 

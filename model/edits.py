@@ -19,11 +19,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from model.transfer import Link
 
-TOKEN, COUNT, BIAS, MARKS = range(4)
+TOKEN, COUNT, BIAS, PROMPT = range(4)
 """The numbers of a record, in their order."""
-
-PROMPT, STOP = 1, 2
-"""Marks of a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +28,10 @@ class Edits:
     """Of N rows.
 
     records    [K, 4] int32    a token each, no token twice in a row: its number, how often it is in the
-                               answer, what is added to its logit (the bits of a float32), and its marks:
-                               PROMPT if it is in a prompt whose tokens are penalised, STOP if it can end the
-                               answer
+                               answer, what is added to its logit (the bits of a float32; minus infinity where
+                               it cannot come), and 1 if it is in a prompt whose tokens are penalised, else 0
     starts     [N + 1] int32   row n has records starts[n] : starts[n + 1]
     penalties  [3, N] float32  repetition, presence, frequency; 1, 0 and 0 do nothing
-    withholds  [N] int32       1 where no stop token may come yet
     masked     [M] int32       the rows of which only what their mask allows may come, each once
     masks      [M, ceil(V / 32)] int32  whether token t may come: bit t % 32 of word t // 32
     """
@@ -44,7 +39,6 @@ class Edits:
     records: Tensor
     starts: Tensor
     penalties: Tensor
-    withholds: Tensor
     masked: Tensor
     masks: Tensor
 
@@ -53,7 +47,6 @@ def upload(
     link: Link,
     records: Sequence[array[int]],
     penalties: Sequence[tuple[float, float, float]],
-    withholds: Sequence[bool],
     masks: Mapping[int, memoryview | bytes],
 ) -> Edits:
     """In one copy.
@@ -64,7 +57,6 @@ def upload(
     """
     rows, count = len(records), len(masks)
     numbers = array("i", accumulate((len(each) // 4 for each in records), initial=0))
-    numbers.extend(withholds)
     for kind in zip(*penalties, strict=True):
         numbers.frombytes(array("f", kind).tobytes())
     numbers.extend(masks)
@@ -74,20 +66,19 @@ def upload(
         numbers.frombytes(mask)
 
     _, there = link.upload(array("q"), numbers)
-    sizes = (rows + 1, rows, 3 * rows, count, 4 * sum(len(each) // 4 for each in records))
-    starts, withheld, rates, which, flat, words = there.tensor_split(list(accumulate(sizes)))
+    sizes = (rows + 1, 3 * rows, count, sum(map(len, records)))
+    starts, rates, which, flat, words = there.tensor_split(list(accumulate(sizes)))
     return Edits(
         records=flat.view(-1, 4),
         starts=starts,
         penalties=rates.view(torch.float32).view(3, rows),
-        withholds=withheld,
         masked=which,
         masks=words.view(count, len(words) // count if count else 0),
     )
 
 
 def edit(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
-    """Penalties, then biases, then stop tokens that are withheld, then masks.
+    """Penalties, then biases, then masks.
 
     logits  [N, V] float32, changed in place
     latest  [N] int64, one more token of each row's answer, that no record counts; None: all are counted
@@ -96,8 +87,8 @@ def edit(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
 
         (x / repetition if x > 0 else x * repetition) - presence * (count > 0) - frequency * count + bias
 
-    where the repetition penalty is for tokens in prompt or answer.  What must not come becomes minus
-    infinity.
+    where the repetition penalty is for tokens in prompt or answer.  What a mask does
+    not allow becomes minus infinity.
     """
     if len(edits.records) or latest is not None:
         _edit_tokens(logits, edits, latest)
@@ -112,7 +103,7 @@ def edit(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
 def _edit_tokens(logits: Tensor, edits: Edits, latest: Tensor | None) -> None:
     every = torch.arange(len(logits), device=logits.device)
     rows = every.repeat_interleave(edits.starts.diff(), output_size=len(edits.records))
-    tokens, counts, biases, marks = edits.records.unbind(1)
+    tokens, counts, biases, in_prompt = edits.records.unbind(1)
     if latest is not None:
         again = tokens == latest[rows]
         counts = counts + again
@@ -120,13 +111,12 @@ def _edit_tokens(logits: Tensor, edits: Edits, latest: Tensor | None) -> None:
         new[rows[again]] = False
         rows, tokens = torch.cat((rows, every[new])), torch.cat((tokens, latest[new]))
         nothing = torch.zeros_like(every[new], dtype=torch.int32)
-        counts, biases, marks = (torch.cat((column, nothing)) for column in (counts, biases, marks))
+        counts, biases, in_prompt = (torch.cat((column, nothing)) for column in (counts, biases, in_prompt))
         counts[len(edits.records) :] = 1
 
     at = rows, tokens.long()
     repetition, presence, frequency = edits.penalties[:, rows]
-    x, said = logits[at], counts > 0
-    x = torch.where(said | (marks & PROMPT > 0), torch.where(x > 0, x / repetition, x * repetition), x)
-    x = x - presence * said - frequency * counts + biases.view(torch.float32)
-    withheld = (marks & STOP > 0) & (edits.withholds[rows] > 0)
-    logits[at] = x.masked_fill_(withheld, -torch.inf)
+    x = logits[at]
+    repeated = torch.where(x > 0, x / repetition, x * repetition)
+    x = torch.where(counts + in_prompt > 0, repeated, x)
+    logits[at] = x - presence * (counts > 0) - frequency * counts + biases.view(torch.float32)

@@ -70,9 +70,11 @@ MUTANTS = [
     ("all of the answer is counted again", Records.update, "self._start + self._counted", "self._start"),
     ("a token counts once", Records.update, "+ COUNT] += 1", "+ COUNT] = 1"),
     ("a token of the answer is not penalised for its repetition", Records.update, "self.flat.extend((token, 0, 0, 0))", "self.flat.extend((0, 0, 0, 0))"),
-    ("prompts are not penalised", Records.__init__, "[PROMPT]", "[0]"),
-    ("stop tokens may come a token late", edits._withholds, "< request.min_tokens", "<= request.min_tokens"),
-    ("biases are forgotten", Records.__init__, 'struct.pack("f", bias)', 'struct.pack("f", 0.0)'),
+    ("prompts are not penalised", Records.__init__, 'array("i", [1])', 'array("i", [0])'),
+    ("stop tokens may come a token late", edits._records, "< request.min_tokens", "<= request.min_tokens"),
+    ("stop tokens never come again", Records.update, "-math.inf if withholds else", "-math.inf if True else"),
+    ("stop tokens come back without their bias", Records.update, "self._biases.get(token, 0.0)", "0.0"),
+    ("biases are forgotten", Records.__init__, "_bits(bias)", "0"),
     ("lengths leave out this pass", Runner.batch, "lengths.append(end)", "lengths.append(first)"),
 ]  # fmt: skip
 
@@ -90,7 +92,7 @@ OVERLAPPED = [
     ("lengths behind leave out the token", Runner._batch_behind, "position + 1", "position"),
     ("banded keys behind go to full pages", Runner._batch_behind, "(table.banded[page] - page)", "(table.full[page] - page)"),
     ("the token behind is not counted", Runner._chosen, "batch.tokens if ahead else None", "None"),
-    ("stop tokens wait for the token behind", edits._withholds, "sequence.answered + ahead", "sequence.answered"),
+    ("stop tokens wait for the token behind", edits._records, "sequence.answered + ahead", "sequence.answered"),
     ("edits leave a token out", Runner._depart, "ahead, logits", "False, logits"),
     ("the step is launched behind itself", Engine._step_ahead, "launcher.launch(following, flight)", "launcher.launch(following)"),
     ("the step under way is forgotten", Engine._step_ahead, "self._under_way = launcher", "_ = launcher"),

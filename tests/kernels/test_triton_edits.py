@@ -1,4 +1,4 @@
-"""Penalties, biases, withheld stop tokens and masks on the device: the plain version's logits, to the bit."""
+"""Penalties, biases and masks on the device: the plain version's logits, to the bit."""
 
 import math
 import random
@@ -13,7 +13,7 @@ from tests.kernels.triton_here import DEVICE  # first: see there
 
 # isort: split
 from model.draws import Draws
-from model.edits import PROMPT, STOP, Edits, edit
+from model.edits import Edits, edit
 from model.kernels.triton import edits as kernels
 from model.kernels.triton.edits import edit_logits
 from model.kernels.triton.sampling import choose_tokens, plain_tokens
@@ -39,13 +39,10 @@ def bits(x: float) -> int:
 
 
 def records(draw: random.Random, length: int, size: int) -> list[list[int]]:
-    """The vocabulary's last token among them, and tokens that are there for their mark or bias alone."""
+    """The vocabulary's last token among them, and tokens that are there for the prompt or a bias alone."""
     tokens = [*draw.sample(range(size - 1), length - 1), size - 1] if length else []
-    counts, biases = (0, 0, 1, 2, 70), (0.0, 0.0, 100.0, -100.0, 0.3)
-    return [
-        [token, draw.choice(counts), bits(draw.choice(biases)), draw.choice((0, PROMPT, STOP, PROMPT | STOP))]
-        for token in tokens
-    ]
+    counts, biases = (0, 0, 1, 2, 70), (0.0, 0.0, 100.0, -100.0, 0.3, -math.inf)
+    return [[token, draw.choice(counts), bits(draw.choice(biases)), draw.randrange(2)] for token in tokens]
 
 
 def random_edits(seed: int, size: int = SIZE, lengths: tuple[int, ...] = LENGTHS) -> Edits:
@@ -66,7 +63,6 @@ def random_edits(seed: int, size: int = SIZE, lengths: tuple[int, ...] = LENGTHS
         records=torch.tensor(list(chain(*lists)), dtype=torch.int32, device=DEVICE).view(-1, 4),
         starts=torch.tensor([0, *lengths], device=DEVICE).cumsum(0).int(),
         penalties=torch.tensor(penalties, device=DEVICE),
-        withholds=torch.tensor([draw.randrange(2) for _ in lengths], dtype=torch.int32, device=DEVICE),
         masked=torch.tensor(draw.sample(range(rows), 3), dtype=torch.int32, device=DEVICE),
         masks=(words - (words >> 31 << 32)).int().to(DEVICE),  # as signed words
     )
@@ -138,7 +134,6 @@ def test_a_row_is_edited_as_if_it_were_alone():
             records=edits.records[first:end],
             starts=edits.starts[row : row + 2] - first,
             penalties=edits.penalties[:, row : row + 1].contiguous(),
-            withholds=edits.withholds[row : row + 1],
         )
         alone = logits[row : row + 1].clone()
         edit_logits(alone, own, latest[row : row + 1])
@@ -170,7 +165,6 @@ def test_what_is_chosen_is_chosen_of_edited_logits(options):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_stay_so_and_are_told(bad):
     edits = no_masks(random_edits(3))
-    edits = replace(edits, withholds=torch.zeros_like(edits.withholds))
     rows, logits = len(LENGTHS), random_logits(len(LENGTHS))
     for row in range(1, rows):
         logits[row, edits.records[int(edits.starts[row]), 0]] = bad

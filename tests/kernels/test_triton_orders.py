@@ -107,12 +107,11 @@ DRAWS = Draws(
 
 def edits(rows: int) -> Edits:
     """Up to two rows; the last has a mask."""
-    records = [[3, 2, 0, 0], [0, 0, 0x3F800000, 1], [CONFIG.vocab_size - 1, 1, 0, 2]]
+    records = [[3, 2, 0, 0], [0, 0, 0x3F800000, 1], [CONFIG.vocab_size - 1, 1, 0, 0]]
     return Edits(
         records=torch.tensor(records, dtype=torch.int32)[: 2 * rows - 1],
         starts=torch.tensor([0, 1, 3], dtype=torch.int32)[: rows + 1],
         penalties=torch.tensor([1.5, 0.7, 0.1, 0.2, 0.3, 0.4])[: 3 * rows].view(3, rows),
-        withholds=torch.tensor([0, 1], dtype=torch.int32)[:rows],
         masked=torch.tensor([rows - 1], dtype=torch.int32),
         masks=torch.full((1, -(-CONFIG.vocab_size // 32)), 0x5A5A5A5A, dtype=torch.int32),
     )

@@ -1,5 +1,4 @@
-"""What changes logits before tokens are chosen, where the logits are: penalties, biases, stop tokens that are
-withheld, masks.
+"""What changes logits before tokens are chosen, where the logits are: penalties, biases, masks.
 
     records   a program per row: a list of tokens, some hundred of two hundred thousand, is read, changed and
               written where they lie.  It adds the token that the step before has chosen and nobody has seen
@@ -24,8 +23,7 @@ RECORDS = 512
 BLOCK = 1024
 
 RECORD = tl.constexpr(4)
-TOKEN, COUNT, BIAS, MARKS = map(tl.constexpr, (plain.TOKEN, plain.COUNT, plain.BIAS, plain.MARKS))
-PROMPT, STOP = tl.constexpr(plain.PROMPT), tl.constexpr(plain.STOP)
+TOKEN, COUNT, BIAS, PROMPT = map(tl.constexpr, (plain.TOKEN, plain.COUNT, plain.BIAS, plain.PROMPT))
 
 
 @triton.jit
@@ -36,13 +34,13 @@ def _penalised(x, count, in_prompt, repetition, presence, frequency):
     return x - tl.where(count > 0, presence, 0.0) - frequency * count.to(tl.float32)
 
 
-_PIECES = ["records", "starts", "penalties", "withholds", "latest", "masked", "masks"]
+_PIECES = ["records", "starts", "penalties", "latest", "masked", "masks"]
 """Where pieces of larger tensors begin: no reason to compile again."""
 
 
 @triton.jit(do_not_specialize=["row_size"], do_not_specialize_on_alignment=_PIECES[:-2])
 def _records_kernel(
-    logits, row_size, records, starts, penalties, withholds, latest, LATEST: tl.constexpr, BLOCK: tl.constexpr
+    logits, row_size, records, starts, penalties, latest, LATEST: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Program (row)."""
     row, rows = tl.program_id(0), tl.num_programs(0)
@@ -50,7 +48,6 @@ def _records_kernel(
     repetition = tl.load(penalties + row)
     presence = tl.load(penalties + rows + row)
     frequency = tl.load(penalties + 2 * rows + row)
-    withheld = tl.load(withholds + row) > 0
     first, end = tl.load(starts + row), tl.load(starts + row + 1)
     if LATEST:
         last = tl.load(latest + row)
@@ -62,14 +59,13 @@ def _records_kernel(
         token = tl.load(at + TOKEN, real, -1)
         count = tl.load(at + COUNT, real, 0)
         bias = tl.load(at + BIAS, real, 0).to(tl.float32, bitcast=True)
-        marks = tl.load(at + MARKS, real, 0)
+        in_prompt = tl.load(at + PROMPT, real, 0) > 0
         if LATEST:
             again = (token == last).to(tl.int32)
             count += again
             times += tl.sum(again, 0)
         x = tl.load(logits + token, real, 0.0)
-        x = _penalised(x, count, (marks & PROMPT) > 0, repetition, presence, frequency) + bias
-        x = tl.where(withheld & ((marks & STOP) > 0), float("-inf"), x)
+        x = _penalised(x, count, in_prompt, repetition, presence, frequency) + bias
         tl.store(logits + token, x, real)
     if LATEST and times == 0:
         only = tl.arange(0, 1) == 0
@@ -91,7 +87,7 @@ def _masks_kernel(logits, row_size, size, masked, masks, words, BLOCK: tl.conste
 
 
 def edit_logits(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
-    """Penalties, then biases, then stop tokens that are withheld, then masks.
+    """Penalties, then biases, then masks.
 
     logits  [N, V] float32, changed in place
     latest  [N] int64, one more token of each row's answer, that no record counts; None: all are counted
@@ -104,7 +100,6 @@ def edit_logits(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> N
             edits.records,
             edits.starts,
             edits.penalties,
-            edits.withholds,
             latest,
             LATEST=latest is not None,
             BLOCK=RECORDS,

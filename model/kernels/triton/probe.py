@@ -18,7 +18,7 @@ from triton.errors import TritonError
 
 from model.batch import BANDED, FULL, Batch
 from model.draws import Draws
-from model.edits import PROMPT, STOP, Edits, edit
+from model.edits import Edits, edit
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
 from model.kernels.triton.codes import planes
 from model.kernels.triton.dense import decoded, plain_product, product
@@ -314,13 +314,13 @@ def _edits(draw: Draw, tokens: int) -> Results:
     every = [torch.randperm(size, generator=draw.noise, device=device) for _ in range(rows)]
     listed = torch.stack(every)[:, :length]
     biases = 30 * draw.normal(rows, length).float()
-    columns = (listed, draw.whole(0, 4, rows, length), biases.view(torch.int32))
-    marks = draw.whole(0, (PROMPT | STOP) + 1, rows, length)
+    biases[:, -1] = -torch.inf
+    counts, in_prompt = draw.whole(0, 4, rows, length), draw.whole(0, 2, rows, length)
+    columns = [column.int() for column in (listed, counts, biases.view(torch.int32), in_prompt)]
     asked = Edits(
-        records=torch.stack((*(column.int() for column in columns), marks.int()), -1).view(-1, 4),
+        records=torch.stack(columns, -1).view(-1, 4),
         starts=length * torch.arange(rows + 1, dtype=torch.int32, device=device),
         penalties=draw.whole(1, 30, 3, rows) / 10,
-        withholds=draw.whole(0, 2, rows).int(),
         masked=torch.tensor([rows - 1], dtype=torch.int32, device=device),
         masks=draw.whole(-(2**31), 2**31, 1, -(-size // 32)).int(),
     )
