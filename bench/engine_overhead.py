@@ -3,8 +3,9 @@
 The model returns the same logits every time, so all that is measured is planning, putting the batch together,
 choosing tokens and taking note of them, on the engine's thread.  On a GPU this is added to every step.
 
-With --overlap the model chooses and steps are launched ahead, as on a GPU: what is measured then is what the
-host does in a step besides launching kernels.  While that takes less time than the GPU's step, none is added.
+With --overlap the model edits and chooses and steps are launched ahead, as on a GPU: what is measured then is
+what the host does in a step besides launching kernels.  While that takes less time than the GPU's step, none
+is added.  Steps with masks are made in turn all the same.
 
     python -m bench.engine_overhead --running 64 | tail -1 | jq .decode_us_per_token
     python -m bench.engine_overhead --running 1 --overlap
@@ -12,6 +13,7 @@ host does in a step besides launching kernels.  While that takes less time than 
 
 import argparse
 import cProfile
+import itertools
 import json
 import platform
 import pstats
@@ -33,6 +35,29 @@ from model.edits import Edits
 from model.synthetic import GPT_OSS_20B
 
 PAGE_SIZE = 32
+ROWS = 512
+
+
+class Half:
+    """A constraint: every second token may come."""
+
+    def __init__(self, vocab_size: int):
+        self._words = memoryview(b"\x55\x55\x55\x55" * -(-vocab_size // 32))
+
+    def mask(self) -> memoryview:
+        return self._words
+
+    def accept(self, token: int) -> None:
+        pass
+
+
+PENALISED = SamplingParams(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.2)
+KINDS = {
+    "greedy": SamplingParams(temperature=0),
+    "sampled": SamplingParams(),
+    "penalised": PENALISED,
+    "masked": SamplingParams(),
+}
 
 
 class Nothing:
@@ -43,7 +68,7 @@ class Nothing:
 
     def __init__(self, vocab_size: int):
         self.config = replace(GPT_OSS_20B, vocab_size=vocab_size)
-        self._logits = torch.randn(4096, vocab_size, generator=torch.Generator().manual_seed(0))
+        self._logits = torch.randn(ROWS, vocab_size, generator=torch.Generator().manual_seed(0))
 
     def new_cache(self, num_pages: int) -> KVCache:
         nothing = torch.empty(1, num_pages, 0, 1, 1)
@@ -54,17 +79,24 @@ class Nothing:
 
 
 class Chooser(Nothing):
-    """Edits nothing, and chooses the same token every time."""
+    """Edits nothing, and chooses this and that."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__(vocab_size)
+        noise = torch.Generator().manual_seed(0)
+        chosen = torch.randint(vocab_size // 2, (997, 1, ROWS), generator=noise) * 2  # as masks want it
+        self._chosen = itertools.cycle(torch.cat((chosen, torch.ones_like(chosen)), 1))
 
     def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
         pass
 
     def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
-        return torch.ones(2, len(logits), dtype=torch.int64)
+        chosen: Tensor = next(self._chosen)
+        return chosen[:, : len(logits)]
 
 
 def measure(
-    running: int, prompt: int, steps: int, vocab_size: int, temperature: float, overlap: bool, profile: bool
+    running: int, prompt: int, steps: int, vocab_size: int, kind: str, overlap: bool, profile: bool
 ) -> dict[str, float]:
     limits = Limits(
         num_pages=running * 2 * (prompt + steps + PAGE_SIZE) // PAGE_SIZE + 16,
@@ -78,7 +110,8 @@ def measure(
     engine = Engine(Runner(model, limits.num_pages, overlaps=overlap), limits)
     for n in range(running):
         tokens = [(7 * n + i) % vocab_size for i in range(prompt)]
-        engine.add(Request(str(n), tokens, steps, sampling=SamplingParams(temperature=temperature)))
+        constraint = Half(vocab_size) if kind == "masked" else None
+        engine.add(Request(str(n), tokens, steps, sampling=KINDS[kind], constraint=constraint))
     started = time.thread_time()
     while engine.stats().prompt_tokens < running * prompt:
         engine.step()
@@ -110,15 +143,16 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=1000, help="tokens of each prompt")
     parser.add_argument("--steps", type=int, default=500, help="tokens of each answer")
     parser.add_argument("--vocabulary", type=int, default=1000, help="small: choosing costs little")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of sampling, separated by commas")
     parser.add_argument("--overlap", action="store_true", help="as on a GPU: chosen there, launched ahead")
     parser.add_argument("--profile", action="store_true", help="where the time goes (itself costs time)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}")
     outcome: dict[str, dict[str, float]] = {}
-    for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+    for name in arguments.kinds.split(","):
         sizes = (arguments.running, arguments.prompt, arguments.steps, arguments.vocabulary)
-        figures = measure(*sizes, temperature, arguments.overlap, arguments.profile)
+        figures = measure(*sizes, name, arguments.overlap, arguments.profile)
         outcome[name] = figures
         print(name, *(f"{key} {value:.2f}" for key, value in figures.items()), sep="  ")
     print(json.dumps({**vars(arguments), **outcome}))
