@@ -105,31 +105,32 @@ class Graph:
             operation()
 
 
-class Capture(TorchDispatchMode):
+class Capture:
     """In the place of torch.cuda.graph."""
 
     now: Capture | None = None
 
     def __init__(self, graph: Graph, pool: Pool, capture_error_mode: str = "global"):
-        super().__init__()
+        self._dispatch = Dispatch(self)
         self._graph, self._pool = graph, pool
         self._operations: list[Callable[[], None]] = []
         self._memory: list[Tensor] = []
         self._own: set[StorageWeakRef] = set()
 
-    def __enter__(self) -> Capture:
+    def __enter__(self) -> None:
         assert Capture.now is None, "one capture at a time"
         Capture.now = self
-        return super().__enter__()
+        self._dispatch.__enter__()
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        super().__exit__(kind, error, trace)
+        self._dispatch.__exit__(kind, error, trace)
         Capture.now = None
         if error is None:
             self._graph.captured(self._operations, self._memory, self._pool)
 
-    def __torch_dispatch__(self, function: Any, types: Any, operands: Any = (), named: Any = None) -> Any:
-        named, name = named or {}, function.overloadpacket.__name__
+    def operation(self, function: Any, operands: Any, named: Any) -> Any:
+        """Notes one of PyTorch's; returns what it would return, of which nothing is there yet."""
+        name = function.overloadpacket.__name__
         if name in FROM_THE_HOST:
             raise Forbidden(f"data of the host cannot be in a graph ({name})")
         if name in FOR_THE_HOST:
@@ -173,6 +174,20 @@ class Capture(TorchDispatchMode):
             return operand if own else Outside.of(operand)
 
         return tree_map(kept, operands)
+
+
+class Dispatch(TorchDispatchMode):
+    """Hands operations on to a capture, each in its smallest parts."""
+
+    def __init__(self, capture: Capture):
+        super().__init__()
+        self._capture = capture
+
+    def __torch_dispatch__(self, function: Any, types: Any, operands: Any = (), named: Any = None) -> Any:
+        named = named or {}
+        with self:
+            parts = function.decompose(*operands, **named)
+        return self._capture.operation(function, operands, named) if parts is NotImplemented else parts
 
 
 @contextmanager

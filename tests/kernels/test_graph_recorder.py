@@ -58,6 +58,16 @@ def test_a_capture_runs_nothing_and_a_replay_all():
     assert len(calls) == 2
 
 
+def test_conversions_and_products_are_captured_in_their_parts():
+    """Under inference_mode PyTorch hands them over whole, and of a conversion nobody knows if it copies."""
+    x, w, out = torch.ones(2, 4), torch.arange(12.0).view(3, 4), torch.zeros(2, 3)
+    with torch.inference_mode():
+        graph = captured(lambda: out.copy_((x.double().float().reshape(4, 2).T.reshape(2, 4) @ w.T).to(x)))
+        x.fill_(2)
+        graph.replay()
+    assert out[1].tolist() == [12, 44, 76]
+
+
 def test_what_the_host_decided_stays_decided():
     """A number that was right while the graph was captured is what every replay multiplies by."""
     x, out, times = torch.ones(4), torch.zeros(4), [2]
@@ -117,9 +127,10 @@ def test_an_error_leaves_no_capture_behind():
         (lambda x: torch.cuda.synchronize(), "waiting for the device"),
     ],
 )
-def test_what_no_graph_can_hold_is_refused(network, said):
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_no_graph_can_hold_is_refused(network, said, inference):
     x = torch.ones(4)
-    with pytest.raises(Forbidden, match=said):
+    with torch.inference_mode(inference), pytest.raises(Forbidden, match=said):
         captured(lambda: network(x))
 
 
