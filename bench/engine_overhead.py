@@ -51,11 +51,11 @@ class Half:
         pass
 
 
-PENALISED = SamplingParams(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.2)
 KINDS = {
     "greedy": SamplingParams(temperature=0),
     "sampled": SamplingParams(),
-    "penalised": PENALISED,
+    # Little of each: the same logits are penalised again in every step.
+    "penalised": SamplingParams(repetition_penalty=1.001, presence_penalty=0.001, frequency_penalty=0.001),
     "masked": SamplingParams(),
 }
 
