@@ -6,6 +6,7 @@ day when a GPU is at hand.
 
     python -m bench.gpu_compile                       # 20b, compute capability 9.0
     python -m bench.gpu_compile --capability 80 --size 120b --keep FOLDER     # PTX and machine code too
+    python -m bench.gpu_compile --model demo/weights    # another model: its config.json is enough
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from triton.runtime.jit import JITFunction
 from bench.synthetic import SIZES
 from model.batch import Batch, pages_for
 from model.checkpoint import Arrivals, shapes
-from model.config import ModelConfig
+from model.config import CheckpointError, ModelConfig
 from model.draws import Draws
 from model.edits import Edits
 from model.kernels.triton import graphs
@@ -208,7 +209,9 @@ def main() -> int:
     )
     parser.add_argument("--capability", type=int, default=90, choices=SHARED_BYTES)
     parser.add_argument("--steps", type=steps_of, default=STEPS, help=f"sequences x tokens: {STEPS}")
-    parser.add_argument("--size", choices=SIZES, default="20b")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--size", choices=SIZES, default="20b")
+    which.add_argument("--model", type=Path, help="folder of a checkpoint; of it config.json is read")
     parser.add_argument("--dense", choices=DENSE_FORMATS, default="bf16", help="as the server's flag")
     parser.add_argument("--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="likewise")
     parser.add_argument("--batch-invariant", action="store_true", help="as the server's flag, on")
@@ -216,7 +219,11 @@ def main() -> int:
         "--keep", type=Path, default=Path("build/gpu"), help="folder for PTX and machine code"
     )
     asked = parser.parse_args()
-    config = replace(SIZES[asked.size], num_layers=2)
+    try:
+        config = SIZES[asked.size] if asked.model is None else ModelConfig.read(asked.model)
+    except CheckpointError as error:
+        parser.error(str(error))
+    config = replace(config, num_layers=2)
     found = compile_all(
         config, asked.capability, asked.steps, asked.dense, asked.kv_cache_dtype, asked.batch_invariant
     )
@@ -232,7 +239,8 @@ def main() -> int:
             f" {'FAULT' if fault else '     '} {constants}"
         )
         rows.append({"kernel": name, "constants": constants, **vars(figures)})
-    print(json.dumps({"capability": asked.capability, "size": asked.size, "faults": faults, "kernels": rows}))
+    size = asked.size if asked.model is None else str(asked.model)
+    print(json.dumps({"capability": asked.capability, "size": size, "faults": faults, "kernels": rows}))
     return 1 if faults else 0
 
 
