@@ -1,5 +1,5 @@
-"""A folder of safetensors → our names, read one tensor at a time: from memory-mapped files (`read`), or past
-the processor onto a device (`onto`).
+"""A folder of safetensors → our names, read one tensor at a time: from memory-mapped files (`read`), or by
+several threads onto a device (`onto`).
 
 gpt-oss is published in several layouts; one function for each says which stored tensors make up ours:
 
