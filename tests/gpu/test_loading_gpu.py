@@ -63,17 +63,20 @@ def test_weights_of_true_size_are_those_that_were_made(layer, dense):
         del got
 
 
-def test_memory_let_go_of_is_not_written_to_before_it_was_read(tmp_path):
+def test_memory_let_go_of_is_not_written_to_before_it_was_read(tmp_path, monkeypatch):
     """Each tensor is read only after a long wait on the GPU, when the host has long let go of it and begun
     others in its memory."""
+    monkeypatch.setattr("model.upload.AHEAD_BYTES", 1)  # or all would begin before the first is let go of
     size = 3 << 20
     (tmp_path / "file").write_bytes(os.urandom(size + 64))
     regions = [Region(tmp_path / "file", begin, size) for begin in range(64)]
-    copies = []
+    copies, places = torch.empty(len(regions), size, dtype=torch.uint8, device=CUDA), set()
     with Uploads(regions, Pinned(CUDA), 4, 1 << 20) as uploads:
-        for tensor in uploads:
+        for copy, tensor in zip(copies, uploads, strict=True):
             torch.cuda._sleep(2_000_000)  # cycles, a millisecond or two
-            copies.append(tensor.clone())
+            copy.copy_(tensor)
+            places.add(tensor.data_ptr())
+    assert len(places) < len(regions) / 2
     whole = torch.frombuffer(bytearray((tmp_path / "file").read_bytes()), dtype=torch.uint8)
     for region, copy in zip(regions, copies, strict=True):
         assert torch.equal(copy.cpu(), whole[region.begin : region.begin + size]), region.begin
