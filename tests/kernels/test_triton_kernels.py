@@ -55,6 +55,15 @@ def test_kernels_compute_what_plain_pytorch_does(model, tokens):
             assert check.passed, check
 
 
+def test_a_model_of_a_short_context_is_checked_too(model):
+    """A step of 62 tokens, where a sequence may have 64 in all: it was refused, for no good reason."""
+    assert CONFIG.max_context == 64
+    with torch.inference_mode():
+        names = [check.name for check in probe.checks(model, [62]) if check.passed]
+    assert {"gate and up of many", "norm and unembedding", "tokens"} <= set(names)
+    assert not any("decode" in name or "prefill" in name for name in names)
+
+
 def test_a_kernel_that_computes_something_else_is_found(model, monkeypatch):
     """One in a hundred too much: the model is refused, in a line that names the kernel and a way out."""
     right = experts_few.plain_gate_up

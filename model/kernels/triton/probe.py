@@ -180,9 +180,14 @@ def _dense(draw: Draw, tokens: int) -> Results:
 
 
 def _attention(draw: Draw, tokens: int) -> Results:
-    """Decodes of `tokens` sequences, and chunks of as many tokens, in layers of both kinds."""
+    """Decodes of `tokens` sequences, and chunks of as many tokens, in layers of both kinds.
+
+    None where no sequence may be so long: a model of a short context need not be refused for that.
+    """
     model, config, size = draw.model, draw.model.config, draw.model.page_size
     window, longest = config.sliding_window, min(4 * config.sliding_window + 3, config.max_context - tokens)
+    if longest < max(window, 7):  # of the chunks below, one is behind so many keys
+        return
     around = [0, window, size - 1, 1, window - 1, size, longest - 1, window + 1, window - 2]
     decodes = [(min(around[n % len(around)], longest - 1), 1) for n in range(min(tokens, 64))]
     chunks = [(longest - tokens % 7, tokens - 2 * (tokens // 3)), (window, tokens // 3), (0, tokens // 3)]
