@@ -273,7 +273,8 @@ def choose_tokens(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
         )  # fmt: skip
     _settle_kernel[(count,)](
         logits, row_size, size, blocks, *of_row, *limits, *places, *found, *above, chosen,
-        FILTERS=draws.filters, BLOCKS=padded, PASS=PASS, num_warps=8 if draws.filters else 4,
+        FILTERS=draws.filters, BLOCKS=padded, PASS=min(PASS, padded * BLOCK),
+        num_warps=8 if draws.filters else 4,
     )  # fmt: skip
     return chosen
 
