@@ -20,7 +20,7 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
     codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
     dense_int8.py        dense weights in eight bits, if asked
     model.py             the network of these pieces          graphs.py    decode steps as CUDA graphs
-    pdl.py               kernels that begin early, if faster
+    pdl.py               kernels that begin early, if faster  ahead.py     all compiled, by all cores
     probe.py             each kernel against plain PyTorch, before the first request
 
 Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
@@ -74,7 +74,7 @@ def build(
             f" {capability[0]}.{capability[1]}; --backend reference runs on it, slowly"
         )
     try:
-        from model.kernels.triton import pdl
+        from model.kernels.triton import ahead, pdl
         from model.kernels.triton.model import TritonModel
         from model.kernels.triton.probe import probe
         from model.kernels.triton.weights import Reader
@@ -83,12 +83,16 @@ def build(
             raise
         raise ImportError("it needs the package triton, which torch's builds for CUDA bring along") from None
 
-    weights = Reader(checkpoint, device, torch.bfloat16, dense).all()
-    options = {"kv_cache_dtype": kv_cache_dtype, "batch_invariant": batch_invariant}
-    model = TritonModel(checkpoint.config, weights, **options)  # type: ignore[arg-type]
-    if not interpreted:
-        log.info("compiling and checking the Triton kernels: about a minute the first time, then seconds")
-        probe(model)
-        model.pdl = pdl.pays(model)
-        torch.cuda.empty_cache()  # what is free then is for keys and values
+    def read() -> TritonModel:
+        weights = Reader(checkpoint, device, torch.bfloat16, dense).all()
+        return TritonModel(checkpoint.config, weights, 32, kv_cache_dtype, batch_invariant)
+
+    if interpreted:
+        return read()
+    log.info("compiling and checking the Triton kernels: up to a minute the first time, then seconds")
+    with ahead.compiled(ahead.Job.on(device, checkpoint.config, dense, kv_cache_dtype, batch_invariant)):
+        model = read()
+    probe(model)
+    model.pdl = pdl.pays(model)
+    torch.cuda.empty_cache()  # what is free then is for keys and values
     return model

@@ -24,15 +24,15 @@ from model.kernels.triton.codes import planes
 from model.kernels.triton.dense import decoded, plain_product, product
 from model.kernels.triton.edits import edit_logits
 from model.kernels.triton.fp8 import plain_numbers, plain_stored
-from model.kernels.triton.model import FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
+from model.kernels.triton.model import FEW_FOR_DENSE, FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
 from model.kernels.triton.norm import normalise, plain_normalise
 from model.kernels.triton.router import choose, plain_choose, plain_router, router
 from model.kernels.triton.sampling import choose_tokens, plain_scores
 
 log = logging.getLogger(__name__)
 
-TOKENS = (1, 3, 12, 20, 200, 300, 1100)
-"""Steps to try when a model is built: with them every kernel is compiled in every shape it will have."""
+TOKENS = (1, 3, 12, 20, 40, 200, 300, 1100)
+"""Steps to try when a model is built: with them every kernel runs, in nearly every shape it will have."""
 
 TOLERANCE = {torch.bfloat16: 1e-2, torch.float32: 1e-4}
 """Largest relative error, in the norm of a whole result: a few roundings to the type of the activations."""
@@ -150,21 +150,29 @@ class Draw:
 
 
 def _dense(draw: Draw, tokens: int) -> Results:
-    """Norms, and products with dense weights."""
+    """Norms, and products with dense weights, each as the network has it in steps of so many tokens."""
     model, layer = draw.model, draw.model.weights.layers[0]
     eps, invariant = model.config.rms_norm_eps, model.batch_invariant
-    x = 3 * draw.normal(tokens, model.config.hidden_size)
+    x, seen = 3 * draw.normal(tokens, model.config.hidden_size), draw.normal(tokens, layer.out.shape[1])
     bias, norm = layer.qkv_bias, layer.attention_norm
-    out = draw.poison(tokens, len(layer.qkv))
-    got = product(x, layer.qkv, out, bias=bias, norm=norm, eps=eps, invariant=invariant)
-    yield "norm, QKV and bias", got, plain_product(x, layer.qkv, got, bias=bias, norm=norm, eps=eps)
-
-    seen = draw.normal(tokens, layer.out.shape[1])
-    got = product(seen, layer.out, x.clone(), bias=layer.out_bias, add=True, invariant=invariant)
-    yield "output and residual", got, plain_product(seen, layer.out, x, bias=layer.out_bias, add=True)
+    qkv = draw.poison(tokens, len(layer.qkv))
+    if tokens <= FEW_FOR_DENSE and not invariant:
+        got = product(x, layer.qkv, qkv, bias=bias, norm=norm, eps=eps)
+        yield "norm, QKV and bias", got, plain_product(x, layer.qkv, got, bias=bias, norm=norm, eps=eps)
+        got = product(seen, layer.out, x.clone(), bias=layer.out_bias, add=True)
+        yield "output and residual", got, plain_product(seen, layer.out, x, bias=layer.out_bias, add=True)
+    else:
+        got = model.linear(x, layer.qkv, bias)
+        yield "QKV and bias", got, plain_product(x, layer.qkv, qkv, bias=bias)
+        got = model.linear(seen, layer.out, layer.out_bias)
+        yield "output", got, plain_product(seen, layer.out, x, bias=layer.out_bias)
+    if tokens > FEW_FOR_EXPERTS or invariant:
+        logits = draw.poison(tokens, len(layer.gate), dtype=torch.float32)
+        got = product(x, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
+        yield "experts' logits", got, plain_product(x, layer.gate, logits, bias=layer.gate_bias)
 
     # Of the unembedding the first and last rows: all of it in float32 may not fit beside it.
-    few = min(tokens, 64)
+    few = min(tokens, 80)
     rows, unembedding = draw.whole(0, tokens, few), model.weights.unembedding
     norm, logits = model.weights.norm, draw.poison(few, len(unembedding), dtype=torch.float32)
     got = product(x, unembedding, logits, norm=norm, eps=eps, rows=rows, invariant=invariant)
@@ -173,10 +181,13 @@ def _dense(draw: Draw, tokens: int) -> Results:
     yield "norm and unembedding", torch.cat((got[:, :100], got[:, -100:]), 1), want
 
     out, in_planes = draw.poison(*x.shape), draw.poison(*x.shape)
-    normalise(x, layer.attention_norm, eps, out, in_planes)
-    want, want_planes = plain_normalise(x, layer.attention_norm, eps)
+    normalise(x, layer.attention_norm, eps, out)
+    want, _ = plain_normalise(x, layer.attention_norm, eps)
     yield "norm", out, want
-    yield "norm in planes", in_planes, want_planes
+    out = draw.poison(*x.shape)
+    normalise(x, layer.experts_norm, eps, out, in_planes)
+    want, want_planes = plain_normalise(x, layer.experts_norm, eps)
+    yield "norm of both orders", torch.stack((out, in_planes)), torch.stack((want, want_planes))
 
 
 def _attention(draw: Draw, tokens: int) -> Results:
@@ -251,9 +262,9 @@ class Attention:
 
 
 def _experts_few(draw: Draw, tokens: int) -> Results:
-    """The experts pair by pair.  For more than a few tokens nobody asks for this."""
+    """The experts pair by pair, where the network has them so."""
     layer, config = draw.model.weights.layers[0], draw.model.config
-    if tokens > FEW_FOR_EXPERTS:
+    if tokens > FEW_FOR_EXPERTS or draw.model.batch_invariant:
         return
     used, eps, limit = config.experts_per_token, config.rms_norm_eps, config.swiglu_limit
     x = 3 * draw.normal(tokens, config.hidden_size)
