@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
+
+ROOT = Path(__file__).parents[2]
 
 
 def compiled(folder, *asked):
@@ -20,6 +23,14 @@ def compiled(folder, *asked):
     found = json.loads(run.stdout.splitlines()[-1])
     assert run.returncode == (1 if found["faults"] else 0)
     return found
+
+
+def test_a_folder_without_a_config_is_told():
+    command = [sys.executable, "-m", "bench.gpu_compile", "--model", os.devnull]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].startswith("python -m bench.gpu_compile: error: ")
+    assert "Traceback" not in run.stderr
 
 
 def names(found):
@@ -47,6 +58,15 @@ def test_eight_bits_compile_without_spilling(tmp_path, capability):
         assert rows[name]["stack"] == 0
     for name in ("_decode_kernel attention_decode", "_prefill_kernel attention_prefill"):
         assert rows[name]["stack"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_bundled_demos_kernels_compile_without_spilling(tmp_path):
+    """What the first start on a GPU has: small sizes, and tiles that are wider than all there is."""
+    found = compiled(tmp_path, "--model", str(ROOT / "demo" / "weights"), "--capability", "80")
+    assert found["faults"] == 0
+    assert len(names(found)) >= 17
 
 
 @pytest.mark.slow
