@@ -16,110 +16,28 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest import mock
 
 import torch
 import triton
-from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.runtime.jit import JITFunction
 
 from bench.synthetic import SIZES
-from model.batch import Batch, pages_for
-from model.checkpoint import Arrivals, shapes
 from model.config import CheckpointError, ModelConfig
-from model.draws import Draws
-from model.edits import Edits
-from model.kernels.triton import graphs
-from model.kernels.triton.model import KV_CACHES, TritonModel
-from model.kernels.triton.weights import DENSE_FORMATS, Reader, Weights
-from model.synthetic import Made
+from model.kernels.triton import ahead, fp8, outlines, pdl
+from model.kernels.triton.model import KV_CACHES
+from model.kernels.triton.weights import DENSE_FORMATS
 
-META = torch.device("meta")
 STEPS = "1x1,2x1,8x1,24x1,64x1,256x1,1x7,1x128,1x200,1x512,1x2048"
 SHARED_BYTES = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 """KiB of shared memory that one program may have, by compute capability (CUDA programming guide, table
 30)."""
 
 
-class Absent:
-    """A driver of a GPU that is not there: enough of one for Triton to compile for it."""
-
-    def __init__(self, capability: int):
-        self._target = GPUTarget("cuda", capability, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self) -> GPUTarget:
-        return self._target
-
-
-class Shapes:
-    """A checkpoint of tensors without memory."""
-
-    def __init__(self, config: ModelConfig):
-        self.config = config
-        self._shapes = shapes(config)
-
-    def read(self, name: str) -> Tensor:
-        dtype = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
-        return torch.empty(self._shapes[name], dtype=dtype, device=META)
-
-    def onto(self, device: torch.device) -> Arrivals:
-        return Made(self.read, device)
-
-
-class ShapeReader(Reader):
-    """Looks at no scale: there is none."""
-
-    def check_scales(self, weights: Weights) -> None:
-        pass
-
-
-@contextmanager
-def compiling(capability: int) -> Iterator[dict[tuple[str, str], Any]]:
-    """Inside, launches compile and do no more; yields (name, constants) → what they became."""
-    found: dict[tuple[str, str], Any] = {}
-    run = JITFunction.run
-
-    def compile_only(self: Any, *operands: Any, grid: Any, warmup: bool, **named: Any) -> Any:
-        kernel = run(self, *operands, grid=grid, warmup=True, **named)
-        constants = " ".join(f"{k}={v}" for k, v in named.items() if isinstance(v, int))
-        found[
-            self.fn.__qualname__ + " " + self.fn.__module__.split(".")[-1], f"{constants} {kernel.hash[:6]}"
-        ] = kernel
-        return kernel
-
-    triton.runtime.driver.set_active(Absent(capability))
-    with mock.patch.object(JITFunction, "run", compile_only):
-        yield found
-
-
-def batch(sequences: int, length: int, pages: int) -> Batch:
-    """`sequences` chunks of `length` tokens each."""
-    tokens = sequences * length
-
-    def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=META)
-
-    return Batch(
-        tokens=empty(tokens),
-        positions=empty(tokens),
-        slots=empty(2, tokens),
-        starts=empty(sequences + 1, dtype=torch.int32),
-        lengths=empty(sequences, dtype=torch.int32),
-        page_table=empty(2, sequences, pages, dtype=torch.int32),
-        samples=empty(sequences),
-    )
+Kernels = dict[tuple[str, str], Any]
+"""(name, constants) → what it became."""
 
 
 def compile_all(
@@ -130,58 +48,35 @@ def compile_all(
     kv_cache_dtype: str = "bf16",
     batch_invariant: bool = False,
     multiprocessors: int = 132,
-) -> dict[tuple[str, str], Any]:
+) -> Kernels:
     """Every kernel of steps of so many sequences, with so many tokens each."""
-    with compiling(capability) as found, torch.inference_mode():
-        reader = ShapeReader(Shapes(config), META, torch.bfloat16, dense)  # type: ignore[arg-type]
-        weights: Weights = reader.all()
-        model = TritonModel(config, weights, kv_cache_dtype=kv_cache_dtype, batch_invariant=batch_invariant)
-        model.multiprocessors = multiprocessors
-        if kv_cache_dtype == "fp8" and capability >= 89:  # here nothing can be asked what it knows
-            model.full_dtype = torch.float8_e4m3fn
-        cache = model.new_cache(pages_for(5, 4, model.page_bytes))
-        for sequences, length in steps:
-            model.network(batch(sequences, length, 4), cache)
-        if capability >= 90:
+    found: Kernels = {}
+
+    def note(function: Any, named: dict[str, Any], kernel: Any) -> None:
+        constants = " ".join(f"{name}={value}" for name, value in named.items() if isinstance(value, int))
+        where = function.__module__.split(".")[-1]
+        found[f"{function.__qualname__} {where}", f"{constants} {kernel.hash[:6]}"] = kernel
+
+    native = 10 * fp8.NATIVE[0] + fp8.NATIVE[1]
+    eight_bits = torch.float8_e4m3fn if capability >= native else torch.uint8
+    full_dtype = eight_bits if kv_cache_dtype == "fp8" else torch.bfloat16
+    triton.runtime.driver.set_active(ahead.Absent(capability))
+    with ahead.compiling(note), torch.inference_mode():
+        options = (dense, kv_cache_dtype, batch_invariant, full_dtype, multiprocessors)
+        model = outlines.outline(config, *options)
+        outlines.launch(model, steps)
+        if capability >= 10 * pdl.OLDEST[0]:
             model.pdl = True
-            for sequences, length in steps:
-                if length == 1:
-                    model.network(batch(sequences, length, 4), cache)
-        graphs.stage(batch(3, 1, 4), batch(4, 1, 4096))
-        for filters in (False, True):
-            logits = torch.empty(3, config.vocab_size, device=META)
-            model.choose(logits, draws(3, filters), batch(3, 1, 4))
-        for latest in (None, batch(3, 1, 4).tokens):
-            model.edit(logits, edits(3, config.vocab_size), latest)
+            outlines.launch(model, [step for step in steps if step[1] == 1])
+        outlines.launch_choosing(model)
     return found
-
-
-def draws(rows: int, filters: bool) -> Draws:
-    def empty(dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(rows, dtype=dtype, device=META)
-
-    return Draws(empty(torch.int64), empty(), empty(torch.int32), empty(), empty(), filters)
-
-
-def edits(rows: int, size: int) -> Edits:
-    """Nine records, and a mask for each row but one."""
-
-    def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=META)
-
-    return Edits(
-        records=empty(9, 4),
-        starts=empty(rows + 1),
-        penalties=empty(3, rows, dtype=torch.float32),
-        masked=empty(rows - 1),
-        masks=empty(rows - 1, -(-size // 32)),
-    )
 
 
 class Figures:
     """What `cuobjdump` says of one kernel."""
 
     USAGE: ClassVar = re.compile(r"REG:(\d+) STACK:(\d+)")
+    BUFFERS: ClassVar = re.compile(r"local_alloc : \(\) -> !ttg\.memdesc<(\d+)x\d+x\d+x")
 
     def __init__(self, kernel: Any, folder: Path, name: str):
         tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -195,6 +90,9 @@ class Figures:
         self.registers, self.stack = map(int, self.USAGE.findall(usage)[-1])
         self.shared = int(kernel.metadata.shared)
         self.warps = int(kernel.metadata.num_warps)
+        tiles = self.BUFFERS.findall(kernel.asm["ttgir"])
+        self.buffers = min(map(int, tiles), default=0)
+        """Tiles of a loop that there is room for at once: of one alone, none is under way."""
 
 
 def steps_of(text: str) -> list[tuple[int, int]]:
@@ -229,13 +127,14 @@ def main() -> int:
     )
     asked.keep.mkdir(parents=True, exist_ok=True)
     rows, faults = [], 0
-    print(f"{'kernel':40} warps registers stack shared")
+    print(f"{'kernel':40} warps registers stack shared buffers")
     for (name, constants), kernel in sorted(found.items()):
         figures = Figures(kernel, asked.keep, re.sub(r"\W+", "_", f"{name} {constants}"))
         fault = figures.stack > 0 or figures.shared > 1024 * SHARED_BYTES[asked.capability]
         faults += fault
         print(
             f"{name:40} {figures.warps:5} {figures.registers:9} {figures.stack:5} {figures.shared:6}"
+            f" {figures.buffers:7}"
             f" {'FAULT' if fault else '     '} {constants}"
         )
         rows.append({"kernel": name, "constants": constants, **vars(figures)})

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -147,12 +147,18 @@ def waited(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
-    """Inside, launches compile and do no more."""
+def compiling(seen: Callable[[Any, dict[str, Any], Any], object] | None = None) -> Iterator[None]:
+    """Inside, launches compile and do no more.
+
+    seen  called with the function that was launched, its operands by name, and what it became
+    """
     run = JITFunction.run
 
     def compile_only(self: Any, *operands: Any, grid: Any, warmup: bool, **named: Any) -> Any:
-        return run(self, *operands, grid=grid, warmup=True, **named)
+        kernel = run(self, *operands, grid=grid, warmup=True, **named)
+        if seen is not None:
+            seen(self.fn, named, kernel)
+        return kernel
 
     JITFunction.run = compile_only
     try:
