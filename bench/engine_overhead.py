@@ -5,7 +5,7 @@ choosing tokens and taking note of them, on the engine's thread.  On a GPU this 
 
 With --overlap the model edits and chooses and steps are launched ahead, as on a GPU: what is measured then is
 what the host does in a step besides launching kernels.  While that takes less time than the GPU's step, none
-is added.  Steps with masks are made in turn all the same.
+is added.
 
     python -m bench.engine_overhead --running 64 | tail -1 | jq .decode_us_per_token
     python -m bench.engine_overhead --running 1 --overlap

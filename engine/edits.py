@@ -105,7 +105,7 @@ def _masks(
     masks: dict[int, memoryview | bytes] = {}
     num_bytes = 4 * -(-size // 32)
     for row, sequence in enumerate(sequences):
-        if sequence.request.constraint is None:
+        if sequence.request.constraint is None or sequence.ended:
             continue
         try:
             words = sequence.request.constraint.mask()

@@ -16,8 +16,10 @@ the one before it is read, so that the device never waits for the host:
 
 A sequence that ends with step 1 has a row in step 2 that nobody reads.  Its pages are free at once: whoever
 gets them is computed by a later step, and the device takes one step after the other.  Whatever needs the
-tokens of the last step before it can be planned (a prompt, a constraint, pages running out) or its logits
-(log-probabilities) is planned when nothing is under way, and so the answers are those of steps in turn.
+tokens of the last step before it can be planned (a prompt, pages running out) or its logits
+(log-probabilities) is planned when nothing is under way, and so the answers are those of steps in turn.  A
+constraint needs the last token only before the next is chosen: that is launched when it was read, while the
+device still computes what to choose from.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class Launches(Runs, Protocol):
     def launch(self, plan: Plan, behind: Any = None) -> Flies:
         """Begin to compute a plain plan.
 
-        behind  what was launched before and is not read yet: the chunks are the tokens that it chooses
+        behind  what was launched before and is not read yet: the chunks are the tokens that it chooses.  The
+                choice of the next may be left for `Flies.choose`
 
         Raises OutOfMemory, as `run`.
         """
@@ -69,6 +72,12 @@ class Flies(Protocol):
     """A step under way."""
 
     plan: Plan
+
+    def choose(self) -> None:
+        """Begin to choose its tokens, if that had to wait until those of the step before were noted.
+
+        Raises OutOfMemory.
+        """
 
     def read(self) -> Sampled:
         """Wait for what it chooses."""
@@ -190,7 +199,13 @@ class Engine:
             with suppress(OutOfMemory):  # it is planned again with nothing beside it, and sheds load then
                 self._under_way = launcher.launch(following, flight)
         self._steps += 1
-        return scheduler.commit(*scheduler.leave_out(flight.plan, flight.read()))
+        events = scheduler.commit(*scheduler.leave_out(flight.plan, flight.read()))
+        if self._under_way is not None:
+            try:
+                self._under_way.choose()
+            except OutOfMemory:
+                self._under_way = None  # likewise
+        return events
 
     def _expire(self) -> list[Token | Failure]:
         """End the requests whose time is up."""

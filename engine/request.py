@@ -67,14 +67,15 @@ class Sequence:
     limit            how long `tokens` may become
     seed             the request's own, or one drawn for it
     deadline         when it must be done, by the engine's clock
+    ended            whether it has finished, failed or been cancelled
     pages            what it holds; nothing while it waits
     hashes           of its complete pages, for the prefix cache
     cached_tokens    of the prompt, that the prefix cache had; None before it first ran
     records          of the tokens whose logits it changes; None if there are none, or before the first token
     prompt_logprobs  of the prompt tokens known so far, the first one's None included; empty if nobody asked
     edits            whether anything changes its logits before a token is chosen
-    plain            whether the host has no part in the choice of a token, nor wants more than the token: no
-                     constraint, no log-probabilities
+    reports          whether log-probabilities of its tokens are wanted
+    plain            whether its tokens are all that the host is asked and told: no constraint, no reports
     """
 
     request: Request
@@ -83,17 +84,20 @@ class Sequence:
     seed: int
     deadline: float = float("inf")
     computed: int = 0
+    ended: bool = False
     pages: PageTable = field(default_factory=PageTable)
     hashes: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
     records: Records | None = None
     prompt_logprobs: list[Logprob | None] = field(default_factory=list)
     edits: bool = field(init=False)
+    reports: bool = field(init=False)
     plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.edits = self.request.edits
-        self.plain = self.request.constraint is None and self.request.sampling.logprobs is None
+        self.reports = self.request.sampling.logprobs is not None
+        self.plain = self.request.constraint is None and not self.reports
 
     @property
     def pending(self) -> int:
@@ -150,9 +154,9 @@ class Plan:
 
     @property
     def plain(self) -> bool:
-        """Whether each chunk ends with choosing a token, and that is all there is to do."""
+        """Whether each chunk ends with choosing a token, and nothing is reported of it but the token."""
         return all(
-            chunk.samples and chunk.sequence.plain and not chunk.sequence.wants_prompt_logprobs
+            chunk.samples and not chunk.sequence.reports and not chunk.sequence.wants_prompt_logprobs
             for chunk in self.chunks
         )
 

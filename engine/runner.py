@@ -5,8 +5,10 @@ copy; on a GPU, with one (model/transfer.py).  The step waits for the device onc
 back.
 
 A step can be run (`run`), or launched and read later (`launch`, `Flight.read`).  A step launched behind one
-that is not read yet needs only to know where its tokens will be: they never leave the device.  The device
-computes steps in the order of their launch.
+that is not read yet needs only to know where its tokens will be: they never leave the device.  What it may
+choose itself can depend on them as the host sees them, if there is a constraint; so then its choice is
+launched when they are noted (`Flight.choose`), while the device computes the logits.  The device computes in
+the order of launches.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import logging
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +30,7 @@ from engine import faults
 from engine.edits import edits
 from engine.errors import EngineError, NonFinite, OutOfMemory
 from engine.request import Plan, Sequence
-from engine.sampling import Sampled, draws, edit_and_choose, logprobs, sample
+from engine.sampling import Sampled, conclude, draws, edit_and_choose, logprobs, remembered
 from model.batch import Batch, PerKind
 from model.draws import Chooses
 from model.transfer import link
@@ -42,27 +45,53 @@ log = logging.getLogger(__name__)
 Outcome = TypeVar("Outcome")
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Tokens that the device chooses, on their way here.
+
+    chosen  [2, N]  as `choose` returns them
+    said    [N, V]  the logits before edits, if somebody may ask
+    errors  request id → why there is nothing to choose
+    """
+
+    sequences: list[Sequence]
+    chosen: Tensor
+    said: Tensor
+    errors: dict[str, EngineError]
+    arrival: Arrival
+
+    def read(self) -> Sampled:
+        """Wait for the tokens: as a rule the step's only wait for the device."""
+        return conclude(self.arrival.wait(), self.said, self.sequences, self.errors)
+
+
 class Flight:
     """A step that was launched and not read yet.
 
-    plan    what it computes
-    tokens  [N] int64, on the device: what its sequences choose, in the plan's order
+    plan  what it computes
     """
 
-    def __init__(self, plan: Plan, tokens: Tensor, arrival: Arrival):
+    def __init__(self, plan: Plan, choose: Callable[[], Choice]):
         self.plan = plan
-        self.tokens = tokens
-        self._arrival = arrival
+        self._choose = choose
+        self._choice: Choice | None = None
 
+    def choose(self) -> None:
+        """Launch the choice of tokens, if that was left for later.  Raises OutOfMemory."""
+        if self._choice is None:
+            self._choice = self._choose()
+
+    @property
+    def tokens(self) -> Tensor:
+        """[N] int64, on the device: what its sequences choose, in the plan's order."""
+        assert self._choice is not None, "the step before was not noted"
+        return self._choice.chosen[0]
+
+    @torch.inference_mode()
     def read(self) -> Sampled:
-        """Wait for the tokens: the only wait for the device."""
-        tokens, good = self._arrival.wait()
-        sampled = Sampled(tokens)
-        if 0 in good:
-            for chunk, finite in zip(self.plan.chunks, good, strict=True):
-                if not finite:
-                    sampled.errors[chunk.sequence.request.id] = NonFinite()
-        return sampled
+        """Wait for the tokens, and tell them to the sequences' constraints."""
+        assert self._choice is not None, "the step before was not noted"
+        return self._choice.read()
 
 
 class Runner:
@@ -116,18 +145,18 @@ class Runner:
         """Have the device begin with a plain plan; waits for nothing.
 
         behind  the step launched before, if it is not read yet: the plan's chunks are single tokens, those
-                that it chooses
+                that it chooses.  To be followed by `Flight.choose` when they are noted
 
         Raises OutOfMemory, as `run`; `behind` is what it was.
         """
         return self._step(plan, behind, partial(self._depart, behind is not None))
 
     def _step(
-        self, plan: Plan, behind: Flight | None, conclude: Callable[[Plan, Batch, Tensor], Outcome]
+        self, plan: Plan, behind: Flight | None, finish: Callable[[Plan, Batch, Tensor], Outcome]
     ) -> Outcome:
         self._steps += 1
         fault = self._faults.pop(self._steps, None) if self._faults else None
-        try:
+        with self._memory_for(plan):
             if fault is not None:
                 _strike(fault)
             batch = self.batch(plan) if behind is None else self._batch_behind(plan, behind)
@@ -136,7 +165,12 @@ class Runner:
                 self._faults[self._steps + 1] = fault
             elif fault == "nan":
                 logits[0] = math.nan
-            return conclude(plan, batch, logits)
+            return finish(plan, batch, logits)
+
+    @contextmanager
+    def _memory_for(self, plan: Plan) -> Iterator[None]:
+        try:
+            yield
         except torch.OutOfMemoryError as error:
             log.warning("out of memory in a step of %d tokens: %s", plan.num_tokens, error)
             if self.model.device.type == "cuda":
@@ -148,35 +182,33 @@ class Runner:
         if self._banned is not None:
             logits.index_fill_(1, self._banned, -math.inf)
         sequences = [chunk.sequence for chunk in plan.chunks]
-        chosen = self._chosen(batch, ahead, logits, sequences, {})
-        return Flight(plan, chosen[0], self._link.download(chosen))
+        later = ahead and not all(sequence.plain for sequence in sequences)  # some have constraints
+        flight = Flight(plan, partial(self._choose, plan, batch, ahead and not later, logits, sequences))
+        if not later:
+            flight.choose()
+        return flight
 
-    def _chosen(
-        self,
-        batch: Batch,
-        ahead: bool,
-        logits: Tensor,
-        sequences: list[Sequence],
-        errors: dict[str, EngineError],
-    ) -> Tensor:
-        """Where the model can, by the model: as `edit_and_choose`.  Changes logits in place.
+    @torch.inference_mode()
+    def _choose(
+        self, plan: Plan, batch: Batch, ahead: bool, logits: Tensor, sequences: list[Sequence]
+    ) -> Choice:
+        """Edits and chooses where the model does, if it does.  Changes logits in place.
 
         batch  of which the logits are the first samples
-        ahead  whether its tokens, one of each sequence, are not known yet
+        ahead  whether its tokens, one of each sequence, are none of theirs yet
         """
-        latest = batch.tokens if ahead else None
-        if self._chooser is None:
-            return edit_and_choose(self._link, logits, sequences, errors, latest)
-        asked = edits(sequences, logits.shape[1], self._link, errors, int(ahead))
-        if asked is not None:
-            self._chooser.edit(logits, asked, latest)
-        return self._chooser.choose(logits, self._draws(sequences), batch)
-
-    def _chosen_here(
-        self, batch: Batch, logits: Tensor, sequences: list[Sequence], errors: dict[str, EngineError]
-    ) -> list[list[int]]:
-        """A `Chooser`: as a rule it waits for the device, and nobody else does."""
-        return self._link.download(self._chosen(batch, False, logits, sequences, errors)).wait()
+        errors: dict[str, EngineError] = {}
+        with self._memory_for(plan):
+            said = remembered(logits, sequences)
+            latest = batch.tokens if ahead else None
+            if self._chooser is None:
+                chosen = edit_and_choose(self._link, logits, sequences, errors, latest)
+            else:
+                asked = edits(sequences, logits.shape[1], self._link, errors, int(ahead))
+                if asked is not None:
+                    self._chooser.edit(logits, asked, latest)
+                chosen = self._chooser.choose(logits, self._draws(sequences), batch)
+            return Choice(sequences, chosen, said, errors, self._link.download(chosen))
 
     def _draws(self, sequences: list[Sequence]) -> Draws:
         if self._drawing is None or self._drawing[0] != sequences:
@@ -189,8 +221,9 @@ class Runner:
         if self._banned is not None:
             logits[: len(sampling)].index_fill_(1, self._banned, -math.inf)
         row = len(sampling)
-        chooser = partial(self._chosen_here, batch)
-        sampled = sample(logits[:row], sampling, chooser) if sampling else Sampled(tokens=[])
+        sampled = Sampled(tokens=[])
+        if sampling:
+            sampled = self._choose(plan, batch, False, logits[:row], sampling).read()
         for chunk in plan.chunks:
             if not chunk.sequence.wants_prompt_logprobs or not (scored := chunk.scored):
                 continue
@@ -297,7 +330,7 @@ class Runner:
 def _use_of_logits(sequence: Sequence) -> float:
     """What its next token's logits are for, as in `Batch.temperatures`."""
     params = sequence.request.sampling
-    if sequence.edits or not sequence.plain:
+    if sequence.edits or sequence.reports:
         return math.inf
     return 0.0 if params.greedy else params.temperature
 

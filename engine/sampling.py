@@ -23,7 +23,7 @@ import struct
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -32,13 +32,10 @@ from engine.edits import edits
 from engine.errors import ConstraintFailed, EngineError, NonFinite
 from model.draws import Draws
 from model.edits import edit
-from model.transfer import Link, link
 
 if TYPE_CHECKING:
     from engine.request import Sequence
-
-Chooser: TypeAlias = "Callable[[Tensor, list[Sequence], dict[str, EngineError]], list[list[int]]]"
-"""Edits logits [N, V] in place, and returns what `choose` does, as numbers; notes constraints that fail."""
+    from model.transfer import Link
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them would overflow and change nothing else."""
@@ -114,24 +111,6 @@ class Sampled:
     errors: dict[str, EngineError] = field(default_factory=dict)
 
 
-def sample(logits: Tensor, sequences: list[Sequence], chooser: Chooser | None = None) -> Sampled:
-    """Choose the next token of each sequence, and tell their constraints.
-
-    logits   [N, V] float32, one row per sequence; changed in place, unless somebody asks what they were
-    chooser  who edits, chooses, and waits for what is chosen; None: PyTorch
-    """
-    plain = all(sequence.plain for sequence in sequences)
-    scores = logits if plain or not any(sequence.edits for sequence in sequences) else logits.clone()
-    sampled = Sampled(tokens=[])
-    sampled.tokens, good = (chooser or _by_pytorch)(scores, sequences, sampled.errors)
-    if 0 in good:
-        _explain(logits, good, sequences, sampled)
-    if not plain:
-        _tell_constraints(sequences, sampled)
-        _report(logits, sequences, sampled)
-    return sampled
-
-
 def edit_and_choose(
     link: Link,
     logits: Tensor,
@@ -150,9 +129,29 @@ def edit_and_choose(
     return choose(logits, sequences, ahead)
 
 
-def _by_pytorch(logits: Tensor, sequences: list[Sequence], errors: dict[str, EngineError]) -> list[list[int]]:
-    numbers: list[list[int]] = edit_and_choose(link(logits.device), logits, sequences, errors).tolist()
-    return numbers
+def remembered(logits: Tensor, sequences: list[Sequence]) -> Tensor:
+    """The logits as they are, for `conclude`: a copy, if they are to be edited and somebody may ask."""
+    plain = all(sequence.plain for sequence in sequences)
+    return logits if plain or not any(sequence.edits for sequence in sequences) else logits.clone()
+
+
+def conclude(
+    chosen: list[list[int]], said: Tensor, sequences: list[Sequence], errors: dict[str, EngineError]
+) -> Sampled:
+    """What was chosen, told to the sequences' constraints; why there was no choice, where there was none.
+
+    chosen  what `choose` returned
+    said    [N, V]  what `remembered` returned before
+    errors  those known already: request id → why the sequence cannot go on
+    """
+    tokens, good = chosen
+    sampled = Sampled(tokens, errors=errors)
+    if 0 in good:
+        _explain(said, good, sequences, sampled)
+    if not all(sequence.plain for sequence in sequences):
+        _tell_constraints(sequences, sampled)
+        _report(said, sequences, sampled)
+    return sampled
 
 
 def _explain(logits: Tensor, good: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
@@ -167,7 +166,7 @@ def _explain(logits: Tensor, good: list[int], sequences: list[Sequence], sampled
 def _tell_constraints(sequences: list[Sequence], sampled: Sampled) -> None:
     for token, sequence in zip(sampled.tokens, sequences, strict=True):
         request = sequence.request
-        if request.constraint is not None and request.id not in sampled.errors:
+        if request.constraint is not None and not sequence.ended and request.id not in sampled.errors:
             try:
                 request.constraint.accept(token)
             except Exception as error:  # not our code: its request ends, the others go on

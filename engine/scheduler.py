@@ -133,6 +133,7 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is; its pages are free at once."""
+        sequence.ended = True
         if sequence in self.running:
             self.running.remove(sequence)
             self.pages.release(sequence.pages)

@@ -50,6 +50,7 @@ def answer(
     stop_tokens: frozenset[int] = frozenset(),
     sampling: SamplingParams = GREEDY,
     min_tokens: int = 0,
+    constrained: bool = False,
 ) -> list[int]:
     """The whole greedy answer, the plain way: full layers see all keys, banded ones the last `window`."""
     tokens, keys = list(prompt), [0]
@@ -63,9 +64,13 @@ def answer(
         band = sum((last - i + 1) * keys[i + 1] for i in range(max(0, last - window + 1), last + 1))
         logits = [0.0] * VOCABULARY
         logits[(7 * everything + 3 * band + last) % VOCABULARY] = LARGEST
+        said = tokens[len(prompt) :]
         if sampling != GREEDY or min_tokens:
-            withheld = stop_tokens if len(tokens) - len(prompt) < min_tokens else frozenset()
-            logits = edited(logits, tokens, tokens[len(prompt) :], withheld, sampling)
+            withheld = stop_tokens if len(said) < min_tokens and not constrained else frozenset()
+            logits = edited(logits, tokens, said, withheld, sampling)
+        if constrained and said:
+            allowed = Follows.after(said[-1])
+            logits = [x if token in allowed else -math.inf for token, x in enumerate(logits)]
         tokens.append(logits.index(max(logits)))
     return tokens[len(prompt) :]
 
@@ -87,6 +92,34 @@ def edited(
         x += sampling.logit_bias.get(token, 0.0)
         result.append(-math.inf if token in withheld else x)
     return result
+
+
+class Follows:
+    """A constraint: what may come depends on the last token; after a stop token nobody may ask."""
+
+    def __init__(self, stop_tokens: frozenset[int]):
+        self.came: list[int] = []
+        self.asked_too_late = False
+        self._stop_tokens = stop_tokens
+
+    @staticmethod
+    def after(token: int) -> set[int]:
+        return {(3 * token + 11 * i * i + 1) % VOCABULARY for i in range(7)}
+
+    def mask(self) -> memoryview | None:
+        self._still_going()
+        if not self.came:
+            return None
+        mask = sum(1 << token for token in self.after(self.came[-1]))
+        return memoryview(mask.to_bytes(16, "little"))
+
+    def accept(self, token: int) -> None:
+        self._still_going()
+        assert not self.came or token in self.after(self.came[-1])
+        self.came.append(token)
+
+    def _still_going(self) -> None:
+        self.asked_too_late |= bool(self.came) and self.came[-1] in self._stop_tokens
 
 
 class Historian:
@@ -260,12 +293,14 @@ class Traffic:
         shared = r.choice(self.beginnings)[start : r.randrange(40)]
         prompt = shared + [r.randrange(VOCABULARY) for _ in range(r.randrange(8))] or [5]
         prompt = prompt[: min(longest, r.choice((longest, 12, 5)))]
+        stop_tokens = frozenset((r.randrange(VOCABULARY), r.choice((5, 50, 60, 70))))
         request = Request(
             id=str(len(self.requests)),
             prompt=prompt,
             max_tokens=r.choice((1, 5, 30, 200)),
-            stop_tokens=frozenset((r.randrange(VOCABULARY), r.choice((5, 50, 60, 70)))),
+            stop_tokens=stop_tokens,
             sampling=r.choice((GREEDY, GREEDY, *EDITED)),
+            constraint=Follows(stop_tokens) if r.random() < 0.25 else None,
             min_tokens=r.choice((0, 0, 4)),
             prompt_logprobs=r.choice((None, None, None, 1)),
         )
@@ -383,10 +418,13 @@ class Traffic:
             self.scheduler.pages.capacity + 1 - len(request.prompt),
         )
         window = self.limits.window
-        expected = answer(
-            request.prompt, room, window, request.stop_tokens, request.sampling, request.min_tokens
-        )
+        wants = (request.stop_tokens, request.sampling, request.min_tokens, request.constraint is not None)
+        expected = answer(request.prompt, room, window, *wants)
         assert [token.id for token in tokens] == expected
+        if request.constraint is not None:
+            assert isinstance(request.constraint, Follows)
+            assert request.constraint.came == expected, "told each token, once"
+            assert not request.constraint.asked_too_late
         stopped = expected[-1] in request.stop_tokens
         assert tokens[-1].finish is (Finish.STOP if stopped else Finish.LENGTH)
         assert all(token.finish is None for token in tokens[:-1])

@@ -11,7 +11,7 @@ from functools import partialmethod
 
 import pytest
 
-from engine import edits, runner
+from engine import edits, runner, sampling
 from engine.edits import Records
 from engine.engine import Engine
 from engine.pages import Pages
@@ -19,7 +19,7 @@ from engine.runner import Runner
 from engine.scheduler import Scheduler, _Budget
 from tests.engine.historian import Traffic
 
-SEEDS = 100
+SEEDS = 300
 
 MUTANTS = [
     # what is broken, where, and how
@@ -91,9 +91,12 @@ OVERLAPPED = [
     ("the token behind is somebody else's", Runner._batch_behind, "places_of.append(places[sequence])", "places_of.append(len(places_of))"),
     ("lengths behind leave out the token", Runner._batch_behind, "position + 1", "position"),
     ("banded keys behind go to full pages", Runner._batch_behind, "(table.banded[page] - page)", "(table.full[page] - page)"),
-    ("the token behind is not counted", Runner._chosen, "batch.tokens if ahead else None", "None"),
+    ("the token behind is not counted", Runner._choose, "batch.tokens if ahead else None", "None"),
+    ("the choice does not wait for the token behind", Runner._depart, "if not later:", "if True:"),
+    ("who has ended is asked for a mask", edits._masks, " or sequence.ended", ""),
+    ("who has ended is told what came", sampling._tell_constraints, "and not sequence.ended", ""),
     ("stop tokens wait for the token behind", edits._records, "sequence.answered + ahead", "sequence.answered"),
-    ("edits leave a token out", Runner._depart, "ahead, logits", "False, logits"),
+    ("edits leave a token out", Runner._depart, "ahead and not later", "False"),
     ("the step is launched behind itself", Engine._step_ahead, "launcher.launch(following, flight)", "launcher.launch(following)"),
     ("the step under way is forgotten", Engine._step_ahead, "self._under_way = launcher", "_ = launcher"),
 ]  # fmt: skip
@@ -126,5 +129,5 @@ def mutate(monkeypatch, function, old, new):
     owner = owners.get(function.__qualname__.split(".")[0], sys.modules[function.__module__])
     namespace = {}
     code = compile(source.replace(old, new), "<mutant>", "exec", flags=__future__.annotations.compiler_flag)
-    exec(code, function.__globals__, namespace)
+    exec(code, inspect.unwrap(function).__globals__, namespace)
     monkeypatch.setattr(owner, function.__name__, namespace[function.__name__])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine import runner as runner_module
 from engine.engine import Engine
-from engine.errors import NonFinite
+from engine.errors import ConstraintFailed, NonFinite
 from engine.request import Failure, Finish, Request
 from engine.runner import Runner
 from engine.sampling import Sampled, SamplingParams
@@ -21,7 +21,7 @@ from model.batch import Batch, KVCache
 from model.draws import Draws
 from model.edits import Edits
 from model.synthetic import GPT_OSS_20B
-from tests.engine.historian import GREEDY, VOCABULARY, Historian, answer, finish, ids
+from tests.engine.historian import GREEDY, VOCABULARY, Follows, Historian, answer, finish, ids
 
 LIMITS = Limits(num_pages=60, page_size=4, window=6, max_context=100, max_running=4, max_tokens_per_step=16)
 
@@ -128,23 +128,10 @@ def test_who_arrives_is_planned_when_nothing_is_under_way():
     assert ids(events["b"]) == answer(list(range(40)), 3, 6)
 
 
-class Anything:
-    def mask(self):
-        return None
-
-    def accept(self, token):
-        pass
-
-
-@pytest.mark.parametrize(
-    "needs",
-    [{"constraint": Anything()}, {"sampling": SamplingParams(temperature=0, logprobs=1)}],
-    ids=lambda needs: next(iter(needs)),
-)
-def test_what_the_host_must_see_before_the_next_goes_in_turn_with_all_beside_it(needs):
+def test_log_probabilities_go_in_turn_with_all_beside_them():
     engine, lines = overlapped()
     engine.add(ask("plain", max_tokens=8))
-    engine.add(ask("a", max_tokens=4, **needs))
+    engine.add(ask("a", max_tokens=4, sampling=SamplingParams(temperature=0, logprobs=1)))
     events = finish(engine)
     assert len(ids(events["a"])) == 4
     assert ids(events["plain"]) == answer([1, 2, 3], 8, 6)
@@ -171,6 +158,74 @@ def test_what_the_device_can_know_by_itself_is_launched_ahead_with_all_beside_it
     assert ids(events["plain"]) == answer([1, 2, 3], 8, 6)
     assert lines.count("launch 2 behind") >= 3
     assert not any(line.startswith("run") for line in lines)
+
+
+def test_what_a_constraint_allows_is_asked_when_the_last_token_was_told():
+    """The next step's logits are computed meanwhile; and who has ended is asked no more."""
+    said = answer([1, 2, 3], 12, 6, constrained=True)
+    assert said != answer([1, 2, 3], 12, 6)
+    stops = frozenset(said[7:8])
+    constraint = Follows(stops)
+    engine, lines = overlapped()
+    engine.add(ask("plain", max_tokens=14))
+    engine.add(ask("a", max_tokens=12, constraint=constraint, stop_tokens=stops))
+    events = finish(engine)
+    assert ids(events["a"]) == constraint.came == said[: said.index(*stops) + 1]
+    assert ids(events["plain"]) == answer([1, 2, 3], 14, 6)
+    assert not constraint.asked_too_late
+    assert lines.count("launch 2 behind") == len(constraint.came), "one of them for nothing"
+    assert not any(line.startswith("run") for line in lines)
+
+
+class Fails(Follows):
+    """Once three tokens have come: by an exception here or there, or by allowing nothing."""
+
+    def __init__(self, how: str):
+        super().__init__(frozenset())
+        self._how = how
+
+    def mask(self):
+        if len(self.came) == 3 and self._how == "mask":
+            raise KeyError("lost")
+        return memoryview(bytes(16)) if len(self.came) == 3 else super().mask()
+
+    def accept(self, token):
+        super().accept(token)
+        if len(self.came) == 3 and self._how == "accept":
+            raise KeyError("lost")
+
+
+@pytest.mark.parametrize("how", ["mask", "accept", "nothing is allowed"])
+def test_a_constraint_that_fails_ahead_ends_its_own_request_alone(how):
+    engine, _ = overlapped()
+    engine.add(ask("a", max_tokens=12, constraint=Fails(how)))
+    engine.add(ask("plain", max_tokens=9))
+    events = finish(engine)
+    *tokens, failure = events["a"]
+    assert ids(tokens) == answer([1, 2, 3], 3 - (how == "accept"), 6, constrained=True)
+    assert isinstance(failure.error, ConstraintFailed)
+    assert ids(events["plain"]) == answer([1, 2, 3], 9, 6)
+    assert engine.stats().pages_free == 60
+
+
+def test_no_memory_to_choose_costs_nothing_that_was_under_way(monkeypatch):
+    engine, lines = overlapped()
+    choose, calls = Runner._choose, []
+
+    def choose_or_not(self, *arguments):
+        calls.append(None)
+        if len(calls) in (3, 6):
+            with self._memory_for(arguments[0]):
+                raise torch.OutOfMemoryError
+        return choose(self, *arguments)
+
+    monkeypatch.setattr(Runner, "_choose", choose_or_not)
+    engine.add(ask("a", max_tokens=12, constraint=Follows(frozenset())))
+    engine.add(ask("plain", max_tokens=9))
+    events = finish(engine)
+    assert ids(events["a"]) == answer([1, 2, 3], 12, 6, constrained=True)
+    assert ids(events["plain"]) == answer([1, 2, 3], 9, 6)
+    assert lines.count("launch 2") == 3, "planned again, twice"
 
 
 @pytest.mark.parametrize("sampling", [{}, {"top_p": 0.9}, {"top_k": 9, "min_p": 0.01}])
@@ -350,12 +405,12 @@ class AnyOf:
         pass
 
 
-def test_a_step_with_a_constraint_is_as_many_copies_but_waited_for(device):
+def test_a_step_with_a_constraint_is_one_copy_up_more_when_the_last_was_read(device):
     """Masks, penalties and biases in one copy."""
     biased = SamplingParams(temperature=0, frequency_penalty=0.1, logit_bias={3: 1.0})
     requests = [ask("a", max_tokens=30), ask("b", max_tokens=29, sampling=biased)]
     steps = steps_of_three(device, [*requests, ask("c", max_tokens=28, constraint=AnyOf(), sampling=biased)])
-    assert steps == [["upload", "upload", "download", "wait"]] * len(steps)
+    assert steps == [["upload", "wait", "upload", "download"]] * len(steps)
 
 
 def test_the_device_refuses_to_be_looked_at():

@@ -128,7 +128,7 @@ def make_engine(model, overlaps, **changes) -> Engine:
 
 
 def say(model, overlaps, **changes) -> tuple[dict[str, list[int]], Engine]:
-    """Twelve answers of all kinds; some wait, some stop early, and one is made in turn."""
+    """Twelve answers of all kinds, one with a constraint; some wait, some stop early."""
     engine = make_engine(model, overlaps, **changes)
     for n in range(12):
         kind = PENALTIES[n % 3] if n in (4, 5, 9) else KINDS[n % len(KINDS)]

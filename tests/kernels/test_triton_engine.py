@@ -181,9 +181,10 @@ class Even:
         assert token % 2 == 0
 
 
-def test_constraints_and_log_probabilities_go_in_turn_beside_penalties(sampler):
-    asks = {"a": PENALISED, "b": replace(PENALISED, seed=8, logprobs=0), "c": BIASED}
-    requests = {id: ask(id, 5, 4, params) for id, params in asks.items()}
+@pytest.mark.parametrize("reports", [None, 0], ids=["all ahead", "log-probabilities in turn"])
+def test_constraints_beside_penalties(sampler, reports):
+    asks = {"a": PENALISED, "b": replace(PENALISED, seed=8, logprobs=reports), "c": BIASED}
+    requests = {id: ask(id, 5, 6, params) for id, params in asks.items()}
     requests["c"] = replace(requests["c"], constraint=Even())
     said = say(sampler, requests, overlaps=True)
     assert said == say(sampler, requests, overlaps=False)
