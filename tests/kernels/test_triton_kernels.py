@@ -93,7 +93,7 @@ def test_packing_changes_the_order_of_bits_alone():
 
 
 def test_every_bit_of_a_word_has_one_place():
-    places = [bit + i for bit in codes.MAGNITUDE_AT for i in range(3)] + list(codes.SIGN_AT)
+    places = [place for places in codes.PLACES for place in places]
     assert sorted(places) == list(range(32))
 
 
