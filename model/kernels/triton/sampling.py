@@ -271,11 +271,11 @@ def choose_tokens(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
             logits, row_size, size, *of_row, *limits, *places, peaks, scores, winners, *above,
             BLOCK=BLOCK, BLOCKS=padded, num_warps=4,
         )  # fmt: skip
-    # 16 warps: with 8 a program of filters spills a register or two on compute capability 8.
+    width = min(PASS, padded * BLOCK)
     _settle_kernel[(count,)](
         logits, row_size, size, blocks, *of_row, *limits, *places, *found, *above, chosen,
-        FILTERS=draws.filters, BLOCKS=padded, PASS=min(PASS, padded * BLOCK),
-        num_warps=16 if draws.filters else 4,
+        FILTERS=draws.filters, BLOCKS=padded, PASS=width,
+        num_warps=width // 256 if draws.filters else 4,  # with other than eight a lane, registers spill
     )  # fmt: skip
     return chosen
 
