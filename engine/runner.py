@@ -71,14 +71,18 @@ class Flight:
     plan  what it computes
     """
 
-    def __init__(self, plan: Plan, choose: Callable[[], Choice]):
+    def __init__(self, plan: Plan, choice: Choice | None, choose: Callable[[], Choice] | None = None):
+        """
+        choice  of its tokens; None: it is left for later
+        choose  launches it then
+        """
         self.plan = plan
+        self._choice = choice
         self._choose = choose
-        self._choice: Choice | None = None
 
     def choose(self) -> None:
         """Launch the choice of tokens, if that was left for later.  Raises OutOfMemory."""
-        if self._choice is None:
+        if self._choice is None and self._choose is not None:
             self._choice = self._choose()
 
     @property
@@ -87,7 +91,6 @@ class Flight:
         assert self._choice is not None, "the step before was not noted"
         return self._choice.chosen[0]
 
-    @torch.inference_mode()
     def read(self) -> Sampled:
         """Wait for the tokens, and tell them to the sequences' constraints."""
         assert self._choice is not None, "the step before was not noted"
@@ -182,33 +185,32 @@ class Runner:
         if self._banned is not None:
             logits.index_fill_(1, self._banned, -math.inf)
         sequences = [chunk.sequence for chunk in plan.chunks]
-        later = ahead and not all(sequence.plain for sequence in sequences)  # some have constraints
-        flight = Flight(plan, partial(self._choose, plan, batch, ahead and not later, logits, sequences))
-        if not later:
-            flight.choose()
-        return flight
+        if ahead and not all(sequence.plain for sequence in sequences):  # some have constraints
+            return Flight(plan, None, partial(self._choose_later, plan, batch, logits, sequences))
+        return Flight(plan, self._choose(batch, ahead, logits, sequences))
 
     @torch.inference_mode()
-    def _choose(
-        self, plan: Plan, batch: Batch, ahead: bool, logits: Tensor, sequences: list[Sequence]
-    ) -> Choice:
+    def _choose_later(self, plan: Plan, batch: Batch, logits: Tensor, sequences: list[Sequence]) -> Choice:
+        with self._memory_for(plan):
+            return self._choose(batch, False, logits, sequences)
+
+    def _choose(self, batch: Batch, ahead: bool, logits: Tensor, sequences: list[Sequence]) -> Choice:
         """Edits and chooses where the model does, if it does.  Changes logits in place.
 
         batch  of which the logits are the first samples
         ahead  whether its tokens, one of each sequence, are none of theirs yet
         """
+        said = remembered(logits, sequences)
         errors: dict[str, EngineError] = {}
-        with self._memory_for(plan):
-            said = remembered(logits, sequences)
-            latest = batch.tokens if ahead else None
-            if self._chooser is None:
-                chosen = edit_and_choose(self._link, logits, sequences, errors, latest)
-            else:
-                asked = edits(sequences, logits.shape[1], self._link, errors, int(ahead))
-                if asked is not None:
-                    self._chooser.edit(logits, asked, latest)
-                chosen = self._chooser.choose(logits, self._draws(sequences), batch)
-            return Choice(sequences, chosen, said, errors, self._link.download(chosen))
+        latest = batch.tokens if ahead else None
+        if self._chooser is None:
+            chosen = edit_and_choose(self._link, logits, sequences, errors, latest)
+        else:
+            asked = edits(sequences, logits.shape[1], self._link, errors, int(ahead))
+            if asked is not None:
+                self._chooser.edit(logits, asked, latest)
+            chosen = self._chooser.choose(logits, self._draws(sequences), batch)
+        return Choice(sequences, chosen, said, errors, self._link.download(chosen))
 
     def _draws(self, sequences: list[Sequence]) -> Draws:
         if self._drawing is None or self._drawing[0] != sequences:
@@ -223,7 +225,7 @@ class Runner:
         row = len(sampling)
         sampled = Sampled(tokens=[])
         if sampling:
-            sampled = self._choose(plan, batch, False, logits[:row], sampling).read()
+            sampled = self._choose(batch, False, logits[:row], sampling).read()
         for chunk in plan.chunks:
             if not chunk.sequence.wants_prompt_logprobs or not (scored := chunk.scored):
                 continue

@@ -131,8 +131,8 @@ def edit_and_choose(
 
 def remembered(logits: Tensor, sequences: list[Sequence]) -> Tensor:
     """The logits as they are, for `conclude`: a copy, if they are to be edited and somebody may ask."""
-    plain = all(sequence.plain for sequence in sequences)
-    return logits if plain or not any(sequence.edits for sequence in sequences) else logits.clone()
+    asks = not all(sequence.plain for sequence in sequences)
+    return logits.clone() if asks and any(sequence.edits for sequence in sequences) else logits
 
 
 def conclude(

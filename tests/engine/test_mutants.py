@@ -92,11 +92,11 @@ OVERLAPPED = [
     ("lengths behind leave out the token", Runner._batch_behind, "position + 1", "position"),
     ("banded keys behind go to full pages", Runner._batch_behind, "(table.banded[page] - page)", "(table.full[page] - page)"),
     ("the token behind is not counted", Runner._choose, "batch.tokens if ahead else None", "None"),
-    ("the choice does not wait for the token behind", Runner._depart, "if not later:", "if True:"),
+    ("the choice does not wait for the token behind", Runner._depart, "if ahead and not all", "if False and not all"),
     ("who has ended is asked for a mask", edits._masks, " or sequence.ended", ""),
     ("who has ended is told what came", sampling._tell_constraints, "and not sequence.ended", ""),
     ("stop tokens wait for the token behind", edits._records, "sequence.answered + ahead", "sequence.answered"),
-    ("edits leave a token out", Runner._depart, "ahead and not later", "False"),
+    ("edits leave a token out", Runner._depart, "(batch, ahead, logits", "(batch, False, logits"),
     ("the step is launched behind itself", Engine._step_ahead, "launcher.launch(following, flight)", "launcher.launch(following)"),
     ("the step under way is forgotten", Engine._step_ahead, "self._under_way = launcher", "_ = launcher"),
 ]  # fmt: skip
