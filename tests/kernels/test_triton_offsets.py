@@ -20,6 +20,7 @@ if DEVICE.type == "cuda":
 
 from model.batch import FULL, Batch
 from model.draws import Draws
+from model.edits import Edits, edit
 from model.kernels.triton import (
     attention_decode,
     attention_prefill,
@@ -32,6 +33,7 @@ from model.kernels.triton import (
 )
 from model.kernels.triton.dense import plain_product
 from model.kernels.triton.dense_int8 import GROUP, Quantised
+from model.kernels.triton.edits import edit_logits
 from model.kernels.triton.norm import normalise, plain_normalise
 from model.kernels.triton.weights import Matrices
 from model.layers import yarn_frequencies
@@ -227,16 +229,17 @@ def test_the_last_expert_of_120b_is_found_for_few_tokens(noise):
     logits[:, -1] = 9.0
     x, inner = torch.randn(2, C, generator=noise) / 50, torch.zeros(2, F)
     with watching(programs=last, poison=False):
-        experts_few.gate_up(codes.planes(x), logits, mlp1, inner, CONFIG.swiglu_limit, 1)
+        experts_few.gate_up(codes.lent(x), logits, mlp1, inner, CONFIG.swiglu_limit, 1)
         out = torch.zeros(2, C)
-        experts_few.down(codes.planes(x[:, :F]), logits, mlp2, out, 1)
+        experts_few.down(codes.lent(x[:, :F]), logits, mlp2, out, 1)
     want = experts_few.plain_gate_up(x, logits[:, -1:], one1, CONFIG.swiglu_limit, 1)
     at = [(n % 8) * (F // 8) + n // 8 for n in (F - 2, F - 1)]
     close(inner[-1, at], want[-1, at])
     assert inner.count_nonzero() == 2
     want = experts_few.plain_down(x[:, :F], logits[:, -1:], one2, torch.zeros(2, C))
-    close(out[-1, -4:], want[-1, -4:])
-    assert out.count_nonzero() == 4
+    outputs = experts_few.DOWN_TILE["BN"]
+    close(out[-1, -outputs:], want[-1, -outputs:])
+    assert out.count_nonzero() == outputs
 
 
 def test_the_last_expert_and_the_last_rows_are_found_for_very_many_tokens(noise):
@@ -380,3 +383,33 @@ def test_a_row_of_logits_behind_very_many_others_is_chosen_from_as_if_alone(nois
         want = sampling.choose_tokens(logits[-1:].clone(), draws(1), step(1))
     assert got[:, -1:].tolist() == want.tolist()
     assert want[1].item() == 1
+
+
+def test_a_row_of_logits_behind_very_many_others_is_edited_as_if_alone(noise):
+    """The last token of the last row among them, by a record, in flight, and by a mask."""
+    size = 5000
+    rows = rows_beyond(size)
+    logits, alone = lazy(rows, size), torch.randn(1, size, generator=noise)
+    logits[-1:] = alone
+
+    def edits(count):
+        starts, penalties = lazy(count + 1, dtype=torch.int32), lazy(3, count)
+        starts[-1] = 2
+        penalties[:, -1] = torch.tensor([1.3, 0.5, 0.1])
+        return Edits(
+            records=torch.tensor([[7, 2, 0, 0], [size - 1, 0, 0, 1]], dtype=torch.int32),
+            starts=starts,
+            penalties=penalties,
+            masked=torch.tensor([count - 1], dtype=torch.int32),
+            masks=torch.full((1, -(-size // 32)), 0x5A5A5A5A, dtype=torch.int32),
+        )
+
+    def of_the_last_row(grid):
+        return last(grid) if grid[1] == 1 and grid[0] == rows else list(product(*map(range, grid)))
+
+    for latest in (size - 1, 11):
+        with watching(programs=of_the_last_row, poison=False):
+            edit_logits(logits, edits(rows), torch.full((rows,), latest))
+        edit(alone, edits(1), torch.tensor([latest]))
+        assert torch.equal(logits[-1:], alone)
+    assert not logits[-2].any()
