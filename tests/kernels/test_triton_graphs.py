@@ -29,7 +29,7 @@ from model.kernels.triton.graphs import Graphs
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.weights import Reader
 from tests import tiny_checkpoint
-from tests.kernels.graph_recorder import Graph, graphs_recorded
+from tests.kernels.graph_recorder import Capture, Graph, graphs_recorded
 from tests.model.paging import Paged
 
 pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
@@ -183,17 +183,28 @@ def test_another_cache_has_other_graphs_and_the_old_one_is_let_go(model):
     assert old() is None
 
 
-def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs(model, caplog):
-    """Memory runs out in the middle of the capture for two rows, once and for all."""
+@pytest.mark.parametrize("captured", [False, True], ids=["while it is captured", "while it is made"])
+def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs(
+    model, captured, monkeypatch, caplog
+):
+    """Memory runs out for the graph of two rows: in the middle of its capture, where PyTorch asks for it, or
+    at the end, where the driver does, with an error of another kind."""
     tried = []
 
     def network(batch, cache, logits):
-        tried.append(len(batch.tokens))
-        if len(batch.tokens) == 2 and tried.count(2) == 2:  # the first was before the capture
+        rows = len(batch.tokens)
+        tried.append(rows)
+        if rows == 2 and tried.count(2) == 2 and not captured:  # the first was before the capture
             model.network(replace(batch, samples=batch.samples[:0]), cache, logits[:0])
             raise torch.OutOfMemoryError("no memory")
         return model.network(batch, cache, logits)
 
+    def close(self, *error):
+        Capture.__exit__(self, *error)
+        if captured and tried[-1] == 2:
+            raise RuntimeError("CUDA error: out of memory\nand more")
+
+    monkeypatch.setattr(torch.cuda, "graph", type("Closing", (Capture,), {"__exit__": close}))
     capturing(model, network)
     ours, theirs = both(model, 3)
     for chunks in ({0: 1, 1: 1}, {0: 1}, {1: 1, 2: 1}, {0: 1, 1: 1, 2: 1}):
@@ -202,6 +213,16 @@ def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs
     assert tried == [2, 2, 1, 1, 4, 4]
     assert Graph.replays == 2
     assert "no memory for a CUDA graph of 2 rows" in caplog.text
+
+
+def test_any_other_error_of_a_capture_is_told(model):
+    def network(batch, cache, logits):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    capturing(model, network)
+    paged = Paged(model, sequences(1))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        paged.step({0: 1})
 
 
 LIMITS = Limits(num_pages=60, page_size=4, window=7, max_context=60, max_running=3, max_tokens_per_step=30)

@@ -158,8 +158,12 @@ class Graphs:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 self._network(static, cache, logits)
-        except torch.OutOfMemoryError as error:
-            log.warning("no memory for a CUDA graph of %d rows; such steps run without: %s", size, error)
+        except RuntimeError as error:
+            # PyTorch's own is an OutOfMemoryError; that of the driver, which makes the graph, is any error.
+            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                raise
+            reason = str(error).split("\n")[0]
+            log.warning("no memory for a CUDA graph of %d rows; such steps run without: %s", size, reason)
             return None
         log.info("captured a CUDA graph for %d rows", size)
         return graph, static, logits
