@@ -16,6 +16,7 @@ import torch
 from bench.gpu_load import Decode
 from model.batch import BANDED, FULL
 from model.kernels.triton import attention_decode, dense, dense_int8, experts_few, experts_many
+from model.kernels.triton.codes import lent
 from model.kernels.triton.dense import product
 from model.kernels.triton.model import TritonModel
 from model.kernels.triton.router import choose, router
@@ -115,10 +116,11 @@ def _unembedding(model: TritonModel, rows: int) -> Piece:
 def _few(model: TritonModel, tokens: int) -> Iterator[Piece]:
     config, layers, eps = model.config, model.weights.layers, model.config.rms_norm_eps
     used, limit = config.experts_per_token, config.swiglu_limit
-    x, normed = (_normal(model, tokens, config.hidden_size) for _ in range(2))
+    x = _normal(model, tokens, config.hidden_size)
+    normed = lent(_normal(model, tokens, config.hidden_size))
     logits = torch.randn(tokens, config.num_experts, device=model.device)
     found = logits.clone()
-    inner = _normal(model, tokens * used, config.intermediate_size)
+    inner = lent(_normal(model, tokens * used, config.intermediate_size))
     up, back = _active_bytes(model, logits.topk(used).indices)
 
     def run_router() -> None:

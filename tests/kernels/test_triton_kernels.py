@@ -110,7 +110,7 @@ def test_all_codes_and_scales_are_exact():
         for column in (0, 5, 14, 31):
             x = torch.zeros(1, outputs, device=DEVICE)
             one = torch.zeros(1, 1, device=DEVICE)  # the only expert has all of the share
-            experts_few.down(codes.planes(eye[column : column + 1]), one, matrices, x, 1)
+            experts_few.down(codes.lent(eye[column : column + 1]), one, matrices, x, 1)
             assert torch.equal(x[0], matrix[:, column])
 
 

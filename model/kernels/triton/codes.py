@@ -61,6 +61,7 @@ _PLACES = tl.constexpr(PLACES)
 CODE_TO_ONE = tl.constexpr(2.0**26)
 """What is left to multiply a sum of products by: 2 ** 126 over the 2 ** 100 that was lent to one factor."""
 LENT = tl.constexpr(2.0**100)
+"""Either the activations bring it along (`lent`), or the scale does (`lent_power`)."""
 
 
 @triton.jit
@@ -122,6 +123,12 @@ def unpack(words: Tensor) -> Tensor:
             raw |= ((words >> place) & 1) << (4 * i + bit)
     blocks: Tensor = raw.view(torch.uint8).unflatten(-1, (-1, 16))
     return blocks
+
+
+def lent(x: Tensor) -> Tensor:
+    """x [..., K] as `code` wants what it is multiplied by: in planes, float32, times 2 ** 100."""
+    rows: Tensor = planes(x).float() * LENT.value
+    return rows
 
 
 def planes(x: Tensor) -> Tensor:

@@ -4,8 +4,11 @@ Pairs need no sorting, and each reads its expert's weights once, straight into r
 partner, so nothing waits.  Dequantising is most of the work (see codes.py), and so it decides how fast this
 is.
 
-    gate_up   planes [T, C]            →  inner [T * A, F], in planes, activated
+    gate_up   normed [T, C]            →  inner [T * A, F], activated
     down      inner, shares            →  x [T, C] += the weighted sum
+
+`normed` and `inner` are in planes, and float32 with 2 ** 100 multiplied in (`lent` in codes.py): rounded as
+activations are, but each of the many warps that read them is spared their conversion.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.kernels.triton.codes import CODE_TO_ONE, LENT, code, planes, power
+from model.kernels.triton.codes import CODE_TO_ONE, LENT, code, lent, power
 from model.kernels.triton.pdl import await_previous, launch_next
 from model.kernels.triton.router import best_experts
 from model.layers import clamped_swiglu, route
@@ -49,8 +52,7 @@ def _products(words, scales, row, n, inside, j, K: tl.constexpr):
     s = tl.load(scales + n[:, None] * (K // 32) + j[None, :] // 4, mask, 0)
     total = tl.zeros(w.shape, tl.float32)
     for i in tl.static_range(8):
-        numbers = tl.load(row + i * (K // 8) + j, j < K // 8, 0.0).to(tl.float32) * LENT
-        total += code(w, i) * numbers[None, :]
+        total += code(w, i) * tl.load(row + i * (K // 8) + j, j < K // 8, 0.0)[None, :]
     return total * power(s)
 
 
@@ -78,7 +80,8 @@ def _gate_up_kernel(
     gates = tl.sum(gate, 1) * CODE_TO_ONE + tl.load(bias + 2 * n, n < F, 0.0).to(tl.float32)
     values = tl.sum(value, 1) * CODE_TO_ONE + tl.load(bias + 2 * n + 1, n < F, 0.0).to(tl.float32)
     at = inner + pair.to(tl.int64) * F + (n % 8) * (F // 8) + n // 8
-    tl.store(at, swiglu(gates, values, limit).to(inner.dtype.element_ty), n < F)
+    activated = swiglu(gates, values, limit).to(bias.dtype.element_ty)
+    tl.store(at, activated.to(tl.float32) * LENT, n < F)
 
 
 @triton.jit
@@ -124,9 +127,9 @@ def gate_up(
     used: int,
     pdl: bool = False,
 ) -> None:
-    """The chosen experts' activations, in planes, into inner [T * used, F].
+    """The chosen experts' activations into inner [T * used, F], `lent`.
 
-    normed  [T, C]  in planes
+    normed  [T, C]  likewise
     logits  [T, E]  float32, of which the best `used` are chosen
     pdl     whether it may begin while the kernel before it ends, see pdl.py
     """
@@ -138,7 +141,7 @@ def gate_up(
 
 
 def down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor, used: int, pdl: bool = False) -> None:
-    """Adds to x [T, C] what the chosen experts make of `inner`, by their shares."""
+    """Adds to x [T, C] what the chosen experts make of inner [T * used, F], `lent`, by their shares."""
     (tokens, hidden), experts, width = x.shape, logits.shape[1], inner.shape[1]
     sizes = _sizes(experts, used, hidden, width)
     operands = (inner, logits, mlp2.words, mlp2.scales, mlp2.bias, x)
@@ -151,14 +154,14 @@ def _sizes(experts: int, used: int, hidden: int, width: int) -> tuple[int, ...]:
 
 
 def plain_gate_up(x: Tensor, logits: Tensor, mlp1: Matrices, limit: float, used: int) -> Tensor:
-    """`inner` in planes [T * used, F] float32, from x [T, C] in the order of columns."""
+    """`inner` [T * used, F], from x [T, C] in the order of columns."""
     chosen, _ = route(logits, used)
     pairs = [
         clamped_swiglu(mlp1.decoded(expert) @ row.float() + mlp1.bias[expert].float(), limit)
         for row, experts in zip(x, chosen.tolist(), strict=True)
         for expert in experts
     ]
-    return planes(torch.stack(pairs))
+    return lent(torch.stack(pairs))
 
 
 def plain_down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor) -> Tensor:

@@ -190,16 +190,17 @@ class TritonModel:
         """Adds to x [T, C] what the experts of one layer make of it."""
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         used, limit = config.experts_per_token, config.swiglu_limit
-        in_planes = torch.empty_like(x)
         logits = x.new_empty(tokens, config.num_experts, dtype=torch.float32)
-        inner = x.new_empty(tokens * used, config.intermediate_size)
         invariant = self.batch_invariant
         if tokens <= FEW_FOR_EXPERTS and not invariant:
-            router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, in_planes, eps, self.pdl)
-            experts_few.gate_up(in_planes, logits, layer.mlp1, inner, limit, used, self.pdl)
+            normed = torch.empty_like(x, dtype=torch.float32)
+            inner = normed.new_empty(tokens * used, config.intermediate_size)
+            router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, normed, eps, self.pdl)
+            experts_few.gate_up(normed, logits, layer.mlp1, inner, limit, used, self.pdl)
             experts_few.down(inner, logits, layer.mlp2, x, used, self.pdl)
             return
-        normed = torch.empty_like(x)
+        normed, in_planes = torch.empty_like(x), torch.empty_like(x)
+        inner = x.new_empty(tokens * used, config.intermediate_size)
         normalise(x, layer.experts_norm, eps, normed, in_planes)
         product(normed, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
         chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)

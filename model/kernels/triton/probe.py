@@ -20,7 +20,7 @@ from model.batch import BANDED, FULL, Batch
 from model.draws import Draws
 from model.edits import Edits, edit
 from model.kernels.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
-from model.kernels.triton.codes import planes
+from model.kernels.triton.codes import lent, planes
 from model.kernels.triton.dense import decoded, plain_product, product
 from model.kernels.triton.edits import edit_logits
 from model.kernels.triton.fp8 import plain_numbers, plain_stored
@@ -270,21 +270,22 @@ def _experts_few(draw: Draw, tokens: int) -> Results:
     x = 3 * draw.normal(tokens, config.hidden_size)
     gate = (layer.experts_norm, layer.gate, layer.gate_bias)
     logits = draw.poison(tokens, config.num_experts, dtype=torch.float32)
-    in_planes = draw.poison(*x.shape)
-    router(x, *gate, logits, in_planes, eps)
-    want, want_planes = plain_router(x, *gate, eps)
+    normed = draw.poison(*x.shape, dtype=torch.float32)
+    router(x, *gate, logits, normed, eps)
+    want, want_normed = plain_router(x, *gate, eps)
     yield "router", logits, want
-    yield "router's norm", in_planes, want_planes
+    yield "router's norm", normed, want_normed
 
-    normed, inner = draw.normal(*x.shape), draw.poison(tokens * used, config.intermediate_size)
-    experts_few.gate_up(planes(normed), logits, layer.mlp1, inner, limit, used)
+    normed = draw.normal(*x.shape)
+    inner = draw.poison(tokens * used, config.intermediate_size, dtype=torch.float32)
+    experts_few.gate_up(lent(normed), logits, layer.mlp1, inner, limit, used)
     yield "gate and up of few", inner, experts_few.plain_gate_up(normed, logits, layer.mlp1, limit, used)
 
     # Once added to nothing: beside a large residual its own roundings would not show.
     inner = draw.normal(*inner.shape)
     for name, residual in (("down of few", torch.zeros_like(x)), ("down of few and residual", x)):
         got = residual.clone()
-        experts_few.down(planes(inner), logits, layer.mlp2, got, used)
+        experts_few.down(lent(inner), logits, layer.mlp2, got, used)
         yield name, got, experts_few.plain_down(inner, logits, layer.mlp2, residual)
 
 

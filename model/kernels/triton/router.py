@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.kernels.triton.codes import planes
+from model.kernels.triton.codes import LENT, lent
 from model.kernels.triton.pdl import await_previous, launch_next
 from model.layers import rms_norm, route
 
@@ -47,7 +47,7 @@ def _router_kernel(
             row = tl.load(x + token * K + k, k < K, 0.0).to(tl.float32) * scale
             row *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
             at = normed + token * K + (k % 8) * (K // 8) + k // 8
-            tl.store(at, row.to(normed.dtype.element_ty), k < K)
+            tl.store(at, row.to(x.dtype.element_ty).to(tl.float32) * LENT, k < K)
 
 
 def router(
@@ -60,11 +60,13 @@ def router(
     eps: float,
     pdl: bool = False,
 ) -> None:
-    """Logits [T, E] float32 and normalised rows in planes [T, K] of x [T, K], for few tokens.
+    """Logits of x [T, K], and its normalised rows as experts want them, for few tokens.
 
-    norm  [K]
-    gate  [E, K], bias [E]
-    pdl   whether it may begin while the kernel before it ends, see pdl.py
+    norm    [K]
+    gate    [E, K], bias [E]
+    logits  [T, E] float32
+    normed  [T, K] float32, `lent` (codes.py)
+    pdl     whether it may begin while the kernel before it ends, see pdl.py
     """
     (tokens, width), experts = x.shape, len(gate)
     grid = (tokens, experts + 1)
@@ -75,7 +77,7 @@ def router(
 def plain_router(x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """What `router` writes; the logits are of the row before it is rounded."""
     logits = F.linear(rms_norm(x.float(), norm, eps), gate.float(), bias.float())
-    return logits, planes(rms_norm(x, norm, eps))
+    return logits, lent(rms_norm(x, norm, eps))
 
 
 @triton.jit
