@@ -50,7 +50,7 @@ class Choice:
     """Tokens that the device chooses, on their way here.
 
     chosen  [2, N]  as `choose` returns them
-    said    [N, V]  the logits before edits, if somebody may ask
+    said    of the logits before edits, what somebody may ask
     errors  request id → why there is nothing to choose
     """
 

@@ -130,9 +130,15 @@ def edit_and_choose(
 
 
 def remembered(logits: Tensor, sequences: list[Sequence]) -> Tensor:
-    """The logits as they are, for `conclude`: a copy, if they are to be edited and somebody may ask."""
-    asks = not all(sequence.plain for sequence in sequences)
-    return logits.clone() if asks and any(sequence.edits for sequence in sequences) else logits
+    """What `conclude` may ask of logits [N, V] that are about to be edited: [N, V], or the largest alone [N, 1].
+
+    A copy only where log-probabilities are wanted: those are of the model's own distribution.
+    """
+    if all(sequence.plain for sequence in sequences) or not any(sequence.edits for sequence in sequences):
+        return logits
+    if any(sequence.reports for sequence in sequences):
+        return logits.clone()
+    return logits.amax(-1, keepdim=True)
 
 
 def conclude(
@@ -141,7 +147,7 @@ def conclude(
     """What was chosen, told to the sequences' constraints; why there was no choice, where there was none.
 
     chosen  what `choose` returned
-    said    [N, V]  what `remembered` returned before
+    said    what `remembered` returned before
     errors  those known already: request id → why the sequence cannot go on
     """
     tokens, good = chosen
@@ -149,16 +155,17 @@ def conclude(
     if 0 in good:
         _explain(said, good, sequences, sampled)
     if not all(sequence.plain for sequence in sequences):
-        _tell_constraints(sequences, sampled)
         _report(said, sequences, sampled)
+        _tell_constraints(sequences, sampled)  # last: if memory runs out above, the step is made again
     return sampled
 
 
-def _explain(logits: Tensor, good: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
+def _explain(said: Tensor, good: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
     """Whether the model's numbers or a constraint left no choice.  Asked only now: it costs another wait."""
     for row, sequence in enumerate(sequences):
         if not good[row]:
-            broken = sequence.request.constraint is None or not torch.isfinite(logits[row].max())
+            # NaN, if there is one, is the largest.
+            broken = sequence.request.constraint is None or not torch.isfinite(said[row].max())
             error = NonFinite() if broken else ConstraintFailed("it allows no token")
             sampled.errors.setdefault(sequence.request.id, error)
 
