@@ -24,8 +24,8 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
     probe.py             each kernel against plain PyTorch, before the first request
 
 Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
-sizes (tests/kernels), on a GPU at true sizes (tests/gpu, bench/gpu.py), and on the very weights when a model
-is built."""
+sizes, where a sanitizer watches each access (tests/kernels/sanitizer.py), on a GPU at true sizes (tests/gpu,
+bench/gpu.py), and on the very weights when a model is built."""
 
 from __future__ import annotations
 
