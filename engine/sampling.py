@@ -130,9 +130,9 @@ def edit_and_choose(
 
 
 def remembered(logits: Tensor, sequences: list[Sequence]) -> Tensor:
-    """What `conclude` may ask of logits [N, V] that are about to be edited: [N, V], or the largest alone [N, 1].
+    """What `conclude` may ask of logits [N, V] that are about to be edited: all, or the largest alone [N, 1].
 
-    A copy only where log-probabilities are wanted: those are of the model's own distribution.
+    A copy of all only where log-probabilities are wanted: those are of the model's own distribution.
     """
     if all(sequence.plain for sequence in sequences) or not any(sequence.edits for sequence in sequences):
         return logits
