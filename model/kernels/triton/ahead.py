@@ -20,7 +20,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ def compiled(job: Job) -> Iterator[None]:
             process.wait()
     with compiling(), torch.inference_mode():
         job.compile()
-    mark.touch()
+    with suppress(OSError):  # a cache that can only be read: the processes will start in vain again
+        mark.touch()
 
 
 def started(job: Job, count: int) -> list[subprocess.Popen[bytes]]:
