@@ -15,7 +15,11 @@ from engine.scheduler import Limits
 from model.batch import pages_for
 from model.kernels.triton.model import TritonModel
 
-SAMPLING = {"greedy": SamplingParams(temperature=0), "top_p": SamplingParams(top_p=0.95, seed=1)}
+SAMPLING = {
+    "greedy": SamplingParams(temperature=0),
+    "top_p": SamplingParams(top_p=0.95, seed=1),
+    "penalty": SamplingParams(repetition_penalty=1.1, frequency_penalty=0.1, seed=1),
+}
 
 TOKENS_PER_STEP = 2048
 """While prompts are read."""
