@@ -1,4 +1,4 @@
-"""What a start does on a real GPU before the first request: all kernels compiled, launches that overlap tried.
+"""What a start does on a real GPU before the first request: compile all kernels, try launches that overlap.
 
 python -m pytest -m gpu tests/gpu
 """
@@ -11,7 +11,9 @@ import torch
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU that torch can use", allow_module_level=True)
-triton = pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("triton", reason="Triton is not installed")
+
+import triton
 
 from bench.gpu_load import Decode, Prefill, Random
 from model.kernels.triton import ahead, pdl
