@@ -29,7 +29,7 @@ import sys
 import torch
 import triton
 
-from model.kernels.triton import ahead, graphs, outlines
+from model.kernels.triton import ahead, outlines
 
 keys = set()
 
@@ -42,30 +42,27 @@ def launched(launches):
     launches()
     return set(keys)
 
-job = ahead.Job.read(sys.argv[1])
 triton.runtime.driver.set_active(ahead.Absent(90))
 triton.knobs.runtime.jit_cache_hook = noted
-with ahead.compiling(), torch.inference_mode():
-    made = launched(job.compile)
-    model = outlines.outline(
-        job.config, job.dense, job.kv_cache_dtype, job.batch_invariant, torch.bfloat16, job.multiprocessors
-    )
-    decodes = [(n, 1) for n in (*range(1, 40), *graphs.SIZES, 300, 700)]
-    prompts = [(1, n) for n in (*range(2, 80), *range(90, 1200, 37), 2047, 2048, 5000)]
-    mixed = [(n, length) for n in (2, 3, 9, 40, 70) for length in (2, 5, 30, 130)]
-    for model.pdl in (False, True):
-        asked = launched(lambda: outlines.launch(model, decodes))
-        asked |= launched(lambda: outlines.launch(model, prompts + mixed))
-        missing = sorted(asked - made)
-        assert len(asked) > 12, asked
-        assert not missing, missing
+decodes = [(n, 1) for n in (*range(1, 20), *range(23, 60, 6), 65, 90, 127, 129, 255, 300, 700)]
+prompts = [(1, n) for n in (*range(2, 20), 31, 33, 63, 66, *range(90, 1200, 97), 2047, 2049, 5000)]
+mixed = [(n, length) for n in (2, 9, 40, 70) for length in (2, 5, 130)]
+for job in map(ahead.Job.read, sys.argv[1:]):
+    with ahead.compiling(), torch.inference_mode():
+        made = launched(job.compile)
+        options = (job.dense, job.kv_cache_dtype, job.batch_invariant)
+        model = outlines.outline(job.config, *options, torch.bfloat16, job.multiprocessors)
+        for model.pdl in (False, True):
+            asked = launched(lambda: outlines.launch(model, decodes))
+            asked |= launched(lambda: outlines.launch(model, prompts + mixed))
+            missing = sorted(asked - made)
+            assert len(asked) > 12, asked
+            assert not missing, (str(job), missing)
 """
 
 
-def python(*arguments: str, cache: object = None) -> str:
+def python(*arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    if cache is not None:
-        environment["TRITON_CACHE_DIR"] = str(cache)
     done = subprocess.run(
         [sys.executable, *arguments], env=environment, text=True, capture_output=True, check=False
     )
@@ -73,18 +70,10 @@ def python(*arguments: str, cache: object = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "job",
-    [
-        JOB,
-        replace(JOB, dense="int8"),
-        replace(JOB, batch_invariant=True),
-        replace(JOB, config=replace(CONFIG, num_experts=40), multiprocessors=58),
-    ],
-    ids=["bf16", "int8", "invariant", "many experts, few multiprocessors"],
-)
-def test_no_step_launches_what_was_not_compiled_ahead(job):
-    python("-c", KEYS, str(job))
+def test_no_step_launches_what_was_not_compiled_ahead():
+    few = replace(JOB, config=replace(CONFIG, num_experts=40), multiprocessors=58)
+    jobs = (JOB, replace(JOB, dense="int8"), replace(JOB, batch_invariant=True), few)
+    python("-c", KEYS, *map(str, jobs))
 
 
 HITS = """
@@ -101,9 +90,19 @@ print(len(hits), sum(hits))
 """
 
 
-def test_what_one_process_compiled_another_finds(tmp_path):
-    python("-m", "model.kernels.triton.ahead", str(JOB), "0/40", cache=tmp_path)
-    compiled, found = map(int, python("-c", HITS, str(JOB), cache=tmp_path).split())
+def test_what_a_process_compiles_another_finds(monkeypatch, tmp_path):
+    """As `started` starts it, in the environment that it gives; the others are spared their work."""
+    start = subprocess.Popen
+
+    def one(command, **named):
+        return start(command if command[-1] == "0/40" else [sys.executable, "-c", "pass"], **named)
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(ahead.subprocess, "Popen", one)
+        assert {process.wait(300) for process in ahead.started(JOB, 40)} == {0}
+    compiled, found = map(int, python("-c", HITS, str(JOB)).split())
     assert compiled == found > 0
 
 
@@ -176,17 +175,3 @@ def test_a_machine_that_starts_no_process_compiles_alone(here, monkeypatch, capl
         pass
     assert here == [JOB]
     assert "no more processes" in caplog.text
-
-
-def test_the_processes_it_starts_are_those_that_compile(monkeypatch, tmp_path):
-    """In the environment that it gives them; all but one are spared the work."""
-    start = subprocess.Popen
-
-    def one(command, **named):
-        return start(command if command[-1] == "0/40" else [sys.executable, "-c", "pass"], **named)
-
-    monkeypatch.setattr(ahead.subprocess, "Popen", one)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert {process.wait(300) for process in ahead.started(JOB, 40)} == {0}
-    assert any(tmp_path.iterdir())
