@@ -113,11 +113,11 @@ def both(model, count, seed=0):
 
 
 def test_any_number_of_rows_and_any_pages_have_the_logits_of_their_kernels(model):
-    """Nine sequences take turns: rows of one to nine, behind contexts that grow, in an order that changes."""
+    """Nine sequences take turns: one to nine rows, behind contexts that grow, in an order that changes."""
     capturing(model)
     ours, theirs = both(model, 9)
     draw = random.Random(1)
-    for rows in (*range(1, 10), 3, 1):
+    for rows in (1, 2, 3, 5, 8, 9, 3, 1):
         chunks = dict.fromkeys(draw.sample(range(9), rows), 1)
         got, want = torch.cat(ours.step(chunks)), padded(model, theirs, chunks)
         assert torch.equal(got, want), rows
@@ -125,7 +125,7 @@ def test_any_number_of_rows_and_any_pages_have_the_logits_of_their_kernels(model
         for mine, yours in zip(ours.cache.tensors, theirs.cache.tensors, strict=True):
             ours_written, theirs_written = mine.isfinite(), yours.isfinite()
             assert torch.equal(mine[ours_written & theirs_written], yours[ours_written & theirs_written])
-    assert Graph.replays == 11
+    assert Graph.replays == 8
 
 
 @pytest.mark.parametrize(
