@@ -19,7 +19,7 @@ from model.kernels.triton import attention_decode, dense, dense_int8, experts_fe
 from model.kernels.triton.codes import lent
 from model.kernels.triton.dense import product
 from model.kernels.triton.model import TritonModel
-from model.kernels.triton.router import choose, router
+from model.kernels.triton.router import ROUTER_TILE, choose, router
 
 Run = Callable[[], object]
 
@@ -253,7 +253,8 @@ def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tupl
     yield output, row, few | along
     yield _unembedding(model, 1), row, few | along
     yield next(_dense(model, 8)), small, few | stages | {"BN": (16, 32)}
-    _router, gate_up, down = _few(model, 1)
+    routing, gate_up, down = _few(model, 1)
+    yield routing, ROUTER_TILE, {"BK": (256, 512, 1024), "num_warps": (1, 2, 4)}
     yield gate_up, experts_few.GATE_UP_TILE, few | {"BW": (128, 256)}
     yield down, experts_few.DOWN_TILE, few | {"BW": (128, 256)}
     for context in (1000, min(131000, model.config.max_context - 1)):

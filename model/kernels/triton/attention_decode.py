@@ -61,12 +61,11 @@ def _decode_kernel(
 ):  # fmt: skip
     launch_next(PDL)
     token, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    length = tl.load(lengths + token)
+    position, length = tl.load(positions + token), tl.load(lengths + token)
     first, part, used = _part_of(length, WINDOW, SPLITS, BN)
     await_previous(PDL)
     if split < used:
         G: tl.constexpr = H // KV
-        position = tl.load(positions + token)
         group, d = tl.arange(0, G_PAD), tl.arange(0, D)
         head = kv_head * G + group
         row = qkv + token * (H + 2 * KV) * D
@@ -134,12 +133,13 @@ def _combine_kernel(
     await_previous(PDL)
     split, d = tl.arange(0, SPLITS_PAD), tl.arange(0, D)
     place = (token * SPLITS + split) * H + head
-    highest = tl.load(part_max + place, split < used, float("-inf"))
-    weight = tl.exp2(highest - tl.max(highest, 0))  # split 0 has the sink: the maximum is a number
-    total = tl.sum(tl.load(part_sum + place, split < used, 0.0) * weight, 0)
     mask = (split < used)[:, None] & (d[None, :] < D)
-    seen = tl.load(part_out + place[:, None] * D + d[None, :], mask, 0.0) * weight[:, None]
-    tl.store(out + (token * H + head) * D + d, (tl.sum(seen, 0) / total).to(out.dtype.element_ty))
+    highest = tl.load(part_max + place, split < used, float("-inf"))
+    total = tl.load(part_sum + place, split < used, 0.0)
+    seen = tl.load(part_out + place[:, None] * D + d[None, :], mask, 0.0)
+    weight = tl.exp2(highest - tl.max(highest, 0))  # split 0 has the sink: the maximum is a number
+    result = tl.sum(seen * weight[:, None], 0) / tl.sum(total * weight, 0)
+    tl.store(out + (token * H + head) * D + d, result.to(out.dtype.element_ty))
 
 
 def attend(

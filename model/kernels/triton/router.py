@@ -14,6 +14,9 @@ from model.kernels.triton.codes import LENT, lent
 from model.kernels.triton.pdl import await_previous, launch_next
 from model.layers import rms_norm, route
 
+ROUTER_TILE = {"BK": 1024, "num_warps": 4}
+"""A row in three pieces, not in twelve by one warp: there is little to do, and all of it is waiting."""
+
 
 @triton.jit
 def _router_kernel(
@@ -71,7 +74,7 @@ def router(
     (tokens, width), experts = x.shape, len(gate)
     grid = (tokens, experts + 1)
     operands, sizes = (x, norm, gate, bias, logits, normed, eps), (experts, width, pdl)
-    _router_kernel[grid](*operands, *sizes, BK=256, num_warps=1, launch_pdl=pdl)
+    _router_kernel[grid](*operands, *sizes, **ROUTER_TILE, launch_pdl=pdl)
 
 
 def plain_router(x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
