@@ -59,7 +59,7 @@ class Launches(Runs, Protocol):
     overlaps: bool
 
     def launch(self, plan: Plan, behind: Any = None) -> Flies:
-        """Begin to compute a plain plan.
+        """Begin to compute a `launchable` plan.
 
         behind  what was launched before and is not read yet: the chunks are the tokens that it chooses.  The
                 choice of the next may be left for `Flies.choose`
@@ -187,7 +187,7 @@ class Engine:
             plan = scheduler.plan()
             if not plan.chunks:
                 return []
-            if not plan.plain:
+            if not plan.launchable:
                 return self._step_in_turn(plan)
             try:
                 flight = launcher.launch(plan)

@@ -153,7 +153,7 @@ class Plan:
         return sum(chunk.length for chunk in self.chunks)
 
     @property
-    def plain(self) -> bool:
+    def launchable(self) -> bool:
         """Whether each chunk ends with choosing a token, and nothing is reported of it but the token."""
         return all(
             chunk.samples and not chunk.sequence.reports and not chunk.sequence.wants_prompt_logprobs

@@ -145,7 +145,7 @@ class Runner:
 
     @torch.inference_mode()
     def launch(self, plan: Plan, behind: Flight | None = None) -> Flight:
-        """Have the device begin with a plain plan; waits for nothing.
+        """Have the device begin with a `launchable` plan; waits for nothing.
 
         behind  the step launched before, if it is not read yet: the plan's chunks are single tokens, those
                 that it chooses.  To be followed by `Flight.choose` when they are noted
