@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 90
 """For anything to appear, on a busy machine."""
 
+PATIENCE = 3
+"""Seconds after which a person presses Ctrl-C once more."""
+
 
 class Terminal:
     def __init__(self, process: subprocess.Popen, leader: int):
@@ -24,10 +27,10 @@ class Terminal:
 
     def expect(self, text: str) -> str:
         """Wait until `text` is shown after what was expected last; what was shown up to its end."""
-        end = time.monotonic() + SECONDS
-        while (at := self.seen.find(text, self._read_to)) < 0:
-            assert time.monotonic() < end, f"{text!r} did not appear:\n{self.seen[self._read_to :]}"
-            assert self._read(), f"the program ended without {text!r}:\n{self.seen[self._read_to :]}"
+        assert self._shows(text, time.monotonic() + SECONDS), (
+            f"{text!r} did not appear:\n{self.seen[self._read_to :]}"
+        )
+        at = self.seen.find(text, self._read_to)
         shown = self.seen[self._read_to : at + len(text)]
         self._read_to = at + len(text)
         return shown
@@ -35,12 +38,32 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._leader, text.encode())
 
+    def interrupt(self, shown: str) -> None:
+        """Press Ctrl-C until `shown` appears.
+
+        Once is nearly always enough.  But Python looks for signals before it waits in the system, for a key
+        or for the server, and a signal between the two is seen when that wait ends: about one in 20,000 on a
+        busy machine, with nothing but `input()` and readline.  Who is not heard presses again.
+        """
+        end = time.monotonic() + SECONDS
+        self.type("\x03")
+        while not self._shows(shown, time.monotonic() + PATIENCE):
+            assert time.monotonic() < end, f"Ctrl-C was not heard:\n{self.seen[self._read_to :]}"
+            self.type("\x03")
+        self.expect(shown)
+
     def ends(self) -> int:
         """The exit code, once everything that was written has been read."""
         end = time.monotonic() + SECONDS
         while self._read():
             assert time.monotonic() < end, f"the program goes on:\n{self.seen}"
         return self.process.wait(SECONDS)
+
+    def _shows(self, text: str, until: float) -> bool:
+        """Whether `text` appears before that time."""
+        while (missing := self.seen.find(text, self._read_to) < 0) and time.monotonic() < until:
+            assert self._read(), f"the program ended without {text!r}:\n{self.seen[self._read_to :]}"
+        return not missing
 
     def _read(self) -> bool:
         ready, _, _ = select.select([self._leader], [], [], 1)

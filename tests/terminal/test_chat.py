@@ -77,12 +77,10 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_tokenizer, state):
         screen.type("A story\n")
         screen.expect("\x1b[2mH\x1b[0m")  # dimmed; each token of this tokenizer is a byte
         screen.expect("Once")
-        screen.type("\x03")
-        screen.expect("(stopped)")
+        screen.interrupt("(stopped)")
         screen.expect("> ")
         assert server.worker.wait_until_idle()  # the server was told
-        screen.type("\x03")  # where there is nothing to stop
-        screen.expect("Ctrl-D or /exit ends")
+        screen.interrupt("Ctrl-D or /exit ends")  # where there is nothing to stop
         screen.expect("> ")
         screen.type("Bye\n")
         screen.expect("Good bye!")
