@@ -17,7 +17,7 @@ from engine.engine import Engine
 from engine.pages import Pages
 from engine.runner import Runner
 from engine.scheduler import Scheduler, _Budget
-from tests.engine.historian import Traffic
+from tests.engine.traffic import Traffic
 
 SEEDS = 300
 

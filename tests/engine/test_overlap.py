@@ -1,33 +1,20 @@
-"""Steps that overlap: what is launched when, what happens to rows that nobody reads, and that nobody waits.
+"""Steps that overlap: what is launched when, and what happens to rows that nobody reads.
 
 That answers are the same in both orders is what the other tests of this folder hold: they run in both.
 """
-
-from array import array
-from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from engine import runner as runner_module
 from engine.engine import Engine
 from engine.errors import ConstraintFailed, NonFinite
-from engine.request import Failure, Finish, Request
+from engine.request import Failure, Finish
 from engine.runner import Runner
 from engine.sampling import Sampled, SamplingParams
 from engine.scheduler import Limits, Scheduler
 from model.batch import Batch, KVCache
-from model.draws import Draws
-from model.edits import Edits
-from model.synthetic import GPT_OSS_20B
-from tests.engine.historian import GREEDY, VOCABULARY, Follows, Historian, answer, finish, ids
-
-LIMITS = Limits(num_pages=60, page_size=4, window=6, max_context=100, max_running=4, max_tokens_per_step=16)
-
-
-def ask(id: str, prompt=(1, 2, 3), max_tokens=5, sampling=GREEDY, **options) -> Request:
-    return Request(id, list(prompt), max_tokens, sampling=sampling, **options)
+from tests.engine.historian import LIMITS, Follows, Historian, answer, ask, finish, ids
 
 
 class Diary(Runner):
@@ -290,131 +277,3 @@ def test_a_step_that_has_no_room_for_all_is_planned_with_all():
     half = scheduler.plan()
     assert half.num_tokens == 2
     assert scheduler.follow(half) is None
-
-
-# Nobody waits
-
-
-class Device:
-    """A link to a device whose numbers cannot be seen: its tensors have shapes and no memory.
-
-    Whoever looks at one before it is downloaded gets an error, not a wait.
-    """
-
-    def __init__(self):
-        self.log: list[str] = []
-
-    def upload(self, wide: array, narrow: array) -> tuple[Tensor, Tensor]:
-        self.log.append("upload")
-        return (
-            torch.empty(len(wide), dtype=torch.int64, device="meta"),
-            torch.empty(len(narrow), dtype=torch.int32, device="meta"),
-        )
-
-    def download(self, tensor: Tensor):
-        self.log.append("download")
-        return Answer(self.log, tensor.shape[1])
-
-
-@dataclass
-class Answer:
-    log: list[str]
-    count: int
-
-    def wait(self) -> list[list[int]]:
-        self.log.append("wait")
-        return [[5] * self.count, [1] * self.count]
-
-
-class Nowhere:
-    """A model on that device, that chooses there."""
-
-    device = torch.device("meta")
-    page_size, page_bytes, weight_bytes = 4, 1, 0
-    config = replace(GPT_OSS_20B, vocab_size=VOCABULARY)
-
-    def new_cache(self, num_pages: int) -> KVCache:
-        return KVCache(*(torch.empty(1, num_pages, 4, 1, 1, device="meta") for _ in range(2)))
-
-    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
-        return torch.empty(len(batch.samples), VOCABULARY, device="meta")
-
-    def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
-        pass
-
-    def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
-        return torch.empty(2, len(logits), dtype=torch.int64, device="meta")
-
-
-@pytest.fixture
-def device(monkeypatch) -> Device:
-    device = Device()
-    monkeypatch.setattr(runner_module, "link", lambda _: device)
-    return device
-
-
-def steps_of_three(device: Device, requests: list[Request]) -> list[list[str]]:
-    """What each step of all three asks of the device, once they decode."""
-    engine = Engine(Runner(Nowhere(), 60, banned=[7, 96], overlaps=True), LIMITS)
-    for request in requests:
-        engine.add(request)
-    engine.step()
-    steps = []
-    while engine.stats().running == 3:
-        device.log.clear()
-        engine.step()
-        steps.append(list(device.log))
-    finish(engine)
-    assert engine.stats().generation_tokens == sum(request.max_tokens for request in requests)
-    assert len(steps) > 20
-    return steps[5:-2]
-
-
-def test_a_plain_decode_step_is_one_copy_each_way_and_one_wait(device):
-    sampling = SamplingParams(top_p=0.9, temperature=0.7)
-    requests = [ask(str(n), max_tokens=30 - n, sampling=sampling if n else GREEDY) for n in range(3)]
-    steps = steps_of_three(device, requests)
-    assert steps == [["upload", "download", "wait"]] * len(steps)
-
-
-@pytest.mark.parametrize(
-    "needs",
-    [
-        {"sampling": SamplingParams(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.2)},
-        {"sampling": SamplingParams(logit_bias={3: 1.0, 96: -1.0})},
-        {"min_tokens": 99, "stop_tokens": frozenset({1, 2})},
-    ],
-    ids=lambda needs: " ".join(needs),
-)
-def test_a_step_with_penalties_is_one_copy_up_more(device, needs):
-    """One kind beside another, and a plain one: and all in one copy."""
-    other = SamplingParams(temperature=0, frequency_penalty=0.1)
-    requests = [ask("a", max_tokens=30), ask("b", max_tokens=29, sampling=other)]
-    steps = steps_of_three(device, [*requests, ask("c", max_tokens=28, **needs)])
-    assert steps == [["upload", "upload", "download", "wait"]] * len(steps)
-
-
-class AnyOf:
-    """A constraint: one of the first 32 tokens."""
-
-    def mask(self):
-        return memoryview(b"\xff" * 4)
-
-    def accept(self, token):
-        pass
-
-
-def test_a_step_with_a_constraint_is_one_copy_up_more_when_the_last_was_read(device):
-    """Masks, penalties and biases in one copy."""
-    biased = SamplingParams(temperature=0, frequency_penalty=0.1, logit_bias={3: 1.0})
-    requests = [ask("a", max_tokens=30), ask("b", max_tokens=29, sampling=biased)]
-    steps = steps_of_three(device, [*requests, ask("c", max_tokens=28, constraint=AnyOf(), sampling=biased)])
-    assert steps == [["upload", "wait", "upload", "download"]] * len(steps)
-
-
-def test_the_device_refuses_to_be_looked_at():
-    """Else the test above would show nothing."""
-    there, _ = Device().upload(array("q", [1, 2]), array("i", [3]))
-    for look in (Tensor.tolist, lambda t: t[0].item(), lambda t: bool(t.any())):
-        with pytest.raises((NotImplementedError, RuntimeError)):
-            look(there)

@@ -9,20 +9,24 @@ import torch
 from engine import faults
 from engine.engine import Engine
 from engine.errors import DeadlineExceeded, NonFinite, UnknownToken
-from engine.request import Chunk, Failure, Plan, Request, Sequence
+from engine.request import Chunk, Failure, Plan, Sequence
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.batch import BANDED, FULL
-from tests.engine.historian import GREEDY, VOCABULARY, Historian, answer, finish, ids, make_engine
+from tests.engine.historian import (
+    GREEDY,
+    LIMITS,
+    VOCABULARY,
+    Historian,
+    answer,
+    ask,
+    finish,
+    ids,
+    make_engine,
+)
 
 pytestmark = pytest.mark.usefixtures("order")
-
-LIMITS = Limits(num_pages=60, page_size=4, window=6, max_context=100, max_running=4, max_tokens_per_step=16)
-
-
-def ask(id: str, prompt=(1, 2, 3), max_tokens=5, sampling=GREEDY, **options) -> Request:
-    return Request(id, list(prompt), max_tokens, sampling=sampling, **options)
 
 
 def test_chunks_are_laid_end_to_end():

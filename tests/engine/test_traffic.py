@@ -1,6 +1,6 @@
 import pytest
 
-from tests.engine.historian import Traffic
+from tests.engine.traffic import Traffic
 
 pytestmark = pytest.mark.usefixtures("order")
 
