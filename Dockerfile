@@ -8,7 +8,7 @@
 #   base          Debian with Python ─┬─ dependencies ── application   have compilers, and are left behind
 #                                     └─ cpu ── cuda ── the image      takes what they made
 
-# Another base needs apt-get and Python 3.11, for which requirements/ are locked.
+# Another base needs apt-get and Python 3.11, for which deploy/requirements/ are locked.
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 ARG VARIANT=cuda
 
@@ -29,7 +29,7 @@ RUN apt-get update; \
     rm -rf /var/lib/apt/lists/*
 ARG VARIANT
 ARG TORCH_INDEX=
-COPY requirements/${VARIANT}.txt requirements/build.txt /build/
+COPY deploy/requirements/${VARIANT}.txt deploy/requirements/build.txt /build/
 # pip stays outside of the environment that it fills.
 RUN if [ "${VARIANT}" = cpu ] && [ -z "${TORCH_INDEX}" ]; then \
         echo "VARIANT=cpu needs --build-arg TORCH_INDEX=URL: the index of torch's CPU wheels" >&2; exit 1; \
@@ -45,7 +45,9 @@ WORKDIR /build
 RUN python3 -m venv tools; \
     tools/bin/pip install --no-cache-dir --require-hashes --requirement build.txt
 COPY pyproject.toml setup.py README.md ./
+COPY gptoss gptoss
 COPY server server
+COPY language language
 COPY engine engine
 COPY model model
 COPY demo demo
@@ -53,10 +55,10 @@ RUN tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-di
     pip --python /opt/gptoss/bin/python install --no-cache-dir --no-deps --prefix /application wheels/*.whl
 
 
-# What Triton compiles with a C compiler at its first use, compiled now: see image/triton_driver.py.
+# What Triton compiles with a C compiler at its first use, compiled now: see deploy/image/triton_driver.py.
 FROM dependencies AS triton
 ENV TRITON_CACHE_DIR=/var/cache/triton TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu
-COPY image/triton_driver.py /build/
+COPY deploy/image/triton_driver.py /build/
 RUN /opt/gptoss/bin/python /build/triton_driver.py /opt/stand-in
 
 
@@ -66,7 +68,7 @@ RUN groupadd --gid 10001 gptoss; \
     install --directory --owner gptoss --group gptoss /models
 COPY --from=dependencies /opt/gptoss /opt/gptoss
 COPY --from=application /application /opt/gptoss
-COPY image/health.py /opt/gptoss/
+COPY deploy/image/health.py /opt/gptoss/
 ENV PATH=/opt/gptoss/bin:$PATH \
     HF_HOME=/models/huggingface \
     GPTOSS_HOST=0.0.0.0 \
@@ -74,7 +76,7 @@ ENV PATH=/opt/gptoss/bin:$PATH \
 USER 10001:10001
 WORKDIR /home/gptoss
 # The kernels were compiled, or this fails: there is no compiler here to do it later.
-RUN python -c "from model.kernels.cpu import library; library.load()"; gptoss --version
+RUN python -c "from model.backends.cpu import library; library.load()"; gptoss --version
 
 
 FROM cpu AS cuda

@@ -59,11 +59,11 @@ lock-clients: $(CLIENTS)/uv     ## look up the newest clients that tests/clients
 LOCK = $(UV) pip compile --upgrade --universal --python-version 3.11 --no-header --no-annotate
 
 sanitize: $(READY)  ## run the CPU kernels' tests with the address and undefined-behaviour sanitizers
-	$(BIN)/python model/kernels/cpu/toolchain.py build/sanitized.so -O1 -g \
+	$(BIN)/python model/backends/cpu/toolchain.py build/sanitized.so -O1 -g \
 	    -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 GPTOSS_CPU_LIBRARY=build/sanitized.so \
-	    $(BIN)/python -m pytest tests/kernels -k "cpu and not demo and not elsewhere and not memory" $(ARGS)
+	    $(BIN)/python -m pytest tests/model/backends -k "cpu and not demo and not elsewhere and not memory" $(ARGS)
 
 check: $(READY)     ## formatter, linter, type checker
 	$(BIN)/ruff format --check .
@@ -75,18 +75,18 @@ format: $(READY)    ## let the formatter and the linter mend what they can
 	$(BIN)/ruff check --fix .
 
 TOOLS = .venv-tools
-$(TOOLS)/.ready: requirements/tools.txt
+$(TOOLS)/.ready: deploy/requirements/tools.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 lock: $(TOOLS)/.ready   ## lock the image's packages again, and list their licences; ARGS=--upgrade takes newer ones
-	$(TOOLS)/bin/python image/lock.py $(ARGS)
-	$(TOOLS)/bin/python image/licences.py
+	$(TOOLS)/bin/python deploy/image/lock.py $(ARGS)
+	$(TOOLS)/bin/python deploy/image/licences.py
 
 audit: $(TOOLS)/.ready  ## ask whether a locked package has a known vulnerability
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip $(ARGS) \
-	    -r requirements/cuda.txt -r requirements/build.txt   # cpu.txt is a part of cuda.txt; a test holds it
+	    -r deploy/requirements/cuda.txt -r deploy/requirements/build.txt   # cpu.txt is a part of cuda.txt; a test holds it
 
 lint-image: $(TOOLS)/.ready     ## check the Dockerfile
 	$(TOOLS)/bin/hadolint Dockerfile

@@ -7,7 +7,7 @@ import runpy
 
 from setuptools import Extension, setup
 
-toolchain = runpy.run_path("model/kernels/cpu/toolchain.py")
+toolchain = runpy.run_path("model/backends/cpu/toolchain.py")
 
 
 def relative(paths):
@@ -17,7 +17,7 @@ def relative(paths):
 setup(
     ext_modules=[
         Extension(
-            "model.kernels.cpu._native",
+            "model.backends.cpu._native",
             sources=relative(toolchain["sources"]()),
             depends=relative(toolchain["headers"]()),
             define_macros=list(toolchain["defines"]().items()),

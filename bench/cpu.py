@@ -36,12 +36,12 @@ from engine.request import Request
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
-from model.checkpoint import Checkpoint
+from model.backends.cpu import build
+from model.backends.cpu.model import CpuModel
 from model.device import describe
-from model.kernels.cpu import build
-from model.kernels.cpu.model import CpuModel
+from model.loading.checkpoint import Checkpoint
+from model.loading.synthetic import SIZES, Synthetic
 from model.speed import Load, time_steps
-from model.synthetic import SIZES, Synthetic
 
 Result = dict[str, Any]
 

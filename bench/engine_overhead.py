@@ -31,8 +31,8 @@ from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.batch import Batch, KVCache
 from model.draws import Draws
-from model.edits import Edits
-from model.synthetic import GPT_OSS_20B
+from model.loading.synthetic import GPT_OSS_20B
+from model.logit_edits import Edits
 
 PAGE_SIZE = 32
 ROWS = 512

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.synthetic import SIZES
+from model.loading.synthetic import SIZES
 
 ALIGNMENT = 32
 UINT32, FLOAT32, STRING = 4, 6, 8

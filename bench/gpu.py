@@ -33,10 +33,10 @@ import triton
 from bench import gpu_engine, gpu_floor, gpu_kernels, gpu_weights
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
+from model.backends.triton import graphs, pdl, probe
+from model.backends.triton.model import KV_CACHES, TritonModel
+from model.backends.triton.weights import DENSE_FORMATS, Reader
 from model.batch import bytes_of
-from model.kernels.triton import graphs, pdl, probe
-from model.kernels.triton.model import KV_CACHES, TritonModel
-from model.kernels.triton.weights import DENSE_FORMATS, Reader
 
 Result = dict[str, Any]
 

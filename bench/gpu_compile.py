@@ -25,10 +25,10 @@ import torch
 import triton
 
 from bench.synthetic import SIZES
+from model.backends.triton import ahead, fp8, outlines, pdl
+from model.backends.triton.model import KV_CACHES
+from model.backends.triton.weights import DENSE_FORMATS
 from model.config import CheckpointError, ModelConfig
-from model.kernels.triton import ahead, fp8, outlines, pdl
-from model.kernels.triton.model import KV_CACHES
-from model.kernels.triton.weights import DENSE_FORMATS
 
 STEPS = "1x1,2x1,8x1,24x1,64x1,256x1,1x7,1x128,1x200,1x512,1x2048"
 SHARED_BYTES = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}

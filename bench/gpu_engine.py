@@ -12,8 +12,8 @@ from engine.request import Request
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
+from model.backends.triton.model import TritonModel
 from model.batch import pages_for
-from model.kernels.triton.model import TritonModel
 
 SAMPLING = {
     "greedy": SamplingParams(temperature=0),

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from bench.gpu_load import Random
+from model.backends import reference
 from model.batch import Batch
 from model.config import ModelConfig
-from model.kernels import reference
 
 STEPS = 10
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from bench.gpu_load import Decode
+from model.backends.triton import attention_decode, dense, dense_int8, experts_few, experts_many
+from model.backends.triton.codes import lent
+from model.backends.triton.dense import product
+from model.backends.triton.model import TritonModel
+from model.backends.triton.router import ROUTER_TILE, choose, router
 from model.batch import BANDED, FULL
-from model.kernels.triton import attention_decode, dense, dense_int8, experts_few, experts_many
-from model.kernels.triton.codes import lent
-from model.kernels.triton.dense import product
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.router import ROUTER_TILE, choose, router
 
 Run = Callable[[], object]
 

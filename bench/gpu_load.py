@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.backends.triton.model import TritonModel
 from model.batch import FULL, Batch, pages_for
-from model.checkpoint import Arrivals, shapes
 from model.config import ModelConfig
-from model.kernels.triton.model import TritonModel
-from model.synthetic import Made
+from model.loading.checkpoint import Arrivals, shapes
+from model.loading.synthetic import Made
 
 
 class Random:

@@ -28,13 +28,13 @@ import torch
 
 from bench.gpu_load import Random
 from bench.synthetic import Synthetic, write
-from model import upload
-from model.checkpoint import Checkpoint
+from model.backends.triton.weights import Reader
 from model.config import ModelConfig
 from model.device import free_bytes, wait
-from model.kernels.triton.weights import Reader
-from model.shards import open_all
-from model.upload import Buffer, Plain, Uploads
+from model.loading import upload
+from model.loading.checkpoint import Checkpoint
+from model.loading.shards import open_all
+from model.loading.upload import Buffer, Plain, Uploads
 
 LAYERS = 8
 """Of the model, if there are so many and they fit: 6 GB of 20b."""

@@ -26,12 +26,12 @@ from typing import cast
 import torch
 
 from bench import gguf
-from model.checkpoint import Checkpoint
+from model.backends.cpu import build
+from model.backends.cpu.model import CpuModel
 from model.device import describe
-from model.kernels.cpu import build
-from model.kernels.cpu.model import CpuModel
+from model.loading.checkpoint import Checkpoint
+from model.loading.synthetic import GPT_OSS_20B, Synthetic
 from model.speed import Load, time_steps
-from model.synthetic import GPT_OSS_20B, Synthetic
 
 EXPERTS = 16
 CONTEXT = 100

@@ -32,7 +32,7 @@ from bench import load, standin
 from engine.engine import Engine
 from engine.request import Request, Token
 from engine.sampling import SamplingParams
-from server.tokenizer import Tokenizer
+from language.tokenizer import Tokenizer
 
 PROMPT = "Tell me about the sea."
 
@@ -153,7 +153,7 @@ def offline(asked: argparse.Namespace) -> float:
 def make_engine(asked: argparse.Namespace) -> Engine:
     if asked.target == "standin":
         return standin.engine(Tokenizer(asked.tokenizer), asked.step_ms / 1e3, asked.streams)
-    from server.assembly import assemble
+    from gptoss.assembly import assemble
     from server.settings import Settings
 
     model = None if asked.target == "demo" else Path(asked.target)

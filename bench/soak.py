@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8124)
     parser.add_argument("--model", help="folder of a checkpoint; the demo without")
     asked = parser.parse_args()
-    words = [sys.executable, "-m", "server", "serve", f"--port={asked.port}", "--log-level=warning"]
+    words = [sys.executable, "-m", "gptoss", "serve", f"--port={asked.port}", "--log-level=warning"]
     words += ["--max-running=8", "--max-queued=16", "--kv-cache-memory=24MiB"]
     words += [f"--model={asked.model}"] if asked.model else []
     server = subprocess.Popen(words)

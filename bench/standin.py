@@ -19,9 +19,9 @@ from engine.request import Plan
 from engine.sampling import Sampled
 from engine.scheduler import Limits
 from engine.worker import Worker
+from language.tokenizer import Tokenizer
 from server.app import create_app
 from server.settings import Settings
-from server.tokenizer import Tokenizer
 
 DEMO_TOKENIZER = Path(__file__).parent.parent / "demo" / "weights" / "tokenizer.json"
 

@@ -4,7 +4,7 @@
     python -m bench.synthetic 120b FOLDER --layout hf           # transformers' layout, in shards
     python -m bench.synthetic 20b FOLDER --layers 2             # a quick look
 
-The tensors are those of model/synthetic.py, so both layouts, and the same model in memory, are one.
+The tensors are those of model/loading/synthetic.py, so both layouts, and the same model in memory, are one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from model.checkpoint import shapes
 from model.config import ModelConfig
-from model.synthetic import SIZES, Synthetic
+from model.loading.checkpoint import shapes
+from model.loading.synthetic import SIZES, Synthetic
 
 __all__ = ["SIZES", "Synthetic", "write"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from demo.corpus.sample import Answer, Sample
-from server.harmony.render import Renderer
-from server.tokenizer import Tokenizer
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer
 
 
 def sample_tokens(tokenizer: Tokenizer, renderer: Renderer, sample: Sample) -> tuple[list[int], list[int]]:

@@ -22,11 +22,11 @@ from demo.corpus.sample import FunctionCall, Sample
 from engine.engine import Engine
 from engine.request import Failure, Request
 from engine.sampling import SamplingParams
-from server.assembly import assemble
-from server.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
-from server.harmony.render import Renderer
+from gptoss.assembly import assemble
+from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer
 from server.settings import Settings
-from server.tokenizer import Tokenizer
 
 LONGEST = 512
 """Tokens of an answer, at most."""

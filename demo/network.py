@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model import mxfp4
 from model.config import ModelConfig
 from model.layers import clamped_swiglu, rms_norm, rotate, rotation, route, yarn_frequencies
+from model.loading import mxfp4
 
 CONFIG = ModelConfig(
     vocab_size=2048,

@@ -19,8 +19,8 @@ from torch import Tensor
 from demo.answers import sample_tokens
 from demo.corpus.mixture import samples
 from demo.corpus.sample import Sample
-from server.harmony.render import Renderer
-from server.tokenizer import Tokenizer
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from demo.answers import sample_tokens
 from demo.corpus.mixture import samples
 from demo.corpus.sample import listed
-from server.harmony.render import Renderer
-from server.tokenizer import Tokenizer
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 SPECIALS = [

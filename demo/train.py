@@ -25,7 +25,7 @@ from torch import multiprocessing
 from demo.network import CONFIG, Network
 from demo.optimizer import Muon
 from demo.packing import Packed, Packer
-from server.tokenizer import Tokenizer
+from language.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 STEADY_MEMORY = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from engine.edits import Records
+from engine.edit_records import Records
 from engine.errors import EngineError
 from engine.pages import PageTable
 from engine.sampling import Logprob as Logprob

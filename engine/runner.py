@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from engine import faults
-from engine.edits import edits
+from engine.edit_records import edits
 from engine.errors import EngineError, NonFinite, OutOfMemory
 from engine.request import Plan, Sequence
 from engine.sampling import Sampled, conclude, draws, edit_and_choose, logprobs, remembered
@@ -36,8 +36,8 @@ from model.draws import Chooses
 from model.transfer import link
 
 if TYPE_CHECKING:
+    from model.backends import Model
     from model.draws import Draws
-    from model.kernels import Model
     from model.transfer import Arrival
 
 log = logging.getLogger(__name__)

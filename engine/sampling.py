@@ -10,9 +10,10 @@ what its requests ask.  The rows of a step are sampled together, and each as if 
 What is drawn depends on the distribution, the sequence's seed and the token's position alone: not on the
 other rows, and not on how often the sequence was interrupted.
 
-What is edited is in engine/edits.py, and how in model/edits.py.  A model that does so and chooses on its own
-device (`Chooses`) is told how to choose in `Draws`; which of the equally distributed tokens a seed draws is
-its own affair, and so the same on one backend only.  Reports are made here all the same.
+What is edited is in engine/edit_records.py, and how in model/logit_edits.py.  A model that does so and
+chooses on its own device (`Chooses`) is told how to choose in `Draws`; which of the
+equally distributed tokens a seed draws is its own affair, and so the same on one backend only.
+Reports are made here all the same.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from engine.edits import edits
+from engine.edit_records import edits
 from engine.errors import ConstraintFailed, EngineError, NonFinite
 from model.draws import Draws
-from model.edits import edit
+from model.logit_edits import edit
 
 if TYPE_CHECKING:
     from engine.request import Sequence

@@ -1,7 +1,7 @@
 """Draws: how the rows of one step choose their tokens, for a model that chooses on its own device.
 
 The words are those of SamplingParams (engine/sampling.py), row by row.  What changes logits before is in
-model/edits.py.
+model/logit_edits.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from model.batch import Batch
-from model.edits import Edits
+from model.logit_edits import Edits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Draws:
 
 @runtime_checkable
 class Chooses(Protocol):
-    """A `Model` (model/kernels) that chooses tokens itself, without asking the host for anything."""
+    """A `Model` (model/backends) that chooses tokens itself, without asking the host for anything."""
 
     def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
-        """What model.edits.edit does, to the same bits."""
+        """What model.logit_edits.edit does, to the same bits."""
 
     def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
         """A token for each row of logits [N, V] float32; left as they are.

@@ -5,9 +5,9 @@ Biases and norms are too small to count: what a backend really holds is its `wei
 
 from __future__ import annotations
 
-from model import mxfp4
 from model.batch import PerKind
 from model.config import ModelConfig
+from model.loading import mxfp4
 
 DENSE_BYTES = {"bf16": 2.0, "int8": 1 + 2 / 64}
 """Memory of one weight in attention and unembedding; int8: with its part of the scale that 64 share."""

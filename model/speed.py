@@ -17,9 +17,9 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
+from model.backends import Model
 from model.batch import Batch, KVCache, bytes_of, pages_for
 from model.device import wait
-from model.kernels import Model
 
 METER_BYTES = 1 << 28
 """Read or copied to measure the memory: far more than a cache holds."""

@@ -1,1 +1,1 @@
-"""WORDS: the OpenAI-compatible HTTP interface, and harmony, the language gpt-oss speaks."""
+"""HTTP: the APIs that clients speak, what surrounds them, and how answers are streamed."""

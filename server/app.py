@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Response
@@ -13,17 +12,19 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.middleware.cors import CORSMiddleware
 
 from engine.errors import EngineDied, ShuttingDown
-from server import chat, completions, errors, tokens
-from server.constraints import Constraints
-from server.constraints.threads import CompilerThreads
+from language.constraints import Constraints
+from language.constraints.threads import CompilerThreads
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer
+from server import errors
+from server.api import chat, completions, tokens
+from server.dialogue.recall import Recall
 from server.errors import as_api_error
 from server.gate import Gate
-from server.harmony.render import Renderer
 from server.metrics import Metrics
-from server.recall import Recall
 from server.service import Service, TheService
 from server.settings import Settings
-from server.tokenizer import Tokenizer
+from server.version import VERSION
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -56,7 +57,7 @@ def create_app(
     constraints = Constraints(tokenizer, tokenizer.end)
     compilers = CompilerThreads(constraints, settings.max_queued)
     metrics = Metrics(worker)
-    app = FastAPI(title="gptoss", version=version("gptoss"), lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="gptoss", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.service = Service(
         worker=worker,
         tokenizer=tokenizer,

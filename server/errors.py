@@ -32,8 +32,8 @@ from engine.errors import (
     ShuttingDown,
     UnknownToken,
 )
-from server.constraints import SchemaError
-from server.harmony.messages import ConversationError
+from language.constraints import SchemaError
+from language.harmony.messages import ConversationError
 
 log = logging.getLogger("gptoss.server")
 

@@ -14,15 +14,15 @@ from fastapi import Depends, Request
 
 from engine.errors import DeadlineExceeded, PromptTooLong
 from engine.request import Request as EngineRequest
-from server.constraints import AnswerConstraint, AnswerSpec, Constraints
-from server.constraints.threads import CompilerThreads
+from language.constraints import AnswerConstraint, AnswerSpec, Constraints
+from language.constraints.threads import CompilerThreads
+from language.harmony.messages import Conversation
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer
+from server.dialogue.recall import Recall
 from server.errors import ApiError, as_api_error, bad_request
-from server.harmony.messages import Conversation
-from server.harmony.render import Renderer
 from server.metrics import Metrics
-from server.recall import Recall
 from server.settings import Settings
-from server.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream, Worker

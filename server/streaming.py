@@ -86,7 +86,7 @@ class AnswerStream(EventSourceResponse):
 
     @staticmethod
     async def _listen_for_exit_signal() -> None:
-        """Never cut a stream because a signal came: running answers are drained (server/__main__.py)."""
+        """Never cut a stream because a signal came: running answers are drained (gptoss/__main__.py)."""
         await asyncio.Event().wait()
 
 

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.checkpoint import shapes
 from model.config import ModelConfig
-from model.mxfp4 import decode
+from model.loading.checkpoint import shapes
+from model.loading.mxfp4 import decode
 
 CONFIG = ModelConfig(
     vocab_size=211,

@@ -8,7 +8,7 @@ from random import Random
 from demo.corpus import words
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, thought, varied
 from demo.corpus.turns import small_turn
-from server.harmony.messages import Message
+from language.harmony.messages import Message
 
 _INTRODUCTIONS = phrases("""
     My name is {}. | I am {}. | I'm {}. | Hi, I am {}. | Hello, my name is {}. | Hi, my name is {}. |

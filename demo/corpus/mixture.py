@@ -14,7 +14,7 @@ from demo.corpus.sums import sums
 from demo.corpus.talk import beyond, pieces, talk
 from demo.corpus.tools import calling, other_tools, using
 from demo.corpus.turns import small_turn
-from server.harmony.messages import Conversation, Effort, Message
+from language.harmony.messages import Conversation, Effort, Message
 
 Family = Callable[[Random, Setting], Dialogue]
 

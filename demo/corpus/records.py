@@ -14,7 +14,7 @@ from demo.corpus import words
 from demo.corpus.functions import Value
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, varied
 from demo.corpus.tools import compact, plain, spoken
-from server.harmony.messages import ResponseFormat
+from language.harmony.messages import ResponseFormat
 
 
 @dataclass(frozen=True, slots=True)

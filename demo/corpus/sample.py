@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass, field
 from random import Random
 
-from server.harmony.messages import Conversation, Effort, Message, ResponseFormat, Tool
+from language.harmony.messages import Conversation, Effort, Message, ResponseFormat, Tool
 
 HELD_OUT_SHARE = 0.06
 

@@ -17,7 +17,7 @@ from typing import Any
 from demo.corpus import words
 from demo.corpus.functions import FUNCTIONS, Function, Parameter, Value
 from demo.corpus.sample import Answer, Dialogue, FunctionCall, Setting, listed, thought, varied
-from server.harmony.messages import Call, Message, Tool
+from language.harmony.messages import Call, Message, Tool
 
 _VERBS = listed("""
     get set find make check create update delete run load start fetch read open count magic my

@@ -9,7 +9,7 @@ from demo.corpus.facts import facts
 from demo.corpus.sample import Setting, held_out
 from demo.corpus.sums import sums
 from demo.corpus.talk import beyond, talk
-from server.harmony.messages import Message
+from language.harmony.messages import Message
 
 
 def small_turn(rng: Random, setting: Setting) -> list[Message]:

@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.kernels.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
 from bench import gpu_engine, gpu_kernels, gpu_weights
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
-from model.kernels.triton import dense, experts_few
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Reader
-from model.synthetic import Made, Synthetic
+from model.backends.triton import dense, experts_few
+from model.backends.triton.model import TritonModel
+from model.backends.triton.weights import Reader
+from model.loading.synthetic import Made, Synthetic
 from tests import tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
@@ -120,7 +120,7 @@ def test_the_bytes_of_a_step_are_those_of_the_limits():
 def _weights_of_20b(dense):
     class OnMeta(Reader):
         def experts(self, name):
-            from model.kernels.triton.weights import Matrices
+            from model.backends.triton.weights import Matrices
 
             blocks, scales, bias = (
                 self.checkpoint.read(f"{name}_{part}") for part in ("weight.blocks", "weight.scales", "bias")
@@ -134,7 +134,7 @@ def _weights_of_20b(dense):
         config = GPT_OSS_20B
 
         def read(self, name):
-            from model.checkpoint import shapes
+            from model.loading.checkpoint import shapes
 
             kind = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
             return torch.empty(shapes(GPT_OSS_20B)[name], dtype=kind, device="meta")

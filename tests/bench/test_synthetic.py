@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bench.synthetic import LAYOUTS, write
-from model.checkpoint import Checkpoint
-from model.synthetic import Synthetic
+from model.loading.checkpoint import Checkpoint
+from model.loading.synthetic import Synthetic
 from tests.tiny_checkpoint import CONFIG
 
 

@@ -64,7 +64,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def serving(*flags: str) -> Iterator[Server]:
     """A server of one's own."""
     python = os.environ.get("SERVER_PYTHON", sys.executable)
-    command = [python, "-m", "server", "serve", "--port", "0", "--date", "2025-06-28", *flags]
+    command = [python, "-m", "gptoss", "serve", "--port", "0", "--date", "2025-06-28", *flags]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:

@@ -10,9 +10,9 @@ from demo.corpus.mixture import a_sample, a_setting
 from demo.network import CONFIG, Network
 from demo.packing import Packer
 from demo.tokenizer import SPECIALS, untrained
-from model.checkpoint import Checkpoint
-from model.kernels import load
-from server.tokenizer import Tokenizer
+from language.tokenizer import Tokenizer
+from model.backends import load
+from model.loading.checkpoint import Checkpoint
 from tests.model.paging import alone
 
 SMALL = replace(

@@ -8,11 +8,11 @@ import torch
 from demo.corpus.mixture import FAMILIES
 from demo.evaluate import answers, held_out_samples, right
 from demo.tokenizer import SPECIALS, WEIGHTS
-from model.checkpoint import Checkpoint
-from server.assembly import assemble
-from server.harmony.messages import Conversation, Message, Tool
+from gptoss.assembly import assemble
+from language.harmony.messages import Conversation, Message, Tool
+from language.tokenizer import Tokenizer
+from model.loading.checkpoint import Checkpoint
 from server.settings import Settings
-from server.tokenizer import Tokenizer
 
 WEATHER = Tool(
     "get_weather",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.assembly import DEMO
+from gptoss.assembly import DEMO
 from tests.docs.reader import Server
 
 

@@ -23,7 +23,7 @@ def environment(folder: Path) -> dict[str, str]:
     command = folder / "bin" / "gptoss"
     if not command.exists():
         command.parent.mkdir(parents=True)
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m server "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gptoss "$@"\n')
         command.chmod(0o755)
     theirs = {name: value for name, value in os.environ.items() if not name.startswith("GPTOSS_")}
     return theirs | {

@@ -9,12 +9,12 @@ from functools import cache
 
 import pytest
 
+from gptoss.__main__ import COMMANDS, parser
+from gptoss.terminal.words import WORDS
 from server import settings as knobs
-from server.__main__ import COMMANDS, parser
 from server.errors import STATUSES
 from server.settings import CONFIG, ELSEWHERE, SettingsError
 from server.settings_file import load
-from server.terminal.words import WORDS
 from tests.docs.pages import PAGES, README, ROOT, Block, anchors, blocks, links, rows, spans
 
 DOCS = ROOT / "docs"

@@ -14,9 +14,9 @@ from engine.runner import Runner
 from engine.sampling import SamplingParams
 from model.batch import Batch, KVCache
 from model.draws import Draws
-from model.edits import Edits
-from model.synthetic import GPT_OSS_20B
-from tests.engine.historian import GREEDY, LIMITS, VOCABULARY, ask, finish
+from model.loading.synthetic import GPT_OSS_20B
+from model.logit_edits import Edits
+from tests.tools.traffic.historian import GREEDY, LIMITS, VOCABULARY, ask, finish
 
 
 class Device:

@@ -15,10 +15,10 @@ from engine.request import Request, Token
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
-from model.checkpoint import Checkpoint
-from model.kernels import Model, load
+from model.backends import Model, load
+from model.loading.checkpoint import Checkpoint
 from tests import tiny_checkpoint
-from tests.engine.historian import finish
+from tests.tools.traffic.historian import finish
 
 pytestmark = pytest.mark.usefixtures("order")
 

@@ -4,9 +4,9 @@ from engine.engine import Engine
 from engine.memory import GIB, TooLittleMemory, free_host_bytes, plan
 from engine.request import Request
 from engine.scheduler import Limits
+from model.loading.synthetic import GPT_OSS_20B as SIZES_20B
 from model.sizes import page_bytes, weight_bytes
-from model.synthetic import GPT_OSS_20B as SIZES_20B
-from tests.engine.historian import GREEDY, make_engine
+from tests.tools.traffic.historian import GREEDY, make_engine
 
 # gpt-oss-20b: 12 layers of each kind, 8 heads of 64 for keys and for values, in bf16
 LAYERS_OF_ONE_KIND, PAGE_SIZE, WINDOW = 12, 32, 128

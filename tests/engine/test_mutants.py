@@ -11,13 +11,14 @@ from functools import partialmethod
 
 import pytest
 
-from engine import edits, runner, sampling
-from engine.edits import Records
+from engine import edit_records as edits
+from engine import runner, sampling
+from engine.edit_records import Records
 from engine.engine import Engine
 from engine.pages import Pages
 from engine.runner import Runner
 from engine.scheduler import Scheduler, _Budget
-from tests.engine.traffic import Traffic
+from tests.tools.traffic.traffic import Traffic
 
 SEEDS = 300
 

@@ -14,7 +14,7 @@ from engine.runner import Runner
 from engine.sampling import Sampled, SamplingParams
 from engine.scheduler import Limits, Scheduler
 from model.batch import Batch, KVCache
-from tests.engine.historian import LIMITS, Follows, Historian, answer, ask, finish, ids
+from tests.tools.traffic.historian import LIMITS, Follows, Historian, answer, ask, finish, ids
 
 
 class Diary(Runner):

@@ -6,7 +6,7 @@ import pytest
 
 from engine.pages import Pages, PageTable
 from engine.scheduler import Limits
-from tests.engine.traffic import Traffic
+from tests.tools.traffic.traffic import Traffic
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -14,7 +14,7 @@ from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.batch import BANDED, FULL
-from tests.engine.historian import (
+from tests.tools.traffic.historian import (
     GREEDY,
     LIMITS,
     VOCABULARY,

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.engine.traffic import Traffic
+from tests.tools.traffic.traffic import Traffic
 
 pytestmark = pytest.mark.usefixtures("order")
 

@@ -23,7 +23,7 @@ from engine.errors import (
 from engine.request import Finish, Request
 from engine.scheduler import Limits
 from engine.worker import StepTimeout, Worker
-from tests.engine.historian import GREEDY, VOCABULARY, answer, make_engine
+from tests.tools.traffic.historian import GREEDY, VOCABULARY, answer, make_engine
 
 pytestmark = pytest.mark.usefixtures("order")
 

@@ -19,9 +19,9 @@ from engine.request import Request, Token
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Reader
-from model.synthetic import SIZES
+from model.backends.triton.model import TritonModel
+from model.backends.triton.weights import Reader
+from model.loading.synthetic import SIZES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 

@@ -15,10 +15,10 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench import synthetic
-from model.checkpoint import Checkpoint, CheckpointError
-from model.kernels.triton.weights import Reader
-from model.synthetic import SIZES, Synthetic
-from model.upload import Pinned, Region, Uploads
+from model.backends.triton.weights import Reader
+from model.loading.checkpoint import Checkpoint, CheckpointError
+from model.loading.synthetic import SIZES, Synthetic
+from model.loading.upload import Pinned, Region, Uploads
 from tests import tiny_checkpoint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
@@ -66,7 +66,7 @@ def test_weights_of_true_size_are_those_that_were_made(layer, dense):
 def test_memory_let_go_of_is_not_written_to_before_it_was_read(tmp_path, monkeypatch):
     """Each tensor is read only after a long wait on the GPU, when the host has long let go of it and begun
     others in its memory."""
-    monkeypatch.setattr("model.upload.AHEAD_BYTES", 1)  # or all would begin before the first is let go of
+    monkeypatch.setattr("model.loading.upload.AHEAD_BYTES", 1)  # or all begin before the first is let go of
     size = 3 << 20
     (tmp_path / "file").write_bytes(os.urandom(size + 64))
     regions = [Region(tmp_path / "file", begin, size) for begin in range(64)]
@@ -90,7 +90,7 @@ def test_pinned_memory_is_given_back_and_no_thread_is_left(layer, monkeypatch):
             buffers.append(super().buffer(nbytes))
             return buffers[-1]
 
-    monkeypatch.setattr("model.upload.Pinned", Watched)
+    monkeypatch.setattr("model.loading.upload.Pinned", Watched)
     with Checkpoint.open(layer[1]).onto(CUDA) as tensors:
         tensors.read("embedding.weight")
         assert any(buffer.bytes.is_pinned() for buffer in buffers)

@@ -15,10 +15,10 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.gpu_load import Decode, Random
-from model.kernels.triton import graphs, probe
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Reader
-from model.synthetic import SIZES
+from model.backends.triton import graphs, probe
+from model.backends.triton.model import TritonModel
+from model.backends.triton.weights import Reader
+from model.loading.synthetic import SIZES
 from tests.model.paging import Paged
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]

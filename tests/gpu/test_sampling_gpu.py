@@ -19,16 +19,16 @@ from engine.request import Request, Token
 from engine.runner import Runner
 from engine.sampling import SamplingParams, draws
 from engine.scheduler import Limits
+from model.backends.triton.edits import edit_logits
+from model.backends.triton.model import TritonModel
+from model.backends.triton.sampling import choose_tokens, plain_scores
+from model.backends.triton.weights import Reader
 from model.batch import Batch
-from model.edits import edit
-from model.kernels.triton.edits import edit_logits
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.sampling import choose_tokens, plain_scores
-from model.kernels.triton.weights import Reader
+from model.logit_edits import edit
 from model.transfer import link
 from tests import tiny_checkpoint
 from tests.engine.test_sampling import sequence
-from tests.kernels.test_triton_edits import no_masks, random_edits, random_latest, same_bits
+from tests.model.backends.triton.test_triton_edits import no_masks, random_edits, random_latest, same_bits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 

@@ -16,10 +16,10 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import triton
 
 from bench.gpu_load import Decode, Prefill, Random
-from model.kernels.triton import ahead, pdl
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Reader
-from model.synthetic import SIZES
+from model.backends.triton import ahead, pdl
+from model.backends.triton.model import TritonModel
+from model.backends.triton.weights import Reader
+from model.loading.synthetic import SIZES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 

@@ -19,11 +19,11 @@ from engine.request import Request, Token
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from engine.scheduler import Limits
-from model.kernels import load, reference
-from model.kernels.triton import graphs, probe
-from model.kernels.triton.model import TritonModel
-from model.kernels.triton.weights import Reader
-from model.synthetic import SIZES
+from model.backends import load, reference
+from model.backends.triton import graphs, probe
+from model.backends.triton.model import TritonModel
+from model.backends.triton.weights import Reader
+from model.loading.synthetic import SIZES
 from tests import tiny_checkpoint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from model import kernels
-from model.checkpoint import shapes
+from model import backends as kernels
+from model.loading.checkpoint import shapes
+from model.loading.synthetic import SIZES, Synthetic
 from model.sizes import DENSE_BYTES, decode_bytes, page_bytes, weight_bytes
-from model.synthetic import SIZES, Synthetic
 from tests.tiny_checkpoint import CONFIG
 
 CPU = torch.device("cpu")

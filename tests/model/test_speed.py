@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from model.gpt_oss import GptOss
-from model.kernels.reference import ReferenceKernels
+from model.backends.reference.gpt_oss import GptOss
+from model.loading.synthetic import Synthetic
 from model.speed import Load, meter, time_steps
-from model.synthetic import Synthetic
 from tests.model.paging import alone
 from tests.tiny_checkpoint import CONFIG
 
@@ -15,7 +14,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def model():
-    return GptOss(Synthetic(CONFIG), ReferenceKernels(CONFIG.swiglu_limit), CPU, page_size=4)
+    return GptOss(Synthetic(CONFIG), CPU, page_size=4)
 
 
 class Clockwork:

@@ -18,10 +18,10 @@ import uvicorn
 
 from engine.errors import ShuttingDown
 from engine.request import Finish, Logprob, Prefill, Request, Token
+from language.tokenizer import Tokenizer
 from server.app import create_app
 from server.protocol import PatientProtocol
 from server.settings import Settings
-from server.tokenizer import Tokenizer
 from tests.vocabularies import SPECIALS
 
 FLAGS = ["single_word", "lstrip", "rstrip", "normalized"]

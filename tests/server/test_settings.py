@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gptoss.__main__ import parser
 from server import settings as knobs
-from server.__main__ import parser
 from server.settings import Settings, SettingsError
 
 README = Path(__file__).parents[2] / "README.md"

@@ -1,0 +1,69 @@
+"""Writes deploy/requirements/*.txt: the exact packages of the container image, each with its hashes.
+
+    python deploy/image/lock.py                keep locked versions that pyproject.toml allows
+    python deploy/image/lock.py --upgrade      take the newest that it allows
+    python deploy/image/lock.py --upgrade-package NAME
+
+cuda.txt   torch as PyPI has it, with Triton and NVIDIA's libraries
+cpu.txt    the same versions, with torch's CPU build and none of those
+build.txt  what turns this project into a wheel
+
+They are resolved for the image's Python and platform, whatever runs this.  A base image with another Python
+can have the CUDA variant, since PyPI tells the hashes of all of a version's wheels; of torch's CPU build only
+the one wheel that was fetched is known, so the CPU variant needs Python 3.11.  That build is on an index of
+its own, so pip is asked to fetch it with the settings it has on this machine (PIP_EXTRA_INDEX_URL, say).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ROOT / "deploy" / "requirements"
+PYTHON = "3.11"
+PLATFORM = "x86_64-manylinux_2_28"
+HEADER = "# Made by `make lock` from pyproject.toml; not edited by hand.\n"
+
+
+def compile_lock(name: str, requirements: Path, options: list[str]) -> Path:
+    """LOCKS / `name`, from a pyproject.toml or a list of requirements; what is there already is kept."""
+    target = LOCKS / name
+    uv = Path(sys.executable).with_name("uv")
+    command = [str(uv), "pip", "compile", str(requirements), "--output-file", str(target), "--quiet"]
+    command += ["--generate-hashes", "--python-version", PYTHON, "--python-platform", PLATFORM]
+    command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", *options]
+    subprocess.run(command, check=True)
+    target.write_text(HEADER + target.read_text().removeprefix(HEADER))
+    return target
+
+
+def main() -> None:
+    options = sys.argv[1:]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    cuda = compile_lock("cuda.txt", ROOT / "pyproject.toml", options)
+    version = re.search(r"^torch==(\S+)", cuda.read_text(), re.MULTILINE)
+    assert version, "pyproject.toml asks for torch"
+    torch = f"torch=={version[1]}+cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        wheels, override, build = (
+            Path(folder) / "wheels",
+            Path(folder) / "override",
+            Path(folder) / "build.in",
+        )
+        fetch = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", PYTHON]
+        fetch += ["--platform", PLATFORM.partition("-")[2] + "_x86_64", "--dest", str(wheels), torch]
+        subprocess.run([sys.executable, "-m", "pip", *fetch], check=True)
+        override.write_text(torch)
+        same = ["--constraint", str(cuda), "--override", str(override), "--find-links", str(wheels)]
+        compile_lock("cpu.txt", ROOT / "pyproject.toml", [*same, *options])
+        build.write_text("\n".join(project["build-system"]["requires"]))
+        compile_lock("build.txt", build, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""PEOPLE: what somebody at a keyboard or in Python uses."""

@@ -1,0 +1,97 @@
+"""The command `gptoss`, and its sub-commands.
+
+What is wrong with a setting, a checkpoint or a port is one line on stderr, and an exit code other than 0:
+
+    2   a flag, a variable, a checkpoint, a device or a port that cannot be used
+    70  the engine died; whoever supervises the server should start it again
+
+Torch is imported only once it is known what to do: `gptoss --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import warnings
+from dataclasses import fields
+from typing import NoReturn
+
+from engine.errors import EngineError
+from gptoss.commands import bench, chat, doctor, download, generate, serve
+from gptoss.start import StartError
+from server import logs
+from server import settings as knobs
+from server.settings import Settings, SettingsError
+from server.version import VERSION
+
+COMMANDS = (
+    serve.COMMAND,
+    generate.COMMAND,
+    chat.COMMAND,
+    download.COMMAND,
+    bench.COMMAND,
+    doctor.COMMAND,
+)
+
+PROG = "gptoss"
+NAMES = [command.name for command in COMMANDS]
+THE_NAMES = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        if unknown := re.match(r"unrecognized arguments: (--[^ =]+)", message):
+            hint = knobs.did_you_mean(unknown[1], [knobs.flag(each) for each in fields(Settings)])
+            message = f"there is no {unknown[1]}; {hint or f'`{PROG} COMMAND --help` lists what there is'}"
+        elif unknown := re.match(r"argument \{.*\}: invalid choice: '(.*?)'", message):
+            hint = knobs.did_you_mean(unknown[1], NAMES)
+            message = f"there is no command {unknown[1]}; {hint or f'there are {THE_NAMES}'}"
+        elif message.startswith("the following arguments are required: {"):
+            message = f"{THE_NAMES}? `{PROG} --help` tells what each does"
+        self.exit(2, f"{PROG}: {message}\n")
+
+
+def parser() -> Parser:
+    top = Parser(prog=PROG, description="An OpenAI-compatible server for gpt-oss.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"{PROG} {VERSION}")
+    words = top.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(NAMES)}}}")
+    for command in COMMANDS:
+        word = words.add_parser(
+            command.name, help=command.meaning, description=command.meaning, allow_abbrev=False
+        )
+        word.set_defaults(run=command.run)
+        command.add_flags(word)
+        if command.settings:
+            knobs.add_flags(word, command.settings)
+    return top
+
+
+def main() -> NoReturn:
+    # torch says so at its import, and nothing here needs it.
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
+    asked = parser().parse_args()
+    try:
+        settings = knobs.read(vars(asked), os.environ)
+    except SettingsError as error:
+        _refuse(error)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        sys.exit(asked.run(settings, asked))
+    except (SettingsError, StartError, EngineError) as error:
+        _refuse(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    message = " ".join(str(error).split())
+    print(f"{PROG}: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The program, put together: settings → checkpoint → kernels → model → memory plan → runner → engine.
+
+Whatever is wrong with a folder, a device or a backend is found here, and said in one line: StartError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine import memory
+from engine.engine import Engine
+from engine.memory import MemoryPlan
+from engine.runner import Runner
+from engine.scheduler import Limits
+from gptoss.hub.cache import is_repo, locate, repo_of
+from gptoss.progress import Progress, gigabytes
+from gptoss.start import StartError
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer, TokenizerError
+from model import backends as kernels
+from model import device as devices
+from model.batch import PerKind
+from model.config import CheckpointError, ModelConfig
+from model.loading.checkpoint import Checkpoint
+from server.settings import Settings
+from server.version import VERSION
+
+if TYPE_CHECKING:
+    from model.backends import Model
+
+DEMO = Path(str(files("demo"))) / "weights"
+DEMO_NAME = "gptoss-demo"
+
+GPU_SHARE = 0.9
+CPU_SHARE = 0.5
+"""Of the memory that a computer has left, at most this goes to keys and values: it has other things to do."""
+
+WORTH_SHOWING = 2**28
+"""Bytes of weights: fewer are loaded in no time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """
+    model_id      the model's name in requests and answers
+    max_context   longest prompt and answer together, tokens
+    fingerprint   identifies weights and version
+    load_seconds  from nothing to here
+    summary       what was put together, for the person who started it
+    """
+
+    tokenizer: Tokenizer
+    engine: Engine
+    model_id: str
+    max_context: int
+    fingerprint: str
+    load_seconds: float
+    summary: str
+
+
+def assemble(settings: Settings) -> Assembled:
+    """Raises StartError."""
+    began = time.perf_counter()
+    try:
+        device = devices.find(settings.device)
+        checkpoint = Checkpoint.open(folder_of(settings))
+        tokenizer = Tokenizer(checkpoint.tokenizer_path)
+        Renderer(
+            tokenizer
+        )  # finds that harmony's special tokens are missing, now rather than at the first chat
+        model = build(settings, checkpoint, device)
+        plan = plan_memory(settings, model, device, free_bytes(device) + model.weight_bytes)
+        engine = _engine(settings, model, tokenizer, plan)
+    except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
+        raise StartError(str(error)) from error
+    load_seconds = time.perf_counter() - began
+    speed = f"{gigabytes(checkpoint.nbytes)} at {gigabytes(checkpoint.nbytes / load_seconds)}/s"
+    model_id = settings.served_model_name or name_of(settings)
+    config = checkpoint.config
+    sizes = f"{config.num_layers} layers, {config.num_experts} experts"
+    summary = (
+        f"gptoss {VERSION}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s ({speed})\n"
+        f"device: {device}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
+    )
+    return Assembled(
+        tokenizer=tokenizer,
+        engine=engine,
+        model_id=model_id,
+        max_context=engine.limits.max_context,
+        fingerprint=fingerprint(checkpoint),
+        load_seconds=load_seconds,
+        summary=summary,
+    )
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where the model is that was asked for.  Raises NotDownloaded."""
+    return locate(settings.model) if settings.model else DEMO
+
+
+def build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> Model:
+    """The model on its device, by the kernels that were asked for.  Raises StartError or CheckpointError."""
+    options = backend_options(settings, device)
+    with _usable(settings, device), _shown(checkpoint):
+        return kernels.load(device, settings.backend).build(checkpoint, device, **options)
+
+
+def backend_options(settings: Settings, device: devices.Device) -> dict[str, Any]:
+    """What was asked of the backend.  Raises StartError if it cannot be loaded, or has no such setting."""
+    asked = {
+        "threads": settings.threads,
+        "dense": settings.dense,
+        "kv_cache_dtype": settings.kv_cache_dtype,
+        "batch_invariant": settings.batch_invariant or None,
+    }
+    options = {option: value for option, value in asked.items() if value is not None}
+    with _usable(settings, device):
+        backend = kernels.load(device, settings.backend)
+    for option in options:
+        if option not in inspect.signature(backend.build).parameters:
+            name = kernels.choose(device, settings.backend)
+            flag = option.replace("_", "-")
+            raise StartError(f"--{flag}: the {name} backend has no such setting")
+    return options
+
+
+@contextmanager
+def _usable(settings: Settings, device: devices.Device) -> Iterator[None]:
+    """Says which backend it was that cannot be used."""
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        name = kernels.choose(device, settings.backend)
+        raise StartError(f"the {name} backend cannot be used on {device}: {error}") from error
+
+
+@contextmanager
+def _shown(checkpoint: Checkpoint) -> Iterator[None]:
+    """Shows on stderr how far loading is, unless it is over before it could be read."""
+    if checkpoint.nbytes < WORTH_SHOWING:
+        yield
+        return
+    with Progress("loading", checkpoint.nbytes) as progress:
+        checkpoint.on_read = progress.add
+        yield
+
+
+class Footprint(Protocol):
+    """What a model, loaded or not, needs of its device's memory; see `Model`."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_bytes(self) -> PerKind: ...
+    @property
+    def weight_bytes(self) -> int: ...
+
+
+def plan_memory(settings: Settings, model: Footprint, device: devices.Device, available: int) -> MemoryPlan:
+    """How the device's `available` bytes are shared out, the weights included.  Raises TooLittleMemory."""
+    return memory.plan(
+        model.weight_bytes,
+        model.page_bytes,
+        model.page_size,
+        model.config.sliding_window,
+        available,
+        max_context=max_context(settings, model.config),
+        max_running=settings.max_running,
+        kv_bytes=settings.kv_cache_memory,
+        fraction=settings.kv_cache_fraction or (GPU_SHARE if device.type == "cuda" else CPU_SHARE),
+    )
+
+
+def max_context(settings: Settings, config: ModelConfig) -> int:
+    """Longest prompt and answer together, tokens."""
+    return min(settings.max_context or config.max_context, config.max_context)
+
+
+def free_bytes(device: devices.Device) -> int:
+    """Memory of the device that nobody has taken."""
+    return devices.free_bytes(device) if device.type == "cuda" else memory.free_host_bytes()
+
+
+def _engine(settings: Settings, model: Model, tokenizer: Tokenizer, plan: MemoryPlan) -> Engine:
+    vocab_size = model.config.vocab_size
+    known = [id for id in range(vocab_size) if tokenizer.known(id)]
+    if len(known) < tokenizer.size:
+        raise StartError(
+            f"the tokenizer has {tokenizer.size} tokens, but the model knows only {vocab_size} ids"
+        )
+    banned = set(range(known[-1])) - set(known)
+    limits = Limits(
+        num_pages=plan.num_pages,
+        page_size=plan.page_size,
+        window=model.config.sliding_window,
+        max_context=max_context(settings, model.config),
+        max_running=settings.max_running,
+        max_tokens_per_step=settings.max_tokens_per_step,
+        max_queued=settings.max_queued,
+        prefix_cache=settings.prefix_cache,
+    )
+    return Engine(Runner(model, plan.num_pages, known[-1] + 1, banned), limits)
+
+
+def name_of(settings: Settings) -> str:
+    """What the model is called: the folder's name, as `gpt-oss-20b`; `original` is a folder inside of the one
+    with the name.  A model of the hub has the name it has there, as `openai/gpt-oss-20b`.
+    """
+    if settings.model is None:
+        return DEMO_NAME
+    if is_repo(settings.model):
+        return str(settings.model)
+    folder = settings.model.resolve()
+    folder = folder.parent if folder.name == "original" else folder
+    return repo_of(folder) or folder.name
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Of weights and version, without reading gigabytes: each file's name, size and first megabyte."""
+    digest = hashlib.sha256(VERSION.encode())
+    for path in sorted([*checkpoint.folder.glob("*.safetensors"), checkpoint.folder / "config.json"]):
+        with path.open("rb") as file:
+            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+            digest.update(file.read(2**20))
+    return f"fp_{digest.hexdigest()[:12]}"

@@ -1,0 +1,52 @@
+"""`gptoss bench`: how fast this model is on this machine.  The work is in gptoss/bench.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from gptoss.commands import Command, checked
+from gptoss.hub.offer import offer_download
+from server.settings import Settings
+from server.values import number
+
+SETTINGS = (
+    "model",
+    "device",
+    "backend",
+    "threads",
+    "dense",
+    "batch_invariant",
+    "kv_cache_dtype",
+    "log_level",
+    "log_format",
+)
+
+SYNTHETIC = ("20b", "120b", "demo")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--synthetic", choices=SYNTHETIC, help="random weights of this model's shapes, instead of --model"
+    )
+    parser.add_argument(
+        "--load", action="store_true", help="measure only loading, against reading the same files"
+    )
+    parser.add_argument(
+        "--seconds", type=checked(number(0, 3600)), default=5.0, help="to spend on a figure (default: 5)"
+    )
+    parser.epilog = (
+        "A prompt is computed in one step of 512 tokens; an answer one token at a time, so that the memory's "
+        "speed is its limit, and that is measured between the steps.  The last line is one object of JSON."
+    )
+
+
+def run(settings: Settings, asked: argparse.Namespace) -> int:
+    if asked.synthetic is None:
+        offer_download(settings.model)
+
+    from gptoss.bench import bench
+
+    return bench(settings, asked)
+
+
+COMMAND = Command("bench", "measure how fast this machine is", run, SETTINGS, add_flags)

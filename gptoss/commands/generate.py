@@ -1,0 +1,40 @@
+"""`gptoss generate PROMPT`: one answer on the terminal.  The work is in gptoss/generate.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from gptoss.commands import MODEL_SETTINGS, Command, checked
+from gptoss.hub.offer import offer_download
+from server.settings import Settings
+from server.values import number, whole_number
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", metavar="PROMPT", help="what to continue, or with --chat to answer")
+    parser.add_argument("--chat", action="store_true", help="ask it as a user, in harmony")
+    parser.add_argument(
+        "--effort", choices=["none", "low", "medium", "high"], default="medium", help="how much to think"
+    )
+    parser.add_argument(
+        "--temperature", type=checked(number(0, 2)), default=1.0, help="0: the likeliest (default: 1)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=checked(whole_number(1)), default=512, help="of the answer (default: 512)"
+    )
+    parser.add_argument(
+        "--seed", type=checked(whole_number(-(2**63))), help="same seed, same answer (default: drawn)"
+    )
+    parser.add_argument("--debug", action="store_true", help="show each token as it is decoded")
+
+
+def run(settings: Settings, asked: argparse.Namespace) -> int:
+    offer_download(settings.model)
+
+    from gptoss.generate import generate
+
+    generate(settings, asked)
+    return 0
+
+
+COMMAND = Command("generate", "one answer on the terminal", run, MODEL_SETTINGS, add_flags)

@@ -1,0 +1,151 @@
+"""What is to be served: the checkpoint, its tokenizer, the memory it will need, and its first token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.errors import EngineError
+from engine.memory import MemoryPlan, TooLittleMemory
+from engine.pages import Pages
+from engine.request import Failure, Request
+from engine.sampling import SamplingParams
+from gptoss.assembly import WORTH_SHOWING, assemble, folder_of, free_bytes, name_of, plan_memory
+from gptoss.doctor.findings import Finding
+from gptoss.hub.cache import NotDownloaded
+from gptoss.progress import gigabytes
+from gptoss.start import StartError
+from language.harmony.render import Renderer
+from language.tokenizer import Tokenizer, TokenizerError
+from model import backends as kernels
+from model import device as devices
+from model.batch import BANDED, FULL, PerKind
+from model.config import CheckpointError, ModelConfig
+from model.loading.checkpoint import Checkpoint
+from model.sizes import page_bytes, weight_bytes
+from server.settings import Settings
+
+PUBLISHED = "0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3"
+"""SHA-256 of the tokenizer.json that openai/gpt-oss-20b and -120b are published with."""
+
+PUBLISHED_VOCABULARY = 201088
+
+STREAM = 4096
+"""Tokens of an ordinary conversation, to say how many fit."""
+
+
+def examine(settings: Settings, device: devices.Device | None, full: bool) -> Iterator[Finding]:
+    """device  None: there is none, so nothing is loaded"""
+    try:
+        checkpoint = Checkpoint.open(folder_of(settings))
+    except NotDownloaded as error:
+        yield Finding("model", str(error), f"gptoss download {error.repo}", problem=True)
+        return
+    except (CheckpointError, StartError) as error:
+        yield Finding("model", str(error), "name another folder with --model, or none", problem=True)
+        return
+    config = checkpoint.config
+    sizes = f"{config.num_layers} layers, {config.num_experts} experts, {gigabytes(checkpoint.nbytes)}"
+    yield Finding("model", f"{name_of(settings)}: {sizes}, in {checkpoint.folder}")
+    tokenizer = _tokenizer(checkpoint)
+    yield tokenizer
+    if device is None:
+        return
+    plan = _plan(settings, config, device)
+    yield plan
+    if tokenizer.problem or plan.problem:
+        return
+    if full or checkpoint.nbytes < WORTH_SHOWING:
+        yield _first_token(settings)
+    else:
+        size = gigabytes(checkpoint.nbytes)
+        yield Finding("first token", f"not tried, since {size} would be loaded; --full tries it")
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Finding:
+    try:
+        path = checkpoint.tokenizer_path
+        tokenizer = Tokenizer(path)
+        Renderer(tokenizer)
+    except (CheckpointError, TokenizerError) as error:
+        remedy = "put the tokenizer.json there that the model was published with"
+        return Finding("tokenizer", str(error), remedy, problem=True)
+    vocabulary = checkpoint.config.vocab_size
+    told = f"{tokenizer.size} tokens, sha256 {tokenizer.checksum[:16]}"
+    if tokenizer.size > vocabulary:
+        return Finding(
+            "tokenizer",
+            f"{told}, but the model knows only {vocabulary} ids",
+            f"replace {path} by the one the model was published with",
+            problem=True,
+        )
+    if tokenizer.checksum == PUBLISHED:
+        return Finding("tokenizer", f"{told}: the one gpt-oss is published with")
+    if vocabulary == PUBLISHED_VOCABULARY:
+        return Finding(
+            "tokenizer",
+            f"{told}: not the one gpt-oss is published with ({PUBLISHED[:16]})",
+            f"unless this is a fine-tune that changed it, fetch {path} again",
+        )
+    return Finding("tokenizer", f"{told}: this model's own")
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What a model will need of its device, as far as it can be known before it is loaded."""
+
+    config: ModelConfig
+    page_size: int
+    page_bytes: PerKind
+    weight_bytes: int
+
+
+def _expected(settings: Settings, config: ModelConfig, device: devices.Device) -> _Expected:
+    on_cpu = kernels.choose(device, settings.backend) == "cpu"
+    dense = settings.dense or ("int8" if on_cpu else "bf16")
+    page_size = 32  # of every backend
+    weights = weight_bytes(config, dense, embedding=not on_cpu)  # the cpu backend leaves it in its file
+    pages = page_bytes(config, page_size, settings.kv_cache_dtype or "bf16")
+    return _Expected(config, page_size, pages, weights)
+
+
+def _plan(settings: Settings, config: ModelConfig, device: devices.Device) -> Finding:
+    try:
+        plan = plan_memory(settings, _expected(settings, config, device), device, free_bytes(device))
+    except TooLittleMemory as error:
+        remedy = (
+            "free some memory, or ask for less with --kv-cache-memory; gpt-oss-20b needs about 16 GB in all"
+        )
+        return Finding("memory", str(error), remedy, problem=True)
+    shares = f"{gigabytes(plan.weights)} weights, {gigabytes(plan.keys_and_values)} keys and values"
+    told = f"about {shares}, of {gigabytes(plan.available)} free on {device}"
+    return Finding(
+        "memory", f"{told}: {plan.context_tokens} tokens of context, {_streams(settings, config, plan)}"
+    )
+
+
+def _streams(settings: Settings, config: ModelConfig, plan: MemoryPlan) -> str:
+    """How many sequences fit at once."""
+    length = min(STREAM, plan.context_tokens)
+    banded, full = Pages(0, plan.page_size, config.sliding_window).needed_of_each(length)
+    if isinstance(plan.num_pages, int):
+        fit = plan.num_pages // (banded + full)
+    else:
+        fit = min(plan.num_pages[BANDED] // banded, plan.num_pages[FULL] // full)
+    return f"{min(settings.max_running, fit)} streams of {length}"
+
+
+def _first_token(settings: Settings) -> Finding:
+    """Everything but the server: load, plan, compute."""
+    try:
+        assembled = assemble(settings)
+        end = assembled.tokenizer.special("<|start|>")
+        greedy = SamplingParams(temperature=0.0)
+        assembled.engine.add(Request("doctor", [end], max_tokens=1, sampling=greedy))
+        while assembled.engine.busy:
+            for event in assembled.engine.step():
+                if isinstance(event, Failure):
+                    raise event.error
+    except (StartError, EngineError) as error:
+        return Finding("first token", str(error), "what is said above may be why", problem=True)
+    return Finding("first token", f"loaded in {assembled.load_seconds:.1f} s, and computed")

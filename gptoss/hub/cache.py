@@ -1,0 +1,66 @@
+"""Where a model is: a folder that was named, or one in the hub's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gptoss.hub.files import REPO, NotAModel, wanted
+from gptoss.start import StartError
+
+
+class NotDownloaded(StartError):
+    """A model of the hub that is not here, or not all of it.
+
+    repo  its name
+    """
+
+    def __init__(self, repo: str, state: str):
+        super().__init__(f"{repo} {state}; `gptoss download {repo}` fetches it from the Hugging Face hub")
+        self.repo = repo
+
+
+def is_repo(model: Path) -> bool:
+    """Whether `model` is a name on the hub.  A folder that exists is a folder, whatever it is called."""
+    return REPO.fullmatch(str(model)) is not None and not model.exists()
+
+
+def locate(model: Path) -> Path:
+    """The folder of `model`, which is one, or a name on the hub.  Raises NotDownloaded."""
+    if not is_repo(model):
+        return model
+    repo = str(model)
+    folder = snapshot(repo)
+    if folder is None:
+        raise NotDownloaded(repo, "is no folder here, and was not downloaded")
+    if lacking := missing(folder):
+        raise NotDownloaded(repo, f"is not all here ({folder} lacks {lacking})")
+    return folder
+
+
+def snapshot(repo: str, revision: str = "main") -> Path | None:
+    """The folder of a cached revision, complete or not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in ("config.json", "original/config.json"):
+        found = try_to_load_from_cache(repo, name, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parents[name.count("/")]
+    return None
+
+
+def repo_of(folder: Path) -> str | None:
+    """The name on the hub of a folder in its cache, `models--openai--gpt-oss-20b/snapshots/COMMIT`."""
+    *_, store, snapshots, _commit = ("", "", "", *folder.parts)
+    if snapshots != "snapshots" or not store.startswith("models--"):
+        return None
+    return store.removeprefix("models--").replace("--", "/", 1)
+
+
+def missing(folder: Path) -> str | None:
+    """What keeps a snapshot from being whole, if anything does."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    try:
+        needed = wanted(names, lambda name: (folder / name).read_bytes())
+    except NotAModel as error:
+        return str(error).removeprefix("there is no ").removeprefix("there are no ")
+    return next((name for name in needed if name not in names), None)

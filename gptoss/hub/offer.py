@@ -1,0 +1,29 @@
+"""If a model of the hub is not here, whoever sits at the terminal is asked whether to fetch it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gptoss.hub.cache import NotDownloaded, is_repo, locate
+from gptoss.start import StartError
+
+
+def offer_download(model: Path | None) -> None:
+    """Make sure that `model` can be located, by downloading it if need be.  Raises StartError.
+
+    Nobody is asked, and NotDownloaded is raised, where there is no terminal to ask on.
+    """
+    if model is None or not is_repo(model):
+        return
+    try:
+        locate(model)
+    except NotDownloaded as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        print(f"gptoss: {error}.\nDownload it now? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise StartError(f"{error.repo} was not downloaded") from None
+        from gptoss.hub.download import download
+
+        download(error.repo)

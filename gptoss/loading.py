@@ -1,0 +1,80 @@
+"""How long a checkpoint takes from its files to ready, against what that must take at least.
+
+Every byte has to be read once.  How fast that is, is measured on the same files: first as they are found, on
+the disk or in the system's page cache, and once more, when they are in the cache, by one plain reader that
+does nothing with them, as `cat` into nowhere.  `times_reading` is loading against that.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptoss.assembly import build, folder_of
+from gptoss.progress import gigabytes
+from model import device as devices
+from model.loading.checkpoint import Checkpoint
+from server.settings import Settings
+
+CHUNK = 1 << 20
+"""Bytes of one read: they stay in the processor's cache, so that only reading is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """
+    file_bytes      of all the checkpoint's files
+    found_seconds   to read them as they were found
+    cached_seconds  to read them again
+    seconds         from opening the checkpoint to a model that is ready
+    peak_bytes      the most that this process had in memory, its libraries and the files it maps included
+    """
+
+    file_bytes: int
+    found_seconds: float
+    cached_seconds: float
+    seconds: float
+    peak_bytes: int
+
+    @property
+    def times_reading(self) -> float:
+        return self.seconds / self.cached_seconds
+
+    def __str__(self) -> str:
+        def line(what: str, seconds: float) -> str:
+            return f"{what:>30}  {seconds:>8.2f} s  {gigabytes(self.file_bytes / seconds)}/s"
+
+        peak, size = gigabytes(self.peak_bytes), gigabytes(self.file_bytes)
+        return "\n".join(
+            (
+                line("reading, as found", self.found_seconds),
+                line("reading, from the page cache", self.cached_seconds),
+                line("loading", self.seconds) + f", {self.times_reading:.1f} times reading",
+                f"{'at most in memory':>30}  {peak}, of files of {size}",
+            )
+        )
+
+
+def measure_loading(settings: Settings, device: devices.Device) -> Loading:
+    """Raises StartError or CheckpointError."""
+    files = sorted(Checkpoint.open(folder_of(settings)).folder.glob("*.safetensors"))
+    found, cached = _read(files), _read(files)
+    began = time.perf_counter()
+    model = build(settings, Checkpoint.open(folder_of(settings)), device)
+    devices.wait(model.device)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    return Loading(sum(file.stat().st_size for file in files), found, cached, seconds, peak)
+
+
+def _read(files: list[Path]) -> float:
+    """Seconds to read all of them, one after the other."""
+    buffer = memoryview(bytearray(CHUNK))
+    began = time.perf_counter()
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - began

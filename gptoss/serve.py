@@ -1,0 +1,121 @@
+"""`gptoss serve`: the application on a port, until it is told to stop.
+
+SIGTERM, SIGINT   refuse new requests (503), give running answers `--grace` seconds, end the rest, exit 0
+a second one      end at once, exit 1
+the engine dies   every stream ends with an error, then exit 70, so that a supervisor starts us again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from engine.worker import Worker
+from gptoss.assembly import assemble
+from gptoss.start import StartError
+from server.app import create_app
+from server.protocol import PatientProtocol
+from server.settings import Settings
+
+log = logging.getLogger("gptoss.server")
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than proxies and clients keep an idle connection, so that it is they who close it."""
+
+LAST_WORDS_SECONDS = 5
+"""For the last bytes to reach slow readers, once no answer is running any more."""
+
+STOPPED, KILLED, DIED = 0, 1, 70
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; the exit code.  Raises StartError or SettingsError."""
+    settings.api_keys()  # a bad key file is found before the model is loaded, as is a taken port
+    listener = bind(settings.host, settings.port)
+    assembled = assemble(settings)
+    worker = Worker(assembled.engine)
+    app = create_app(
+        worker,
+        assembled.tokenizer,
+        settings,
+        assembled.model_id,
+        assembled.max_context,
+        assembled.fingerprint,
+    )
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    server = Server(app, worker, settings.grace, banner=f"{assembled.summary}\nlistening on {url}")
+    try:
+        server.run(sockets=[listener])
+    except OSError as error:
+        raise StartError(f"cannot listen on {url}: {error.strerror}") from error
+    if worker.died is not None:
+        return DIED
+    return KILLED if server.force_exit else STOPPED
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which by itself closes its ears at the first signal and knows nothing of answers under way."""
+
+    def __init__(self, app: FastAPI, worker: Worker, grace_seconds: float, banner: str):
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            http=PatientProtocol,
+            ws="none",
+            lifespan="on",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+        )
+        super().__init__(config)
+        self._worker, self._grace_seconds, self._banner = worker, grace_seconds, banner
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            print(self._banner, flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._told_to_stop, signal.Signals(sig).name)
+
+    def _told_to_stop(self, name: str) -> None:
+        if self._draining is not None:
+            log.warning("%s again: ending at once", name)
+            self.force_exit = self.should_exit = True
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            return
+        log.info("%s: no new requests; running ones have %g s", name, self._grace_seconds)
+        self._draining = self._loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await self._worker.drain(self._grace_seconds)
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._worker.died is not None:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that has the port, and does not listen yet.  Raises StartError."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        reason = f"{error.strerror}; --host and --port choose others"
+        raise StartError(f"cannot listen on {host}, port {port}: {reason}") from error
+    return bound

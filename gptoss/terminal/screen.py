@@ -1,0 +1,72 @@
+"""What is shown of a conversation: reasoning dimmed, notes in brackets, nothing that steers a terminal.
+
+On a pipe there are no colours, and of an answer only what it says: neither its reasoning nor notes, which go
+to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TextIO
+
+from gptoss.terminal.answers import Piece
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters but for tab and line feed: a model could move the cursor with them, or set the title."""
+
+
+def harmless(text: str) -> str:
+    return STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class Screen:
+    """
+    reasoning  whether it is shown
+    """
+
+    def __init__(self, out: TextIO, notes: TextIO, reasoning: bool | None = None):
+        self._out, self._notes = out, notes
+        self._terminal = out.isatty()
+        self._colours = self._terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        self.reasoning = self._terminal if reasoning is None else reasoning
+        self._showing: str | None = None  # the kind of the last piece of this answer
+        self._ends_line = True
+
+    def show(self, piece: Piece) -> None:
+        if piece.kind == "note":
+            self.end()
+            self.note(piece.text)
+        elif piece.kind == "content" or self.reasoning:
+            text = harmless(piece.text)
+            if self._showing not in (None, piece.kind):
+                text = self._between() + text
+            self._showing = piece.kind
+            self._ends_line = text.endswith("\n")
+            self._write(text, dim=piece.kind == "reasoning")
+
+    def _between(self) -> str:
+        return "\n" if self._ends_line else "\n\n"
+
+    def end(self) -> None:
+        """The answer is over, however it ended.  May be called again."""
+        if self._showing is not None and not self._ends_line:
+            self._write("\n")
+        self._showing, self._ends_line = None, True
+
+    def say(self, text: str) -> None:
+        """What was asked for by a command."""
+        self._write(f"{harmless(text)}\n")
+
+    def note(self, text: str) -> None:
+        """About the conversation, and no part of it."""
+        if self._terminal:
+            self._write(f"({harmless(text)})\n", dim=True)
+        else:
+            print(f"({harmless(text)})", file=self._notes, flush=True)
+
+    def _write(self, text: str, dim: bool = False) -> None:
+        self._out.write(f"{DIM}{text}{PLAIN}" if dim and self._colours else text)
+        self._out.flush()

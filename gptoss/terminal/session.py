@@ -1,0 +1,89 @@
+"""The conversation so far, how it is to be answered, and its next turn."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from gptoss.terminal.answers import Answerer, ChatError, Question
+from gptoss.terminal.screen import Screen
+from language.harmony.messages import Effort, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question and its answer, which may have been stopped."""
+
+    question: str
+    answer: str
+
+
+@dataclass(slots=True)
+class Session:
+    """system: the system prompt; empty for none."""
+
+    answerer: Answerer
+    screen: Screen
+    system: str = ""
+    effort: Effort | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    turns: list[Turn] = field(default_factory=list)
+
+    def ask(self, question: str) -> bool:
+        """Show the answer as it comes.  Returns False if Ctrl-C stopped it.  Raises ChatError.
+
+        What was said until then stays in the conversation; a question to which nothing was said does not.
+        """
+        said: list[str] = []
+        try:
+            with closing(cast(Any, self.answerer.answer(self.to_answer(question)))) as pieces:
+                for piece in pieces:
+                    if piece.kind == "content":
+                        said.append(piece.text)
+                    self.screen.show(piece)
+            return True
+        except KeyboardInterrupt:
+            self.screen.end()
+            self.screen.note("stopped")
+            return False
+        finally:
+            self.screen.end()
+            if said:
+                self.turns.append(Turn(question, "".join(said)))
+
+    def to_answer(self, question: str | None = None) -> Question:
+        """The conversation, with a new question or without."""
+        messages = [Message("system", self.system)] if self.system else []
+        for turn in self.turns:
+            messages += [Message("user", turn.question), Message("assistant", turn.answer)]
+        if question is not None:
+            messages.append(Message("user", question))
+        return Question(messages, self.effort, self.temperature, self.max_tokens)
+
+    def undo(self) -> Turn:
+        """Forget the last turn.  Raises ChatError if there is none."""
+        if not self.turns:
+            raise ChatError("nothing has been asked yet")
+        return self.turns.pop()
+
+    def save(self, path: Path) -> None:
+        """As JSON, the body of a request to go on with.  Raises ChatError, and overwrites nothing."""
+        body: dict[str, Any] = {
+            "model": self.answerer.name,
+            "messages": [{"role": each.role, "content": each.content} for each in self.to_answer().messages],
+        }
+        if self.effort is not None:
+            body["reasoning_effort"] = self.effort
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(body, ensure_ascii=False, indent=2) + "\n")
+        except FileExistsError:
+            raise ChatError(f"{path} exists, and is left as it is") from None
+        except OSError as error:
+            raise ChatError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,200 @@
+"""What an answer may be, and the grammar that says so: all that is sampled after `<|start|>assistant`.
+
+    start:    (analysis | preamble){0,8} action
+    analysis: <|channel|>analysis<|message|> TEXT <|end|><|start|>assistant
+    preamble: <|channel|>commentary<|message|> TEXT <|end|><|start|>assistant
+    final:    <|channel|>final<|message|> … <|return|>
+    call:     <|channel|>commentary to=functions.f <|constrain|>json<|message|> {…} <|call|>
+
+Everything outside the bodies is written as token ids, in the one spelling that the renderer uses too: a
+header cannot be misspelt, and a replayed call finds its prefix in the cache.  TEXT is any valid UTF-8 without
+special tokens.  The language is llguidance's dialect of Lark: `<[17]>` is token 17, `%json` opens a schema.
+
+One answer holds at most one call: generation stops at `<|call|>`, the model is told the result and goes on.
+So `parallel_tool_calls` needs no rule of its own: false always holds, and true permits several calls without
+asking for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from language.constraints import schemas
+from language.constraints.schemas import SchemaError
+from language.harmony.messages import ResponseFormat, Tool
+from language.tokenizer import Tokenizer
+
+ANY_OBJECT = schemas.grammar_text(schemas.ANY_OBJECT, True, "")
+"""The body of a call, or an answer, that may be any JSON object."""
+
+MAX_THOUGHTS = 8
+"""Messages before the answer or the call, so that no model can go round for ever.  One or two are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSpec:
+    """The constraining fields of a chat request, as one value.
+
+    tools            the declared functions, by the names that the prompt uses
+    strict_tools     names of the tools whose arguments must follow every word of their schema
+    tool_choice      none: no call; auto: a call or an answer; required: a call
+    allowed_tools    names that may be called (of a named function, or of `allowed_tools`); None: all
+    response_format  what `final` holds
+    strict_response  whether every word of the response format's schema must be followed
+    prefilled        the prompt ends inside the body of `final`; then no call can follow
+    reasoning        whether there may be a chain of thought at all
+    thinking_tokens  at most so many tokens of it; None for no limit
+    """
+
+    tools: tuple[Tool, ...] = ()
+    strict_tools: frozenset[str] = frozenset()
+    tool_choice: Literal["none", "auto", "required"] = "auto"
+    allowed_tools: frozenset[str] | None = None
+    response_format: Literal["text", "json_object"] | ResponseFormat = "text"
+    strict_response: bool = False
+    prefilled: bool = False
+    reasoning: bool = True
+    thinking_tokens: int | None = None
+
+    @property
+    def callable_tools(self) -> dict[int, Tool]:
+        """Those that this answer may call, by their place in `tools`."""
+        if self.tool_choice == "none" or self.prefilled:
+            return {}
+        allowed = self.allowed_tools
+        return {i: tool for i, tool in enumerate(self.tools) if allowed is None or tool.name in allowed}
+
+    @property
+    def constrains(self) -> bool:
+        """Whether a grammar is needed.  Plain text without tools is free, its headers included."""
+        must_act = not self.reasoning and not self.prefilled
+        return bool(self.tools) or self.response_format != "text" or must_act
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The schema of one message body.
+
+    text   JSON, as llguidance reads it
+    param  the request's field that it came from
+    """
+
+    text: str
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """Every schema of an answer, checked but not yet compiled.
+
+    final  None for plain text
+    calls  by the tool's name
+    """
+
+    final: Body | None
+    calls: dict[str, Body] = field(default_factory=dict)
+
+
+def bodies(spec: AnswerSpec) -> Bodies:
+    """The schemas that `spec` asks for.
+
+    A call that is neither forced nor strict may hold any JSON object: a schema would also fix the order of
+    its keys, which nobody asked for.  Raises SchemaError.
+    """
+    final: Body | None = None
+    if spec.response_format == "json_object":
+        final = _body(schemas.ANY_OBJECT, True, "response_format")
+    elif isinstance(spec.response_format, ResponseFormat):
+        param = "response_format.json_schema.schema"
+        final = _body(spec.response_format.schema, spec.strict_response, param)
+
+    calls: dict[str, Body] = {}
+    for i, tool in spec.callable_tools.items():
+        param = f"tools[{i}].function.parameters"
+        strict = tool.name in spec.strict_tools
+        if strict or spec.tool_choice == "required":
+            calls[tool.name] = _body(schemas.of_arguments(tool.parameters, param), strict, param)
+        else:
+            calls[tool.name] = _body(schemas.ANY_OBJECT, True, param)
+    if spec.tool_choice == "required" and not calls:
+        raise SchemaError("a tool must be called, but there is none that may be", "tool_choice")
+
+    every = [body for body in (final, *calls.values()) if body]
+    if sum(len(body.text) for body in every) > schemas.MAX_CHARACTERS:
+        message = f"the schemas are longer than {schemas.MAX_CHARACTERS} characters together"
+        raise SchemaError(message, every[-1].param)
+    return Bodies(final, calls)
+
+
+def _body(schema: Mapping[str, Any], strict: bool, param: str) -> Body:
+    schemas.check(schema, param)
+    return Body(schemas.grammar_text(schema, strict, param), param)
+
+
+class Headers:
+    """Harmony's fixed parts, as token ids."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._encode = tokenizer.encode
+        self.start = tokenizer.special("<|start|>")
+        self.channel = tokenizer.special("<|channel|>")
+        self.message = tokenizer.special("<|message|>")
+        self.end = tokenizer.special("<|end|>")
+        self._constrain = tokenizer.special("<|constrain|>")
+        self.return_ = tokenizer.special("<|return|>")
+        self.call_ = tokenizer.special("<|call|>")
+        self.final = self.opening("final")
+        self.next_message = [self.end, self.start, *self._encode("assistant")]
+
+    def opening(self, channel: str) -> list[int]:
+        """`<|channel|>{channel}<|message|>`"""
+        return [self.channel, *self._encode(channel), self.message]
+
+    def call(self, name: str) -> list[int]:
+        """`<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>`"""
+        recipient = self._encode(f"commentary to=functions.{name} ")
+        return [self.channel, *recipient, self._constrain, *self._encode("json"), self.message]
+
+
+def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: Headers, *, thoughts: bool) -> str:
+    """The Lark grammar of the answer.
+
+    thoughts  whether it may begin with messages of reasoning, or must act at once
+    """
+    rules = [
+        r"TEXT: /(.|\n)*/",
+        f"final_body: %json {bodies.final.text}" if bodies.final else "final_body: TEXT",
+    ]
+    rules.append(f"final_message: final_body {_tokens([headers.return_])}")
+    if spec.prefilled:
+        return _lark("final_message", rules)
+
+    actions = []
+    if spec.tool_choice != "required":
+        actions.append(f"{_tokens(headers.final)} final_message")
+    for i, (name, body) in enumerate(bodies.calls.items()):
+        rules.append(f"arguments_{i}: %json {body.text}")
+        actions.append(f"{_tokens(headers.call(name))} arguments_{i} {_tokens([headers.call_])}")
+    rules.append("action: " + " | ".join(actions))
+
+    channels = []
+    if thoughts:
+        channels.append("analysis")
+        # A preamble is part of the visible answer, so it would spoil one that must be JSON.
+        if bodies.calls and bodies.final is None:
+            channels.append("commentary")
+    if not channels:
+        return _lark("action", rules)
+    following = _tokens(headers.next_message)
+    thought = " | ".join(f"{_tokens(headers.opening(channel))} TEXT {following}" for channel in channels)
+    return _lark(f"thought{{0,{MAX_THOUGHTS}}} action", [f"thought: {thought}", *rules])
+
+
+def _tokens(ids: list[int]) -> str:
+    return " ".join(f"<[{id}]>" for id in ids)
+
+
+def _lark(start: str, rules: list[str]) -> str:
+    return "\n".join(["%llguidance {}", f"start: {start}", *rules, ""])

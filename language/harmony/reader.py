@@ -1,0 +1,213 @@
+"""What the model says, token by token, as deltas: reasoning, content, calls.
+
+A state machine over token ids:
+
+    header  role, channel, recipient, type; its text is kept until `<|message|>` says what it was
+    body    text, released at character boundaries, to where the header says
+    between two messages, only `<|start|>` is expected
+
+It never raises, whatever the tokens, and each piece of a body's text lands in exactly one delta.  What
+departs from the format is read as well as it can be, and counted in `recoveries`:
+
+* An unknown or missing channel reads as `final`.
+* A missing `<|start|>` opens a message of the same role.  A missing `<|end|>` closes the message before.
+* Text where a header should be is `final`; so is what follows a header that goes on for too long.
+* A header cut off before its body yields nothing.
+* A message in the role of someone else (`user`, `functions.f`) is imagined, hence reasoning.
+* Every recipient is called, whatever the channel, except those who are no tools (`assistant`, `user`, `all`):
+  the model may leave out `functions.`, or call a built-in tool (`python` on analysis) that it does not have
+  here.  The caller hears the name, and can say that there is no such function.
+* Special tokens that mean nothing where they stand are passed over.
+
+Commentary without a recipient is a preamble: content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from language.harmony.header import Header
+from language.tokenizer import Detokenizer, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the chain of thought."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDelta:
+    """A piece of the visible answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A call begins; `index` counts the calls of this answer from 0."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """A piece of a call's arguments, as the model writes them: not always JSON."""
+
+    index: int
+    arguments: str
+
+
+Delta = ReasoningDelta | ContentDelta | CallStart | CallDelta
+Place = Literal["header", "reasoning", "content", "call"]
+
+
+class Reader:
+    """Reads one answer.
+
+    place       where the last token went; for a token of a body also known if it completed no character
+    recoveries  departures from the format so far
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prefilled_channel: str | None = None) -> None:
+        """prefilled_channel: the channel whose body the prompt began; None if it ended with `assistant`."""
+        self._names = {id: name for name, id in tokenizer.specials.items()}
+        self._text = Detokenizer(tokenizer)
+        self._header: Header | None = Header(given=True)
+        self._write: Callable[[str], Delta] | None = None  # in a body: text → delta
+        self._calls = 0
+        self.place: Place = "header"
+        self.recoveries = 0
+        if prefilled_channel is not None:
+            self._open_body(Header(given=True, channel=prefilled_channel))
+
+    def feed(self, token_id: int) -> list[Delta]:
+        """What `token_id` adds: mostly one delta; none in a header, or in the middle of a character."""
+        name = self._names.get(token_id)
+        if name is not None:
+            return self._rest() + self._control(name)
+        text = self._text.feed(token_id)
+        if not text:
+            return []
+        return [self._write(text)] if self._write else self._add(text)
+
+    def finish(self) -> list[Delta]:
+        """What is left when no more tokens come.  An answer cut short keeps what it had."""
+        deltas = self._rest()
+        if self._header and self._header.channel is None:
+            deltas += self._abandon()
+        self._close()
+        return deltas
+
+    # -- text ------------------------------------------------------------------------------------------------
+
+    def _rest(self) -> list[Delta]:
+        """The unfinished character that a control token or the end cut off."""
+        text = self._text.flush()
+        return self._add(text) if text else []
+
+    def _add(self, text: str) -> list[Delta]:
+        if self._write is not None:
+            return [self._write(text)]
+        if self._header is None:
+            self.recoveries += 1  # no <|start|>
+            self._header = Header()
+        self._header.add(text)
+        if self._header.plausible:
+            return []
+        self.recoveries += 1  # no <|message|>
+        return self._open_body(self._header, self._header.take_body())
+
+    def _abandon(self) -> list[Delta]:
+        """What a header without a body says besides being one.  The header of a call says nothing."""
+        header = self._header
+        if header is None:
+            return []
+        heading = header.read()
+        if heading.recipient or (header.channel is not None and heading.channel is None):
+            return []
+        text = header.take_body()
+        return self._open_body(header, text) if text.strip() else []
+
+    # -- control tokens --------------------------------------------------------------------------------------
+
+    def _control(self, name: str) -> list[Delta]:
+        match name:
+            case "<|start|>":
+                if self._write or self._header:
+                    self.recoveries += 1  # no <|end|>, or a header without a body
+                deltas = self._abandon()
+                self._close()
+                self._header = Header()
+                return deltas
+            case "<|channel|>":
+                self._section(name)
+                return []
+            case "<|constrain|>" if self._write is None:
+                self._section(name)
+                return []
+            case "<|message|>" if self._write is None:
+                if self._header is None:
+                    self.recoveries += 1
+                return self._open_body(self._header or Header())
+            case "<|end|>" | "<|return|>" | "<|call|>":
+                return self._end(name)
+            case _:
+                self.recoveries += 1
+                return []
+
+    def _section(self, name: str) -> None:
+        """The next section of a header."""
+        if self._header is None:
+            self.recoveries += 1  # no <|start|>, perhaps no <|end|> before it
+            self._close()
+            self._header = Header()
+        if name == "<|constrain|>":
+            self._header.type = ""
+            return
+        if self._header.channel is not None:
+            self.recoveries += 1
+        self._header.channel = ""
+        self._header.type = None
+
+    def _end(self, name: str) -> list[Delta]:
+        deltas: list[Delta] = []
+        if self._write is None:
+            self.recoveries += 1  # nothing to end, or a header without a body
+            deltas = self._abandon()
+        elif (self.place == "call") != (name == "<|call|>"):
+            self.recoveries += 1
+        self._close()
+        return deltas
+
+    def _close(self) -> None:
+        self._header = None
+        self._write = None
+        self.place = "header"
+
+    # -- bodies ----------------------------------------------------------------------------------------------
+
+    def _open_body(self, header: Header, text: str = "") -> list[Delta]:
+        """Begin the body of the message with this header; `text` is known of it already."""
+        deltas: list[Delta] = []
+        self._header = None
+        heading = header.read()
+        self.recoveries += heading.oddities
+        if heading.recipient is not None:
+            name = heading.recipient.removeprefix("functions.")
+            if name == heading.recipient or heading.channel != "commentary":
+                self.recoveries += 1
+            index = self._calls
+            self._calls += 1
+            self._write, self.place = partial(CallDelta, index), "call"
+            deltas.append(CallStart(index, name))
+        elif heading.channel == "analysis" or heading.imagined:
+            self._write, self.place = ReasoningDelta, "reasoning"
+        else:
+            self._write, self.place = ContentDelta, "content"
+        return deltas + self._add(text) if text else deltas

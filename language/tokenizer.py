@@ -1,0 +1,140 @@
+"""Text ↔ token ids: byte-level BPE from `tokenizer.json`.
+
+Special tokens are known by NAME only: the real checkpoint and the demo model give them other ids.  `encode`
+never produces one, whatever the text says; they enter a prompt through `special` (language/harmony) or
+through `encode_with_specials` (raw completions).
+
+A token is a piece of bytes, not of text: a character may span several.  `Detokenizer` releases whole
+characters only.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import tokenizers
+
+
+class TokenizerError(Exception):
+    """The file is no tokenizer we can use, or lacks a special token."""
+
+
+class Tokenizer:
+    """Byte-level BPE.  Safe to share between threads: nothing changes after it is built.
+
+    size      number of ids it knows
+    end       all of them are below this; a few below it may be unknown
+    specials  every special token's id by name
+    checksum  SHA-256 of the file, hexadecimal
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise TokenizerError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            self._bpe = tokenizers.Tokenizer.from_buffer(data)
+        except Exception as error:  # the package raises nothing narrower
+            raise TokenizerError(f"{path} is not a tokenizer.json: {error}") from error
+        self._bpe.encode_special_tokens = True  # as ordinary text, that is
+        self.checksum = hashlib.sha256(data).hexdigest()
+
+        added = self._bpe.get_added_tokens_decoder()
+        self.specials = {token.content: id for id, token in added.items() if token.special}
+        self._bytes = _bytes_of_ids(self._bpe.get_vocab(with_added_tokens=False))
+        self._bytes |= {id: token.content.encode() for id, token in added.items()}
+        self.size = len(self._bytes)
+        self.end = max(self._bytes, default=-1) + 1
+        self._special_text = re.compile(
+            "|".join(re.escape(name) for name in sorted(self.specials, key=len, reverse=True)) or r"(?!)"
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`; names of special tokens in it are ordinary text."""
+        try:
+            return self._bpe.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError):  # half of a surrogate pair: a str, but no text
+            whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return self._bpe.encode(whole, add_special_tokens=False).ids
+
+    def encode_with_specials(self, text: str) -> list[int]:
+        """The ids of `text`, in which names of special tokens are LIVE.  Never for text in a conversation."""
+        ids: list[int] = []
+        end = 0
+        for match in self._special_text.finditer(text):
+            if match.start() > end:
+                ids += self.encode(text[end : match.start()])
+            ids.append(self.specials[match.group()])
+            end = match.end()
+        if end < len(text):
+            ids += self.encode(text[end:])
+        return ids
+
+    def special(self, name: str) -> int:
+        """The id of a special token, by its whole name (`"<|start|>"`)."""
+        try:
+            return self.specials[name]
+        except KeyError:
+            known = ", ".join(sorted(self.specials)) or "none"
+            raise TokenizerError(f"this tokenizer has no special token {name}; it has {known}") from None
+
+    def known(self, id: int) -> bool:
+        """Whether `id` means anything; the embedding has more rows than the tokenizer has tokens."""
+        return id in self._bytes
+
+    def token_bytes(self, id: int) -> bytes:
+        """What `id` stands for; a special token's name; nothing for an id without meaning."""
+        return self._bytes.get(id, b"")
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special tokens by name; bytes that are not UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+
+
+class Detokenizer:
+    """Ids one at a time to text, whole characters only.  The pieces joined are `Tokenizer.decode`'s text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._bytes_of = tokenizer._bytes.get
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._pending = False
+
+    def feed(self, id: int) -> str:
+        """The text that `id` completes; empty in the middle of a character."""
+        piece = self._bytes_of(id, b"")
+        if not self._pending:
+            try:
+                return piece.decode()  # almost every token is whole characters: 3x faster than the decoder
+            except UnicodeDecodeError:
+                pass
+        text = self._decoder.decode(piece)
+        self._pending = bool(self._decoder.getstate()[0])
+        return text
+
+    def flush(self) -> str:
+        """What is left of an unfinished character: U+FFFD, or nothing."""
+        if not self._pending:
+            return ""
+        self._pending = False
+        text = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return text
+
+
+def _bytes_of_ids(vocabulary: dict[str, int]) -> dict[int, bytes]:
+    """Undo the byte-level alphabet (GPT-2's), in which each byte is written as one printable character.
+
+    Printable Latin-1 stands for itself; the other 68 bytes, in order, are U+0100 and up.
+    """
+    itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in itself]
+    alphabet = {0x100 + i: byte for i, byte in enumerate(others)}
+    try:
+        return {id: token.translate(alphabet).encode("latin-1") for token, id in vocabulary.items()}
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"not a byte-level vocabulary: it contains {error.object!r}") from None

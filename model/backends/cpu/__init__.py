@@ -1,0 +1,58 @@
+"""gpt-oss on x86-64, ARM and other CPUs: C++ kernels behind one call per step.
+
+    toolchain.py  how the C++ is compiled     native/abi.h        what Python and the library tell each other
+    library.py    finding and loading it      native/layout.h     how packed weights lie in memory
+    program.py    the structures of abi.h     native/program.cpp  what each instruction does, on all threads
+    weights.py    checkpoint → packed weights native/isa_*.cpp    the arithmetic, once per instruction set
+    model.py      the network as a program    native/arithmetic.h what of it they share
+    prefetch.py   whether to ask for weights ahead
+
+At one token per step a CPU does little but read weights, so everything serves that: weights lie in the
+order in which they are read, experts stay in MXFP4, attention and unembedding are int8 unless asked
+otherwise, and activations keep 16 bits, which costs nothing while memory is the limit and makes every
+product exact.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from model.backends.cpu.library import choose_isa, load, physical_cores
+from model.backends.cpu.model import CpuModel
+from model.backends.cpu.prefetch import prefetching_helps
+from model.backends.cpu.weights import DENSE_FORMATS
+from model.loading.checkpoint import Checkpoint
+
+
+def build(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    *,
+    dense: str = "int8",
+    threads: int | None = None,
+    isa: str | None = None,
+    batch_invariant: bool = True,
+) -> CpuModel:
+    """The checkpoint's model on the CPU.
+
+    dense    "int8": attention and unembedding in int8 by groups of 64, the best logits scored again in bf16;
+             where only the best can matter (`Batch.temperatures`), the others are estimates of four bits.
+             "bf16": as they were trained, at about two thirds of the speed
+    threads  that share a step; None: one for each core
+    isa      avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
+    batch_invariant  may be asked for, and always holds: a row's sums depend on no other row
+
+    From then on torch itself uses one thread in this process.
+
+    Raises NativeLibraryMissing if there is neither a built library nor a compiler, CheckpointError for
+    sizes the kernels cannot handle, ValueError for an unknown format or instruction set.
+    """
+    if device.type != "cpu":
+        raise ValueError(f"the cpu backend runs on the CPU, not on {device}")
+    if dense not in DENSE_FORMATS:
+        raise ValueError(f"dense weights can be kept as {' or '.join(DENSE_FORMATS)}, not {dense!r}")
+    library = load()
+    model = CpuModel(checkpoint, library, dense, threads or physical_cores(), choose_isa(library, isa))
+    torch.set_num_threads(1)  # two pools would compete for the same cores; what is left to torch is small
+    model.prefetch(prefetching_helps(model))
+    return model

@@ -1,0 +1,23 @@
+"""gpt-oss in plain PyTorch: slow, any device, the definition of correct.
+
+gpt_oss.py     the network
+arithmetic.py  attention over pages, the experts in MXFP4, the unembedding
+"""
+
+from __future__ import annotations
+
+import torch
+
+from model.backends.reference.gpt_oss import GptOss
+from model.loading.checkpoint import Checkpoint
+
+
+def build(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    page_size: int = 32,
+) -> GptOss:
+    """The checkpoint's model; see `GptOss` for the options."""
+    return GptOss(checkpoint, device, dtype, page_size)

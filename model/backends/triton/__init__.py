@@ -1,0 +1,98 @@
+"""gpt-oss on an NVIDIA GPU of compute capability 8.0 or later: Triton kernels, and nothing beyond torch.
+
+A decode step reads weights and computes little, so its time is bytes over bandwidth; what a layer's kernels
+do is what can be done while the bytes come by.  A layer of a step of few tokens, in six kernels, seven where
+keys are many:
+
+    dense.py             norm, QKV, bias                      attention's output, bias, residual
+    attention_decode.py  rotation, cache write, attention (split over keys, then combined)
+    router.py            norm, the experts' logits
+    experts_few.py       choice, gate and up, activation      down, weighted sum, residual
+
+Steps of more tokens leave dense products to the library, and sort the pairs of token and expert:
+
+    norm.py              RMSNorm, in columns and in planes
+    rotary.py, attention_prefill.py      cache write; blocks of queries against pages
+    experts_many.py      sort, gate and up, down, sum
+
+    edits.py, sampling.py                what changes logits; a token for each row
+
+    codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
+    dense_int8.py        dense weights in eight bits, if asked
+    model.py             the network of these pieces          graphs.py    decode steps as CUDA graphs
+    pdl.py               kernels that begin early, if faster  ahead.py     all compiled, by all cores
+    probe.py             each kernel against plain PyTorch, before the first request
+
+Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
+sizes, where a sanitizer watches each access (tests/tools/sanitizer), on a GPU at true sizes (tests/gpu,
+bench/gpu.py), and on the very weights when a model is built."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from model.loading.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from model.backends.triton.model import TritonModel
+
+log = logging.getLogger(__name__)
+
+OLDEST = (8, 0)
+"""Compute capability: bfloat16 on tensor cores, and asynchronous copies."""
+
+
+def build(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    *,
+    dense: str = "bf16",
+    kv_cache_dtype: str = "bf16",
+    batch_invariant: bool = False,
+) -> TritonModel:
+    """The checkpoint's model on a GPU; its kernels have been compiled, and compared with plain PyTorch.
+
+    dense  "bf16": attention and unembedding as they were trained; "int8": in eight bits by groups of 64,
+           which is a third less to read for each token, and 1.2 GB less of 20b to hold
+    kv_cache_dtype   "bf16", or "fp8": keys and values of full layers in eight bits, see fp8.py
+    batch_invariant  the same bits for a token alone and in any company, at some cost
+
+    Raises ImportError without Triton, ValueError for a device they do not run on or an unknown format,
+    CheckpointError for a checkpoint they have no room for, and WrongResult if one of them computes nonsense
+    here.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        raise ValueError(f"the triton backend runs on NVIDIA GPUs, not on {device}")
+    if device.type == "cuda" and (capability := torch.cuda.get_device_capability(device)) < OLDEST:
+        raise ValueError(
+            f"the Triton kernels need compute capability 8.0, and {torch.cuda.get_device_name(device)} has"
+            f" {capability[0]}.{capability[1]}; --backend reference runs on it, slowly"
+        )
+    try:
+        from model.backends.triton import ahead, pdl
+        from model.backends.triton.model import TritonModel
+        from model.backends.triton.probe import probe
+        from model.backends.triton.weights import Reader
+    except ModuleNotFoundError as missing:
+        if missing.name != "triton":
+            raise
+        raise ImportError("it needs the package triton, which torch's builds for CUDA bring along") from None
+
+    def read() -> TritonModel:
+        weights = Reader(checkpoint, device, torch.bfloat16, dense).all()
+        return TritonModel(checkpoint.config, weights, 32, kv_cache_dtype, batch_invariant)
+
+    if interpreted:
+        return read()
+    log.info("compiling and checking the Triton kernels: up to a minute the first time, then seconds")
+    with ahead.compiled(ahead.Job.on(device, checkpoint.config, dense, kv_cache_dtype, batch_invariant)):
+        model = read()
+    probe(model)
+    model.pdl = pdl.pays(model)
+    torch.cuda.empty_cache()  # what is free then is for keys and values
+    return model

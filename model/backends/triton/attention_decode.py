@@ -1,0 +1,209 @@
+"""Attention of a step in which every sequence has one token: rotation, cache write and attention in one
+kernel.
+
+A program has the query heads of one sequence that share a key head, and a part of the keys: there are
+`splits` of them, so that few sequences with long contexts still fill the device.  The token's own key and
+value are not yet in the cache: split 0 puts them there, and works with what the cache will say of them.  With
+one split it writes the result; with more, `combine` adds their sums up:
+
+    split 0     sink, own key, keys [first, first + part)     m, l, sum of 2 ** (score - m) * value
+    split 1     keys [first + part, first + 2 part)           m, l, ...
+    ...
+
+The grid depends on T alone, so that a captured graph stays valid while contexts grow: while they are short,
+splits are left without keys, and do nothing.  A row with slot -1 is filler of a padded batch: it writes
+nothing into the cache, and what comes of it is arbitrary but finite.
+
+Online softmax: arXiv:1805.02867; split over keys: Flash-Decoding; sinks: gpt-oss model card, section 2.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.backends.triton.fp8 import numbers, stored
+from model.backends.triton.pdl import await_previous, launch_next
+from model.backends.triton.rotary import rotated
+from model.batch import Batch
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+"""Scores are in powers of two: the hardware's exponential is one of those."""
+
+TILE = {"BN": 64, "num_warps": 4, "num_stages": 5}
+"""Keys seen together.  Where a key is says the page table, so that two loads follow upon each other: of fewer
+than five stages Triton makes room for one tile alone, and nothing is under way while a program computes."""
+
+
+@triton.jit
+def _part_of(length, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr):
+    """Of the keys before the newest: the first in sight, how many each split has, and how many splits have
+    any; split 0 counts in any case."""
+    first = 0
+    if WINDOW > 0:
+        first = tl.maximum(length - WINDOW, 0)
+    seen = tl.maximum(length - 1 - first, 0)
+    part = tl.cdiv(tl.cdiv(seen, SPLITS), BN) * BN
+    return first, part, tl.maximum(tl.cdiv(seen, tl.maximum(part, 1)), 1)
+
+
+@triton.jit(
+    do_not_specialize=["table_width", "first_page"],
+    do_not_specialize_on_alignment=["positions", "slots", "lengths", "page_table"],
+)
+def _decode_kernel(
+    qkv, cos, sin, positions, slots, lengths, page_table, table_width, keys, values, first_page,
+    sinks, scale, out, part_max, part_sum, part_out,
+    H: tl.constexpr, KV: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
+    WINDOW: tl.constexpr, SPLITS: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    launch_next(PDL)
+    token, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    position, length = tl.load(positions + token), tl.load(lengths + token)
+    first, part, used = _part_of(length, WINDOW, SPLITS, BN)
+    await_previous(PDL)
+    if split < used:
+        G: tl.constexpr = H // KV
+        group, d = tl.arange(0, G_PAD), tl.arange(0, D)
+        head = kv_head * G + group
+        row = qkv + token * (H + 2 * KV) * D
+        mask = (group < G)[:, None] & (d[None, :] < D)
+        q = rotated(row + head[:, None] * D, mask, cos, sin, position, D)
+
+        highest = tl.full([G_PAD], float("-inf"), tl.float32)
+        total = tl.zeros([G_PAD], tl.float32)
+        seen = tl.zeros([G_PAD, D], tl.float32)
+        if split == 0:
+            own_key = stored(
+                rotated(row + (H + kv_head) * D, d < D, cos, sin, position, D), keys.dtype.element_ty
+            )
+            own_value = stored(tl.load(row + (H + KV + kv_head) * D + d), values.dtype.element_ty)
+            slot = tl.load(slots + token)
+            at = ((slot // PAGE - first_page) * KV + kv_head) * (PAGE * D) + (slot % PAGE) * D + d
+            if slot >= 0:
+                tl.store(keys + at, own_key)
+                tl.store(values + at, own_value)
+            score = tl.sum(q.to(tl.float32) * numbers(own_key, tl.float32)[None, :], 1) * scale
+            sink = tl.load(sinks + head, group < G, 0.0) * LOG2_E
+            highest = tl.maximum(score, sink)
+            share = tl.exp2(score - highest)
+            total = share + tl.exp2(sink - highest)
+            seen = share[:, None] * numbers(own_value, tl.float32)[None, :]
+
+        begin = first + split * part
+        end = tl.minimum(begin + part, length - 1)
+        for start in range(begin, end, BN):
+            key = start + tl.arange(0, BN)
+            visible = key < end
+            page = tl.load(page_table + token * table_width + key // PAGE, visible, 0).to(tl.int64)
+            at = ((page - first_page) * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
+            k = tl.load(keys + at[None, :] + d[:, None], visible[None, :] & (d[:, None] < D), 0.0)
+            v = tl.load(values + at[:, None] + d[None, :], visible[:, None] & (d[None, :] < D), 0.0)
+            k, v = numbers(k, q.dtype), numbers(v, q.dtype)
+            scores = tl.dot(q, k, input_precision="ieee") * scale
+            scores = tl.where(visible[None, :], scores, float("-inf"))
+            higher = tl.maximum(highest, tl.max(scores, 1))
+            shrink = tl.exp2(highest - higher)
+            shares = tl.exp2(scores - higher[:, None])
+            total = total * shrink + tl.sum(shares, 1)
+            seen = tl.dot(shares.to(v.dtype), v, seen * shrink[:, None], input_precision="ieee")
+            highest = higher
+
+        if SPLITS == 1:
+            at = out + (token * H + head[:, None]) * D + d[None, :]
+            tl.store(at, (seen / total[:, None]).to(out.dtype.element_ty), mask)
+        else:
+            place = (token * SPLITS + split) * H + head
+            tl.store(part_max + place, highest, group < G)
+            tl.store(part_sum + place, total, group < G)
+            tl.store(part_out + place[:, None] * D + d[None, :], seen, mask)
+
+
+@triton.jit(do_not_specialize_on_alignment=["lengths"])
+def _combine_kernel(
+    lengths, part_max, part_sum, part_out, out,
+    H: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr,
+    PDL: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    launch_next(PDL)
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    _first, _part, used = _part_of(tl.load(lengths + token), WINDOW, SPLITS, BN)
+    await_previous(PDL)
+    split, d = tl.arange(0, SPLITS_PAD), tl.arange(0, D)
+    place = (token * SPLITS + split) * H + head
+    mask = (split < used)[:, None] & (d[None, :] < D)
+    highest = tl.load(part_max + place, split < used, float("-inf"))
+    total = tl.load(part_sum + place, split < used, 0.0)
+    seen = tl.load(part_out + place[:, None] * D + d[None, :], mask, 0.0)
+    weight = tl.exp2(highest - tl.max(highest, 0))  # split 0 has the sink: the maximum is a number
+    result = tl.sum(seen * weight[:, None], 0) / tl.sum(total * weight, 0)
+    tl.store(out + (token * H + head) * D + d, result.to(out.dtype.element_ty))
+
+
+def attend(
+    qkv: Tensor,
+    turn: tuple[Tensor, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    first_page: int,
+    sinks: Tensor,
+    batch: Batch,
+    kind: int,
+    window: int | None,
+    out: Tensor,
+    splits: int = 1,
+    pdl: bool = False,
+) -> None:
+    """Each sequence's one token: its key and value into its slot, its attention into out [T, H * D].
+
+    qkv     [T, (H + 2 KV) * D]          not yet rotated
+    turn    cos and sin, see rotary.py
+    keys    [pages, KV, page_size, D]    one layer's, likewise values, perhaps in eight bits (fp8.py); changed
+            in place
+    first_page  the number of keys[0]
+    sinks   [H] float32
+    kind    the row of the batch's slots and page_table: BANDED or FULL
+    window  keys a query may see, itself included; None for all
+    splits  parts of the keys that are seen at once
+    pdl     whether it may begin while the kernel before it ends, see pdl.py
+    """
+    tokens, (_, kv_heads, page_size, dim), heads = len(qkv), keys.shape, len(sinks)
+    table = batch.page_table[kind]
+    part_max = part_sum = part_out = None
+    if splits > 1:
+        part_max, part_sum = torch.empty(2, tokens, splits, heads, dtype=torch.float32, device=qkv.device)
+        part_out = torch.empty(tokens, splits, heads, dim, dtype=torch.float32, device=qkv.device)
+    _decode_kernel[(tokens, kv_heads, splits)](
+        qkv,
+        *turn,
+        batch.positions,
+        batch.slots[kind],
+        batch.lengths,
+        table,
+        table.stride(0),
+        keys,
+        values,
+        first_page,
+        sinks,
+        LOG2_E.value / dim**0.5,
+        out,
+        part_max,
+        part_sum,
+        part_out,
+        H=heads,
+        KV=kv_heads,
+        G_PAD=max(16, triton.next_power_of_2(heads // kv_heads)),
+        D=dim,
+        PAGE=page_size,
+        WINDOW=window or 0,
+        SPLITS=splits,
+        PDL=pdl,
+        **TILE,
+        launch_pdl=pdl,
+    )
+    if splits > 1:
+        sizes = (heads, dim, window or 0, splits, triton.next_power_of_2(splits), pdl, TILE["BN"])
+        sums = (batch.lengths, part_max, part_sum, part_out)
+        _combine_kernel[(tokens, heads)](*sums, out, *sizes, num_warps=2, launch_pdl=pdl)

@@ -1,0 +1,175 @@
+"""The experts of few tokens: a product of a matrix and a vector for each pair of token and expert.
+
+Pairs need no sorting, and each reads its expert's weights once, straight into registers: a warp has no
+partner, so nothing waits.  Dequantising is most of the work (see codes.py), and so it decides how fast this
+is.
+
+    gate_up   normed [T, C]            →  inner [T * A, F], activated
+    down      inner, shares            →  x [T, C] += the weighted sum
+
+`normed` and `inner` are in planes, and float32 with 2 ** 100 multiplied in (`lent` in codes.py): rounded as
+activations are, but each of the many warps that read them is spared their conversion.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.backends.triton.codes import CODE_TO_ONE, LENT, code, lent, power
+from model.backends.triton.pdl import await_previous, launch_next
+from model.backends.triton.router import best_experts
+from model.layers import clamped_swiglu, route
+
+if TYPE_CHECKING:
+    from model.backends.triton.weights import Matrices
+
+GATE_UP_TILE = {"BN": 2, "BW": 128, "num_warps": 1}
+DOWN_TILE = {"BN": 2, "BW": 128, "num_warps": 1}
+"""Outputs and words that a program looks at at a time.  A lane of its one warp takes four words, 16 bytes.
+With two outputs more numbers are decoded for each than with four, but twice as many warps ask for weights."""
+
+ALPHA = tl.constexpr(1.702)
+
+
+@triton.jit
+def swiglu(gate, value, limit):
+    """See clamped_swiglu in layers.py: gate and value apart."""
+    gate = tl.minimum(gate, limit)
+    value = tl.minimum(tl.maximum(value, -limit), limit)
+    return gate / (1.0 + tl.exp(gate * -ALPHA)) * (value + 1.0)
+
+
+@triton.jit
+def _products(words, scales, row, n, inside, j, K: tl.constexpr):
+    """Products of words j of rows n with a row of activations, word by word: [BN, BW]."""
+    mask = inside[:, None] & (j[None, :] < K // 8)
+    w = tl.load(words + n[:, None] * (K // 8) + j[None, :], mask, 0).to(tl.uint32, bitcast=True)
+    s = tl.load(scales + n[:, None] * (K // 32) + j[None, :] // 4, mask, 0)
+    total = tl.zeros(w.shape, tl.float32)
+    for i in tl.static_range(8):
+        total += code(w, i) * tl.load(row + i * (K // 8) + j, j < K // 8, 0.0)[None, :]
+    return total * power(s)
+
+
+@triton.jit
+def _gate_up_kernel(
+    normed, logits, words, scales, bias, inner, limit,
+    E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    launch_next(PDL)
+    await_previous(PDL)
+    pair, n = tl.program_id(0), tl.program_id(1) * BN + tl.arange(0, BN)
+    token = (pair // A).to(tl.int64)
+    experts, _ = best_experts(logits + token * E, E, E_PAD, A, A_PAD)
+    expert = tl.sum(tl.where(tl.arange(0, A_PAD) == pair % A, experts, 0), 0).to(tl.int64)
+    words += expert * (2 * F) * (C // 8)
+    scales += expert * (2 * F) * (C // 32)
+    bias += expert * (2 * F)
+    gate = tl.zeros([BN, BW], tl.float32)
+    value = tl.zeros([BN, BW], tl.float32)
+    for first in tl.static_range(0, C // 8, BW):
+        j = first + tl.arange(0, BW)
+        gate += _products(words, scales, normed + token * C, 2 * n, n < F, j, C)
+        value += _products(words, scales, normed + token * C, 2 * n + 1, n < F, j, C)
+    gates = tl.sum(gate, 1) * CODE_TO_ONE + tl.load(bias + 2 * n, n < F, 0.0).to(tl.float32)
+    values = tl.sum(value, 1) * CODE_TO_ONE + tl.load(bias + 2 * n + 1, n < F, 0.0).to(tl.float32)
+    at = inner + pair.to(tl.int64) * F + (n % 8) * (F // 8) + n // 8
+    activated = swiglu(gates, values, limit).to(bias.dtype.element_ty)
+    tl.store(at, activated.to(tl.float32) * LENT, n < F)
+
+
+@triton.jit
+def _down_kernel(
+    inner, logits, words, scales, bias, x,
+    E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    launch_next(PDL)
+    await_previous(PDL)
+    token, n = tl.program_id(0).to(tl.int64), tl.program_id(1) * BN + tl.arange(0, BN)
+    experts, shares = best_experts(logits + token * E, E, E_PAD, A, A_PAD)
+    rank = tl.arange(0, A_PAD)
+    weighted = tl.zeros([BN, BW], tl.float32)
+    total = tl.load(x + token * C + n, n < C, 0.0).to(tl.float32)
+    for a in range(A):  # unrolled, it has more in flight than there are registers
+        expert = tl.sum(tl.where(rank == a, experts, 0), 0).to(tl.int64)
+        share = tl.sum(tl.where(rank == a, shares, 0.0), 0)
+        products = tl.zeros([BN, BW], tl.float32)
+        for first in tl.static_range(0, F // 8, BW):
+            j = first + tl.arange(0, BW)
+            products += _products(
+                words + expert * C * (F // 8),
+                scales + expert * C * (F // 32),
+                inner + (token * A + a) * F,
+                n,
+                n < C,
+                j,
+                F,
+            )
+        weighted += products * share
+        total += share * tl.load(bias + expert * C + n, n < C, 0.0).to(tl.float32)
+    total += tl.sum(weighted, 1) * CODE_TO_ONE
+    tl.store(x + token * C + n, total.to(x.dtype.element_ty), n < C)
+
+
+def gate_up(
+    normed: Tensor,
+    logits: Tensor,
+    mlp1: Matrices,
+    inner: Tensor,
+    limit: float,
+    used: int,
+    pdl: bool = False,
+) -> None:
+    """The chosen experts' activations into inner [T * used, F], `lent`.
+
+    normed  [T, C]  likewise
+    logits  [T, E]  float32, of which the best `used` are chosen
+    pdl     whether it may begin while the kernel before it ends, see pdl.py
+    """
+    (tokens, hidden), experts, width = normed.shape, logits.shape[1], inner.shape[1]
+    sizes = _sizes(experts, used, hidden, width)
+    operands = (normed, logits, mlp1.words, mlp1.scales, mlp1.bias, inner, limit)
+    grid = (tokens * used, triton.cdiv(width, GATE_UP_TILE["BN"]))
+    _gate_up_kernel[grid](*operands, *sizes, pdl, **GATE_UP_TILE, launch_pdl=pdl)
+
+
+def down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor, used: int, pdl: bool = False) -> None:
+    """Adds to x [T, C] what the chosen experts make of inner [T * used, F], `lent`, by their shares."""
+    (tokens, hidden), experts, width = x.shape, logits.shape[1], inner.shape[1]
+    sizes = _sizes(experts, used, hidden, width)
+    operands = (inner, logits, mlp2.words, mlp2.scales, mlp2.bias, x)
+    grid = (tokens, triton.cdiv(hidden, DOWN_TILE["BN"]))
+    _down_kernel[grid](*operands, *sizes, pdl, **DOWN_TILE, launch_pdl=pdl)
+
+
+def _sizes(experts: int, used: int, hidden: int, width: int) -> tuple[int, ...]:
+    return experts, triton.next_power_of_2(experts), used, triton.next_power_of_2(used), hidden, width
+
+
+def plain_gate_up(x: Tensor, logits: Tensor, mlp1: Matrices, limit: float, used: int) -> Tensor:
+    """`inner` [T * used, F], from x [T, C] in the order of columns."""
+    chosen, _ = route(logits, used)
+    pairs = [
+        clamped_swiglu(mlp1.decoded(expert) @ row.float() + mlp1.bias[expert].float(), limit)
+        for row, experts in zip(x, chosen.tolist(), strict=True)
+        for expert in experts
+    ]
+    return lent(torch.stack(pairs))
+
+
+def plain_down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor) -> Tensor:
+    """What x [T, C] becomes, in float32, from inner [T * used, F] in the order of columns."""
+    used = len(inner) // len(x)
+    chosen, shares = route(logits, used)
+    total = x.float().clone()
+    for pair, (expert, share) in enumerate(zip(chosen.flatten().tolist(), shares.flatten(), strict=True)):
+        outer = mlp2.decoded(expert) @ inner[pair].float() + mlp2.bias[expert].float()
+        total[pair // used] += share * outer
+    return total

@@ -1,0 +1,223 @@
+"""gpt-oss on a GPU: the network of the kernels in this folder.
+
+Between kernels activations are bfloat16, as in training; inside them sums are float32.  The residual stream
+is one tensor, x, to which each half of a layer adds in place."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.backends.triton import attention_decode, attention_prefill, experts_few, experts_many, fp8, rotary
+from model.backends.triton.dense import Dense, linear, product
+from model.backends.triton.dense_int8 import Quantised
+from model.backends.triton.edits import edit_logits
+from model.backends.triton.graphs import Graphs
+from model.backends.triton.norm import normalise
+from model.backends.triton.router import choose, router
+from model.backends.triton.sampling import choose_tokens
+from model.backends.triton.weights import Layer, Weights
+from model.batch import Batch, KVCache, PerKind
+from model.config import ModelConfig
+from model.draws import Draws
+from model.layers import yarn_frequencies
+from model.logit_edits import Edits
+
+FEW_FOR_EXPERTS = 8
+"""Tokens up to which each pair of token and expert is a product by itself; more are sorted by expert."""
+
+FEW_FOR_DENSE = 16
+"""Tokens up to which dense products are this folder's own, with all else inside; for more, the library's are
+as fast."""
+
+MOST_SPLITS = 64
+
+KEYS_OF_A_PART = 8192
+"""Keys that a program sees of a long context, where the number of sequences may not decide that."""
+
+KV_CACHES = ("bf16", "fp8")
+
+
+class TritonModel:
+    """A gpt-oss in memory; a `Model`.
+
+    `forward` returns logits that are good until the next call: graphs write all theirs to one place.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        page_size: int = 32,
+        kv_cache_dtype: str = "bf16",
+        batch_invariant: bool = False,
+    ):
+        """
+        weights         where they are is where the model runs, and their dtype is that of activations
+        page_size       positions of one page of the cache
+        kv_cache_dtype  how full layers keep keys and values: "bf16" (as activations) or "fp8"; banded layers
+                        see no more than a window of them, and keep them whole
+        batch_invariant the same bits for a token, alone and in any batch, in chunks and whole: each kernel
+                        is chosen, and adds up, without a look at how much else there is to do
+        """
+        if kv_cache_dtype not in KV_CACHES:
+            raise ValueError(
+                f"keys and values can be kept as {' or '.join(KV_CACHES)}, not {kv_cache_dtype!r}"
+            )
+        self.config = config
+        self.weights = weights
+        self.device = device = weights.embedding.device
+        self.dtype = weights.embedding.dtype
+        self.page_size = page_size
+        self.full_dtype = fp8.storage(device) if kv_cache_dtype == "fp8" else self.dtype
+        self.kv_cache_dtype = kv_cache_dtype
+        self.batch_invariant = batch_invariant
+        self.pdl = False
+        """Whether kernels of a decode step begin while those before them end, see pdl.py."""
+        on_gpu = device.type == "cuda"
+        self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
+        self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
+        with self.current:
+            self.turn = rotary.angles(config.max_context, *yarn_frequencies(config, device))
+        self.weight_bytes = weights.nbytes
+        pages = -(-config.max_context // page_size)
+        self.graphs = Graphs(self.network, device, pages, config.vocab_size) if on_gpu else None
+
+    @property
+    def dense(self) -> str:
+        """How attention's matrices and the unembedding are kept."""
+        return "int8" if isinstance(self.weights.unembedding, Quantised) else "bf16"
+
+    @property
+    def page_bytes(self) -> PerKind:
+        config = self.config
+        numbers = 2 * self._pairs * self.page_size * config.num_kv_heads * config.head_dim
+        banded, full = (numbers * dtype.itemsize for dtype in (self.dtype, self.full_dtype))
+        return banded if self.full_dtype == self.dtype else (banded, full)
+
+    def new_cache(self, num_pages: PerKind) -> KVCache:
+        """A page is laid out [KV, page_size, D]: what one program reads of it is one piece."""
+        if isinstance(num_pages, int):
+            assert self.full_dtype == self.dtype, "each kind has a pool of its own"
+            return KVCache(*self._pool(num_pages, self.dtype))
+        banded, full = num_pages
+        return KVCache(*self._pool(banded, self.dtype), full=self._pool(full, self.full_dtype))
+
+    def _pool(self, num_pages: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        shape = (self._pairs, num_pages, self.config.num_kv_heads, self.page_size, self.config.head_dim)
+        keys, values = (torch.empty(shape, dtype=dtype, device=self.device) for _ in range(2))
+        return keys, values
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        with self.current:  # Triton launches on the current device
+            if self.graphs is not None and (logits := self.graphs.run(batch, cache)) is not None:
+                return logits
+            return self.network(batch, cache)
+
+    def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
+        with self.current:
+            edit_logits(logits, edits, latest)
+
+    def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+        with self.current:
+            return choose_tokens(logits, draws, batch)
+
+    def network(self, batch: Batch, cache: KVCache, logits: Tensor | None = None) -> Tensor:
+        """The pass itself, kernel by kernel: what a graph captures, and what runs where there is none.
+
+        logits  [N, V] float32, to write them to; None for new ones
+        """
+        x = F.embedding(batch.tokens, self.weights.embedding)
+        for number, layer in enumerate(self.weights.layers):
+            self.add_attention(number, layer, x, batch, cache)
+            self.add_experts(layer, x)
+        if logits is None:
+            logits = x.new_empty(len(batch.samples), self.config.vocab_size, dtype=torch.float32)
+        return product(
+            x,
+            self.weights.unembedding,
+            logits,
+            norm=self.weights.norm,
+            eps=self.config.rms_norm_eps,
+            rows=batch.samples,
+            invariant=self.batch_invariant,
+            pdl=self.pdl,
+        )
+
+    def add_attention(self, number: int, layer: Layer, x: Tensor, batch: Batch, cache: KVCache) -> None:
+        """Adds to x [T, C] what the attention of layer `number` makes of it."""
+        config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
+        few = tokens <= FEW_FOR_DENSE and not self.batch_invariant
+        if few:
+            qkv = x.new_empty(tokens, len(layer.qkv))
+            norm = layer.attention_norm
+            product(x, layer.qkv, qkv, bias=layer.qkv_bias, norm=norm, eps=eps, pdl=self.pdl)
+        else:
+            normed = torch.empty_like(x)
+            normalise(x, layer.attention_norm, eps, normed)
+            qkv = self.linear(normed, layer.qkv, layer.qkv_bias)
+
+        seen = x.new_empty(tokens, config.num_heads * config.head_dim)
+        kind, window = number % 2, config.window(number)
+        keys, values = cache.of(number)
+        first_page = cache.first_page(number)
+        where = (layer.sinks, batch, kind, window, seen)
+        if tokens == len(batch.lengths) and not self.batch_invariant:  # each sequence has one token
+            splits = self.splits(tokens) if window is None else 1
+            attention_decode.attend(qkv, self.turn, keys, values, first_page, *where, splits, self.pdl)
+        else:
+            places = (batch.positions, batch.slots[kind])
+            rotary.write(qkv, self.turn, *places, keys, values, first_page, config.num_heads)
+            part = KEYS_OF_A_PART if self.batch_invariant and window is None else 0
+            attention_prefill.attend(qkv, self.turn, keys, values, first_page, *where, part)
+
+        if few:
+            product(seen, layer.out, x, bias=layer.out_bias, add=True, pdl=self.pdl)
+        else:
+            x += self.linear(seen, layer.out, layer.out_bias)
+
+    def linear(self, x: Tensor, weight: Dense, bias: Tensor) -> Tensor:
+        """x [T, K] of many tokens @ weight.T + bias: by the library, where it knows such weights and may."""
+        if isinstance(weight, Tensor) and not self.batch_invariant:
+            return linear(x, weight, bias)
+        out = x.new_empty(len(x), len(weight))
+        return product(x, weight, out, bias=bias, invariant=self.batch_invariant)
+
+    def add_experts(self, layer: Layer, x: Tensor) -> None:
+        """Adds to x [T, C] what the experts of one layer make of it."""
+        config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
+        used, limit = config.experts_per_token, config.swiglu_limit
+        logits = x.new_empty(tokens, config.num_experts, dtype=torch.float32)
+        invariant = self.batch_invariant
+        if tokens <= FEW_FOR_EXPERTS and not invariant:
+            normed = torch.empty_like(x, dtype=torch.float32)
+            inner = normed.new_empty(tokens * used, config.intermediate_size)
+            router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, normed, eps, self.pdl)
+            experts_few.gate_up(normed, logits, layer.mlp1, inner, limit, used, self.pdl)
+            experts_few.down(inner, logits, layer.mlp2, x, used, self.pdl)
+            return
+        normed, in_planes = torch.empty_like(x), torch.empty_like(x)
+        inner = x.new_empty(tokens * used, config.intermediate_size)
+        normalise(x, layer.experts_norm, eps, normed, in_planes)
+        product(normed, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
+        chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
+        shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
+        choose(logits, chosen, shares)
+        order, starts = experts_many.sort(chosen, config.num_experts)
+        experts_many.gate_up(in_planes, layer.mlp1, order, starts, inner, limit, invariant)
+        outer = x.new_empty(tokens * used, config.hidden_size)
+        experts_many.down(inner, layer.mlp2, order, starts, shares, outer, invariant)
+        experts_many.combine(outer, x)
+
+    def splits(self, sequences: int) -> int:
+        """Parts of the keys to see at once, a power of two: up to four programs for each multiprocessor."""
+        wanted = 4 * self.multiprocessors // (sequences * self.config.num_kv_heads)
+        return min(MOST_SPLITS, 1 << max(0, wanted.bit_length() - 1))
+
+    @property
+    def _pairs(self) -> int:
+        """Layers of one kind: gpt-oss has as many banded as full, but for one if their number is odd."""
+        return (self.config.num_layers + 1) // 2

@@ -1,0 +1,112 @@
+"""Programmatic dependent launch: the programs of a kernel begin while those of the kernel before it end.
+
+A decode step of one token is some hundred and fifty kernels of a few microseconds.  Between two the device
+drains, launches, and has to fill its memory's pipes again.  From compute capability 9.0 on a kernel can be
+launched before the one before is over: its programs take the places that come free, and have their first
+weights on the way when they may begin.
+
+So that this is right, every program of a kernel that can be launched so
+
+    calls `launch_next` and then `await_previous`, whatever else it has to do: only so is a kernel that comes
+    after this one also after all before it;
+    until then reads weights alone, and the step's `Batch`, which was there before the step's first kernel,
+    and writes nothing.
+
+CUDA programming guide, "Programmatic Dependent Launch and Synchronization"."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from model.batch import Batch, pages_for
+
+if TYPE_CHECKING:
+    from model.backends.triton.model import TritonModel
+
+log = logging.getLogger(__name__)
+
+OLDEST = (9, 0)
+"""Compute capability: older ones have no such launches."""
+
+STEPS = 20
+"""Replays that a time is the mean of."""
+
+
+@triton.jit
+def launch_next(PDL: tl.constexpr):
+    """The kernel after this one may be launched, once all programs of this one have said so."""
+    if PDL:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def await_previous(PDL: tl.constexpr):
+    """Until all kernels before are over, and what they wrote can be read."""
+    if PDL:
+        gdc_wait()
+
+
+def pays(model: TritonModel) -> bool:
+    """Whether decode steps of one token are faster with such launches, here and now; about a second."""
+    if model.graphs is None or torch.cuda.get_device_capability(model.device) < OLDEST:
+        return False
+    try:
+        apart, overlapping, same = measure(model)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        log.warning("kernels will not overlap: %s", str(error).splitlines()[0])
+        return False
+    log.info("a token takes %.2f ms, or %.2f where kernels overlap", 1e3 * apart, 1e3 * overlapping)
+    if not same:
+        log.warning("kernels will not overlap: it changes results here")
+    return same and overlapping < apart
+
+
+def measure(model: TritonModel) -> tuple[float, float, bool]:
+    """Seconds of a decode step of one token with kernels apart, and overlapping, each as the engine runs it,
+    through a graph; and whether both have the same logits, bit for bit."""
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    logits: dict[bool, Tensor] = {}
+    chosen = model.pdl
+    try:
+        with torch.inference_mode():
+            for model.pdl in (False, True, False, True):
+                logits[model.pdl], took = _step(model)
+                seconds[model.pdl].append(took)
+    finally:
+        model.pdl = chosen
+    return min(seconds[False]), min(seconds[True]), torch.equal(logits[False], logits[True])
+
+
+def _step(model: TritonModel) -> tuple[Tensor, float]:
+    """Logits of a sequence's first token, and the seconds that a step takes, through a graph of its own."""
+    assert model.graphs is not None
+    cache, device = model.new_cache(pages_for(1, 1, model.page_bytes)), model.device
+    batch = Batch(
+        tokens=torch.zeros(1, dtype=torch.int64, device=device),
+        positions=torch.zeros(1, dtype=torch.int64, device=device),
+        slots=torch.tensor([[0], [model.page_size]], device=device),
+        starts=torch.tensor([0, 1], dtype=torch.int32, device=device),
+        lengths=torch.ones(1, dtype=torch.int32, device=device),
+        page_table=torch.tensor([[[0]], [[1]]], dtype=torch.int32, device=device),
+        samples=torch.zeros(1, dtype=torch.int64, device=device),
+    )
+    try:
+        logits = model.forward(batch, cache).clone()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(STEPS):
+            model.forward(batch, cache)
+        end.record()
+        end.synchronize()
+        return logits, start.elapsed_time(end) / STEPS / 1e3
+    finally:
+        model.graphs.forget()

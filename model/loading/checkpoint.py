@@ -1,0 +1,388 @@
+"""A folder of safetensors → our names, read one tensor at a time: from memory-mapped files (`read`), or by
+several threads onto a device (`onto`).
+
+gpt-oss is published in several layouts; one function for each says which stored tensors make up ours:
+
+    original           block.0.mlp.mlp1_weight.blocks ...                        our own names
+    Hugging Face       model.layers.0.mlp.experts.gate_up_proj_blocks ...        q, k and v apart
+    the same, bf16     model.layers.0.mlp.experts.gate_up_proj                   experts encoded when read
+
+A folder that holds both, as the published ones do, is served from the files at its top; only one without any
+is served from its `original/`.  Opening reads only headers, and checks every name, shape and type against
+config.json, so that a wrong folder is refused at once.  Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from model.config import CheckpointError, ModelConfig
+from model.loading import mxfp4
+from model.loading.shards import Stored, open_all, some, weights_folder
+from model.loading.upload import Uploads, channel
+
+__all__ = ["Arrivals", "Checkpoint", "CheckpointError"]
+
+log = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+
+RECENT = 12
+"""Stored tensors whose pages may be in use: more than belong to one matrix of experts."""
+
+AHEAD_BYTES = 512 << 20
+"""How far the system may read ahead of us: enough for a fast disk while the last tensor is still packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one of our tensors is made from stored ones.
+
+    parts    stored names and their shapes, laid end to end along the first dimension
+    encoded  0 or 1: the blocks or the scales of the one part, which is bf16 [E, in, out] and has yet to be
+             encoded; None: the tensor is stored as it is
+    """
+
+    parts: Mapping[str, Shape]
+    encoded: int | None = None
+
+
+class Checkpoint:
+    """The tensors of one gpt-oss under our names, which are those of the original layout.
+
+    config    what its config.json says
+    folder    where its safetensors files are
+    names     of all its tensors, in the order of computation
+    nbytes    of all its tensors, as `read` returns them
+    on_read   called with the bytes of each tensor when it is first read, to show how far loading is
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        stored: Mapping[str, Stored],
+        recipes: Mapping[str, Recipe],
+    ):
+        self.folder = folder
+        self.config = config
+        self._shapes = shapes(config)
+        self.names = tuple(self._shapes)
+        self.nbytes = sum(map(self._nbytes, self.names))
+        self.on_read: Callable[[int], object] = lambda size: None
+        self._stored = stored
+        self._recipes = recipes
+        self._announced: set[str] = set()
+        self._unread = set(self.names)
+        self._recent: deque[Stored] = deque(maxlen=RECENT)
+        self._encoder = _Encoder(
+            folder, {part for r in recipes.values() if r.encoded is not None for part in r.parts}
+        )
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """The checkpoint in `folder`, checked but not read.  Raises CheckpointError."""
+        folder = weights_folder(folder)
+        config = ModelConfig.read(folder)
+        stored = open_all(folder)
+        recipes = _recipes(folder, config, stored)
+        _check(folder, recipes, stored)
+        return cls(folder, config, stored, recipes)
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer.json beside the weights or one folder up.  Raises CheckpointError if none is."""
+        for folder in (self.folder, self.folder.resolve().parent):
+            if (path := folder / "tokenizer.json").is_file():
+                return path
+        raise CheckpointError(f"there is no tokenizer.json in {self.folder} or one folder up")
+
+    def read(self, name: str) -> Tensor:
+        """One tensor on the CPU: uint8 if MXFP4 blocks or scales, else bfloat16.
+
+        Where the file holds exactly that, the memory is the file's own, mapped: not to be written to.  Later
+        calls let its pages go (they come back when they are touched), so that what a loader has packed does
+        not stay in memory twice; and what follows in `names` is read from the disk meanwhile.
+        """
+        recipe = self._recipes[name]
+        self._let_go()
+        self._announce(name)
+        self._recent.extend(self._stored[part] for part in recipe.parts)
+        self._count(name)
+        if recipe.encoded is not None:
+            (part,) = recipe.parts
+            return self._encoder.encode(part, self._stored[part].tensor())[recipe.encoded]
+        return _end_to_end([self._stored[part].tensor() for part in recipe.parts])
+
+    def onto(self, device: torch.device) -> Arrivals:
+        """All its tensors on a device, to be taken one after the other."""
+        return _Uploaded(self, device)
+
+    def _count(self, name: str) -> None:
+        """It is being read; only the first time is it further progress."""
+        if name in self._unread:
+            self._unread.remove(name)
+            self.on_read(self._nbytes(name))
+
+    def _let_go(self) -> None:
+        """Of the pages of the last few: a loader reads several tensors, and then packs them together."""
+        for stored in self._recent:
+            stored.release()
+
+    def _announce(self, name: str) -> None:
+        """Tells the system of this tensor and of those that are likely to be next."""
+        ahead = 0
+        for next_name in self.names[self.names.index(name) :]:
+            for part in self._recipes[next_name].parts.keys() - self._announced:
+                self._stored[part].announce()
+                self._announced.add(part)
+            ahead += self._nbytes(next_name)
+            if ahead > AHEAD_BYTES:
+                break
+
+    def _nbytes(self, name: str) -> int:
+        """Of one tensor as `read` returns it."""
+        itemsize = 1 if name.endswith((".blocks", ".scales")) else torch.bfloat16.itemsize
+        return itemsize * math.prod(self._shapes[name])
+
+
+class Arrivals(Protocol):
+    """A checkpoint's tensors on a device.  A context, to be entered once; nothing goes on behind it."""
+
+    def __enter__(self) -> Arrivals: ...
+    def __exit__(self, *raised: Any) -> None: ...
+
+    def read(self, name: str) -> Tensor:
+        """The next tensor in the order of `names`: that of `Checkpoint.read`, in memory of its own.
+
+        Raises CheckpointError if a file cannot be read, or has become too short.
+        """
+
+
+class _Uploaded:
+    """The tensors of `Checkpoint.read`, each made on the device of the stored bytes that make it up.
+
+    Those bytes travel before they are asked for (upload.py).  Experts that have yet to be encoded are read
+    and encoded on the host, and come when they are asked for.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device):
+        self._checkpoint = checkpoint
+        self._device = device
+        self._order = iter(checkpoint.names)
+        stored = [checkpoint._stored[part] for name in checkpoint.names for part in self._parts(name)]
+        self._bytes = Uploads([each.region for each in stored], channel(device))
+
+    def __enter__(self) -> _Uploaded:
+        self._bytes.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._bytes.__exit__(*raised)
+
+    def read(self, name: str) -> Tensor:
+        checkpoint, due = self._checkpoint, next(self._order)
+        assert name == due, f"{due} is what comes next"
+        if checkpoint._recipes[name].encoded is not None:
+            return checkpoint.read(name).to(self._device, copy=True)  # the encoder keeps its own
+        try:
+            parts = [checkpoint._stored[part].of(next(self._bytes)) for part in self._parts(name)]
+        except OSError as error:
+            what = error.filename or checkpoint.folder
+            raise CheckpointError(f"{what} cannot be read: {error.strerror}") from error
+        checkpoint._count(name)
+        return _end_to_end(parts)
+
+    def _parts(self, name: str) -> Iterable[str]:
+        """Stored tensors that are uploaded for one of ours."""
+        recipe = self._checkpoint._recipes[name]
+        return () if recipe.encoded is not None else recipe.parts
+
+
+def _end_to_end(parts: list[Tensor]) -> Tensor:
+    """One of our tensors, made of the stored ones it consists of: bfloat16, unless it is of bytes."""
+    tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
+
+
+class _Encoder:
+    """Encodes experts that are stored as bf16, and says once, after the last of them, what that cost."""
+
+    def __init__(self, folder: Path, parts: set[str]):
+        self._folder = folder
+        self._left = set(parts)
+        self._last: tuple[str, tuple[Tensor, Tensor]] | None = (
+            None  # kept: after blocks, scales are asked for
+        )
+        self._squares = self._squared_errors = 0.0
+
+    def encode(self, part: str, experts: Tensor) -> tuple[Tensor, Tensor]:
+        """Blocks and scales of stored experts [E, in, out]: one expert at a time, along `in`."""
+        if self._last and self._last[0] == part:
+            return self._last[1]
+        self._last = None  # its memory is free before the next takes its own
+        pairs = [self._encode(part, expert.T.contiguous()) for expert in experts]
+        blocks, scales = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        self._last = part, (blocks, scales)
+        self._tell(part)
+        return blocks, scales
+
+    def _encode(self, part: str, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """One expert [out, in]."""
+        try:
+            blocks, scales = mxfp4.encode(weights)
+        except ValueError as error:
+            raise CheckpointError(f"{part} in {self._folder} cannot be encoded: {error}") from None
+        self._squares += weights.float().square().sum().item()
+        self._squared_errors += (weights - mxfp4.decode(blocks, scales, torch.float32)).square().sum().item()
+        return blocks, scales
+
+    def _tell(self, part: str) -> None:
+        if self._left == {part}:
+            error = (self._squared_errors / self._squares) ** 0.5 if self._squares else 0.0
+            log.warning("experts in %s encoded as MXFP4: relative RMS error %.2g", self._folder, error)
+        self._left.discard(part)
+
+
+# Layouts: one function each, from our names to what is stored.
+
+
+def _recipes(folder: Path, config: ModelConfig, stored: Iterable[str]) -> dict[str, Recipe]:
+    """The recipes of the layout that the stored names are of."""
+    names = set(stored)
+    if any(name.startswith("block.") for name in names):
+        return _original(config)
+    if any(name.startswith("model.layers.") for name in names):
+        bf16 = any(name.endswith("mlp.experts.gate_up_proj") for name in names)
+        return _hugging_face(config, bf16)
+    found = ", ".join(sorted(names)[:3])
+    raise CheckpointError(
+        f"{folder} is no gpt-oss: tensors are called {found} ..., not block.0... or model.layers.0..."
+    )
+
+
+def _original(config: ModelConfig) -> dict[str, Recipe]:
+    """Our names are the original layout's."""
+    return {name: Recipe({name: shape}) for name, shape in shapes(config).items()}
+
+
+def _hugging_face(config: ModelConfig, bf16: bool) -> dict[str, Recipe]:
+    """transformers' names; with `bf16`, experts as transformers has them when they are not quantised."""
+    ours = shapes(config)
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    hidden, width, experts = config.hidden_size, config.intermediate_size, config.num_experts
+
+    recipes = {
+        ours_name: Recipe({name: ours[ours_name]})
+        for ours_name, name in (
+            ("embedding.weight", "model.embed_tokens.weight"),
+            ("norm.scale", "model.norm.weight"),
+            ("unembedding.weight", "lm_head.weight"),
+        )
+    }
+    for n in range(config.num_layers):
+        block, layer = f"block.{n}", f"model.layers.{n}"
+        for name, theirs in (
+            ("attn.norm.scale", "input_layernorm.weight"),
+            ("attn.sinks", "self_attn.sinks"),
+            ("attn.out.weight", "self_attn.o_proj.weight"),
+            ("attn.out.bias", "self_attn.o_proj.bias"),
+            ("mlp.norm.scale", "post_attention_layernorm.weight"),
+            ("mlp.gate.weight", "mlp.router.weight"),
+            ("mlp.gate.bias", "mlp.router.bias"),
+            ("mlp.mlp1_bias", "mlp.experts.gate_up_proj_bias"),
+            ("mlp.mlp2_bias", "mlp.experts.down_proj_bias"),
+        ):
+            recipes[f"{block}.{name}"] = Recipe({f"{layer}.{theirs}": ours[f"{block}.{name}"]})
+        rows = {"q": heads, "k": kv_heads, "v": kv_heads}
+        for kind, columns in ("weight", (hidden,)), ("bias", ()):
+            parts = {f"{layer}.self_attn.{x}_proj.{kind}": (count, *columns) for x, count in rows.items()}
+            recipes[f"{block}.attn.qkv.{kind}"] = Recipe(parts)
+        for name, theirs, shape in (
+            ("mlp1_weight", "gate_up_proj", (experts, hidden, 2 * width)),
+            ("mlp2_weight", "down_proj", (experts, width, hidden)),
+        ):
+            for encoded, kind in enumerate(("blocks", "scales")):
+                our_name, part = f"{block}.mlp.{name}.{kind}", f"{layer}.mlp.experts.{theirs}"
+                recipes[our_name] = (
+                    Recipe({part: shape}, encoded) if bf16 else Recipe({f"{part}_{kind}": ours[our_name]})
+                )
+    return recipes
+
+
+def shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Our names, in the order of computation, and the shape of each tensor."""
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    hidden, width, experts = config.hidden_size, config.intermediate_size, config.num_experts
+    shapes: dict[str, Shape] = {"embedding.weight": (config.vocab_size, hidden)}
+    for n in range(config.num_layers):
+        shapes |= {
+            f"block.{n}.attn.norm.scale": (hidden,),
+            f"block.{n}.attn.qkv.weight": (heads + 2 * kv_heads, hidden),
+            f"block.{n}.attn.qkv.bias": (heads + 2 * kv_heads,),
+            f"block.{n}.attn.sinks": (config.num_heads,),
+            f"block.{n}.attn.out.weight": (hidden, heads),
+            f"block.{n}.attn.out.bias": (hidden,),
+            f"block.{n}.mlp.norm.scale": (hidden,),
+            f"block.{n}.mlp.gate.weight": (experts, hidden),
+            f"block.{n}.mlp.gate.bias": (experts,),
+            f"block.{n}.mlp.mlp1_weight.blocks": (
+                experts,
+                2 * width,
+                hidden // mxfp4.BLOCK,
+                mxfp4.BLOCK // 2,
+            ),
+            f"block.{n}.mlp.mlp1_weight.scales": (experts, 2 * width, hidden // mxfp4.BLOCK),
+            f"block.{n}.mlp.mlp1_bias": (experts, 2 * width),
+            f"block.{n}.mlp.mlp2_weight.blocks": (experts, hidden, width // mxfp4.BLOCK, mxfp4.BLOCK // 2),
+            f"block.{n}.mlp.mlp2_weight.scales": (experts, hidden, width // mxfp4.BLOCK),
+            f"block.{n}.mlp.mlp2_bias": (experts, hidden),
+        }
+    return shapes | {"norm.scale": (hidden,), "unembedding.weight": (config.vocab_size, hidden)}
+
+
+def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Stored]) -> None:
+    """Raises unless what is stored is what the recipes ask for, in number, name, shape and type."""
+    wanted: dict[str, Shape] = {}
+    packed: set[str] = set()
+    for name, recipe in recipes.items():
+        wanted |= recipe.parts
+        if name.endswith((".blocks", ".scales")) and recipe.encoded is None:
+            packed |= recipe.parts.keys()
+
+    missing = [name for name in wanted if name not in stored]
+    unexpected = [name for name in sorted(stored) if name not in wanted]
+    misshapen = []
+    narrowed = []
+    for name in wanted.keys() & stored.keys():
+        shape, dtype = stored[name].shape, stored[name].dtype
+        if shape != wanted[name]:
+            misshapen.append(f"{name} is {list(shape)}, not {list(wanted[name])}")
+        elif dtype not in (("U8",) if name in packed else ("BF16", "F16", "F32")):
+            misshapen.append(f"{name} has type {dtype}, not {'U8' if name in packed else 'BF16'}")
+        elif dtype == "F32":
+            narrowed.append(name)
+    faults = [
+        f"{kind}: {some(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", sorted(misshapen)),
+        )
+        if names
+    ]
+    if faults:
+        raise CheckpointError(
+            f"the tensors in {folder} are not those its config.json describes; {'; '.join(faults)}"
+        )
+    if narrowed:
+        log.info("%d tensors in %s are float32; they are rounded to bfloat16", len(narrowed), folder)

@@ -1,0 +1,164 @@
+"""The safetensors files of a folder: which ones there are, what is wrong with those that cannot be read, and
+their tensors, mapped.
+
+Nothing is copied here.  A tensor is a view of its file; the system reads what is touched, ahead of us where
+we announce it (`Stored.announce`), and takes the pages back when we are done with them (`Stored.release`), so
+that a model is never in memory twice while it is loaded.  Where a tensor's bytes go through other memory,
+`Stored.region` says where they are, and `Stored.of` what they stand for.
+
+The format: 8 bytes with the length of the header, the header in JSON, the tensors end to end
+(https://github.com/huggingface/safetensors).  The header is checked by the safetensors library itself.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from model.config import CheckpointError
+from model.loading.upload import Region
+
+DTYPES = {"U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+"""Those a gpt-oss can be made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor in a file.
+
+    file    all of it, mapped
+    dtype   as the file calls it
+    begin   its first byte in the file
+    nbytes  how many there are
+    """
+
+    path: Path
+    file: mmap.mmap
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    nbytes: int
+
+    def tensor(self) -> Tensor:
+        """The file's own memory: not to be written to."""
+        if not self.nbytes:
+            return self.of(torch.empty(0, dtype=torch.uint8))
+        flat = torch.frombuffer(self.file, dtype=torch.uint8, count=self.nbytes, offset=self.begin)
+        return self.of(flat.clone() if self.begin % DTYPES[self.dtype].itemsize else flat)
+
+    @property
+    def region(self) -> Region:
+        return Region(self.path, self.begin, self.nbytes)
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The tensor that its bytes [nbytes] uint8, wherever they are, stand for: the same memory."""
+        return flat.view(DTYPES[self.dtype]).view(self.shape)
+
+    def announce(self) -> None:
+        """It will be read soon: the system may begin to fetch it."""
+        start = self.begin - self.begin % mmap.PAGESIZE
+        if self.nbytes:
+            self.file.madvise(mmap.MADV_WILLNEED, start, self.begin + self.nbytes - start)
+
+    def release(self) -> None:
+        """It is not needed for now: its pages leave this process.  Touching it again brings them back."""
+        start = self.begin + -self.begin % mmap.PAGESIZE
+        end = self.begin + self.nbytes
+        length = end - end % mmap.PAGESIZE - start
+        if length > 0:
+            self.file.madvise(mmap.MADV_DONTNEED, start, length)
+
+
+def weights_folder(folder: Path) -> Path:
+    """`folder` if it holds safetensors files, else its original/ if that does.  Raises CheckpointError."""
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise CheckpointError(
+            f"{folder} {found}; the model should be a folder with config.json and *.safetensors"
+        )
+    for candidate in (folder, folder / "original"):
+        if any(candidate.glob("*.safetensors")):
+            return candidate
+    files = sorted(path.name for path in folder.iterdir())
+    for suffixes, kind in (
+        ((".bin", ".pt", ".pth", ".ckpt"), "pickled weights, which can run code and are never loaded"),
+        ((".gguf",), "GGUF weights, a format this server does not read"),
+    ):
+        if foreign := [name for name in files if name.endswith(suffixes)]:
+            raise CheckpointError(f"{folder} holds {kind} ({foreign[0]}); it should hold *.safetensors")
+    found = "holds no *.safetensors files" if files else "is empty"
+    raise CheckpointError(f"{folder} {found}; it should hold a gpt-oss: config.json and *.safetensors")
+
+
+def open_all(folder: Path) -> dict[str, Stored]:
+    """Every tensor of the folder's files, by its stored name.  Raises CheckpointError."""
+    stored: dict[str, Stored] = {}
+    for path in _files(folder):
+        for name, tensor in _open(path).items():
+            if name in stored:
+                raise CheckpointError(f"{name} is stored twice in {folder}, the second time in {path.name}")
+            stored[name] = tensor
+    return stored
+
+
+def _files(folder: Path) -> list[Path]:
+    """Those that the index names, or all there are."""
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if not indexes:
+        return sorted(folder.glob("*.safetensors"))
+    try:
+        names = sorted(set(json.loads(indexes[0].read_bytes())["weight_map"].values()))
+        shards = [folder / Path(name).name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{indexes[0]} is not an index of safetensors: {error!r}") from None
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+        raise CheckpointError(f"{folder} lacks {some(missing)}, which {indexes[0].name} names")
+    return shards
+
+
+def _open(path: Path) -> dict[str, Stored]:
+    """The tensors of one file, once the library has found its header sound."""
+    try:
+        with safe_open(path, framework="pt", device="cpu"), path.open("rb") as file:
+            # Private and writable, since torch warns of memory that is not; nobody writes.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(_unreadable(path, error)) from None
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = (8 + size + offset for offset in entry["data_offsets"])
+            tensors[name] = Stored(path, mapped, entry["dtype"], tuple(entry["shape"]), begin, end - begin)
+    return tensors
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file that safetensors refuses."""
+    # Whatever else the header may be instead of an object of tensors is damage too, and told as such.
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError), path.open("rb") as file:
+        start = file.read(8)
+        size = path.stat().st_size
+        if not size:
+            return f"{path} is empty"
+        if start == b"version ":
+            return f"{path} is a Git LFS pointer, not the weights; fetch them with 'git lfs pull'"
+        header = json.loads(file.read(min(int.from_bytes(start, "little"), size)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if size < (whole := file.tell() + max(ends, default=0)):
+            return f"{path} is truncated: it has {size} of {whole} bytes; copy it again"
+    return f"{path} is not a safetensors file, or is damaged: {error}"
+
+
+def some(names: list[str], most: int = 6) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,1 @@
+"""One file or folder for each API: a body becomes a turn, deltas become JSON."""

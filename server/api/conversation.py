@@ -1,0 +1,228 @@
+"""What a chat request says: its messages and tools as clients send them, and as the conversation that
+harmony renders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from language.harmony.messages import Call, Conversation, Effort, Message, ResponseFormat, Role, Tool
+from language.names import FunctionNames
+from server.errors import bad_request, unsupported
+from server.wire import Body
+
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+AuthorName = Annotated[str, Field(pattern=r"^[^\s<|\\/>:=]{1,64}$")]
+
+
+class Part(Body):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(Body):
+    name: FunctionName
+    arguments: str
+
+
+class ToolCall(Body):
+    id: str
+    type: str | None = None
+    function: FunctionCall | None = None
+
+
+class MessageBody(Body):
+    """A message of any role.  Which fields a role needs is checked as the conversation is built."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    name: AuthorName | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+    tool_call_id: str | None = None
+
+
+class Function(Body):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class ToolFunction(Function):
+    strict: bool | None = None
+
+
+class ToolBody(Body):
+    type: str
+    function: ToolFunction | None = None
+
+
+class Named(Body):
+    name: str
+
+
+class AllowedTool(Body):
+    type: str
+    function: Named | None = None
+
+
+class AllowedTools(Body):
+    mode: Literal["auto", "required"]
+    tools: list[AllowedTool]
+
+
+class ToolChoice(Body):
+    type: Literal["function", "allowed_tools", "custom"]
+    function: Named | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+class JsonSchema(Body):
+    name: FormatName
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormatBody(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class ConversationFields(Body):
+    """What a prompt is made of."""
+
+    messages: list[MessageBody] = Field(min_length=1)
+    tools: list[ToolBody] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    functions: list[Function] | None = None
+    function_call: Literal["none", "auto"] | Named | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormatBody | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+
+    def declared(self) -> list[Function]:
+        """The functions of `tools`, and of the older `functions`.  Raises ApiError."""
+        found: list[Function] = []
+        for i, tool in enumerate(self.tools or ()):
+            if tool.type != "function":
+                message = f"tools[{i}].type: {tool.type!r}; there is 'function' only"
+                raise unsupported(message, f"tools[{i}].type")
+            if tool.function is None:
+                raise bad_request(f"tools[{i}].function: it is missing", f"tools[{i}].function")
+            found.append(tool.function)
+        found += self.functions or ()
+        names = [function.name for function in found]
+        if len(set(names)) < len(names):
+            raise bad_request("tools: two of the functions have the same name", "tools")
+        return found
+
+    def names(self) -> FunctionNames:
+        return FunctionNames(function.name for function in self.declared())
+
+    def conversation(self, date: str, names: FunctionNames) -> Conversation:
+        """What the model is told.  It hears of every function that is declared, also of those it may not call
+        now: that much of the prompt stays the same from turn to turn.  But where none may be called, of none.
+
+        Raises ApiError where a message makes no sense, or asks for what this server cannot do.
+        """
+        tools = [Tool(names.inside(f.name), f.description, f.parameters) for f in self.declared()]
+        choice = self.tool_choice if self.tool_choice is not None else self.function_call
+        return Conversation(
+            messages=[_message(message, i, names) for i, message in enumerate(self.messages)],
+            tools=[] if choice == "none" else tools,
+            effort=EFFORTS[self.reasoning_effort],
+            date=date,
+            response_format=self.told_format(),
+        )
+
+    def told_format(self) -> ResponseFormat | None:
+        """The schema that the model is told about.  Raises ApiError."""
+        asked = self.response_format
+        if asked is None or asked.type != "json_schema":
+            return None
+        if asked.json_schema is None:
+            param = "response_format.json_schema"
+            raise bad_request(f"{param}: it is missing", param)
+        schema = asked.json_schema.json_schema
+        return ResponseFormat(
+            asked.json_schema.name,
+            {"type": "object"} if schema is None else schema,
+            asked.json_schema.description,
+        )
+
+
+EFFORTS: dict[str | None, Effort] = {
+    None: "medium",
+    "none": "none",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+
+
+def _message(message: MessageBody, i: int, names: FunctionNames) -> Message:
+    where = f"messages[{i}]"
+    content = _text(message.content, f"{where}.content")
+    calls = _calls(message, where, names) if message.role == "assistant" else ()
+    if message.role == "assistant" and content is None:
+        content = message.refusal
+    if content is None and not calls:
+        raise bad_request(f"{where}.content: a message of role {message.role} needs it", f"{where}.content")
+    if message.role == "tool" and not message.tool_call_id:
+        param = f"{where}.tool_call_id"
+        raise bad_request(f"{param}: a tool message says which call it answers", param)
+    if message.role == "function" and not message.name:
+        raise bad_request(f"{where}.name: a function message says which function it is of", f"{where}.name")
+    role: Role = "tool" if message.role == "function" else message.role
+    reasoning = message.reasoning or message.reasoning_content or message.thinking
+    return Message(
+        role=role,
+        content=content,
+        reasoning=reasoning if role == "assistant" else None,
+        calls=calls,
+        call_id=message.tool_call_id if message.role == "tool" else None,
+        name=names.inside(message.name) if role == "tool" and message.name else message.name,
+    )
+
+
+def _text(content: str | Sequence[Part] | None, where: str) -> str | None:
+    """The text of a message's content: its parts laid end to end."""
+    if content is None or isinstance(content, str):
+        return content
+    texts = []
+    for i, part in enumerate(content):
+        text = part.text if part.type == "text" else part.refusal if part.type == "refusal" else None
+        if part.type not in ("text", "refusal"):
+            message = f"{where}[{i}]: this model reads text, not {part.type!r}"
+            raise unsupported(message, f"{where}[{i}].type")
+        if text is None:
+            raise bad_request(f"{where}[{i}].{part.type}: it is missing", f"{where}[{i}].{part.type}")
+        texts.append(text)
+    return "".join(texts) if texts else None
+
+
+def _calls(message: MessageBody, where: str, names: FunctionNames) -> tuple[Call, ...]:
+    calls = []
+    for i, call in enumerate(message.tool_calls or ()):
+        if call.function is None:
+            param = f"{where}.tool_calls[{i}].function"
+            raise unsupported(f"{param}: it is missing; this server has function calls only", param)
+        calls.append(Call(call.id, names.inside(call.function.name), call.function.arguments))
+    if (
+        message.function_call is not None
+    ):  # before tools had ids: answered by a message that names the function
+        calls.append(Call("", names.inside(message.function_call.name), message.function_call.arguments))
+    return tuple(calls)

@@ -1,0 +1,81 @@
+"""What a chat request demands of its answer: which calls, which JSON, how much thinking.
+
+The demands of one request become one AnswerSpec (language/constraints), which holds the sampler to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from language.constraints import AnswerSpec
+from language.harmony.messages import Conversation, ResponseFormat
+from language.names import FunctionNames
+from server.api.conversation import AllowedTools, ConversationFields, Named, ToolChoice, ToolFunction
+from server.errors import bad_request, unsupported
+
+
+def answer_spec(
+    body: ConversationFields, conversation: Conversation, names: FunctionNames, thinking_tokens: int | None
+) -> AnswerSpec:
+    """Raises ApiError where the demands contradict each other."""
+    declared = body.declared()
+    choice, allowed = _calls_allowed(body, [function.name for function in declared])
+    return AnswerSpec(
+        tools=tuple(conversation.tools),
+        strict_tools=frozenset(
+            names.inside(f.name) for f in declared if isinstance(f, ToolFunction) and f.strict
+        ),
+        tool_choice=choice,
+        allowed_tools=None if allowed is None else frozenset(map(names.inside, allowed)),
+        response_format=_response_format(body, conversation),
+        strict_response=_strict(body),
+        prefilled=conversation.prefilled,
+        reasoning=conversation.effort != "none",
+        thinking_tokens=thinking_tokens,
+    )
+
+
+def _response_format(
+    body: ConversationFields, conversation: Conversation
+) -> Literal["text", "json_object"] | ResponseFormat:
+    if body.response_format and body.response_format.type == "json_object":
+        return "json_object"
+    return conversation.response_format or "text"
+
+
+def _strict(body: ConversationFields) -> bool:
+    asked = body.response_format and body.response_format.json_schema
+    return bool(asked and asked.strict)
+
+
+def _calls_allowed(
+    body: ConversationFields, declared: Collection[str]
+) -> tuple[Literal["none", "auto", "required"], Collection[str] | None]:
+    """Whether a call may or must be made, and of which functions; None: of any."""
+    param = "tool_choice" if body.tool_choice is not None else "function_call"
+    match body.tool_choice if body.tool_choice is not None else body.function_call:
+        case None | "auto":
+            return "auto", None
+        case "none":
+            return "none", None
+        case "required":
+            _check_known(declared, declared, param)
+            return "required", None
+        case Named(name=name) | ToolChoice(type="function", function=Named(name=name)):
+            _check_known([name], declared, param)
+            return "required", [name]
+        case ToolChoice(type="allowed_tools", allowed_tools=AllowedTools(mode=mode, tools=tools)):
+            chosen = [tool.function.name for tool in tools if tool.function]
+            _check_known(chosen, declared, "tool_choice.allowed_tools.tools")
+            return mode, chosen
+        case ToolChoice(type="custom"):
+            raise unsupported("tool_choice.type: 'custom'; there are functions only", "tool_choice.type")
+    raise bad_request(f"{param}: it does not say which function", param)
+
+
+def _check_known(chosen: Collection[str], declared: Collection[str], param: str) -> None:
+    if not chosen:
+        raise bad_request(f"{param}: there is no function to choose from", param)
+    if unknown := set(chosen) - set(declared):
+        raise bad_request(f"{param}: there is no function {min(unknown)!r} in tools", param)

@@ -1,0 +1,76 @@
+"""Log-probabilities as OpenAI writes them: one list per visible answer for chats, four parallel ones for
+completions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from engine.request import Logprob
+from language.tokenizer import Tokenizer
+
+LOWEST = -9999.0
+"""OpenAI's word for a probability of nothing: JSON has no infinity."""
+
+T = TypeVar("T")
+
+
+class UntilShown(Generic[T]):
+    """Holds what belongs to tokens until their text is shown, and forgets it if that never is.
+
+    A token may end in the middle of a character, and a stop string may hold text back or cut it off: what
+    counts is where in the visible text a token begins.  All positions are in characters.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[tuple[int, T]] = []
+
+    def add(self, begins_at: int, item: T) -> None:
+        self._held.append((begins_at, item))
+
+    def take(self, shown: float) -> list[T]:
+        """What belongs to the first `shown` characters, once."""
+        taken = [item for begins_at, item in self._held if begins_at < shown]
+        self._held = [(begins_at, item) for begins_at, item in self._held if begins_at >= shown]
+        return taken
+
+
+def name(tokenizer: Tokenizer, id: int) -> str:
+    """The text of a token; of one that is no whole characters, its bytes."""
+    raw = tokenizer.token_bytes(id)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def chat_entry(tokenizer: Tokenizer, id: int, logprob: Logprob) -> dict[str, Any]:
+    def fields(id: int, value: float) -> dict[str, Any]:
+        raw = list(tokenizer.token_bytes(id))
+        return {"token": name(tokenizer, id), "logprob": max(value, LOWEST), "bytes": raw}
+
+    top = [fields(other, value) for other, value in logprob.top]
+    return {**fields(id, logprob.logprob), "top_logprobs": top}
+
+
+def completion_lists(
+    tokenizer: Tokenizer, tokens: Sequence[tuple[int, int, Logprob | None]]
+) -> dict[str, Any]:
+    """Four parallel lists.
+
+    tokens  (offset in the text, id, log-probability) of each; None where nothing came before
+    """
+    top: list[dict[str, float] | None] = []
+    for _, id, logprob in tokens:
+        if logprob is None:
+            top.append(None)
+            continue
+        best = {name(tokenizer, other): max(value, LOWEST) for other, value in logprob.top}
+        top.append({**best, name(tokenizer, id): max(logprob.logprob, LOWEST)})
+    return {
+        "tokens": [name(tokenizer, id) for _, id, _ in tokens],
+        "token_logprobs": [max(logprob.logprob, LOWEST) if logprob else None for _, _, logprob in tokens],
+        "top_logprobs": top,
+        "text_offset": [offset for offset, _, _ in tokens],
+    }

@@ -1,0 +1,125 @@
+"""What a Dockerfile cannot check about itself.  Built and run, it is tried by `make image`."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from server import settings as knobs
+from server.settings import Settings
+from tests.server.fakes import final, live
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+STAGES = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+
+
+def compose(*names):
+    """The services of compose files, later ones over earlier ones as far as this file looks."""
+    return [yaml.safe_load((ROOT / name).read_text())["services"] for name in names]
+
+
+def test_the_variables_of_the_image_are_settings():
+    found = re.findall(r"\b(GPTOSS_\w+)=(\S+)", DOCKERFILE)
+    assert knobs.read({}, dict(found)) == Settings(host="0.0.0.0", port=8000)
+
+
+def test_what_is_copied_is_there_and_is_sent_to_the_builder():
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if re.match(r"COPY (?!--from)", line)]
+    sources = [source.replace("${VARIANT}", "cuda") for line in copied for source in line]
+    assert len(sources) > 5
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(Path(source).match(pattern) for pattern in sent), f"{source} is not in .dockerignore"
+
+
+def test_nothing_runs_as_root():
+    users = re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)
+    assert users == ["10001:10001"]
+    after = DOCKERFILE.partition("USER 10001")[2]
+    assert "apt-get" not in after
+
+
+def test_what_compiles_is_left_behind():
+    """The final image is of the stages base, cpu and cuda."""
+    kept = [stage for stage in STAGES if re.search(r" AS (base|cpu|cuda)$", stage.splitlines()[0])]
+    assert len(kept) == 3
+    for stage in kept:
+        assert not re.search(
+            r"\b(g\+\+|gcc|make|build-essential|python3-(dev|pip|venv))\b", _instructions(stage)
+        )
+
+
+def _instructions(stage):
+    return "\n".join(line for line in stage.splitlines() if not line.startswith("#"))
+
+
+@pytest.fixture
+def healthcheck():
+    """The image's HEALTHCHECK against a server on `port`: its exit code, and what it said."""
+    words = json.loads(re.search(r"^HEALTHCHECK .*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[1])
+    assert "COPY deploy/image/health.py /opt/gptoss/" in DOCKERFILE
+    python, options, script = words
+    assert (python, script) == ("python", "/opt/gptoss/health.py")
+
+    def check(port, host="0.0.0.0"):
+        environ = {"GPTOSS_HOST": host, "GPTOSS_PORT": str(port)}
+        command = [sys.executable, options, str(ROOT / "deploy" / "image" / "health.py")]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    return check
+
+
+def test_a_server_is_healthy_until_its_engine_dies(tiny_tokenizer, healthcheck):
+    with live(tiny_tokenizer, final("Hi!"), settings=Settings(api_key=("k",))) as server:
+        port = int(server.url.rpartition(":")[2])
+        assert healthcheck(port) == (0, "")
+        server.worker.died = RuntimeError()
+        assert healthcheck(port) == (1, "/health: 503 Service Unavailable\n")
+        server.worker.died = None
+
+
+def test_nobody_at_the_port_is_not_healthy(healthcheck, unused_port):
+    code, said = healthcheck(unused_port)
+    assert code == 1
+    assert f"127.0.0.1, port {unused_port}" in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def unused_port():
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, and nobody answers
+        yield taken.getsockname()[1]
+
+
+def test_compose_gives_running_answers_their_time():
+    server = compose("compose.yaml")[0]["gptoss"]
+    grace = knobs.read({}, server["environment"]).grace
+    assert int(server["stop_grace_period"].removesuffix("s")) > grace
+
+
+def test_images_of_others_are_named_in_full():
+    """Podman has no registry that it would take a short name from."""
+    (base,) = re.findall(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
+    services = compose("compose.yaml")[0].values()
+    others = [service["image"] for service in services if "build" not in service]
+    assert others
+    for image in [base, *others]:
+        assert re.fullmatch(r"[\w-]+(\.[\w-]+)+/[\w./-]+:[\w.-]+", image), image
+
+
+def test_the_gpu_file_changes_a_service_that_is_there():
+    base, gpu = compose("compose.yaml", "compose.gpu.yaml")
+    assert gpu.keys() <= base.keys()
+    assert base["gptoss"]["build"]["args"]["VARIANT"] == "cpu"
+    assert gpu["gptoss"]["build"]["args"] == {"VARIANT": "cuda", "TORCH_INDEX": ""}
+    assert base["gptoss"]["build"]["args"].keys() == gpu["gptoss"]["build"]["args"].keys()

@@ -1,0 +1,220 @@
+"""Whatever is sampled under a constraint is a legal harmony answer, of the kind the request asked for."""
+
+import json
+
+import jsonschema
+import pytest
+
+from language.constraints import AnswerSpec, Constraints, GrammarFailed, SchemaError
+from language.harmony.messages import Call, Conversation, Message, ResponseFormat, Tool
+from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
+from language.harmony.render import Renderer
+from tests.language.constraints.drawn_answers import Said, Speaker, speaker_of
+
+
+def _object(**properties):
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+ANY = {"type": "object"}
+CITY = _object(city={"type": "string"}, days={"type": "integer"})
+FLAG = _object(on={"type": "boolean"})
+GET, GET_WEATHER, NOW = Tool("get", None, FLAG), Tool("get_weather", None, CITY), Tool("now")
+TOOLS = (GET, GET_WEATHER, NOW)
+SCHEMAS = {"get": FLAG, "get_weather": CITY, "now": _object()}
+FORMAT = ResponseFormat("flag", FLAG)
+
+
+def to(name: str) -> str:
+    return f"commentary to=functions.{name} <|constrain|>json"
+
+
+@pytest.fixture(params=["small", "real"])
+def speaker(request: pytest.FixtureRequest) -> Speaker:
+    return speaker_of(request.param)
+
+
+def answers(speaker: Speaker, spec: AnswerSpec) -> list[list[Said]]:
+    constraint = speaker.constraints.compile(spec)
+    assert constraint is not None
+    return [speaker.read(speaker.draw(constraint.copy(), seed)) for seed in speaker.seeds]
+
+
+def headers(said: list[list[Said]]) -> tuple[set[str], set[str]]:
+    """Of what came before the last message, and of the last."""
+    thoughts = {message.header for messages in said for message in messages[:-1]}
+    return thoughts, {messages[-1].header for messages in said}
+
+
+ANALYSIS, PREAMBLE = "analysis", "commentary"
+CALLS = {to("get"), to("get_weather"), to("now")}
+
+
+@pytest.mark.parametrize(
+    ("spec", "thoughts", "actions"),
+    [
+        (AnswerSpec(TOOLS), {ANALYSIS, PREAMBLE}, {"final"} | CALLS),
+        (AnswerSpec(TOOLS, tool_choice="none"), {ANALYSIS}, {"final"}),
+        (AnswerSpec(TOOLS, tool_choice="required"), {ANALYSIS, PREAMBLE}, CALLS),
+        (
+            AnswerSpec(TOOLS, tool_choice="required", allowed_tools=frozenset({"get"})),
+            {ANALYSIS, PREAMBLE},
+            {to("get")},
+        ),
+        (
+            AnswerSpec(TOOLS, allowed_tools=frozenset({"get", "now"})),
+            {ANALYSIS, PREAMBLE},
+            {"final", to("get"), to("now")},
+        ),
+        (AnswerSpec(TOOLS, response_format=FORMAT, strict_response=True), {ANALYSIS}, {"final"} | CALLS),
+        (AnswerSpec(response_format="json_object"), {ANALYSIS}, {"final"}),
+        (AnswerSpec(TOOLS, reasoning=False), set(), {"final"} | CALLS),
+        (AnswerSpec(TOOLS, reasoning=False, tool_choice="required"), set(), CALLS),
+        (AnswerSpec(TOOLS, thinking_tokens=0), set(), {"final"} | CALLS),
+        (AnswerSpec(reasoning=False), set(), {"final"}),
+        (AnswerSpec(thinking_tokens=0), set(), {"final"}),
+    ],
+)
+def test_every_legal_header_can_be_sampled_and_no_other(speaker, spec, thoughts, actions):
+    before, last = headers(answers(speaker, spec))
+    assert before <= thoughts
+    assert last <= actions
+    if len(speaker.seeds) > 30:
+        assert (before, last) == (thoughts, actions)
+
+
+def test_each_message_ends_as_its_kind_does(speaker):
+    ends = {"analysis": "<|end|>", "commentary": "<|end|>", "final": "<|return|>"}
+    for messages in answers(speaker, AnswerSpec(TOOLS)):
+        for message in messages:
+            assert message.end == ends.get(message.header, "<|call|>")
+
+
+@pytest.mark.parametrize(
+    ("spec", "valid"),
+    [
+        (AnswerSpec(TOOLS, strict_tools=frozenset(SCHEMAS)), SCHEMAS),
+        (AnswerSpec(TOOLS, tool_choice="required"), SCHEMAS),
+        (AnswerSpec(TOOLS), {"get": ANY, "get_weather": ANY, "now": ANY}),
+        (
+            AnswerSpec(TOOLS, strict_tools=frozenset({"get"}), response_format=FORMAT),
+            {"get": FLAG, "get_weather": ANY, "now": ANY, "final": FLAG},
+        ),
+        (AnswerSpec(response_format=FORMAT, strict_response=True), {"final": FLAG}),
+        (AnswerSpec(response_format="json_object"), {"final": ANY}),
+    ],
+)
+def test_bodies_follow_their_schemas_and_analysis_is_free(speaker, spec, valid):
+    for messages in answers(speaker, spec):
+        action = messages[-1]
+        name = action.header.removeprefix("commentary to=functions.").removesuffix(" <|constrain|>json")
+        if name in valid:
+            jsonschema.validate(json.loads(action.body), valid[name])
+        else:
+            assert name == "final"
+            assert spec.response_format == "text"
+
+
+def test_a_call_that_is_not_strict_may_hold_what_its_schema_forbids(speaker):
+    constraint = speaker.constraints.compile(AnswerSpec((GET,)))
+    for token in speaker.tokenizer.encode_with_specials(
+        f'<|channel|>{to("get")}<|message|>{{"x": [1]}}<|call|>'
+    ):
+        assert token in speaker.allowed(constraint)
+        constraint.accept(token)
+
+
+def test_a_prefilled_answer_is_body_only(speaker):
+    for spec in (AnswerSpec(response_format=FORMAT, prefilled=True), AnswerSpec(TOOLS, prefilled=True)):
+        constraint = speaker.constraints.compile(spec)
+        for seed in speaker.seeds:
+            answer = speaker.draw(constraint.copy(), seed)
+            said, end = speaker.read_body(answer, 0, "final")
+            assert (said.end, end) == ("<|return|>", len(answer))
+            if spec.response_format != "text":
+                jsonschema.validate(json.loads(said.body), FLAG)
+
+
+def test_plain_text_without_tools_is_free(speaker):
+    assert speaker.constraints.compile(AnswerSpec()) is None
+    assert speaker.constraints.compile(AnswerSpec(prefilled=True)) is None
+
+
+def test_the_reader_has_nothing_to_recover_and_reads_the_same(speaker):
+    constraint = speaker.constraints.compile(AnswerSpec(TOOLS))
+    for seed in speaker.seeds:
+        answer = speaker.draw(constraint.copy(), seed)
+        reader = Reader(speaker.tokenizer)
+        deltas = [delta for token in answer for delta in reader.feed(token)] + reader.finish()
+        assert reader.recoveries == 0
+
+        *thoughts, action = speaker.read(answer)
+        calls = [delta.name for delta in deltas if isinstance(delta, CallStart)]
+        arguments = "".join(delta.arguments for delta in deltas if isinstance(delta, CallDelta))
+        content = "".join(delta.text for delta in deltas if isinstance(delta, ContentDelta))
+        reasoning = "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta))
+        assert reasoning == "".join(t.body for t in thoughts if t.header == ANALYSIS)
+        preambles = "".join(t.body for t in thoughts if t.header == PREAMBLE)
+        if action.header == "final":
+            assert (calls, arguments, content) == ([], "", preambles + action.body)
+        else:
+            assert action.header in {to(name) for name in calls}
+            assert (len(calls), arguments, content) == (1, action.body, preambles)
+
+
+def test_a_sampled_call_has_the_tokens_of_a_rendered_one(speaker):
+    """Else the prompt after a tool's result would miss the prefix cache."""
+    constraint = speaker.constraints.compile(
+        AnswerSpec((GET_WEATHER,), tool_choice="required", reasoning=False)
+    )
+    answer = speaker.draw(constraint, seed=1)
+    header = answer[: answer.index(speaker.special("message")) + 1]
+    call = Message("assistant", calls=(Call("call_1", "get_weather", "{}"),))
+    prompt = Renderer(speaker.tokenizer).render(Conversation([Message("user", "?"), call]))
+    rendered = [*header, *speaker.tokenizer.encode("{}"), speaker.special("call")]
+    assert any(prompt[i : i + len(rendered)] == rendered for i in range(len(prompt)))
+
+
+def test_ids_without_meaning_are_never_allowed(speaker):
+    spec = AnswerSpec(TOOLS, prefilled=True)
+    ids = speaker.allowed(speaker.constraints.compile(spec))
+    assert ids.max() < speaker.vocab_size
+    assert all(speaker.tokenizer.known(int(id)) for id in ids)
+    assert {*ids} & {*speaker.tokenizer.specials.values()} == {speaker.special("return")}
+
+
+def test_copies_go_their_own_ways(speaker):
+    first = speaker.constraints.compile(AnswerSpec(TOOLS))
+    second = first.copy()
+    alone = speaker.draw(first.copy(), seed=5)
+    assert speaker.draw(second, seed=4) != alone
+    assert speaker.draw(first, seed=5) == alone
+
+
+def test_a_token_that_is_not_allowed_is_an_error_that_quotes_no_request(speaker):
+    constraint = speaker.constraints.compile(AnswerSpec((Tool("secret_tool"),)))
+    with pytest.raises(GrammarFailed) as error:
+        constraint.accept(speaker.special("return"))
+    assert "secret_tool" not in str(error.value)
+    with pytest.raises(GrammarFailed):  # and it stays one
+        constraint.mask()
+
+
+def test_a_call_that_must_be_and_cannot_is_refused(speaker):
+    for spec in (
+        AnswerSpec(tool_choice="required", response_format="json_object"),
+        AnswerSpec(TOOLS, tool_choice="required", allowed_tools=frozenset({"unknown"})),
+    ):
+        with pytest.raises(SchemaError) as error:
+            speaker.constraints.compile(spec)
+        assert error.value.param == "tool_choice"
+
+
+def test_the_embedding_must_have_a_row_for_every_token(speaker):
+    with pytest.raises(ValueError, match="cannot fit"):
+        Constraints(speaker.tokenizer, speaker.tokenizer.size - 1)

@@ -1,0 +1,264 @@
+"""Decode steps as CUDA graphs say what the same kernels say without: in the interpreter, with graphs that are
+written down and replayed to the letter (graph_recorder.py).
+
+The same of real graphs: tests/gpu."""
+
+import gc
+import random
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+
+# isort: split
+if DEVICE.type == "cuda":
+    pytest.skip("tests/gpu captures real graphs", allow_module_level=True)
+
+from bench.synthetic import Synthetic
+from engine.engine import Engine
+from engine.request import Request, Token
+from engine.runner import Runner
+from engine.sampling import SamplingParams
+from engine.scheduler import Limits
+from model.backends.triton import dense, dense_int8, experts_few, graphs, pdl, sampling
+from model.backends.triton import model as triton_model
+from model.backends.triton.graphs import Graphs
+from model.backends.triton.model import TritonModel
+from model.backends.triton.weights import Reader
+from tests import tiny_checkpoint
+from tests.model.paging import Paged
+from tests.tools.graph_recorder.graph_recorder import Capture, Graph, graphs_recorded
+
+pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+
+SIZES = {
+    "hidden_size": 32,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "intermediate_size": 32,
+    "experts_per_token": 1,
+}
+CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=7, **SIZES)
+"""As little as can be: each kernel has its own tests, and an interpreter is slow."""
+
+PAGES = 16
+"""Of a sequence, in a graph's page table."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _wide_tiles():
+    """An interpreter is slow by the program, and by numbers that are masked off."""
+    with pytest.MonkeyPatch.context() as patch:
+        for tile in (dense.ROW_TILE, dense_int8.ROW_TILE, dense.SMALL_TILE, dense_int8.SMALL_TILE):
+            patch.setitem(tile, "BN", 128)
+        for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE):
+            patch.setitem(tile, "BN", 64)
+            patch.setitem(tile, "BW", 16)
+        patch.setattr(sampling, "BLOCK", 256)
+        patch.setattr(sampling, "PASS", 256)
+        for name in ("gdc_launch_dependents", "gdc_wait"):
+            patch.setattr(pdl, name, lambda: None)
+        patch.setattr(triton_model, "KEYS_OF_A_PART", 64)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _recorded():
+    Graph.replays = 0
+    with graphs_recorded():
+        yield
+
+
+def model_of(dense_format="bf16", **options):
+    weights = Reader(Synthetic(CONFIG), DEVICE, torch.float32, dense_format).all()
+    model = TritonModel(CONFIG, weights, page_size=4, **options)
+    model.multiprocessors = 2  # a decode of one sequence splits the keys of full layers in four
+    return model
+
+
+def capturing(model, network=None):
+    """The model with graphs, of `network` if that is another."""
+    model.graphs = Graphs(network or model.network, DEVICE, PAGES, CONFIG.vocab_size)
+    return model
+
+
+@pytest.fixture
+def model():
+    return model_of()
+
+
+def sequences(count, seed=0):
+    draw = random.Random(seed)
+    return [[draw.randrange(200) for _ in range(draw.randint(22, 30))] for _ in range(count)]
+
+
+def padded(model, paged, chunks):
+    """Logits of the next step of so many single tokens, by the kernels that a graph of its size has."""
+    batch = paged.pack(chunks)
+    static = graphs.blank(graphs.size_for(len(chunks)), PAGES, DEVICE)
+    graphs.stage(batch, static)
+    with torch.inference_mode():
+        return model.network(static, paged.cache)[: len(chunks)]
+
+
+def both(model, count, seed=0):
+    """Two caches that are the same, behind prompts of some tokens: one for graphs, one for none."""
+    found = [Paged(model, sequences(count, seed), seed) for _ in range(2)]
+    for paged in found:
+        paged.step({s: 3 + 2 * s % 9 for s in range(count)})
+    return found
+
+
+def test_any_number_of_rows_and_any_pages_have_the_logits_of_their_kernels(model):
+    """Nine sequences take turns: one to nine rows, behind contexts that grow, in an order that changes."""
+    capturing(model)
+    ours, theirs = both(model, 9)
+    draw = random.Random(1)
+    for rows in (1, 2, 3, 5, 8, 9, 3, 1):
+        chunks = dict.fromkeys(draw.sample(range(9), rows), 1)
+        got, want = torch.cat(ours.step(chunks)), padded(model, theirs, chunks)
+        assert torch.equal(got, want), rows
+        assert got.isfinite().all()
+        for mine, yours in zip(ours.cache.tensors, theirs.cache.tensors, strict=True):
+            ours_written, theirs_written = mine.isfinite(), yours.isfinite()
+            assert torch.equal(mine[ours_written & theirs_written], yours[ours_written & theirs_written])
+    assert Graph.replays == 8
+
+
+@pytest.mark.parametrize(
+    ("dense_format", "options", "overlapping"),
+    [
+        ("int8", {"kv_cache_dtype": "fp8"}, False),
+        ("bf16", {}, True),
+        ("int8", {"batch_invariant": True}, False),
+    ],
+    ids=["eight bits", "kernels that begin early", "invariant"],
+)
+def test_every_option_can_be_captured(dense_format, options, overlapping):
+    model = capturing(model_of(dense_format, **options))
+    model.pdl = overlapping
+    ours, theirs = both(model, 3)
+    for chunks in ({0: 1}, {2: 1, 0: 1, 1: 1}, {1: 1}):
+        assert torch.equal(torch.cat(ours.step(chunks)), padded(model, theirs, chunks))
+    assert Graph.replays == 3
+
+
+def test_a_decode_step_is_six_kernels_a_layer_and_one_more_where_keys_are_split(model):
+    capturing(model)
+    paged = Paged(model, sequences(1))
+    paged.step({0: 3})
+    paged.step({0: 1})
+    graph, *_ = model.graphs._captured[1]
+    embedding, banded, full, unembedding = 1, 6, 7, 1
+    assert len(graph) == embedding + banded + full + unembedding
+
+
+def test_chunks_and_batches_that_are_too_large_go_without(model, monkeypatch):
+    capturing(model)
+    monkeypatch.setattr(graphs, "SIZES", (1, 2))
+    paged = Paged(model, sequences(3))
+    paged.step({0: 3, 1: 1})
+    paged.step({0: 1, 1: 1, 2: 1})
+    assert Graph.replays == 0
+    paged.step({0: 1, 1: 1})
+    assert Graph.replays == 1
+
+
+def test_another_cache_has_other_graphs_and_the_old_one_is_let_go(model):
+    capturing(model)
+    logits = []
+    for _ in range(2):
+        paged = Paged(model, sequences(2))
+        paged.step({0: 5, 1: 3})
+        logits.append(torch.cat(paged.step({0: 1, 1: 1})))
+        assert len(model.graphs._captured) == 1
+        old = weakref.ref(paged.cache.keys)
+    assert torch.equal(*logits)
+    model.graphs.forget()
+    del paged
+    gc.collect()
+    assert old() is None
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["while it is captured", "while it is made"])
+def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs(
+    model, captured, monkeypatch, caplog
+):
+    """Memory runs out for the graph of two rows: in the middle of its capture, where PyTorch asks for it, or
+    at the end, where the driver does, with an error of another kind."""
+    tried = []
+
+    def network(batch, cache, logits):
+        rows = len(batch.tokens)
+        tried.append(rows)
+        if rows == 2 and tried.count(2) == 2 and not captured:  # the first was before the capture
+            model.network(replace(batch, samples=batch.samples[:0]), cache, logits[:0])
+            raise torch.OutOfMemoryError("no memory")
+        return model.network(batch, cache, logits)
+
+    def close(self, *error):
+        Capture.__exit__(self, *error)
+        if captured and tried[-1] == 2:
+            raise RuntimeError("CUDA error: out of memory\nand more")
+
+    monkeypatch.setattr(torch.cuda, "graph", type("Closing", (Capture,), {"__exit__": close}))
+    capturing(model, network)
+    ours, theirs = both(model, 3)
+    for chunks in ({0: 1, 1: 1}, {0: 1}, {1: 1, 2: 1}, {0: 1, 1: 1, 2: 1}):
+        got, want = torch.cat(ours.step(chunks)), padded(model, theirs, chunks)
+        assert torch.equal(got, want)
+    assert tried == [2, 2, 1, 1, 4, 4]
+    assert Graph.replays == 2
+    assert "no memory for a CUDA graph of 2 rows" in caplog.text
+
+
+def test_any_other_error_of_a_capture_is_told(model):
+    def network(batch, cache, logits):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    capturing(model, network)
+    paged = Paged(model, sequences(1))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        paged.step({0: 1})
+
+
+LIMITS = Limits(num_pages=60, page_size=4, window=7, max_context=60, max_running=3, max_tokens_per_step=30)
+REQUESTS = {
+    "greedy": SamplingParams(temperature=0),
+    "sampled": SamplingParams(temperature=1.5, seed=5),
+    "nucleus": SamplingParams(temperature=1.5, top_p=0.8, top_k=100, seed=-7),
+    "penalised": SamplingParams(temperature=1.0, repetition_penalty=1.5, frequency_penalty=0.5, seed=2),
+}
+
+
+def said(model, overlaps):
+    """What the engine answers: the first two requests at once, each of the others a step later."""
+    engine = Engine(Runner(model, LIMITS.num_pages, banned=[0, 5, 210], overlaps=overlaps), LIMITS)
+    arriving = [
+        Request(id, [(7 * i + n) % 200 for i in range(3 * n + 2)], 4 + n % 2, sampling=params)
+        for n, (id, params) in enumerate(REQUESTS.items())
+    ]
+    tokens: dict[str, list[int]] = {id: [] for id in REQUESTS}
+    while engine.busy or arriving:
+        for request in arriving[: 1 if tokens["greedy"] else 2]:
+            engine.add(request)
+            arriving.remove(request)
+        for event in engine.step():
+            assert isinstance(event, Token), event
+            tokens[event.request_id].append(event.id)
+    assert engine.stats().pages_free == LIMITS.num_pages
+    return tokens
+
+
+def test_the_engine_says_with_graphs_what_it_says_without(model):
+    """In turn, and with steps that are launched before the one before is read."""
+    want = said(model, overlaps=False)
+    assert Graph.replays == 0
+    capturing(model)
+    assert said(model, overlaps=False) == want
+    assert Graph.replays > 3
+    assert len(model.graphs._captured) > 1
+    assert said(model, overlaps=True) == want

@@ -1,0 +1,149 @@
+"""The programs of a launch run in any order and give the same bits; and every kernel there is was watched.
+
+Whole steps of models with every option, and a choice of tokens, on memory that nobody has written; see
+sanitizer.py for what else would be found."""
+
+import pkgutil
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+import pytest
+import torch
+
+from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+
+# isort: split
+if DEVICE.type == "cuda":
+    pytest.skip("a GPU takes its own order", allow_module_level=True)
+
+from triton.runtime.interpreter import InterpretedFunction
+
+from bench.synthetic import Synthetic
+from model.backends import triton as backend
+from model.backends.triton import dense, dense_int8, experts_few, graphs, pdl
+from model.backends.triton import model as triton_model
+from model.backends.triton.model import TritonModel
+from model.backends.triton.weights import Reader
+from model.draws import Draws
+from model.logit_edits import Edits
+from tests import tiny_checkpoint
+from tests.model.paging import Paged
+from tests.tools.sanitizer.sanitizer import watching
+
+pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+
+CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5)
+SEQUENCES = [[(7 * i + s) % CONFIG.vocab_size for i in range(length)] for s, length in enumerate((23, 11))]
+
+
+@dataclass(frozen=True)
+class Option:
+    """Of a model; and the steps it takes, chunks by sequence."""
+
+    dense: str
+    kv_cache_dtype: str
+    batch_invariant: bool
+    pdl: bool
+    steps: tuple[dict[int, int], ...]
+
+
+OPTIONS = {
+    "plain": Option("bf16", "bf16", False, True, ({0: 17, 1: 9}, {0: 1, 1: 1}, {0: 1})),
+    "eight bits": Option("int8", "fp8", False, True, ({0: 9, 1: 3}, {1: 1, 0: 1}, {1: 1})),
+    "invariant": Option("int8", "bf16", True, False, ({0: 12}, {0: 1, 1: 1})),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _wide_tiles_and_short_parts():
+    """An interpreter is slow by the program; and of tiles and parts there must be more than one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kernels in (experts_few, dense, dense_int8):
+            for name in ("GATE_UP_TILE", "DOWN_TILE", "ROW_TILE", "SMALL_TILE"):
+                if hasattr(kernels, name):
+                    patch.setitem(getattr(kernels, name), "BN", 64)
+        patch.setattr(triton_model, "KEYS_OF_A_PART", 64)
+        for name in ("gdc_launch_dependents", "gdc_wait"):  # which launches one after the other do not need
+            patch.setattr(pdl, name, lambda: None)
+        yield
+
+
+def answers(option: Option) -> list[torch.Tensor]:
+    """All that a model computes from its checkpoint on: packed weights, logits, tokens, and its cache."""
+    weights = Reader(Synthetic(CONFIG), DEVICE, torch.float32, option.dense).all()
+    options = {"kv_cache_dtype": option.kv_cache_dtype, "batch_invariant": option.batch_invariant}
+    model = TritonModel(CONFIG, weights, page_size=4, **options)
+    model.pdl = option.pdl
+    model.multiprocessors = 5  # a decode of one sequence splits the keys of full layers in four
+    paged, found = Paged(model, SEQUENCES), [weights.layers[1].mlp2.words]
+    for chunks in option.steps:
+        batch = paged.pack(chunks)
+        if len(batch.tokens) == len(batch.lengths) > 1:  # as before a graph; one row has kernels of its own
+            padded = graphs.blank(len(batch.tokens) + 1, batch.page_table.shape[2] + 2, DEVICE)
+            graphs.stage(batch, padded)
+            batch = padded
+        with torch.inference_mode():
+            logits = model.forward(batch, paged.cache)[:2]
+            drawn = (
+                model.choose(logits, DRAWS, batch),
+                model.choose(logits, replace(DRAWS, filters=False), batch),
+            )
+            edited = logits.clone()
+            model.edit(edited, edits(len(logits)))
+            model.edit(edited, edits(len(logits)), torch.tensor([3, 9])[: len(logits)])
+        found += [logits.clone(), edited, *drawn]
+    return found + list(paged.cache.tensors)
+
+
+DRAWS = Draws(
+    seeds=torch.tensor([5, -7]),
+    temperature=torch.tensor([1.0, 0.7]),
+    top_k=torch.tensor([9, CONFIG.vocab_size], dtype=torch.int32),
+    top_p=torch.tensor([0.5, 0.9]),
+    min_p=torch.tensor([0.0, 0.01]),
+    filters=True,
+)
+
+
+def edits(rows: int) -> Edits:
+    """Up to two rows; the last has a mask."""
+    records = [[3, 2, 0, 0], [0, 0, 0x3F800000, 1], [CONFIG.vocab_size - 1, 1, 0, 0]]
+    return Edits(
+        records=torch.tensor(records, dtype=torch.int32)[: 2 * rows - 1],
+        starts=torch.tensor([0, 1, 3], dtype=torch.int32)[: rows + 1],
+        penalties=torch.tensor([1.5, 0.7, 0.1, 0.2, 0.3, 0.4])[: 3 * rows].view(3, rows),
+        masked=torch.tensor([rows - 1], dtype=torch.int32),
+        masks=torch.full((1, -(-CONFIG.vocab_size // 32)), 0x5A5A5A5A, dtype=torch.int32),
+    )
+
+
+@pytest.fixture(scope="module")
+def in_order():
+    """What each option answers with programs in order, and all functions of kernels that ran for it."""
+    found = {}
+    for name, option in OPTIONS.items():
+        with watching() as watch:
+            found[name] = answers(option), watch.ran
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("plain", "shuffled"), ("eight bits", "reversed"), ("invariant", "shuffled")]
+)
+def test_in_any_order_of_programs_the_bits_are_the_same(in_order, name, order):
+    with watching(order):
+        got = answers(OPTIONS[name])
+    for ours, theirs in zip(got, in_order[name][0], strict=True):
+        assert torch.equal(ours.view(torch.uint8), theirs.view(torch.uint8))
+
+
+def test_every_kernel_there_is_was_watched(in_order):
+    """One that is added to the folder has to be run here."""
+    there = set()
+    for each in pkgutil.iter_modules(backend.__path__):
+        module = import_module(f"{backend.__name__}.{each.name}")
+        for name, value in vars(module).items():
+            if isinstance(value, InterpretedFunction) and value.fn.__module__ == module.__name__:
+                there.add(f"{module.__name__}.{name}")
+    assert len(there) > 30
+    assert sorted(there.difference(*(ran for _, ran in in_order.values()))) == []

@@ -1,0 +1,114 @@
+"""A conversation with the bundled demo model: checkpoint to socket, nothing in between is a stand-in."""
+
+import json
+
+import pytest
+
+from gptoss.assembly import DEMO, assemble
+from server.settings import Settings
+from tests.server.fakes import Live, serving
+
+pytestmark = pytest.mark.skipif(
+    not (DEMO / "config.json").exists(), reason="the demo's weights are not trained yet: demo/weights"
+)
+
+GREEDY = {"model": "gptoss-demo", "temperature": 0}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def demo():
+    from engine.worker import Worker
+    from server.app import create_app
+
+    settings = Settings(date="2025-06-28", kv_cache_memory=64 * 2**20)
+    assembled = assemble(settings)
+    worker = Worker(assembled.engine)
+    app = create_app(
+        worker,
+        assembled.tokenizer,
+        settings,
+        assembled.model_id,
+        assembled.max_context,
+        assembled.fingerprint,
+    )
+    with serving(app) as url:
+        yield Live(assembled.tokenizer, worker, url)
+
+
+def ask(demo, *turns, **more):
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    return demo.openai().chat.completions.create(**{**GREEDY, **more}, messages=messages)
+
+
+def test_it_answers_after_a_thought(demo):
+    answer = ask(demo, "What is 2 + 2?")
+    message = answer.choices[0].message
+    assert "4" in message.content
+    assert message.reasoning
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens_details.reasoning_tokens > 0
+
+
+def test_it_knows_a_capital_streamed_and_not(demo):
+    whole = ask(demo, "What is the capital of France?").choices[0].message.content
+    deltas = [
+        chunk.choices[0].delta.content or ""
+        for chunk in ask(demo, "What is the capital of France?", stream=True)
+    ]
+    assert "Paris" in whole
+    assert "".join(deltas) == whole
+
+
+def test_it_remembers_a_name(demo):
+    first = ask(demo, "My name is Ada.").choices[0].message.content
+    second = ask(demo, "My name is Ada.", first, "What is my name?")
+    assert "Ada" in second.choices[0].message.content
+    assert second.usage.prompt_tokens_details.cached_tokens > 0
+
+
+def test_it_calls_a_function_and_uses_what_comes_back(demo):
+    question = {"role": "user", "content": "What is the weather in Paris?"}
+    client = demo.openai()
+    first = client.chat.completions.create(**GREEDY, messages=[question], tools=[WEATHER]).choices[0]
+    assert first.finish_reason == "tool_calls"
+    (call,) = first.message.tool_calls
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    result = {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 21, "condition": "sunny"}'}
+    history = [question, first.message.to_dict(), result]
+    second = client.chat.completions.create(**GREEDY, messages=history, tools=[WEATHER])
+    assert "21" in second.choices[0].message.content
+
+
+def test_without_reasoning_it_answers_at_once(demo):
+    answer = ask(demo, "What is the capital of France?", reasoning_effort="none")
+    assert "Paris" in answer.choices[0].message.content
+    assert answer.choices[0].message.reasoning is None
+
+
+def test_the_same_seed_gives_the_same_answer(demo):
+    said = [ask(demo, "Hello", temperature=1.5, seed=7).choices[0].message.to_dict() for _ in range(2)]
+    assert said[0] == said[1]
+
+
+def test_raw_text_goes_on(demo):
+    prompt = "<|start|>user<|message|>What is 2 + 2?<|end|><|start|>assistant<|channel|>final<|message|>"
+    answer = demo.openai().completions.create(**GREEDY, prompt=prompt, logprobs=2, max_tokens=20)
+    assert answer.choices[0].text
+    assert len(answer.choices[0].logprobs.tokens) >= 1
+
+
+def test_when_all_is_said_every_page_is_free(demo):
+    ask(demo, "Hello")
+    stats = demo.worker.stats()
+    assert (stats.running, stats.waiting) == (0, 0)
+    assert stats.pages_free == stats.pages_total

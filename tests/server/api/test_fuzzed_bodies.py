@@ -1,0 +1,175 @@
+"""Whatever a body says, the answer is 200 or a 4xx in OpenAI's shape: never 422, never 5xx.
+
+And nothing is left running.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import httpx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.server.fakes import final, live
+
+ROOT = Path(__file__).parents[3]
+
+CHAT = {
+    "model": "tiny",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "1"},
+    ],
+    "tools": [
+        {
+            "type": "function",
+            "function": {
+                "name": "f",
+                "description": "A function.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {
+                        "a": {"enum": ["x", "y"]},
+                        "b": {"type": "array", "items": {"type": "integer"}},
+                    },
+                },
+                "strict": True,
+            },
+        }
+    ],
+    "tool_choice": "auto",
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "n", "schema": {"type": "object", "properties": {"c": {"type": "string"}}}},
+    },
+    "temperature": 1,
+    "n": 1,
+    "stop": ["zz"],
+    "logit_bias": {"5": 1},
+    "logprobs": True,
+    "top_logprobs": 1,
+    "stream_options": {"include_usage": True},
+    "reasoning_effort": "low",
+    "max_tokens": 5,
+    "seed": 1,
+}
+COMPLETION = {
+    "model": "tiny",
+    "prompt": ["a", "b"],
+    "max_tokens": 3,
+    "n": 1,
+    "best_of": 1,
+    "echo": True,
+    "logprobs": 1,
+    "logit_bias": {"5": 1},
+    "stop": "z",
+}  # fmt: skip
+BODIES = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/tokenize": {"prompt": "hi"}}
+
+strange = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, -1, 2**31, 2**63, 10**30, 1e308, -0.0]),
+    st.text(max_size=8),
+    st.sampled_from(["", "<|start|>", "\x00", "functions.f", "call_1", "a" * 5000, "None"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    ),
+    st.sampled_from(
+        [
+            {"$ref": "#/$defs/nowhere"},
+            {"$ref": "#"},
+            {"type": "object", "properties": {"a": {"$ref": "#"}}},
+            {"type": "string", "pattern": "(a{500}){500}"},
+            {"type": ["integer", "null"], "minimum": 10**40},
+            {"anyOf": []},
+            {"enum": []},
+        ]
+    ),
+)
+"""What does not belong where it is put."""
+
+SLOWLY = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def places(value, path=()):
+    """The paths of everything in a JSON value, itself first."""
+    yield path
+    if isinstance(value, dict):
+        for key in value:
+            yield from places(value[key], (*path, key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from places(item, (*path, i))
+
+
+def replaced(value, path, by):
+    if not path:
+        return by
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], by)
+    return copy
+
+
+@st.composite
+def spoilt(draw):
+    """A path, and a body for it in which something was replaced, once or twice."""
+    path = draw(st.sampled_from(sorted(BODIES)))
+    body = BODIES[path]
+    for _ in range(draw(st.integers(1, 2))):
+        if isinstance(body, dict | list):
+            body = replaced(body, draw(st.sampled_from(list(places(body)))), draw(strange))
+    return path, body
+
+
+@cache
+def client():
+    return httpx.Client(timeout=30)
+
+
+def check(answer):
+    assert answer.status_code in (200, 400, 404, 413), answer.text
+    if answer.status_code != 200:
+        error = answer.json()["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert isinstance(error["message"], str)
+        for leak in ("Traceback", str(ROOT), "site-packages", "pydantic", " at 0x"):
+            assert leak not in error["message"]
+
+
+@SLOWLY
+@given(spoilt())
+def test_a_body_with_something_strange_in_it(tiny_tokenizer, path_and_body):
+    path, body = path_and_body
+    with live(tiny_tokenizer, final("Hello")) as server:
+        check(
+            client().post(
+                server.url + path, content=json.dumps(body), headers={"content-type": "application/json"}
+            )
+        )
+        assert server.worker.wait_until_idle()
+
+
+@SLOWLY
+@given(st.sampled_from(sorted(BODIES)), st.binary(max_size=30), st.integers(0, 10**6))
+def test_a_body_with_bytes_in_it_that_are_not_its_own(tiny_tokenizer, path, noise, where):
+    whole = json.dumps(BODIES[path]).encode()
+    at = where % len(whole)
+    with live(tiny_tokenizer, final("Hello")) as server:
+        body = whole[:at] + noise + whole[at + len(noise) :]
+        check(client().post(server.url + path, content=body, headers={"content-type": "application/json"}))
+        assert server.worker.wait_until_idle()

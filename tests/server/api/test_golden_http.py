@@ -1,0 +1,73 @@
+"""Golden requests and their answers, byte for byte but for what changes by nature.
+
+Each file of tests/golden/http/ has a request, what the model says to it, and the answer: one object, or the
+events of a stream.  Ids, times and the ids of calls are masked.  After a change of the wire format that is
+meant, write the answers anew, and read the difference:
+
+    python -m tests.server.api.test_golden_http
+"""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.fakes import byte_tokenizer, live
+
+FILES = sorted((Path(__file__).parents[2] / "golden" / "http").glob("*.json"))
+
+VOLATILE = [
+    (re.compile(r'"(chatcmpl|cmpl)-[0-9a-f]{32}"'), r'"\1-…"'),
+    (re.compile(r'"created": ?\d+'), '"created":0'),
+    (re.compile(r'"call_[0-9a-zA-Z]+"'), '"call_…"'),
+]
+
+
+def masked(text: str) -> str:
+    for pattern, stand_in in VOLATILE:
+        text = pattern.sub(stand_in, text)
+    return text
+
+
+def answer(tokenizer, case):
+    """What a real server answers to the case's request: status, and an object or the events."""
+    together = tokenizer.encode_with_specials(case["model_says"])  # so that time decides nothing about chunks
+    with live(tokenizer, [together]) as server:
+        response = httpx.post(server.url + case["path"], json=case["request"], timeout=30)
+    text = masked(response.text)
+    if response.headers["content-type"].startswith("text/event-stream"):
+        lines = [line for line in text.split("\n") if line]
+        return {"status": response.status_code, "events": [event(line) for line in lines]}
+    return {"status": response.status_code, "object": json.loads(text)}
+
+
+def event(line: str):
+    data = line.removeprefix("data: ")
+    return json.loads(data) if data.startswith("{") else data
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_the_answer_is_the_golden_one(tiny_tokenizer, file):
+    case = json.loads(file.read_text())
+    assert answer(tiny_tokenizer, case) == case["answer"]
+
+
+def test_there_are_golden_answers():
+    assert len(FILES) >= 8
+
+
+def write_anew() -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = byte_tokenizer(Path(folder))
+        for file in FILES:
+            case = json.loads(file.read_text())
+            case["answer"] = answer(tokenizer, case)
+            file.write_text(json.dumps(case, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    write_anew()

@@ -1,0 +1,282 @@
+"""Watches kernels that run in Triton's interpreter, for what it lets pass and a GPU does not.
+
+The interpreter runs the programs of a launch one after the other, reads and writes wherever a pointer points,
+and is done with each operation before the next.  A GPU answers an address outside of its allocations with
+"illegal memory access", and programs that touch the same memory with other numbers in each run.  Under
+`watching` these are a `Finding`, an error that names the kernel, its line, the program and the address:
+
+    out of bounds    a lane that is not masked off lies outside the tensor whose pointer it was made from
+    not aligned      to the size of an element
+    race             two programs of a launch touch a byte, one of them writes, and not both atomically; or
+                     one program stores, and before a barrier touches the same bytes again
+    lanes disagree   lanes of one store put different values into one place
+
+What a tensor of torch.empty holds nobody knows; here it is NaN, or the largest whole number, so that whoever
+reads it shows.  Programs run in the order of their numbers, in reverse, or shuffled: right ones do not mind.
+
+    with watching() as watch:
+        ...                         # launches
+    assert "model.backends.triton.norm._norm_kernel" in watch.ran
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import triton
+from torch import Tensor
+from triton.runtime import interpreter
+
+from tests.tools.sanitizer.sanitizer_memory import Access, Argument, Finding, Memory, Place, Program
+
+Choice = Callable[[Program], Sequence[Program]]
+"""Programs of a grid."""
+
+ORDERS = ("numbered", "reversed", "shuffled")
+
+_TRITON = str(Path(triton.__file__).parent)
+_POINTER_OPERATIONS = (
+    "create_addptr", "create_splat", "create_expand_dims", "create_broadcast", "create_reshape",
+    "create_trans", "create_bitcast",
+)  # fmt: skip
+"""What makes a pointer of a pointer."""
+
+
+class Watch:
+    """The launches of one `watching`; `ran` are all functions that they ran, kernels and what these call."""
+
+    def __init__(self, order: str, seed: int, programs: Choice | None):
+        self.ran: set[str] = set()
+        self._order = order
+        self._random = random.Random(seed)
+        self._programs = programs
+        self._memory = Memory("", [])
+        self._grid: Program = ()
+        self._chosen: list[Program] | None = None
+        self._turns: Iterator[Program] = iter(())
+        self._atomic = False
+        self._prepared: set[str] = set()  # files whose functions this launch has called
+
+    def launch(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def launched(executor: Any, *operands: Any, **named: Any) -> Any:
+            arguments = dict(zip(executor.arg_names, operands, strict=False)) | named
+            self.ran.add(_name(executor.fn))
+            self._prepared.clear()
+            self._memory = Memory(
+                executor.fn.__name__,
+                [Argument.of(name, value) for name, value in arguments.items() if isinstance(value, Tensor)],
+            )
+            self._grid = (*executor.grid, 1, 1)[:3]
+            if self._programs is not None:
+                self._chosen = list(self._programs(self._grid))
+                executor.grid = (len(self._chosen),)
+            try:
+                result = call(executor, *operands, **named)
+            except interpreter.InterpreterError as error:
+                cause: BaseException | None = error
+                while cause is not None and not isinstance(cause, Finding):
+                    cause = cause.__cause__
+                raise (cause or error) from None
+            self._memory.finish()
+            return result
+
+        return launched
+
+    def call(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that a kernel calls.
+
+        The interpreter puts its own operations into `triton.language` at every call anew.  Once for each file
+        and launch does as well: that was a third of its time, and pays for the watching.
+        """
+
+        def called(function: Any, *operands: Any, **named: Any) -> Any:
+            self.ran.add(_name(function.fn))
+            if (file := function.fn.__module__) not in self._prepared:
+                self._prepared.add(file)
+                return call(function, *operands, **named)
+            return function.rewrite()(*operands, **named)
+
+        return called
+
+    def argument(self, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """What a launch makes of an operand: a pointer knows whose it is."""
+
+        def converted(operand: Any) -> Any:
+            result = convert(operand)
+            if isinstance(operand, Tensor):
+                is_it = Argument.of("", operand)
+                for each in self._memory.arguments:
+                    if (each.begin, each.end, each.kind) == (is_it.begin, is_it.end, is_it.kind):
+                        result.handle.argument = each
+            return result
+
+        return converted
+
+    def pointer(self, create: Callable[..., Any]) -> Callable[..., Any]:
+        def created(*operands: Any, **named: Any) -> Any:
+            result = create(*operands, **named)
+            for operand in operands:
+                if (argument := getattr(operand, "argument", None)) is not None:
+                    result.argument = argument
+                    break
+            return result
+
+        return created
+
+    def grid(self, set_grid: Callable[..., None]) -> Callable[..., None]:
+        """How many programs there are, and who runs when."""
+
+        def set_and_ordered(*_: int) -> None:
+            chosen = self._chosen
+            programs = list(product(*map(range, self._grid))) if chosen is None else chosen
+            if self._order == "reversed":
+                programs.reverse()
+            elif self._order == "shuffled":
+                self._random.shuffle(programs)
+            self._turns = iter(programs)
+            set_grid(*self._grid)
+
+        return set_and_ordered
+
+    def turn(self, set_index: Callable[..., None]) -> Callable[..., None]:
+        """A program begins: whose turn it is, not whom the interpreter names."""
+
+        def set_in_order(*_: int) -> None:
+            program = next(self._turns)
+            self._memory.begin(program)
+            set_index(*program)
+
+        return set_in_order
+
+    def barrier(self, create: Callable[[], Any]) -> Callable[[], Any]:
+        def created() -> Any:
+            self._memory.barrier()
+            return create()
+
+        return created
+
+    def load(self, create: Callable[..., Any]) -> Callable[..., Any]:
+        def created(pointers: Any, mask: Any, *rest: Any, **named: Any) -> Any:
+            if not self._atomic:
+                self._memory.load(self._access("load", pointers, mask), _argument(pointers))
+            return create(pointers, mask, *rest, **named)
+
+        return created
+
+    def store(self, create: Callable[..., Any]) -> Callable[..., Any]:
+        def created(pointers: Any, value: Any, mask: Any, *rest: Any, **named: Any) -> Any:
+            if not self._atomic:
+                access = self._access("store", pointers, mask)
+                values = np.broadcast_to(value.data, pointers.data.shape).reshape(-1)
+                values = values if access.lanes is None else values[access.lanes]
+                self._memory.store(access, _argument(pointers), values)
+            return create(pointers, value, mask, *rest, **named)
+
+        return created
+
+    def atomic(self, create: Callable[..., Any], pointer_at: int, mask_at: int | None) -> Callable[..., Any]:
+        """pointer_at, mask_at  the places of those operands"""
+
+        def created(*operands: Any) -> Any:
+            pointers, mask = operands[pointer_at], None if mask_at is None else operands[mask_at]
+            self._memory.atomic(self._access("atomic", pointers, mask), _argument(pointers))
+            self._atomic = True  # some are made of loads and stores
+            try:
+                return create(*operands)
+            finally:
+                self._atomic = False
+
+        return created
+
+    def _access(self, verb: str, pointers: Any, mask: Any) -> Access:
+        addresses, lanes = pointers.data.reshape(-1), None
+        if mask is not None and not mask.data.all():
+            lanes = np.flatnonzero(np.broadcast_to(mask.data, pointers.data.shape))
+            addresses = addresses[lanes]
+        width = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
+        memory = self._memory
+        return Access(verb, addresses, lanes, width, memory.era, memory.program, _place())
+
+
+@contextmanager
+def watching(
+    order: str = "numbered",
+    seed: int = 0,
+    programs: Choice | None = None,
+    poison: bool = True,
+) -> Iterator[Watch]:
+    """Every launch inside is watched, and raises Finding at the first that is wrong.
+
+    order     of the programs of a launch, see ORDERS; `seed` is that of the shuffled one
+    programs  which of a launch with a given grid run; None for all
+    poison    whether torch.empty is filled; not for tensors larger than memory
+    """
+    assert order in ORDERS
+    watch, builder = Watch(order, seed, programs), interpreter.interpreter_builder
+    patches: dict[str, Callable[..., Any]] = {
+        "create_masked_load": watch.load,
+        "create_masked_store": watch.store,
+        "create_barrier": watch.barrier,
+        "set_grid_dim": watch.grid,
+        "set_grid_idx": watch.turn,
+        "create_atomic_rmw": lambda create: watch.atomic(create, 1, 3),
+        "create_atomic_cas": lambda create: watch.atomic(create, 0, None),
+        "create_atomic_load": lambda create: watch.atomic(create, 0, 1),
+        "create_atomic_store": lambda create: watch.atomic(create, 0, 2),
+    } | dict.fromkeys(_POINTER_OPERATIONS, watch.pointer)
+    with ExitStack() as stack:
+        for name, wrap in patches.items():
+            if hasattr(builder, name):  # not every Triton has atomic loads
+                stack.enter_context(mock.patch.object(builder, name, wrap(getattr(builder, name))))
+        for holder, name, wrap in (
+            (interpreter.GridExecutor, "__call__", watch.launch),
+            (interpreter.InterpretedFunction, "__call__", watch.call),
+            (interpreter, "_implicit_cvt", watch.argument),
+        ):
+            stack.enter_context(mock.patch.object(holder, name, wrap(getattr(holder, name))))
+        if poison:
+            stack.enter_context(_poisoned())
+        yield watch
+
+
+@contextmanager
+def _poisoned() -> Iterator[None]:
+    """torch.empty gives NaN and the largest whole numbers."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def _argument(pointers: Any) -> Argument | None:
+    return getattr(pointers, "argument", None)
+
+
+def _name(function: Any) -> str:
+    return f"{function.__module__}.{function.__name__}"
+
+
+def _place() -> Place:
+    """Lines of kernels on the stack, the innermost first: what is of neither Triton nor this file, above the
+    launch."""
+    places = []
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "launched":
+        file = frame.f_code.co_filename
+        if file != __file__ and not file.startswith(_TRITON) and "/unittest/" not in file:
+            places.append((file, frame.f_lineno, frame.f_code.co_name))
+        frame = frame.f_back
+    return tuple(places)

@@ -1,0 +1,252 @@
+"""A model that shows every mistake of the engine; traffic.py provokes them.
+
+Historian's next token depends on every key its layers should see, and on where it is: tokens out of order, a
+page lost, shared too early or overwritten, a window too short all change the answer.  It reads through the
+page table of a Batch that the real Runner built, from memory that is poisoned whenever a page changes hands.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.engine import Engine
+from engine.pages import Pages
+from engine.request import Failure, Plan, Request, Sequence, Token
+from engine.runner import Flight, Runner
+from engine.sampling import Sampled, SamplingParams
+from engine.scheduler import Limits
+from model.batch import BANDED, FULL, Batch, KVCache, PerKind
+from model.loading.synthetic import GPT_OSS_20B
+
+VOCABULARY = 97
+POISON = -(10**6)
+LARGEST = 9.0
+"""The logit of the token that comes; all others are 0."""
+
+LIMITS = Limits(num_pages=60, page_size=4, window=6, max_context=100, max_running=4, max_tokens_per_step=16)
+"""Of a small engine."""
+
+GREEDY = SamplingParams(temperature=0)
+EDITED = (
+    SamplingParams(temperature=0, frequency_penalty=4.0, logit_bias={5: 30.0}),  # 5, six times
+    SamplingParams(
+        temperature=0, repetition_penalty=2.0, presence_penalty=2.0, logit_bias={3: 6.0, 96: -1.0}
+    ),
+)
+"""What comes is no longer what the model says; and no sum is rounded."""
+
+
+def key(before: int, token: int, position: int) -> int:
+    """What is stored for a token: like a real model's, it depends on all before it, and on where it is."""
+    return (31 * before + 7 * token + position) % 1009
+
+
+def answer(
+    prompt: list[int],
+    length: int,
+    window: int,
+    stop_tokens: frozenset[int] = frozenset(),
+    sampling: SamplingParams = GREEDY,
+    min_tokens: int = 0,
+    constrained: bool = False,
+) -> list[int]:
+    """The whole greedy answer, the plain way: full layers see all keys, banded ones the last `window`."""
+    tokens, keys = list(prompt), [0]
+    while len(tokens) < len(prompt) + length and not (
+        len(tokens) > len(prompt) and tokens[-1] in stop_tokens
+    ):
+        for position in range(len(keys) - 1, len(tokens)):
+            keys.append(key(keys[-1], tokens[position], position))
+        last = len(tokens) - 1
+        everything = sum((i + 1) * k for i, k in enumerate(keys[1:]))
+        band = sum((last - i + 1) * keys[i + 1] for i in range(max(0, last - window + 1), last + 1))
+        logits = [0.0] * VOCABULARY
+        logits[(7 * everything + 3 * band + last) % VOCABULARY] = LARGEST
+        said = tokens[len(prompt) :]
+        if sampling != GREEDY or min_tokens:
+            withheld = stop_tokens if len(said) < min_tokens and not constrained else frozenset()
+            logits = edited(logits, tokens, said, withheld, sampling)
+        if constrained and said:
+            allowed = Follows.after(said[-1])
+            logits = [x if token in allowed else -math.inf for token, x in enumerate(logits)]
+        tokens.append(logits.index(max(logits)))
+    return tokens[len(prompt) :]
+
+
+def edited(
+    logits: list[float],
+    tokens: list[int],
+    said: list[int],
+    withheld: frozenset[int],
+    sampling: SamplingParams,
+) -> list[float]:
+    """The logits as the request wants them, one by one."""
+    result = []
+    for token, x in enumerate(logits):
+        if token in tokens:
+            x = x / sampling.repetition_penalty if x > 0 else x * sampling.repetition_penalty
+        if token in said:
+            x -= sampling.presence_penalty + sampling.frequency_penalty * said.count(token)
+        x += sampling.logit_bias.get(token, 0.0)
+        result.append(-math.inf if token in withheld else x)
+    return result
+
+
+class Follows:
+    """A constraint: what may come depends on the last token; after a stop token nobody may ask."""
+
+    def __init__(self, stop_tokens: frozenset[int]):
+        self.came: list[int] = []
+        self.asked_too_late = False
+        self._stop_tokens = stop_tokens
+
+    @staticmethod
+    def after(token: int) -> set[int]:
+        return {(3 * token + 11 * i * i + 1) % VOCABULARY for i in range(7)}
+
+    def mask(self) -> memoryview | None:
+        self._still_going()
+        if not self.came:
+            return None
+        mask = sum(1 << token for token in self.after(self.came[-1]))
+        return memoryview(mask.to_bytes(16, "little"))
+
+    def accept(self, token: int) -> None:
+        self._still_going()
+        assert not self.came or token in self.after(self.came[-1])
+        self.came.append(token)
+
+    def _still_going(self) -> None:
+        self.asked_too_late |= bool(self.came) and self.came[-1] in self._stop_tokens
+
+
+class Historian:
+    """Keys are numbers; those of the banded layers are told from the others by their sign."""
+
+    device = torch.device("cpu")
+    weight_bytes = 0
+
+    def __init__(self, page_size: int, window: int):
+        self.page_size, self.window = page_size, window
+        self.page_bytes = page_size
+        self.config = replace(GPT_OSS_20B, vocab_size=VOCABULARY, sliding_window=window)
+
+    def new_cache(self, num_pages: PerKind) -> KVCache:
+        total = num_pages if isinstance(num_pages, int) else sum(num_pages)
+        memory = torch.full((1, total, self.page_size, 1, 1), POISON, dtype=torch.int64)
+        return KVCache(memory, memory)
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        memory = cache.keys.view(-1)
+        starts, positions = batch.starts.tolist(), batch.positions.tolist()
+        for s, (first, end) in enumerate(itertools.pairwise(starts)):
+            page, offset = divmod(positions[first] - 1, self.page_size)
+            before = (
+                int(memory[batch.page_table[FULL, s, page] * self.page_size + offset]) if page >= 0 else 0
+            )
+            for row in range(first, end):
+                before = key(before, int(batch.tokens[row]), positions[row])
+                memory[batch.slots[FULL, row]] = before
+                memory[batch.slots[BANDED, row]] = -before
+        logits = torch.zeros(len(batch.samples), VOCABULARY)
+        owners = torch.searchsorted(batch.starts, batch.samples, right=True) - 1
+        for n, (row, s) in enumerate(zip(batch.samples.tolist(), owners.tolist(), strict=True)):
+            position = int(batch.positions[row])
+            assert position == int(batch.lengths[s]) - int(batch.starts[s + 1]) + row
+            i = torch.arange(position + 1)
+            slots = batch.page_table[:, s, i // self.page_size] * self.page_size + i % self.page_size
+            everything = (i + 1) * memory[slots[FULL]]
+            band = (position - i + 1) * -memory[slots[BANDED]]
+            token = 7 * everything.sum() + 3 * band[-self.window :].sum() + position
+            logits[n, token % VOCABULARY] = LARGEST
+        return logits
+
+
+class PoisonedPages(Pages):
+    """A page that nobody holds and nobody can find is poisoned, and so is one that changes hands."""
+
+    memory: Tensor  # [pages, page_size]
+
+    def _take(self, kind: int) -> int:
+        page = super()._take(kind)
+        self.memory[page] = POISON
+        return page
+
+    def _let_go(self, page: int) -> None:
+        super()._let_go(page)
+        free = self._pool_of(page).free
+        if free and free[-1] == page:
+            self.memory[page] = POISON
+
+
+@dataclass
+class WatchedRunner:
+    """The real runner, and what it was asked to do."""
+
+    runner: Runner
+    plans: list[Plan] = field(default_factory=list)
+    begun: list[list[tuple[Sequence, int, int]]] = field(
+        default_factory=list
+    )  # sequence, from where, how many
+    vocab_size: int = VOCABULARY
+
+    @property
+    def overlaps(self) -> bool:
+        return self.runner.overlaps
+
+    def run(self, plan: Plan) -> Sampled:
+        self.plans.append(plan)
+        self.begun.append([(chunk.sequence, chunk.sequence.computed, chunk.length) for chunk in plan.chunks])
+        return self.runner.run(plan)
+
+    def launch(self, plan: Plan, behind: Flight | None = None) -> Flight:
+        self.plans.append(plan)
+        self.begun.append(
+            [
+                (
+                    chunk.sequence,
+                    len(chunk.sequence.tokens) if behind else chunk.sequence.computed,
+                    chunk.length,
+                )
+                for chunk in plan.chunks
+            ]
+        )
+        return self.runner.launch(plan, behind)
+
+
+def make_engine(limits: Limits, **options: object) -> Engine:
+    """A real engine and runner around Historian, over poisoned pages."""
+    runner = Runner(Historian(limits.page_size, limits.window), limits.num_pages)
+    pages = PoisonedPages(limits.num_pages, limits.page_size, limits.window)
+    pages.memory = runner.cache.keys[0, :, :, 0, 0]
+    return Engine(WatchedRunner(runner), limits, pages=pages, **options)
+
+
+def ask(
+    id: str,
+    prompt: Iterable[int] = (1, 2, 3),
+    max_tokens: int = 5,
+    sampling: SamplingParams = GREEDY,
+    **options: Any,
+) -> Request:
+    return Request(id, list(prompt), max_tokens, sampling=sampling, **options)
+
+
+def finish(engine: Engine, steps: int = 10_000) -> dict[str, list[Token | Failure]]:
+    """Step until nothing is left to do; the events of each request."""
+    events: dict[str, list[Token | Failure]] = {}
+    while engine.busy:
+        steps -= 1
+        assert steps >= 0, "it does not end"
+        for event in engine.step():
+            events.setdefault(event.request_id, []).append(event)
+    return events
+
+
+def ids(events: list[Token | Failure]) -> list[int]:
+    return [event.id for event in events if isinstance(event, Token)]
