@@ -1,14 +1,15 @@
 """What endpoints share on the wire: the fields that steer an answer, its usage, and the bytes of a chunk.
 
-Every field of the openai SDK's request types is accepted.  What is here, in chat.py and in completions.py
-is honoured or refused by name; the rest (user, metadata, store, …) changes nothing.  `true` is not 1, and
-"1" is not 1.
+Every field of the openai SDK's request types is accepted.  What is here, in api/chat.py and in
+api/completions.py is honoured or refused by name; the rest (user, metadata, store, …) changes nothing.
+`true` is not 1, and "1" is not 1.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -19,10 +20,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from engine.sampling import SamplingParams
+from server.dialogue.turn import INT64
 from server.errors import bad_request
 
 MAX_CHOICES = 128
-INT64 = 2**63
 
 dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """JSON without spaces."""
@@ -80,6 +81,24 @@ class StreamOptions(Body):
     continuous_usage_stats: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the client wants to see of an answer, beside its text.
+
+    running_usage  counts on every chunk, not only at the end
+    """
+
+    logprobs: bool = False
+    token_ids: bool = False
+    usage: bool = False
+    running_usage: bool = False
+
+    @property
+    def text_only(self) -> bool:
+        """Whether chunks carry nothing but text, so that tokens that arrived together may share one."""
+        return not (self.logprobs or self.token_ids or self.running_usage)
+
+
 class SamplingFields(Body):
     """How the tokens of an answer are chosen, and when it ends.  null is the same as absent."""
 
@@ -102,9 +121,8 @@ class SamplingFields(Body):
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
 
-    def sampling(self, choice: int, logprobs: int | None, known: Callable[[int], bool]) -> SamplingParams:
-        """How choice number `choice` is sampled.  With a seed, each choice has its own, made from it."""
-        seed = None if self.seed is None else (self.seed + choice + INT64) % (2 * INT64) - INT64
+    def sampling(self, logprobs: int | None, known: Callable[[int], bool]) -> SamplingParams:
+        """logprobs  alternatives to report for each token; None for no report"""
         return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -114,17 +132,27 @@ class SamplingFields(Body):
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias=_biases(self.logit_bias or {}, known),
-            seed=seed,
+            seed=self.seed,
             logprobs=logprobs,
         )
 
-    @property
-    def wants_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
+    def limits(self) -> dict[str, Any]:
+        """The fields of a `Turn` that say when an answer ends."""
+        return {
+            "stop": tuple(self.stop or ()),
+            "stop_tokens": frozenset(self.stop_token_ids or ()),
+            "min_tokens": self.min_tokens or 0,
+            "ignore_eos": bool(self.ignore_eos),
+        }
 
-    @property
-    def wants_running_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+    def view(self, logprobs: bool) -> View:
+        options = self.stream_options
+        return View(
+            logprobs=logprobs,
+            token_ids=bool(self.return_token_ids),
+            usage=bool(options and options.include_usage),
+            running_usage=bool(options and options.continuous_usage_stats),
+        )
 
 
 def _biases(asked: Mapping[str, float], known: Callable[[int], bool]) -> dict[int, float]:

@@ -25,10 +25,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from language.constraints.answer import ANY_OBJECT, AnswerSpec, Bodies, Headers, answer_grammar, bodies
+from language.constraints.answer import ANY_OBJECT, AnswerSpec, Bodies, answer_grammar, bodies
 from language.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, Untried
 from language.constraints.schemas import SchemaError
 from language.constraints.thinking import Closing, ThinkingBudget
+from language.harmony.headers import Headers
 from language.tokenizer import Tokenizer
 
 __all__ = [

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 from language.constraints import schemas
 from language.constraints.schemas import SchemaError
+from language.harmony.headers import Headers
 from language.harmony.messages import ResponseFormat, Tool
-from language.tokenizer import Tokenizer
 
 ANY_OBJECT = schemas.grammar_text(schemas.ANY_OBJECT, True, "")
 """The body of a call, or an answer, that may be any JSON object."""
@@ -131,31 +131,6 @@ def bodies(spec: AnswerSpec) -> Bodies:
 def _body(schema: Mapping[str, Any], strict: bool, param: str) -> Body:
     schemas.check(schema, param)
     return Body(schemas.grammar_text(schema, strict, param), param)
-
-
-class Headers:
-    """Harmony's fixed parts, as token ids."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._encode = tokenizer.encode
-        self.start = tokenizer.special("<|start|>")
-        self.channel = tokenizer.special("<|channel|>")
-        self.message = tokenizer.special("<|message|>")
-        self.end = tokenizer.special("<|end|>")
-        self._constrain = tokenizer.special("<|constrain|>")
-        self.return_ = tokenizer.special("<|return|>")
-        self.call_ = tokenizer.special("<|call|>")
-        self.final = self.opening("final")
-        self.next_message = [self.end, self.start, *self._encode("assistant")]
-
-    def opening(self, channel: str) -> list[int]:
-        """`<|channel|>{channel}<|message|>`"""
-        return [self.channel, *self._encode(channel), self.message]
-
-    def call(self, name: str) -> list[int]:
-        """`<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>`"""
-        recipient = self._encode(f"commentary to=functions.{name} ")
-        return [self.channel, *recipient, self._constrain, *self._encode("json"), self.message]
 
 
 def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: Headers, *, thoughts: bool) -> str:

@@ -13,8 +13,8 @@ import codecs
 from collections import deque
 
 from engine.request import Constraint
-from language.constraints.answer import Headers
 from language.constraints.grammar import GrammarConstraint, GrammarFailed
+from language.harmony.headers import Headers
 from language.tokenizer import Tokenizer
 
 

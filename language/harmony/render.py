@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 
+from language.harmony.headers import Headers
 from language.harmony.messages import Call, Conversation, ConversationError, Message, ResponseFormat
 from language.harmony.schema import comment, function_tools, literal
 from language.tokenizer import Tokenizer, TokenizerError
@@ -55,10 +56,16 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         if missing := [token.value for token in _Special if token.value not in tokenizer.specials]:
             raise TokenizerError(f"this tokenizer cannot speak harmony: it lacks {', '.join(missing)}")
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        self._headers = Headers(tokenizer)
         self._ids = {token: tokenizer.special(token.value) for token in _Special}
         self.stop_tokens = frozenset({self._ids[RETURN], self._ids[CALL]})
         self._remembered = lru_cache(maxsize=64)(lambda text: tuple(tokenizer.encode(text)))
+
+    @property
+    def end_of_text(self) -> int:
+        """Ends a document of raw text, and begins the next."""
+        return self.tokenizer.special("<|endoftext|>")
 
     def render(
         self, conversation: Conversation, replay: Mapping[str, Sequence[int]] | None = None
@@ -133,9 +140,7 @@ class Renderer:
 
     def _written(self, call: Call) -> list[int]:
         """A call as the model writes it: the recipient after the channel."""
-        where = f"commentary to=functions.{call.name} "
-        header = (START, "assistant", CHANNEL, where, CONSTRAIN, "json", MESSAGE)
-        return self._tokens(*header, call.arguments, CALL)
+        return self._tokens(START, "assistant", self._headers.call(call.name), call.arguments, CALL)
 
     def _sampled(self, call: Call, replay: Mapping[str, Sequence[int]]) -> list[int]:
         """All that was sampled for an action, from `<|start|>` on; nothing if unknown, or changed since."""
@@ -143,7 +148,7 @@ class Renderer:
         start, message, end = self._ids[START], self._ids[MESSAGE], self._ids[CALL]
         if not tokens or tokens[-1] != end or message not in tokens:
             return []
-        if self._tokenizer.decode(tokens[_last(message, tokens) + 1 : -1]) != call.arguments:
+        if self.tokenizer.decode(tokens[_last(message, tokens) + 1 : -1]) != call.arguments:
             return []
         return tokens if tokens[0] == start else [*self._tokens(START, "assistant"), *tokens]
 
@@ -151,7 +156,7 @@ class Renderer:
 
     def _repeated(self, text: str) -> Sequence[int]:
         """The tokens of a system or developer message: the same in many requests, and tools can be long."""
-        return self._remembered(text) if len(text) <= MAX_REMEMBERED else self._tokenizer.encode(text)
+        return self._remembered(text) if len(text) <= MAX_REMEMBERED else self.tokenizer.encode(text)
 
     def _tokens(self, *parts: _Special | str | Sequence[int]) -> list[int]:
         """The parts laid end to end: special tokens, texts, and tokens."""
@@ -161,7 +166,7 @@ class Renderer:
                 case _Special():
                     tokens.append(self._ids[part])
                 case str():
-                    tokens += self._tokenizer.encode(part)
+                    tokens += self.tokenizer.encode(part)
                 case _:
                     tokens += part
         return tokens

@@ -1,6 +1,6 @@
-"""POST /v1/chat/completions: what a client may ask, and how it becomes requests to the engine.
+"""POST /v1/chat/completions: what a client may ask, as a turn.
 
-The answer's way back, from tokens to chunks or one object, is in chat_answer.py.
+The answer's way back, from deltas to chunks or one object, is in chat_answer.py.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from uuid import uuid4
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from engine.request import Constraint
-from engine.request import Request as EngineRequest
-from language.names import FunctionNames
-from server.api.chat_answer import ChatAnswer, ChatShape
+from server.api.chat_answer import ChatAnswer
 from server.api.conversation import ConversationFields
-from server.api.demands import answer_spec
+from server.api.demands import demands
+from server.dialogue.begin import begin, render
+from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.logs import Figures
 from server.service import Service, TheService
@@ -48,78 +47,42 @@ class ChatBody(SamplingFields, ConversationFields):
         if self.top_logprobs is not None and not self.logprobs:
             raise bad_request("top_logprobs: needs logprobs to be true", "top_logprobs")
 
-    def max_answer(self, room: int) -> int:
-        """Without a limit of its own, the answer may take what the context leaves."""
-        room = max(room, 1)
-        return min(self.max_completion_tokens or self.max_tokens or room, room)
-
-    def shape(self, prefilled: bool, names: FunctionNames) -> ChatShape:
-        return ChatShape(
-            stop=tuple(self.stop or ()),
-            prefilled_channel="final" if prefilled else None,
+    def turn(self, service: Service) -> Turn:
+        """Raises ApiError."""
+        self.check()
+        names = self.names()
+        conversation = self.conversation(service.date, names)
+        return Turn(
+            prompt=conversation,
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            n=self.n or 1,
+            demands=demands(self, conversation, names, self.thinking_token_budget),
+            sampling=self.sampling(
+                (self.top_logprobs or 0) if self.logprobs else None, service.tokenizer.known
+            ),
             names=names,
-            reasoning=self.include_reasoning is not False,
-            logprobs=bool(self.logprobs),
-            token_ids=bool(self.return_token_ids),
-            usage=self.wants_usage,
-            running_usage=self.wants_running_usage,
+            **self.limits(),
         )
 
 
 @router.post("/v1/chat/completions")
 async def chat_completions(body: ChatBody, request: Request, service: TheService) -> Response:
     service.check_model(body.model)
-    body.check()
-    names = body.names()
-    conversation = body.conversation(service.date, names)
-    prompt = await service.render(conversation)
-    max_tokens = body.max_answer(service.max_context - len(prompt))
-    thinking = body.thinking_token_budget
-    if thinking is not None:
-        thinking = service.constraints.thinking_tokens(thinking, max_tokens)
-    constraint = await service.constrain(answer_spec(body, conversation, names, thinking))
     id = f"chatcmpl-{uuid4().hex}"
-    engine_requests = [
-        to_request(body, f"{id}-{i}", prompt, max_tokens, i, constraint and constraint.copy(), service)
-        for i in range(body.n or 1)
-    ]
-    figures = request.state.figures = Figures(prompt_tokens=len(prompt))
-    streams = service.submit(engine_requests, "messages")
+    begun = await begin(body.turn(service), id, service)
+    figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
+    shows_reasoning = body.include_reasoning is not False
     return await respond(
         request,
-        ChatAnswer(id, prompt, streams, body.shape(conversation.prefilled, names), service, figures),
+        ChatAnswer(id, begun, body.view(bool(body.logprobs)), shows_reasoning, service, figures),
         body.stream,
     )
 
 
 @router.post("/v1/chat/completions/render")
-async def render(body: ChatBody, service: TheService) -> dict[str, Any]:
+async def rendered(body: ChatBody, service: TheService) -> dict[str, Any]:
     """The exact prompt that the same body would be answered from."""
     service.check_model(body.model)
     body.check()
-    prompt = await service.render(body.conversation(service.date, body.names()))
+    prompt = await render(body.conversation(service.date, body.names()), service)
     return {"model": service.model_id, "token_ids": prompt, "text": service.tokenizer.decode(prompt)}
-
-
-def to_request(
-    body: ChatBody,
-    id: str,
-    prompt: list[int],
-    max_tokens: int,
-    choice: int,
-    constraint: Constraint | None,
-    service: Service,
-) -> EngineRequest:
-    extra = frozenset(body.stop_token_ids or ())
-    return EngineRequest(
-        id=id,
-        prompt=prompt,
-        max_tokens=max_tokens,
-        stop_tokens=extra if body.ignore_eos else service.renderer.stop_tokens | extra,
-        sampling=body.sampling(
-            choice, (body.top_logprobs or 0) if body.logprobs else None, service.tokenizer.known
-        ),
-        constraint=constraint,
-        min_tokens=body.min_tokens or 0,
-        timeout_seconds=service.timeout_seconds,
-    )

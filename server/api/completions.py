@@ -4,18 +4,19 @@ here, and only here.
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, PlainValidator
 
-from engine.request import Request as EngineRequest
-from server.api.completion_answer import CompletionAnswer, CompletionShape
+from server.api.completion_answer import CompletionAnswer, Wanted
+from server.dialogue.begin import begin_all
+from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.logs import Figures
-from server.service import LONG_TEXT, Service, TheService
+from server.service import Service, TheService
 from server.streaming import respond
 from server.wire import JsonRoute, SamplingFields
 
@@ -70,70 +71,33 @@ class CompletionBody(SamplingFields):
         """How many answers to each prompt are made, of which the best n are given."""
         return max(self.best_of or 1, self.n or 1)
 
-    def shape(self) -> CompletionShape:
-        return CompletionShape(
-            stop=tuple(self.stop or ()),
-            choices=self.n or 1,
-            candidates=self.candidates,
-            echo=bool(self.echo),
-            answer=self.max_tokens != 0,
-            logprobs=self.logprobs is not None,
-            token_ids=bool(self.return_token_ids),
-            usage=self.wants_usage,
-            running_usage=self.wants_running_usage,
+    def turns(self, service: Service) -> list[Turn]:
+        """One for each prompt.  Raises ApiError."""
+        # The best of several has the likeliest tokens, so their log-probabilities are needed.
+        logprobs = self.logprobs if self.candidates == (self.n or 1) else self.logprobs or 0
+        whole = Turn(
+            prompt="",
+            # An answer of no tokens still has the prompt computed: one is sampled, and not shown.
+            max_tokens=16 if self.max_tokens is None else max(self.max_tokens, 1),
+            n=self.candidates,
+            sampling=self.sampling(logprobs, service.tokenizer.known),
+            prompt_logprobs=self.logprobs if self.echo else None,
+            param="prompt",
+            **self.limits(),
         )
+        return [replace(whole, prompt=prompt) for prompt in self.prompt]
 
 
 @router.post("/v1/completions")
 async def completions(body: CompletionBody, request: Request, service: TheService) -> Response:
     service.check_model(body.model)
     body.check()
-    prompts = [await _tokens(prompt, i, service) for i, prompt in enumerate(body.prompt)]
     id = f"cmpl-{uuid4().hex}"
-    candidates = range(body.candidates)
-    engine_requests = [
-        to_request(body, f"{id}-{i}-{j}", prompt, j, service)
-        for i, prompt in enumerate(prompts)
-        for j in candidates
-    ]
-    figures = request.state.figures = Figures(prompt_tokens=sum(map(len, prompts)))
-    streams = service.submit(engine_requests, "prompt")
+    begun = await begin_all(body.turns(service), id, service)
+    figures = request.state.figures = Figures(prompt_tokens=sum(len(each.prompt) for each in begun))
+    wanted = Wanted(body.n or 1, body.candidates, bool(body.echo), body.max_tokens != 0)
     return await respond(
-        request, CompletionAnswer(id, prompts, streams, body.shape(), service, figures), body.stream
-    )
-
-
-async def _tokens(prompt: str | list[int], i: int, service: Service) -> list[int]:
-    tokenizer = service.tokenizer
-    if isinstance(prompt, str):
-        if not prompt:
-            return [tokenizer.special("<|endoftext|>")]  # as OpenAI: the beginning of a new document
-        if len(prompt) > LONG_TEXT:
-            return await asyncio.to_thread(tokenizer.encode_with_specials, prompt)
-        return tokenizer.encode_with_specials(prompt)
-    for id in prompt:
-        if not tokenizer.known(id):
-            raise bad_request(f"prompt: {id} in list {i} is not the id of a token", "prompt")
-    return prompt
-
-
-def to_request(
-    body: CompletionBody, id: str, prompt: list[int], choice: int, service: Service
-) -> EngineRequest:
-    """An answer of no tokens still has the prompt computed: one token is sampled, and not shown."""
-    room = max(service.max_context - len(prompt), 1)
-    max_tokens = 16 if body.max_tokens is None else max(body.max_tokens, 1)
-    # The best of several is the one whose tokens are the likeliest, so their log-probabilities are needed.
-    logprobs = body.logprobs if body.candidates == (body.n or 1) else body.logprobs or 0
-    extra = frozenset(body.stop_token_ids or ())
-    ends = service.renderer.stop_tokens | {service.tokenizer.special("<|endoftext|>")}
-    return EngineRequest(
-        id=id,
-        prompt=prompt,
-        max_tokens=min(max_tokens, room),
-        stop_tokens=extra if body.ignore_eos else ends | extra,
-        sampling=body.sampling(choice, logprobs, service.tokenizer.known),
-        min_tokens=body.min_tokens or 0,
-        prompt_logprobs=body.logprobs if body.echo else None,
-        timeout_seconds=service.timeout_seconds,
+        request,
+        CompletionAnswer(id, begun, body.view(body.logprobs is not None), wanted, service, figures),
+        body.stream,
     )

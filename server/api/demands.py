@@ -1,6 +1,6 @@
 """What a chat request demands of its answer: which calls, which JSON, how much thinking.
 
-The demands of one request become one AnswerSpec (language/constraints), which holds the sampler to them.
+They become the demands of a turn, which a grammar holds the sampler to (language/constraints).
 """
 
 from __future__ import annotations
@@ -8,21 +8,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from language.constraints import AnswerSpec
 from language.harmony.messages import Conversation, ResponseFormat
 from language.names import FunctionNames
 from server.api.conversation import AllowedTools, ConversationFields, Named, ToolChoice, ToolFunction
+from server.dialogue.turn import Demands
 from server.errors import bad_request, unsupported
 
 
-def answer_spec(
+def demands(
     body: ConversationFields, conversation: Conversation, names: FunctionNames, thinking_tokens: int | None
-) -> AnswerSpec:
+) -> Demands:
     """Raises ApiError where the demands contradict each other."""
     declared = body.declared()
     choice, allowed = _calls_allowed(body, [function.name for function in declared])
-    return AnswerSpec(
-        tools=tuple(conversation.tools),
+    return Demands(
         strict_tools=frozenset(
             names.inside(f.name) for f in declared if isinstance(f, ToolFunction) and f.strict
         ),
@@ -30,8 +29,6 @@ def answer_spec(
         allowed_tools=None if allowed is None else frozenset(map(names.inside, allowed)),
         response_format=_response_format(body, conversation),
         strict_response=_strict(body),
-        prefilled=conversation.prefilled,
-        reasoning=conversation.effort != "none",
         thinking_tokens=thinking_tokens,
     )
 

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from server.api.conversation import ConversationFields
 from server.dialogue import logprobs
+from server.dialogue.begin import LONG_TEXT, render
 from server.errors import bad_request
-from server.service import LONG_TEXT, TheService
+from server.service import TheService
 from server.wire import Body, JsonRoute
 
 router = APIRouter(route_class=JsonRoute)
@@ -41,7 +42,7 @@ class DetokenizeBody(Body):
 async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -> dict[str, Any]:
     service.check_model(body.model)
     if isinstance(body, TokenizeChatBody):
-        ids = await service.render(body.conversation(service.date, body.names()))
+        ids = await render(body.conversation(service.date, body.names()), service)
     elif body.prompt is None:
         raise bad_request("prompt: it is missing, and so are messages", "prompt")
     elif len(body.prompt) > LONG_TEXT:

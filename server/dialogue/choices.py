@@ -1,15 +1,13 @@
-"""The choices of an answer: what the client wants to see of them, and their token streams as they come."""
+"""The choices of an answer: each reads the tokens of one stream, and they come in order of arrival."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from engine.request import Token
-from language.stops import StopStrings
 from server.logs import Figures
 from server.metrics import Metrics
 
@@ -17,65 +15,61 @@ if TYPE_CHECKING:
     from engine.worker import TokenStream
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the client wants to see of an answer.
+class ReadsTokens(Protocol):
+    """Makes something of tokens: answer.py, continuation.py."""
 
-    running_usage  counts on every chunk, not only at the end
-    """
-
-    stop: tuple[str, ...] = ()
-    logprobs: bool = False
-    token_ids: bool = False
-    usage: bool = False
-    running_usage: bool = False
+    token_ids: list[int]
+    cached_tokens: int
+    finish: str | None
 
     @property
-    def plain(self) -> bool:
-        """Whether chunks carry only what was said, so that tokens that arrived together may share one."""
-        return not (self.logprobs or self.token_ids or self.running_usage)
+    def recoveries(self) -> int: ...
+
+    def add(self, token: Token, news: list[Any], /) -> None: ...
 
 
-class Choice:
-    """What is known of one choice while it grows.
+R = TypeVar("R", bound=ReadsTokens)
 
-    finish  why it ended, in OpenAI's words; None while it has not
-    """
 
-    def __init__(
-        self, index: int, stream: TokenStream, stop: Sequence[str], figures: Figures, metrics: Metrics
-    ):
-        self.index, self.stream, self.stops = index, stream, StopStrings(stop)
+class Choice(Generic[R]):
+    """One stream and what reads it; what comes is counted in the request's figures and in the metrics."""
+
+    def __init__(self, index: int, stream: TokenStream, reader: R, figures: Figures, metrics: Metrics):
+        self.index, self.stream, self.reader = index, stream, reader
         self.arriving = aiter(stream)
-        self.token_ids: list[int] = []
-        self.cached_tokens = 0
-        self.finish: str | None = None
         self._figures, self._metrics = figures, metrics
         self._last_token_at: float | None = None
 
-    def count(self, token: Token) -> None:
-        """Take note of a token: of its number, not of its meaning."""
-        self.token_ids.append(token.id)
+    @property
+    def finish(self) -> str | None:
+        """Why it ended, in OpenAI's words; None while it has not."""
+        return self.reader.finish
+
+    def feed(self, tokens: Sequence[Token]) -> list[Any]:
+        """What the reader makes of these tokens.  Closes the stream if they end the answer."""
+        news: list[Any] = []
+        for token in tokens:
+            self._count(token)
+            self.reader.add(token, news)
+            if (reason := self.reader.finish) is not None:
+                self._figures.finish.append(reason)
+                self._figures.recoveries += self.reader.recoveries
+                self.stream.close()
+                break
+        return news
+
+    def _count(self, token: Token) -> None:
         self._figures.completion_tokens += 1
         now = time.perf_counter()
         if self._last_token_at is not None:
             self._metrics.between_tokens.observe(now - self._last_token_at)
         self._last_token_at = now
         if token.prefill is not None:
-            self.cached_tokens = token.prefill.cached_tokens
-            self._figures.cached_tokens += self.cached_tokens
+            self._figures.cached_tokens += token.prefill.cached_tokens
             self._figures.first_token_at = self._figures.first_token_at or now
 
-    def end(self, reason: str) -> None:
-        self.finish = reason
-        self._figures.finish.append(reason)
-        self.stream.close()
 
-
-AnyChoice = TypeVar("AnyChoice", bound=Choice)
-
-
-async def as_they_come(choices: Sequence[AnyChoice]) -> AsyncIterator[tuple[AnyChoice, list[Token]]]:
+async def as_they_come(choices: Sequence[Choice[R]]) -> AsyncIterator[tuple[Choice[R], list[Token]]]:
     """The tokens of all choices, in order of arrival, until each has ended."""
     if len(choices) == 1:
         async for tokens in choices[0].arriving:
@@ -100,7 +94,7 @@ async def as_they_come(choices: Sequence[AnyChoice]) -> AsyncIterator[tuple[AnyC
             task.cancel()
 
 
-def _next(choice: Choice) -> asyncio.Task[list[Token] | None]:
+def _next(choice: Choice[R]) -> asyncio.Task[list[Token] | None]:
     async def tokens() -> list[Token] | None:
         return await anext(choice.arriving, None)
 

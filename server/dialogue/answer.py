@@ -1,0 +1,132 @@
+"""From the tokens of a chat's answer to deltas: reasoning, content and calls, as the client may see them.
+
+No JSON here: each API writes the deltas in its own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from engine.request import Finish, Logprob, Token
+from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, Reader, ReasoningDelta
+from language.harmony.render import Renderer
+from language.stops import StopStrings
+from server.dialogue.logprobs import UntilShown
+from server.dialogue.turn import Turn
+
+Keep = Callable[[str, Sequence[int]], None]
+"""Told the id of a call, and all tokens sampled for the action that ended in it."""
+
+
+class AnswerReader:
+    """One answer: tokens → deltas, less stop strings.
+
+    token_ids         all that was sampled
+    cached_tokens     of the prompt, that the prefix cache had
+    finish            why it ended, in OpenAI's words; None while it has not
+    calls             the ids of its calls so far
+    reasoning_tokens  how many of the tokens were chain of thought
+    """
+
+    def __init__(
+        self, turn: Turn, renderer: Renderer, keep: Keep | None = None, *, shows_reasoning: bool = True
+    ):
+        tokenizer = renderer.tokenizer
+        self._reader = Reader(tokenizer, turn.prefilled_channel)
+        self._stops = StopStrings(turn.stop)
+        self._stop_tokens = renderer.stop_tokens
+        self._call = tokenizer.special("<|call|>")
+        self._special = frozenset(tokenizer.specials.values())
+        self._names, self._keep, self._shows_reasoning = turn.names, keep, shows_reasoning
+        self._logprobs: UntilShown[tuple[int, Logprob]] = UntilShown()
+        self._content_length = self._shown_length = 0
+        self.token_ids: list[int] = []
+        self.cached_tokens = 0
+        self.finish: str | None = None
+        self.calls: list[str] = []
+        self.reasoning_tokens = 0
+
+    @property
+    def recoveries(self) -> int:
+        """Departures from the harmony format that were read all the same."""
+        return self._reader.recoveries
+
+    def feed(self, tokens: Sequence[Token]) -> list[Delta]:
+        """What these tokens add, neighbours of one kind joined.  Sets `finish` if they end the answer."""
+        news: list[Delta] = []
+        for token in tokens:
+            self.add(token, news)
+            if self.finish is not None:
+                break
+        return news
+
+    def add(self, token: Token, news: list[Delta]) -> None:
+        """Put what `token` adds to the end of `news`.  Sets `finish` if it ends the answer."""
+        self.token_ids.append(token.id)
+        if token.prefill is not None:
+            self.cached_tokens = token.prefill.cached_tokens
+        for delta in self._read(token):
+            self._show(delta, news)
+            if self._stops.stopped:
+                self._end("stop")
+                return
+        if token.finish is not None:
+            self._append(ContentDelta(self._stops.flush()), news)
+            calls = self.calls and token.finish is Finish.STOP
+            self._end("tool_calls" if calls else token.finish.value)
+
+    def new_logprobs(self) -> list[tuple[int, Logprob]]:
+        """Token ids and log-probabilities of the visible text since the last time."""
+        return self._logprobs.take(self._shown_length)
+
+    def _end(self, reason: str) -> None:
+        self.finish = reason
+        if self._keep is not None and len(self.calls) == 1 and self.token_ids[-1] == self._call:
+            self._keep(self.calls[0], self.token_ids)
+
+    def _read(self, token: Token) -> list[Delta]:
+        """The deltas of one token, and at the end what the reader still holds.
+
+        A token that the client named as a stop ends the answer and is no part of it.
+        """
+        if token.finish is Finish.STOP and token.id not in self._stop_tokens:
+            return self._reader.finish()
+        deltas = self._reader.feed(token.id)
+        place = self._reader.place
+        if place == "reasoning":
+            self.reasoning_tokens += 1
+        if token.finish is not None:
+            deltas = [*deltas, *self._reader.finish()]
+        if token.logprob is not None:
+            if place == "content" and token.id not in self._special:
+                self._logprobs.add(self._content_length, (token.id, token.logprob))
+            self._content_length += sum(len(each.text) for each in deltas if isinstance(each, ContentDelta))
+        return deltas
+
+    def _show(self, delta: Delta, news: list[Delta]) -> None:
+        """Put `delta` among the news, as far as the client may see it now."""
+        if isinstance(delta, ContentDelta):
+            self._append(ContentDelta(self._stops.feed(delta.text)), news)
+            return
+        self._append(ContentDelta(self._stops.flush()), news)  # a stop string does not reach over a call
+        if isinstance(delta, CallStart):
+            delta = CallStart(delta.index, self._names.outside(delta.name))
+            self.calls.append(f"call_{uuid4().hex}")
+        if self._shows_reasoning or not isinstance(delta, ReasoningDelta):
+            self._append(delta, news)
+
+    def _append(self, delta: Delta, news: list[Delta]) -> None:
+        last = news[-1] if news else None
+        if isinstance(delta, ContentDelta):
+            self._shown_length += len(delta.text)
+            if isinstance(last, ContentDelta):
+                news[-1] = ContentDelta(last.text + delta.text)
+            elif delta.text:
+                news.append(delta)
+        elif isinstance(delta, ReasoningDelta) and isinstance(last, ReasoningDelta):
+            news[-1] = ReasoningDelta(last.text + delta.text)
+        elif isinstance(delta, CallDelta) and isinstance(last, CallDelta) and last.index == delta.index:
+            news[-1] = CallDelta(delta.index, last.arguments + delta.arguments)
+        else:
+            news.append(delta)

@@ -1,0 +1,133 @@
+"""A turn begins: it is rendered, constrained and submitted, or refused before a byte is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from engine.errors import DeadlineExceeded, PromptTooLong
+from engine.request import Request
+from language.constraints import AnswerConstraint
+from language.harmony.messages import Conversation
+from server.dialogue.turn import Turn
+from server.errors import as_api_error, bad_request
+from server.service import Service
+
+if TYPE_CHECKING:
+    from engine.worker import TokenStream
+
+LONG_TEXT = 32_768
+"""Characters from which on a text is tokenised beside the event loop, so that other streams go on
+meanwhile.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A turn under way.  Whoever has it closes the streams.
+
+    prompt   tokens
+    streams  one for each answer
+    """
+
+    turn: Turn
+    prompt: list[int]
+    streams: list[TokenStream]
+
+
+async def begin(turn: Turn, id: str, service: Service) -> Begun:
+    """Raises ApiError, ConversationError, SchemaError or EngineError; then nothing runs."""
+    (begun,) = await begin_all([turn], id, service)
+    return begun
+
+
+async def begin_all(turns: Sequence[Turn], id: str, service: Service) -> list[Begun]:
+    """All of them, or none.  Raises what `begin` raises."""
+    prompts = [await tokens_of(turn, service) for turn in turns]
+    requests: list[list[Request]] = []
+    for i, (turn, prompt) in enumerate(zip(turns, prompts, strict=True)):
+        constraint = await constrain(turn, len(prompt), service)
+        name = id if len(turns) == 1 else f"{id}-{i}"
+        requests.append(
+            turn.requests(
+                name, prompt, constraint, service.renderer, service.max_context, service.timeout_seconds
+            )
+        )
+    streams = iter(_submit([each for of_turn in requests for each in of_turn], turns[0].param, service))
+    return [
+        Begun(turn, prompt, [next(streams) for _ in of_turn])
+        for turn, prompt, of_turn in zip(turns, prompts, requests, strict=True)
+    ]
+
+
+async def tokens_of(turn: Turn, service: Service) -> list[int]:
+    """The prompt's tokens.  Raises ApiError or ConversationError."""
+    match turn.prompt:
+        case Conversation():
+            return await render(turn.prompt, service)
+        case str():
+            return await raw_tokens(turn.prompt, service)
+    for id in turn.prompt:
+        if not service.tokenizer.known(id):
+            raise bad_request(f"{turn.param}: {id} is not the id of a token", turn.param)
+    return list(turn.prompt)
+
+
+async def render(conversation: Conversation, service: Service) -> list[int]:
+    """Raises ConversationError."""
+    messages = conversation.messages
+    replay = service.recall.of(call.id for message in messages for call in message.calls)
+    if sum(len(message.content or "") for message in messages) > LONG_TEXT:
+        return await asyncio.to_thread(service.renderer.render, conversation, replay)
+    return service.renderer.render(conversation, replay)
+
+
+async def raw_tokens(text: str, service: Service) -> list[int]:
+    """Names of special tokens in `text` are live.  Without any text: the beginning of a new document."""
+    if not text:
+        return [service.renderer.end_of_text]
+    if len(text) > LONG_TEXT:
+        return await asyncio.to_thread(service.tokenizer.encode_with_specials, text)
+    return service.tokenizer.encode_with_specials(text)
+
+
+async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerConstraint | None:
+    """What holds the answer to what the turn demands; None, at no cost, if everything is allowed.
+
+    Raises SchemaError, QueueFull, and DeadlineExceeded: a new schema waits for those before it.
+    """
+    spec = turn.spec
+    if spec is None:
+        return None
+    if spec.thinking_tokens is not None:
+        room = turn.max_answer(prompt_tokens, service.max_context)
+        spec = replace(spec, thinking_tokens=service.constraints.thinking_tokens(spec.thinking_tokens, room))
+    if not spec.constrains and spec.thinking_tokens is None:
+        return None
+    try:
+        async with asyncio.timeout(service.timeout_seconds):
+            return await service.compilers.compile(spec)
+    except TimeoutError:
+        raise DeadlineExceeded(service.settings.request_timeout) from None
+
+
+def _submit(requests: Sequence[Request], param: str, service: Service) -> list[TokenStream]:
+    """One stream for each, or none at all.  Raises ApiError or EngineError; then none of them runs."""
+    if len(requests) > service.settings.max_queued:
+        limit = service.settings.max_queued
+        raise bad_request(f"{len(requests)} answers at once; at most {limit} can wait here", "n")
+    streams: list[TokenStream] = []
+    try:
+        for request in requests:
+            streams.append(service.worker.submit(request))
+    except BaseException as error:
+        for stream in streams:
+            stream.close()
+        if isinstance(error, PromptTooLong):
+            refusal = as_api_error(error)
+            refusal.param = param
+            raise refusal from error
+        raise
+    return streams

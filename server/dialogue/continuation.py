@@ -1,0 +1,96 @@
+"""From the tokens of a continuation of raw text to that text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from engine.request import Finish, Logprob, Prefill, Token
+from language.stops import StopStrings
+from language.tokenizer import Detokenizer, Tokenizer
+from server.dialogue.logprobs import UntilShown
+from server.dialogue.turn import Turn
+
+
+class TextReader:
+    """One continuation: tokens → text, less stop strings.
+
+    prompt         tokens
+    echo           the prompt's text comes first
+    answers        False: only the prompt is of interest, and the one token sampled behind it is not shown
+    token_ids      all that was sampled
+    cached_tokens  of the prompt, that the prefix cache had
+    finish         why it ended, in OpenAI's words; None while it has not
+    """
+
+    recoveries = 0  # raw text has no format to depart from
+
+    def __init__(
+        self, turn: Turn, prompt: list[int], tokenizer: Tokenizer, *, echo: bool = False, answers: bool = True
+    ):
+        self.prompt = prompt
+        self._echoes, self._answers = echo, answers
+        self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stops = StopStrings(turn.stop)
+        self._length = self._shown_length = 0
+        self._logprobs: UntilShown[tuple[int, int, Logprob | None]] = UntilShown()
+        self._sum_of_logprobs = 0.0
+        self.token_ids: list[int] = []
+        self.cached_tokens = 0
+        self.finish: str | None = None
+
+    def add(self, token: Token, news: list[str]) -> None:
+        """Put the text that `token` adds to the end of `news`.  Sets `finish` if it ends the answer."""
+        if not self.token_ids and self._echoes:
+            news.append(self._echo(token.prefill or Prefill()))
+        self.token_ids.append(token.id)
+        if token.prefill is not None:
+            self.cached_tokens = token.prefill.cached_tokens
+        if self._answers:
+            news.append(self._read(token))
+        if self._stops.stopped:
+            self.finish = "stop"
+        elif token.finish is not None:
+            self.finish = token.finish.value if self._answers else Finish.LENGTH.value
+
+    @property
+    def mean_logprob(self) -> float:
+        return self._sum_of_logprobs / max(len(self.token_ids), 1)
+
+    def new_logprobs(self) -> Sequence[tuple[int, int, Logprob | None]]:
+        """Of the text since the last time, and at the end of the token that stopped it: there is an entry for
+        each token that was sampled, and programs that score a prompt count on it.
+
+        returns  (offset in the text, token id, log-probability) of each; None where nothing came before
+        """
+        complete = self.finish is not None and not self._stops.stopped
+        return self._logprobs.take(math.inf if complete else self._shown_length)
+
+    def _read(self, token: Token) -> str:
+        """The text of one token; a stop token has none."""
+        if token.logprob is not None:
+            self._sum_of_logprobs += token.logprob.logprob
+            self._logprobs.add(self._length, (self._length, token.id, token.logprob))
+        text = "" if token.finish is Finish.STOP else self._detokenizer.feed(token.id)
+        if token.finish is not None:
+            text += self._detokenizer.flush()
+        self._length += len(text)
+        text = self._stops.feed(text)
+        if token.finish is not None and not self._stops.stopped:
+            text += self._stops.flush()
+        self._shown_length += len(text)
+        return text
+
+    def _echo(self, prefill: Prefill) -> str:
+        """The prompt's text, and its log-probabilities if they were asked for."""
+        text = Detokenizer(self._tokenizer)
+        pieces = []
+        for id, logprob in zip(self.prompt, prefill.logprobs or [None] * len(self.prompt), strict=True):
+            self._logprobs.add(self._length, (self._length, id, logprob))
+            pieces.append(text.feed(id))
+            self._length += len(pieces[-1])
+        pieces.append(text.flush())
+        self._length += len(pieces[-1])
+        self._shown_length = self._length
+        return "".join(pieces)
