@@ -77,7 +77,7 @@ def test_everyone_finds_everyone():
     for outside in folders.values():
         assert (ROOT / outside).exists(), outside
     (provider,) = parse("deploy/monitoring/grafana/provisioning/dashboards/gptoss.yml")["providers"]
-    assert folders[provider["options"]["path"]] == "./monitoring/grafana/dashboards"
+    assert folders[provider["options"]["path"]] == "./deploy/monitoring/grafana/dashboards"
 
 
 def test_only_the_server_starts_when_nothing_else_is_asked_for():
