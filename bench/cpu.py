@@ -32,9 +32,8 @@ from typing import Any
 import torch
 
 from engine.engine import Engine
-from engine.request import Request
+from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.backends.cpu import build
 from model.backends.cpu.model import CpuModel

@@ -25,9 +25,8 @@ import torch
 from torch import Tensor
 
 from engine.engine import Engine
-from engine.request import Request
+from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.batch import Batch, KVCache
 from model.draws import Draws

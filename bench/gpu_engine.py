@@ -8,9 +8,8 @@ from typing import Any
 
 from bench.gpu_load import Decode
 from engine.engine import Engine
-from engine.request import Request
+from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.backends.triton.model import TritonModel
 from model.batch import pages_for

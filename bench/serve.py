@@ -30,8 +30,7 @@ from typing import Any
 
 from bench import load, standin
 from engine.engine import Engine
-from engine.request import Request, Token
-from engine.sampling import SamplingParams
+from engine.request import Request, SamplingParams, Token
 from language.tokenizer import Tokenizer
 
 PROMPT = "Tell me about the sea."

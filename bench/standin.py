@@ -15,8 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from engine.engine import Engine
-from engine.request import Plan
-from engine.sampling import Sampled
+from engine.request import Plan, Sampled
 from engine.scheduler import Limits
 from engine.worker import Worker
 from language.tokenizer import Tokenizer
@@ -27,7 +26,7 @@ DEMO_TOKENIZER = Path(__file__).parent.parent / "demo" / "weights" / "tokenizer.
 
 
 class StandIn:
-    """Runs plans in no time, or in `step_seconds`; a `Runs` for the engine."""
+    """Runs plans in no time, or in `step_seconds`; a `StepRunner` for the engine."""
 
     def __init__(self, tokenizer: Tokenizer, step_seconds: float = 0.0):
         self.vocab_size = max(tokenizer.size, *tokenizer.specials.values()) + 1

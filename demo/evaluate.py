@@ -20,8 +20,7 @@ from random import Random
 from demo.corpus.mixture import FAMILIES, WITH_TOOLS, a_sample, a_setting
 from demo.corpus.sample import FunctionCall, Sample
 from engine.engine import Engine
-from engine.request import Failure, Request
-from engine.sampling import SamplingParams
+from engine.request import Failure, Request, SamplingParams
 from gptoss.assembly import assemble
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
 from language.harmony.render import Renderer

@@ -5,21 +5,21 @@
         for event in engine.step():
             ...
 
-A step is plan → run → commit: the scheduler chooses tokens, the runner computes them, the scheduler notes
-what that meant.
+A step is plan → run → commit: the scheduler plans which tokens to compute, the runner computes them, and the
+scheduler records the result.
 
-Where a device computes while the host goes on (`Launches`), a step of plain decodes is launched before
-the one before it is read, so that the device never waits for the host:
+Where a device computes while the host goes on (`OverlappingRunner`), two steps can be in flight.  A step of
+decodes is launched before the previous one is read, so that the device never waits for the host:
 
-    host    launch 2 ── read 1 · commit 1 · hand out ── launch 3 ── read 2 · commit 2 · hand out ── …
-    device  ──── 1 ─────────────┼──────────── 2 ────────────────────┼────── 3 ──
+    host    launch 2 ── read 1 · commit 1 · deliver ── launch 3 ── read 2 · commit 2 · deliver ── …
+    device  ──── 1 ─────────────┼──────────── 2 ───────────────────┼────── 3 ──
 
-A sequence that ends with step 1 has a row in step 2 that nobody reads.  Its pages are free at once: whoever
-gets them is computed by a later step, and the device takes one step after the other.  Whatever needs the
-tokens of the last step before it can be planned (a prompt, pages running out) or its logits
-(log-probabilities) is planned when nothing is under way, and so the answers are those of steps in turn.  A
-constraint needs the last token only before the next is chosen: that is launched when it was read, while the
-device still computes what to choose from.
+A sequence that ends with step 1 still has a row in step 2; that row is ignored.  Its pages are free at once:
+the device runs one step after the other, so the next owner of the pages writes them later.  Two kinds of
+step are planned only when nothing is in flight: those that need the tokens of the last step to be planned (a
+prompt, no pages left), and those that need its logits on the host (log-probabilities).  So the answers are
+the same as without overlap.  A constraint needs the last token only before the next one is chosen: that
+choice is launched as soon as the token was read, while the device still computes the logits.
 """
 
 from __future__ import annotations
@@ -32,62 +32,61 @@ from typing import Any, Protocol, runtime_checkable
 
 from engine.errors import DeadlineExceeded, OutOfMemory, UnknownToken
 from engine.pages import Pages
-from engine.request import Failure, Plan, Request, Sequence, Token
-from engine.sampling import Sampled
+from engine.request import Failure, Plan, Request, Sampled, Sequence, Token
 from engine.scheduler import Limits, Scheduler
 
 
-class Runs(Protocol):
-    """What the engine needs of a runner (engine/runner.py; tests have others)."""
+class StepRunner(Protocol):
+    """Computes steps for the engine: engine/runner.py, or a test's stand-in."""
 
     vocab_size: int
 
     def run(self, plan: Plan) -> Sampled:
-        """Compute the plan's chunks.
+        """Compute the plan's chunks, and sample.
 
-        Raises OutOfMemory, with nothing changed that matters, if a smaller plan could succeed.
+        Raises OutOfMemory if a smaller plan could succeed; the step can then be planned again.
         """
 
 
 @runtime_checkable
-class Launches(Runs, Protocol):
-    """A runner that can begin with a step before the last one is read.
+class OverlappingRunner(StepRunner, Protocol):
+    """A runner that can launch a step before the previous one is read.
 
-    overlaps  whether `launch` returns before the work is done, so that it is worth while
+    overlaps  whether `launch` returns before the device is done; if not, the engine uses `run` only
     """
 
     overlaps: bool
 
-    def launch(self, plan: Plan, behind: Any = None) -> Flies:
-        """Begin to compute a `launchable` plan.
+    def launch(self, plan: Plan, previous: Any = None) -> StepInFlight:
+        """Start to compute a `launchable` plan.
 
-        behind  what was launched before and is not read yet: the chunks are the tokens that it chooses.  The
-                choice of the next may be left for `Flies.choose`
+        previous  the step in flight, if there is one: each chunk is then the one token that it chooses for
+                  that sequence.  Call `StepInFlight.choose` on the new step once `previous` is committed
 
         Raises OutOfMemory, as `run`.
         """
 
 
-class Flies(Protocol):
-    """A step under way."""
+class StepInFlight(Protocol):
+    """A step that was launched and not read yet."""
 
     plan: Plan
 
     def choose(self) -> None:
-        """Begin to choose its tokens, if that had to wait until those of the step before were noted.
+        """Start to choose its tokens, if that had to wait until the previous step was committed.
 
         Raises OutOfMemory.
         """
 
     def read(self) -> Sampled:
-        """Wait for what it chooses."""
+        """Wait for its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How it goes: gauges (running … pages_free) and counters since the start.
+    """Gauges (running … pages_free), and counters since the start (prefix_queries … steps).
 
-    pages_free      pages a new sequence could be given, the prefix cache's unused ones included
+    pages_free      pages a new sequence could be given, including those only the prefix cache holds
     prefix_queries  prompt tokens looked up in the prefix cache
     prefix_hits     prompt tokens found there
     """
@@ -107,7 +106,7 @@ class Stats:
 class Engine:
     def __init__(
         self,
-        runner: Runs,
+        runner: StepRunner,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
         pages: Pages | None = None,
@@ -119,8 +118,8 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._next_deadline = float("inf")  # the earliest, or earlier than that
         self._steps = 0
-        self._launcher = runner if isinstance(runner, Launches) and runner.overlaps else None
-        self._under_way: Flies | None = None  # launched, not read
+        self._overlapping = runner if isinstance(runner, OverlappingRunner) and runner.overlaps else None
+        self._in_flight: StepInFlight | None = None
 
     def check(self, request: Request) -> None:
         """Raise EmptyPrompt, PromptTooLong or UnknownToken if the request can never run.
@@ -140,7 +139,7 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Queue a request.  Raises EmptyPrompt, PromptTooLong, UnknownToken or QueueFull."""
-        assert request.id not in self._sequences, f"request {request.id} is under way already"
+        assert request.id not in self._sequences, f"request {request.id} is in the engine already"
         self.check(request)
         deadline = (
             float("inf") if request.timeout_seconds is None else self._clock() + request.timeout_seconds
@@ -149,7 +148,7 @@ class Engine:
         self._next_deadline = min(self._next_deadline, deadline)
 
     def cancel(self, request_id: str) -> None:
-        """Forget a request; its pages are free at once.  Does nothing if it has ended already."""
+        """End a request without an event; its pages are free at once.  Safe to call twice."""
         sequence = self._sequences.pop(request_id, None)
         if sequence is not None:
             self._scheduler.remove(sequence)
@@ -160,18 +159,18 @@ class Engine:
         return bool(self._sequences)
 
     def step(self) -> list[Token | Failure]:
-        """Advance every running sequence, and report what came of it."""
+        """Run one step; returns its tokens and the requests that failed."""
         events = self._expire()
-        if self._launcher is not None:
-            events += self._step_ahead(self._launcher)
+        if self._overlapping is not None:
+            events += self._step_overlapped(self._overlapping)
         elif (plan := self._scheduler.plan()).chunks:
-            events += self._step_in_turn(plan)
+            events += self._step_alone(plan)
         for event in events:
             if isinstance(event, Failure) or event.finish is not None:
                 self._sequences.pop(event.request_id, None)
         return events
 
-    def _step_in_turn(self, plan: Plan) -> list[Token | Failure]:
+    def _step_alone(self, plan: Plan) -> list[Token | Failure]:
         self._steps += 1
         try:
             sampled = self._runner.run(plan)
@@ -179,32 +178,32 @@ class Engine:
             return self._scheduler.shed(plan)
         return self._scheduler.commit(plan, sampled)
 
-    def _step_ahead(self, launcher: Launches) -> list[Token | Failure]:
-        """Read the step under way, or the next one, but first launch the one after it."""
+    def _step_overlapped(self, runner: OverlappingRunner) -> list[Token | Failure]:
+        """Read the step in flight (if there is none, launch one), but first launch the step after it."""
         scheduler = self._scheduler
-        flight, self._under_way = self._under_way, None
-        if flight is None or not scheduler.any_left(flight.plan):
+        current, self._in_flight = self._in_flight, None
+        if current is None or not scheduler.any_running(current.plan):
             plan = scheduler.plan()
             if not plan.chunks:
                 return []
             if not plan.launchable:
-                return self._step_in_turn(plan)
+                return self._step_alone(plan)
             try:
-                flight = launcher.launch(plan)
+                current = runner.launch(plan)
             except OutOfMemory:
                 self._steps += 1
                 return scheduler.shed(plan)
-        following = scheduler.follow(flight.plan)
+        following = scheduler.plan_ahead(current.plan)
         if following is not None:
-            with suppress(OutOfMemory):  # it is planned again with nothing beside it, and sheds load then
-                self._under_way = launcher.launch(following, flight)
+            with suppress(OutOfMemory):  # planned again with nothing else in flight, and sheds load then
+                self._in_flight = runner.launch(following, current)
         self._steps += 1
-        events = scheduler.commit(*scheduler.leave_out(flight.plan, flight.read()))
-        if self._under_way is not None:
+        events = scheduler.commit(*scheduler.drop_ended(current.plan, current.read()))
+        if self._in_flight is not None:
             try:
-                self._under_way.choose()
+                self._in_flight.choose()
             except OutOfMemory:
-                self._under_way = None  # likewise
+                self._in_flight = None  # planned again, as above
         return events
 
     def _expire(self) -> list[Token | Failure]:

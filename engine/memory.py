@@ -1,12 +1,12 @@
-"""How the device's memory is shared out: weights, keys and values, and room to work in.
+"""How the device's memory is divided: weights, KV cache, and workspace for a step.
 
-Full layers keep every page of a sequence, banded ones only those of the last `window` positions.  So a token
-of context costs its share of one page, half of what it would if all layers kept everything; the banded pages
-add a constant for each running sequence.
+Full layers keep every page of a sequence, banded (sliding-window) layers only those of the last `window`
+positions.  So a token of context costs its share of one page, half of what it would cost if all layers kept
+everything.  The banded pages add a constant for each running sequence.
 
-One pool serves both kinds where their pages weigh the same.  Where they do not (an 8-bit cache keeps banded
-layers whole), the banded pages are set apart beforehand: a band for each running sequence, and as many again
-for the beginnings that the prefix cache can continue from, but no more than an eighth of the memory.
+One pool serves both kinds of layer where their pages have the same size.  Where they do not (with an 8-bit
+cache, banded layers stay in bfloat16), a fixed number of banded pages is reserved: what each running sequence
+needs for its window, and as many again for prefixes in the cache, but at most an eighth of the memory.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from model.batch import BANDED, FULL, PerKind, bytes_of
 GIB = 2**30
 
 BANDED_SHARE = 8
-"""One part in so many is the most that is set apart for banded pages, if they are."""
+"""At most one part in so many is reserved for banded pages, where they have a pool of their own."""
 
 
 class TooLittleMemory(Exception):
-    """The model does not fit, or has no room to work in.  One line that says what would."""
+    """The model, or the cache that was asked for, does not fit.  One line with the sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What the memory is for, in bytes, and what fits into it.
+    """How many bytes are for what, and how much fits.
 
-    num_pages        of the KV cache, or of either kind if they are apart: banded, full
-    page_bytes       of one page, likewise: `page_size` positions in all the layers of one kind
-    weights          held already, or about to be
+    num_pages        of the KV cache; two numbers if each kind has its own pool: banded, full
+    page_bytes       of one page: `page_size` positions in all the layers of one kind; one number or two
+    weights          loaded already, or about to be
     workspace        left for the intermediate results of a step
-    available        before any of this
+    available        before weights, cache and workspace are taken
     context_tokens   of one sequence, if it had the whole cache
     """
 
@@ -53,7 +53,7 @@ class MemoryPlan:
 
     @property
     def bytes_per_token(self) -> int:
-        """Of context: what the full layers keep."""
+        """Of one token of context: what the full layers keep."""
         full = self.page_bytes if isinstance(self.page_bytes, int) else self.page_bytes[FULL]
         return full // self.page_size
 
@@ -86,17 +86,17 @@ def plan(
     """Choose the size of the KV cache.  Raises TooLittleMemory if not even one page of each kind fits.
 
     weights          bytes still to be taken from what is available: 0 if they are loaded
-    page_bytes       of one page, which holds page_size positions in all the layers of one kind; two numbers
-                     if the kinds differ: banded, full
+    page_bytes       of one page: page_size positions in all the layers of one kind; two numbers if the kinds
+                     differ: banded, full
     window           positions that banded layers keep
     available_bytes  of the device, or what is left of them
-    kv_bytes         for keys and values; None: `fraction` of what weights and workspace leave, but no more
+    kv_bytes         size of the KV cache; None: `fraction` of what weights and workspace leave, but no more
                      than `max_running` sequences of `max_context` tokens could use
     """
     left = available_bytes - weights - workspace_bytes
     budget = int(max(0, left) * fraction) if kv_bytes is None else kv_bytes
     one = Pages(0, page_size, window).needed_of_each(max_context)
-    num_pages = _num_pages(budget, page_bytes, one, max_running, no_more=kv_bytes is None)
+    num_pages = _num_pages(budget, page_bytes, one, max_running, cap_to_running=kv_bytes is None)
     if num_pages is None or bytes_of(num_pages, page_bytes) > left:
         least = 2 * page_bytes if isinstance(page_bytes, int) else bytes_of((one[BANDED], 1), page_bytes)
         asked = least if kv_bytes is None else kv_bytes
@@ -111,26 +111,28 @@ def plan(
 
 
 def _num_pages(
-    budget: int, page_bytes: PerKind, one: tuple[int, int], max_running: int, no_more: bool
+    budget: int, page_bytes: PerKind, one: tuple[int, int], max_running: int, cap_to_running: bool
 ) -> PerKind | None:
     """As many pages as `budget` bytes hold; None if they do not hold one of each kind.
 
-    one      what one sequence needs of each kind
-    no_more  than `max_running` sequences could use
+    one             what one sequence needs of each kind
+    cap_to_running  take no more than `max_running` sequences could use
     """
     most = max_running * one[FULL]
     if isinstance(page_bytes, int):
         fit = budget // page_bytes
-        return None if fit < 2 else min(fit, most + max_running * one[BANDED]) if no_more else fit
+        if cap_to_running:
+            fit = min(fit, most + max_running * one[BANDED])
+        return fit if fit >= 2 else None
     banded_bytes, full_bytes = page_bytes
     banded = max(one[BANDED], budget // BANDED_SHARE // banded_bytes)
     banded = min(banded, 2 * max_running * one[BANDED])
     fit = (budget - banded * banded_bytes) // full_bytes
-    return None if fit < 1 else (banded, min(fit, most) if no_more else fit)
+    return None if fit < 1 else (banded, min(fit, most) if cap_to_running else fit)
 
 
 def free_host_bytes() -> int:
-    """Memory this process can still take without swapping: what the machine has, or its control group allows.
+    """Memory this process can still take without swapping, on this machine and in its control group.
 
     Linux: MemAvailable of /proc/meminfo, and cgroup v2's memory.max less memory.current; elsewhere all of it.
     """

@@ -1,18 +1,19 @@
-"""Page numbers of the KV cache: grow, release, share a prefix, let go of what left the window.
+"""The allocator of KV cache pages: grow, release, share a prefix, free what left the sliding window.
 
-A page is `page_size` positions of either the full or the banded layers, and one pool serves both kinds; where
-they differ in bytes each kind has its own, banded pages the lower numbers (model/batch.py).  A sequence holds
-both for the same positions, until a banded page falls behind the window and is let go.
+A page has room for `page_size` positions of either the full or the banded (sliding-window) layers.  One pool
+serves both kinds; where they differ in bytes each kind has its own pool, and banded pages have the lower
+numbers (model/batch.py).  A sequence holds pages of both kinds for the same positions, until a banded page
+falls behind the window and is freed.
 
-Every page is in exactly one place:
+Every page is in exactly one state:
 
-    free    nobody's, its contents worthless
+    free    not held, not cached
     held    by one or more sequences (`_holders` counts them)
-    idle    held by nobody, but cached: it may be shared again, or be taken, least recently used first
+    idle    not held, but cached: it may be shared again, or be taken, least recently used first
 
-A page is cached only when complete and computed, so nobody ever writes into a page that somebody else
-reads.  Cached pages are found by a hash of all tokens up to their end, keyed by a secret of this process:
-nobody outside can make two prompts collide.
+A page is cached only when it is full and computed, so no sequence ever writes into a page that another one
+reads.  Cached pages are found by a hash of all tokens up to their end.  The hash is keyed by a secret of this
+process: a client cannot make two prompts collide.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class PageTable:
 
 
 class _Pool:
-    """Pages of certain numbers that nobody holds.
+    """The pages of one pool that no sequence holds.
 
-    free  a stack: the warmest page is taken first
+    free  a stack: the page freed last is taken first
     idle  least recently used first
     """
 
@@ -97,18 +98,14 @@ class Pages:
         return self._pools[FULL].available + (0 if self._shared else self._pools[BANDED].available)
 
     @property
-    def vacant(self) -> tuple[int, int]:
+    def available_of_each(self) -> tuple[int, int]:
         """Pages of each kind that a sequence could be given now, if it took none of the other."""
         return self._pools[BANDED].available, self._pools[FULL].available
 
-    def _has(self, banded: int, full: int) -> bool:
+    def _can_give(self, banded: int, full: int) -> bool:
         """Whether a sequence could be given so many pages of each kind now."""
-        vacant = self.vacant
-        return (
-            banded + full <= vacant[FULL]
-            if self._shared
-            else banded <= vacant[BANDED] and full <= vacant[FULL]
-        )
+        banded_left, full_left = self.available_of_each
+        return banded + full <= full_left if self._shared else banded <= banded_left and full <= full_left
 
     @property
     def _band(self) -> int:
@@ -127,7 +124,7 @@ class Pages:
     def fits(self, table: PageTable, tokens: int) -> bool:
         """Whether `table` could be given now what a sequence of `tokens` positions needs."""
         banded, full = self.needed_of_each(tokens)
-        return self._has(banded - (len(table.banded) - table.behind), full - len(table.full))
+        return self._can_give(banded - (len(table.banded) - table.behind), full - len(table.full))
 
     @property
     def capacity(self) -> int:
@@ -142,7 +139,7 @@ class Pages:
 
         A page of positions costs one page of each kind.
         """
-        room = self.available // 2 if self._shared else min(self.vacant)
+        room = self.available // 2 if self._shared else min(self.available_of_each)
         return (len(table.full) + room) * self.page_size
 
     # Growing and letting go
@@ -153,7 +150,7 @@ class Pages:
         Returns False, and changes nothing, if there is no room.
         """
         missing = -(-tokens // self.page_size) - len(table.full)
-        if not self._has(missing, missing):
+        if not self._can_give(missing, missing):
             return False
         for _ in range(missing):
             table.full.append(self._take(FULL))

@@ -1,19 +1,21 @@
-"""The nouns of the engine: what was asked (Request), its progress (Sequence), the work of a step (Chunk,
-Plan), what comes back (Token, Failure), and how it ends (Finish).
+"""The engine's data types.
+
+asked      Request, with SamplingParams and Constraint
+progress   Sequence
+one step   Chunk, Plan, Sampled
+returned   Token, Logprob, Prefill, Finish, Failure
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from engine.edit_records import Records
+from engine.edit_records import EditRecords
 from engine.errors import EngineError
 from engine.pages import PageTable
-from engine.sampling import Logprob as Logprob
-from engine.sampling import Sampled as Sampled
-from engine.sampling import SamplingParams
 
 
 class Finish(Enum):
@@ -24,7 +26,7 @@ class Finish(Enum):
 
 
 class Constraint(Protocol):
-    """What may be sampled next.  Made in server/, carried out here; a request without one pays nothing."""
+    """Which tokens may be sampled next.  Implemented in language/constraints."""
 
     def mask(self) -> memoryview | None:
         """Bit t says whether token t may come next, in little-endian 32-bit words.  None: any may.
@@ -33,7 +35,54 @@ class Constraint(Protocol):
         """
 
     def accept(self, token: int) -> None:
-        """`token` was sampled.  Stop tokens are announced too."""
+        """`token` was sampled.  Called for stop tokens too."""
+
+
+GREEDY_BELOW = 1e-5
+"""Temperatures under this are greedy: dividing by them would overflow and change nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen: penalties and biases come first, then temperature, then the filters.
+
+    temperature         0 is greedy; 1 leaves the model's distribution as it is
+    top_p               nucleus: the smallest set of tokens whose probabilities reach top_p, of those that
+                        top_k keeps (Holtzman et al. 2020)
+    top_k               keep the k most likely; 0 keeps all
+    min_p               keep tokens at least min_p times as likely as the most likely one
+    repetition_penalty  divides positive, multiplies negative logits of tokens in prompt or answer
+                        (Keskar et al. 2019)
+    presence_penalty    subtracted once from the logit of each token already in the answer
+    frequency_penalty   subtracted once for each time the token is in the answer
+    logit_bias          token id → added to its logit
+    seed                same seed, same prompt: same answer, whatever else is running; None draws one
+    logprobs            None: report none; k: the chosen token's log-probability and the k most likely, of the
+                        model's own distribution (temperature 1, before penalties and filters)
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    logprobs: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def filters(self) -> bool:
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+    @property
+    def penalises(self) -> bool:
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +102,18 @@ class Request:
     timeout_seconds: float | None = None
 
     @property
-    def edits(self) -> bool:
+    def edits_logits(self) -> bool:
         """Whether anything changes the logits before a token is chosen."""
         params = self.sampling
         return bool(self.constraint is not None or self.min_tokens or params.logit_bias or params.penalises)
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """At one position: the log-probability of the token, and the most likely alternatives, best first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -71,11 +128,11 @@ class Sequence:
     pages            what it holds; nothing while it waits
     hashes           of its complete pages, for the prefix cache
     cached_tokens    of the prompt, that the prefix cache had; None before it first ran
-    records          of the tokens whose logits it changes; None if there are none, or before the first token
+    records          the tokens whose logits it changes; None if there are none, or before the first token
     prompt_logprobs  of the prompt tokens known so far, the first one's None included; empty if nobody asked
-    edits            whether anything changes its logits before a token is chosen
-    reports          whether log-probabilities of its tokens are wanted
-    plain            whether its tokens are all that the host is asked and told: no constraint, no reports
+    edits_logits     whether anything changes its logits before a token is chosen
+    wants_logprobs   whether log-probabilities of its tokens are wanted
+    tokens_only      whether the host needs nothing but its token ids: no constraint, no log-probabilities
     """
 
     request: Request
@@ -88,16 +145,16 @@ class Sequence:
     pages: PageTable = field(default_factory=PageTable)
     hashes: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
-    records: Records | None = None
+    records: EditRecords | None = None
     prompt_logprobs: list[Logprob | None] = field(default_factory=list)
-    edits: bool = field(init=False)
-    reports: bool = field(init=False)
-    plain: bool = field(init=False)
+    edits_logits: bool = field(init=False)
+    wants_logprobs: bool = field(init=False)
+    tokens_only: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.edits = self.request.edits
-        self.reports = self.request.sampling.logprobs is not None
-        self.plain = self.request.constraint is None and not self.reports
+        self.edits_logits = self.request.edits_logits
+        self.wants_logprobs = self.request.sampling.logprobs is not None
+        self.tokens_only = self.request.constraint is None and not self.wants_logprobs
 
     @property
     def pending(self) -> int:
@@ -154,16 +211,32 @@ class Plan:
 
     @property
     def launchable(self) -> bool:
-        """Whether each chunk ends with choosing a token, and nothing is reported of it but the token."""
+        """Whether each chunk samples a token, and no log-probabilities are wanted."""
         return all(
-            chunk.samples and not chunk.sequence.reports and not chunk.sequence.wants_prompt_logprobs
+            chunk.samples and not chunk.sequence.wants_logprobs and not chunk.sequence.wants_prompt_logprobs
             for chunk in self.chunks
         )
 
 
+@dataclass(slots=True)
+class Sampled:
+    """What one step sampled.
+
+    tokens    one for each chunk that samples, in the plan's order; meaningless where there is an error
+    logprobs  request id → the log-probability of that token, where it is wanted
+    prompt    request id → the log-probabilities of the tokens after the chunk's scored positions
+    errors    request id → why the sequence cannot go on
+    """
+
+    tokens: list[int]
+    logprobs: dict[str, Logprob] = field(default_factory=dict)
+    prompt: dict[str, list[Logprob]] = field(default_factory=dict)
+    errors: dict[str, EngineError] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """What computing the prompt taught: once per request, on its first token.
+    """What is known once the prompt is computed; comes with the first token of an answer.
 
     logprobs  one per prompt token if asked for; the first is None, since nothing comes before it
     """

@@ -1,14 +1,14 @@
-"""plan → Batch → logits → token ids.  The only file of engine/, besides sampling.py, that touches a device.
+"""plan → Batch → logits → token ids.  With sampling.py, the only file of engine/ that uses a device.
 
-A batch is put together in two arrays on the host, 64-bit and 32-bit, that become its tensors without a
-copy; on a GPU, with one (model/transfer.py).  The step waits for the device once, when the chosen tokens come
-back.
+A batch is built in two arrays on the host, one of 64-bit and one of 32-bit numbers.  They become its tensors
+without a copy; on a GPU, with one copy (model/transfer.py).  A step waits for the device once, when the
+chosen tokens come back.
 
-A step can be run (`run`), or launched and read later (`launch`, `Flight.read`).  A step launched behind one
-that is not read yet needs only to know where its tokens will be: they never leave the device.  What it may
-choose itself can depend on them as the host sees them, if there is a constraint; so then its choice is
-launched when they are noted (`Flight.choose`), while the device computes the logits.  The device computes in
-the order of launches.
+A step can be run (`run`), or launched and read later (`launch`, `LaunchedStep.read`).  A step that is
+launched while the previous one is in flight takes that one's tokens from the device's memory.  Only a
+constraint needs them on the host before the next token is chosen: then the choice is launched later
+(`LaunchedStep.choose`), once the previous step is committed, while the device computes the logits.  The
+device runs steps in the order of their launches.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ import torch
 from torch import Tensor
 
 from engine import faults
-from engine.edit_records import edits
 from engine.errors import EngineError, NonFinite, OutOfMemory
-from engine.request import Plan, Sequence
-from engine.sampling import Sampled, conclude, draws, edit_and_choose, logprobs, remembered
+from engine.request import Plan, Sampled, Sequence
+from engine.sampling import draws, edit_and_choose, finish_sampling, keep_raw, logit_edits, logprobs
 from model.batch import Batch, PerKind
-from model.draws import Chooses
+from model.draws import DeviceSampler
 from model.transfer import link
 
 if TYPE_CHECKING:
@@ -46,61 +45,63 @@ Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Tokens that the device chooses, on their way here.
+class TokensInFlight:
+    """The tokens that the device chooses in one step, while they are copied to the host.
 
     chosen  [2, N]  as `choose` returns them
-    said    of the logits before edits, what somebody may ask
-    errors  request id → why there is nothing to choose
+    raw     what `keep_raw` kept of the logits before they were edited
+    errors  request id → why no token can be chosen
     """
 
     sequences: list[Sequence]
     chosen: Tensor
-    said: Tensor
+    raw: Tensor
     errors: dict[str, EngineError]
     arrival: Arrival
 
     def read(self) -> Sampled:
-        """Wait for the tokens: as a rule the step's only wait for the device."""
-        return conclude(self.arrival.wait(), self.said, self.sequences, self.errors)
+        """Wait for the tokens: usually the step's only wait for the device."""
+        return finish_sampling(self.arrival.wait(), self.raw, self.sequences, self.errors)
 
 
-class Flight:
-    """A step that was launched and not read yet.
+class LaunchedStep:
+    """A step that was launched and not read yet; a `StepInFlight` for the engine."""
 
-    plan  what it computes
-    """
-
-    def __init__(self, plan: Plan, choice: Choice | None, choose: Callable[[], Choice] | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        chosen: TokensInFlight | None,
+        choose_later: Callable[[], TokensInFlight] | None = None,
+    ):
         """
-        choice  of its tokens; None: it is left for later
-        choose  launches it then
+        chosen        its tokens; None if they are still to be chosen
+        choose_later  launches the choice then
         """
         self.plan = plan
-        self._choice = choice
-        self._choose = choose
+        self._chosen = chosen
+        self._choose_later = choose_later
 
     def choose(self) -> None:
         """Launch the choice of tokens, if that was left for later.  Raises OutOfMemory."""
-        if self._choice is None and self._choose is not None:
-            self._choice = self._choose()
+        if self._chosen is None and self._choose_later is not None:
+            self._chosen = self._choose_later()
 
     @property
     def tokens(self) -> Tensor:
-        """[N] int64, on the device: what its sequences choose, in the plan's order."""
-        assert self._choice is not None, "the step before was not noted"
-        return self._choice.chosen[0]
+        """[N] int64, on the device: the token of each sequence, in the plan's order."""
+        assert self._chosen is not None, "choose() was not called"
+        return self._chosen.chosen[0]
 
     def read(self) -> Sampled:
-        """Wait for the tokens, and tell them to the sequences' constraints."""
-        assert self._choice is not None, "the step before was not noted"
-        return self._choice.read()
+        """Wait for the tokens, and advance the sequences' constraints."""
+        assert self._chosen is not None, "choose() was not called"
+        return self._chosen.read()
 
 
 class Runner:
     """A model, and the KV cache it works on.
 
-    vocab_size  tokens that may come and go
+    vocab_size  tokens that may be in a prompt or be sampled
     overlaps    whether the next step can be launched while the device computes this one
     """
 
@@ -113,19 +114,19 @@ class Runner:
         overlaps: bool | None = None,
     ):
         """
-        num_pages    of the KV cache, for both kinds of layer or each; allocated here once and for all
+        num_pages    of the KV cache, which is allocated here
         banned_from  token ids from here on do not exist for the tokenizer: they are never sampled (None:
                      all exist)
-        banned       single token ids that are never sampled either
-        overlaps     None: if the model computes and chooses on a device of its own
+        banned       token ids that are never sampled either
+        overlaps     None: only if the model samples on a GPU
         """
         self.model = model
         self._link = link(model.device)
-        self._chooser = model if isinstance(model, Chooses) else None
+        self._sampler = model if isinstance(model, DeviceSampler) else None
         if overlaps is None:
-            overlaps = self._chooser is not None and model.device.type == "cuda"
+            overlaps = self._sampler is not None and model.device.type == "cuda"
         self.overlaps = overlaps
-        self._drawing: tuple[list[Sequence], Draws] | None = None  # the latest, which mostly serves again
+        self._latest_draws: tuple[list[Sequence], Draws] | None = None  # mostly the same as a step before
         self.cache = model.new_cache(num_pages)
         self.vocab_size = min(banned_from or model.config.vocab_size, model.config.vocab_size)
         never = [token for token in sorted(set(banned)) if 0 <= token < self.vocab_size]
@@ -139,30 +140,30 @@ class Runner:
     def run(self, plan: Plan) -> Sampled:
         """Compute the plan's chunks, and choose the next token of those that reach their end.
 
-        Raises OutOfMemory; what was written into the cache by then is written again by the next attempt.
+        Raises OutOfMemory; the next attempt overwrites what was written into the cache by then.
         """
         return self._step(plan, None, self._read)
 
     @torch.inference_mode()
-    def launch(self, plan: Plan, behind: Flight | None = None) -> Flight:
-        """Have the device begin with a `launchable` plan; waits for nothing.
+    def launch(self, plan: Plan, previous: LaunchedStep | None = None) -> LaunchedStep:
+        """Have the device start with a `launchable` plan; does not wait for it.
 
-        behind  the step launched before, if it is not read yet: the plan's chunks are single tokens, those
-                that it chooses.  To be followed by `Flight.choose` when they are noted
+        previous  the step in flight, if there is one: each chunk of the plan is then the one token that it
+                  chooses for that sequence.  Call `LaunchedStep.choose` once `previous` is committed
 
-        Raises OutOfMemory, as `run`; `behind` is what it was.
+        Raises OutOfMemory, as `run`; `previous` can still be read.
         """
-        return self._step(plan, behind, partial(self._depart, behind is not None))
+        return self._step(plan, previous, partial(self._launch_sampling, previous is not None))
 
     def _step(
-        self, plan: Plan, behind: Flight | None, finish: Callable[[Plan, Batch, Tensor], Outcome]
+        self, plan: Plan, previous: LaunchedStep | None, finish: Callable[[Plan, Batch, Tensor], Outcome]
     ) -> Outcome:
         self._steps += 1
         fault = self._faults.pop(self._steps, None) if self._faults else None
-        with self._memory_for(plan):
+        with self._reporting_out_of_memory(plan):
             if fault is not None:
-                _strike(fault)
-            batch = self.batch(plan) if behind is None else self._batch_behind(plan, behind)
+                _inject(fault)
+            batch = self.batch(plan) if previous is None else self._batch_after(plan, previous)
             logits = self.model.forward(batch, self.cache)[:, : self.vocab_size]
             if fault == "nan" and len(logits) == 0:  # a prompt's middle: nothing to spoil yet
                 self._faults[self._steps + 1] = fault
@@ -171,7 +172,7 @@ class Runner:
             return finish(plan, batch, logits)
 
     @contextmanager
-    def _memory_for(self, plan: Plan) -> Iterator[None]:
+    def _reporting_out_of_memory(self, plan: Plan) -> Iterator[None]:
         try:
             yield
         except torch.OutOfMemoryError as error:
@@ -180,45 +181,47 @@ class Runner:
                 torch.cuda.empty_cache()
             raise OutOfMemory from error
 
-    def _depart(self, ahead: bool, plan: Plan, batch: Batch, logits: Tensor) -> Flight:
+    def _launch_sampling(self, ahead: bool, plan: Plan, batch: Batch, logits: Tensor) -> LaunchedStep:
         """logits [N, V]: a row for each chunk."""
         if self._banned is not None:
             logits.index_fill_(1, self._banned, -math.inf)
         sequences = [chunk.sequence for chunk in plan.chunks]
-        if ahead and not all(sequence.plain for sequence in sequences):  # some have constraints
-            return Flight(plan, None, partial(self._choose_later, plan, batch, logits, sequences))
-        return Flight(plan, self._choose(batch, ahead, logits, sequences))
+        if ahead and not all(sequence.tokens_only for sequence in sequences):  # some have constraints
+            return LaunchedStep(plan, None, partial(self._choose_later, plan, batch, logits, sequences))
+        return LaunchedStep(plan, self._choose(batch, ahead, logits, sequences))
 
     @torch.inference_mode()
-    def _choose_later(self, plan: Plan, batch: Batch, logits: Tensor, sequences: list[Sequence]) -> Choice:
-        with self._memory_for(plan):
+    def _choose_later(
+        self, plan: Plan, batch: Batch, logits: Tensor, sequences: list[Sequence]
+    ) -> TokensInFlight:
+        with self._reporting_out_of_memory(plan):
             return self._choose(batch, False, logits, sequences)
 
-    def _choose(self, batch: Batch, ahead: bool, logits: Tensor, sequences: list[Sequence]) -> Choice:
-        """Edits and chooses where the model does, if it does.  Changes logits in place.
+    def _choose(self, batch: Batch, ahead: bool, logits: Tensor, sequences: list[Sequence]) -> TokensInFlight:
+        """Edit the logits in place and choose, on the model's device if it is a `DeviceSampler`.
 
-        batch  of which the logits are the first samples
-        ahead  whether its tokens, one of each sequence, are none of theirs yet
+        batch  the logits belong to its first samples
+        ahead  whether the batch's tokens, one for each sequence, are not committed yet
         """
-        said = remembered(logits, sequences)
+        raw = keep_raw(logits, sequences)
         errors: dict[str, EngineError] = {}
         latest = batch.tokens if ahead else None
-        if self._chooser is None:
+        if self._sampler is None:
             chosen = edit_and_choose(self._link, logits, sequences, errors, latest)
         else:
-            asked = edits(sequences, logits.shape[1], self._link, errors, int(ahead))
+            asked = logit_edits(sequences, logits.shape[1], self._link, errors, int(ahead))
             if asked is not None:
-                self._chooser.edit(logits, asked, latest)
-            chosen = self._chooser.choose(logits, self._draws(sequences), batch)
-        return Choice(sequences, chosen, said, errors, self._link.download(chosen))
+                self._sampler.edit(logits, asked, latest)
+            chosen = self._sampler.choose(logits, self._draws(sequences), batch)
+        return TokensInFlight(sequences, chosen, raw, errors, self._link.download(chosen))
 
     def _draws(self, sequences: list[Sequence]) -> Draws:
-        if self._drawing is None or self._drawing[0] != sequences:
-            self._drawing = sequences, draws(sequences, self.vocab_size, self._link)
-        return self._drawing[1]
+        if self._latest_draws is None or self._latest_draws[0] != sequences:
+            self._latest_draws = sequences, draws(sequences, self.vocab_size, self._link)
+        return self._latest_draws[1]
 
     def _read(self, plan: Plan, batch: Batch, logits: Tensor) -> Sampled:
-        """logits [N, V]: first a row for each chunk that samples, then those of all scored positions."""
+        """logits [N, V]: a row for each chunk that samples, then a row for each scored position."""
         sampling = [chunk.sequence for chunk in plan.chunks if chunk.samples]
         if self._banned is not None:
             logits[: len(sampling)].index_fill_(1, self._banned, -math.inf)
@@ -269,7 +272,7 @@ class Runner:
                         slots.extend(range(base + begin, base + stop))
             if end == len(sequence.tokens):
                 samples.append(row + length - 1)
-                temperatures.append(_use_of_logits(sequence))
+                temperatures.append(_batch_temperature(sequence))
             if sequence.wants_prompt_logprobs:
                 scored.extend(row + position - first for position in chunk.scored)
             starts.append(row + length)
@@ -279,10 +282,10 @@ class Runner:
         rows = samples + scored
         return self._pack(plan, tokens, positions, banded + full, rows, temperatures, starts, lengths)
 
-    def _batch_behind(self, plan: Plan, behind: Flight) -> Batch:
-        """A token of each sequence, behind those that are known."""
+    def _batch_after(self, plan: Plan, previous: LaunchedStep) -> Batch:
+        """One token of each sequence: the one that `previous` chooses."""
         size = self.model.page_size
-        places = {chunk.sequence: place for place, chunk in enumerate(behind.plan.chunks)}
+        places = {chunk.sequence: place for place, chunk in enumerate(previous.plan.chunks)}
         places_of, positions, lengths = array("q"), array("q"), array("i")
         banded, full = array("q"), array("q")  # slots
         for chunk in plan.chunks:
@@ -296,12 +299,12 @@ class Runner:
             lengths.append(position + 1)
         rows = range(len(lengths))
         starts = array("i", range(len(lengths) + 1))
-        temperatures = array("f", [_use_of_logits(chunk.sequence) for chunk in plan.chunks])
+        temperatures = array("f", [_batch_temperature(chunk.sequence) for chunk in plan.chunks])
         samples, slots = array("q", rows), banded + full
         batch = self._pack(plan, places_of, positions, slots, samples, temperatures, starts, lengths)
         if len(places) == len(rows) and list(places_of) == list(rows):
-            return replace(batch, tokens=behind.tokens)
-        return replace(batch, tokens=behind.tokens.index_select(0, batch.tokens))
+            return replace(batch, tokens=previous.tokens)
+        return replace(batch, tokens=previous.tokens.index_select(0, batch.tokens))
 
     def _pack(
         self,
@@ -329,16 +332,16 @@ class Runner:
         )
 
 
-def _use_of_logits(sequence: Sequence) -> float:
-    """What its next token's logits are for, as in `Batch.temperatures`."""
+def _batch_temperature(sequence: Sequence) -> float:
+    """The value for the sequence in `Batch.temperatures`."""
     params = sequence.request.sampling
-    if sequence.edits or sequence.reports:
+    if sequence.edits_logits or sequence.wants_logprobs:
         return math.inf
     return 0.0 if params.greedy else params.temperature
 
 
 def _page_table(plan: Plan) -> tuple[array[int], int]:
-    """The pages of all sequences, banded then full, each filled up to the longest; and how many that is."""
+    """The banded pages of all sequences, then the full ones, each padded to the longest; and that length."""
     tables = [chunk.sequence.pages for chunk in plan.chunks]
     width = max(len(table.full) for table in tables)
     filler = array("i", bytes(4 * width))
@@ -351,7 +354,7 @@ def _page_table(plan: Plan) -> tuple[array[int], int]:
     return flat, width
 
 
-def _strike(fault: str) -> None:
+def _inject(fault: str) -> None:
     if fault == "raise":
         raise faults.InjectedFault("GPTOSS_FAULT asked for it")
     if fault == "oom":

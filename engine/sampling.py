@@ -1,19 +1,19 @@
-"""SamplingParams, and the small functions that carry them out.
+"""From logits to tokens: the functions that carry out SamplingParams (engine/request.py).
 
 Every parameter has a neutral value at which it does nothing, and that is its default; a step pays only for
 what its requests ask.  The rows of a step are sampled together, and each as if it were alone:
 
     logits ── edit ──┬─ greedy   the largest
-                     ├─ whole    drawn from the whole distribution
+                     ├─ full     drawn from the full distribution
                      └─ nucleus  drawn from its most likely part
 
-What is drawn depends on the distribution, the sequence's seed and the token's position alone: not on the
-other rows, and not on how often the sequence was interrupted.
+What is drawn depends only on the distribution, the sequence's seed and the token's position: not on the
+other rows, and not on how often the sequence was preempted.
 
-What is edited is in engine/edit_records.py, and how in model/logit_edits.py.  A model that does so and
-chooses on its own device (`Chooses`) is told how to choose in `Draws`; which of the
-equally distributed tokens a seed draws is its own affair, and so the same on one backend only.
-Reports are made here all the same.
+Which tokens are edited is in engine/edit_records.py, and how in model/logit_edits.py.  A model that edits
+and samples on its own device (`DeviceSampler`) gets the parameters in `Draws`.  It has its own random
+numbers: the same seed gives the same answer on the same backend only.  Log-probabilities are computed here
+for all models.
 """
 
 from __future__ import annotations
@@ -22,94 +22,23 @@ import hashlib
 import math
 import struct
 from array import array
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from engine.edit_records import edits
+from engine.edit_records import EditRecords
 from engine.errors import ConstraintFailed, EngineError, NonFinite
+from engine.request import Logprob, Sampled, Sequence
 from model.draws import Draws
-from model.logit_edits import edit
+from model.logit_edits import Edits, edit, upload
 
 if TYPE_CHECKING:
-    from engine.request import Sequence
     from model.transfer import Link
-
-GREEDY_BELOW = 1e-5
-"""Temperatures under this are greedy: dividing by them would overflow and change nothing else."""
 
 FIRST_CANDIDATES = 1024
 """How many of the most likely tokens the filters look at first; while too few, eight times as many."""
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How the next token is chosen: penalties and biases come first, then temperature, then the filters.
-
-    temperature         0 is greedy; 1 leaves the model's distribution as it is
-    top_p               nucleus: the smallest set of tokens whose probabilities reach top_p, of those that
-                        top_k keeps (Holtzman et al. 2020)
-    top_k               keep the k most likely; 0 keeps all
-    min_p               keep tokens at least min_p times as likely as the most likely one
-    repetition_penalty  divides positive, multiplies negative logits of tokens in prompt or answer
-                        (Keskar et al. 2019)
-    presence_penalty    subtracted once from the logit of each token already in the answer
-    frequency_penalty   subtracted once for each time the token is in the answer
-    logit_bias          token id → added to its logit
-    seed                same seed, same prompt: same answer, whatever else is running; None draws one
-    logprobs            None: report none; k: the chosen token's log-probability and the k most likely, of the
-                        model's own distribution (temperature 1, before penalties and filters)
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None
-    logprobs: int | None = None
-
-    @property
-    def greedy(self) -> bool:
-        return self.temperature < GREEDY_BELOW
-
-    @property
-    def filters(self) -> bool:
-        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
-
-    @property
-    def penalises(self) -> bool:
-        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
-
-
-@dataclass(frozen=True, slots=True)
-class Logprob:
-    """Of one position: the token's own log-probability, and the most likely alternatives, best first."""
-
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(slots=True)
-class Sampled:
-    """What one step's logits said.
-
-    tokens    one for each chunk that samples, in the plan's order; meaningless where there is an error
-    logprobs  request id → of that token, where asked for
-    prompt    request id → of the tokens after the chunk's scored positions
-    errors    request id → why the sequence cannot go on
-    """
-
-    tokens: list[int]
-    logprobs: dict[str, Logprob] = field(default_factory=dict)
-    prompt: dict[str, list[Logprob]] = field(default_factory=dict)
-    errors: dict[str, EngineError] = field(default_factory=dict)
 
 
 def edit_and_choose(
@@ -119,59 +48,63 @@ def edit_and_choose(
     errors: dict[str, EngineError],
     latest: Tensor | None = None,
 ) -> Tensor:
-    """By PyTorch: what the requests ask for, in place, then `choose`.
+    """Edit the logits in place, then `choose`: in PyTorch, for a model that does not sample on its device.
 
-    latest  [N] int64, a token of each sequence that comes before and is not known yet; None: there is none
+    latest  [N] int64, on the device: the last token of each sequence, if the host does not know it yet
     """
     ahead = 0 if latest is None else 1
-    asked = edits(sequences, logits.shape[1], link, errors, ahead)
+    asked = logit_edits(sequences, logits.shape[1], link, errors, ahead)
     if asked is not None:
         edit(logits, asked, latest)
     return choose(logits, sequences, ahead)
 
 
-def remembered(logits: Tensor, sequences: list[Sequence]) -> Tensor:
-    """What `conclude` may ask of logits [N, V] that are about to be edited: all, or the largest alone [N, 1].
+def keep_raw(logits: Tensor, sequences: list[Sequence]) -> Tensor:
+    """What `finish_sampling` needs of logits [N, V] that are about to be edited: all, or the largest [N, 1].
 
-    A copy of all only where log-probabilities are wanted: those are of the model's own distribution.
+    They are copied only where log-probabilities are wanted: those are of the model's own distribution.
     """
-    if all(sequence.plain for sequence in sequences) or not any(sequence.edits for sequence in sequences):
+    tokens_only = all(sequence.tokens_only for sequence in sequences)
+    if tokens_only or not any(sequence.edits_logits for sequence in sequences):
         return logits
-    if any(sequence.reports for sequence in sequences):
+    if any(sequence.wants_logprobs for sequence in sequences):
         return logits.clone()
     return logits.amax(-1, keepdim=True)
 
 
-def conclude(
-    chosen: list[list[int]], said: Tensor, sequences: list[Sequence], errors: dict[str, EngineError]
+def finish_sampling(
+    chosen: list[list[int]], raw: Tensor, sequences: list[Sequence], errors: dict[str, EngineError]
 ) -> Sampled:
-    """What was chosen, told to the sequences' constraints; why there was no choice, where there was none.
+    """The tokens of a step with their log-probabilities and errors; advances the sequences' constraints.
 
     chosen  what `choose` returned
-    said    what `remembered` returned before
+    raw     what `keep_raw` returned before
     errors  those known already: request id → why the sequence cannot go on
     """
-    tokens, good = chosen
+    tokens, valid = chosen
     sampled = Sampled(tokens, errors=errors)
-    if 0 in good:
-        _explain(said, good, sequences, sampled)
-    if not all(sequence.plain for sequence in sequences):
-        _report(said, sequences, sampled)
-        _tell_constraints(sequences, sampled)  # last: if memory runs out above, the step is made again
+    if 0 in valid:
+        _explain(raw, valid, sequences, sampled)
+    if not all(sequence.tokens_only for sequence in sequences):
+        _report(raw, sequences, sampled)
+        _advance_constraints(sequences, sampled)  # last: if memory runs out above, the step is made again
     return sampled
 
 
-def _explain(said: Tensor, good: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
-    """Whether the model's numbers or a constraint left no choice.  Asked only now: it costs another wait."""
+def _explain(raw: Tensor, valid: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
+    """Find out why a row had no token to choose: the logits are not finite, or the constraint allows none.
+
+    Not looked at before it is needed: it waits for the device once more.
+    """
     for row, sequence in enumerate(sequences):
-        if not good[row]:
+        if not valid[row]:
             # NaN, if there is one, is the largest.
-            broken = sequence.request.constraint is None or not torch.isfinite(said[row].max())
+            broken = sequence.request.constraint is None or not torch.isfinite(raw[row].max())
             error = NonFinite() if broken else ConstraintFailed("it allows no token")
             sampled.errors.setdefault(sequence.request.id, error)
 
 
-def _tell_constraints(sequences: list[Sequence], sampled: Sampled) -> None:
+def _advance_constraints(sequences: list[Sequence], sampled: Sampled) -> None:
     for token, sequence in zip(sampled.tokens, sequences, strict=True):
         request = sequence.request
         if request.constraint is not None and not sequence.ended and request.id not in sampled.errors:
@@ -182,7 +115,7 @@ def _tell_constraints(sequences: list[Sequence], sampled: Sampled) -> None:
 
 
 def _report(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> None:
-    """The log-probabilities of the tokens chosen, for those who asked."""
+    """Compute the log-probabilities of the chosen tokens, for the requests that want them."""
     asked = {row: s.request for row, s in enumerate(sequences) if s.request.sampling.logprobs is not None}
     if asked:
         rows = list(asked)
@@ -192,19 +125,82 @@ def _report(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> None
             sampled.logprobs[request.id] = report
 
 
+# Editing
+
+
+def logit_edits(
+    sequences: list[Sequence], size: int, link: Link, errors: dict[str, EngineError], ahead: int = 0
+) -> Edits | None:
+    """What the sequences change in their logits [N, size], on the device; None if they change nothing.
+
+    errors  gets the constraints that fail: request id → why
+    ahead   tokens of each sequence before the one to be chosen that the host does not know yet: 0 or 1
+    """
+    if not any(sequence.edits_logits for sequence in sequences):
+        return None
+    masks = _masks(sequences, size, errors)
+    records = [_records(sequence, ahead) for sequence in sequences]
+    if not masks and all(each is None for each in records):
+        return None
+    all_params = [sequence.request.sampling for sequence in sequences]
+    penalties = [(p.repetition_penalty, p.presence_penalty, p.frequency_penalty) for p in all_params]
+    return upload(link, [each or _NO_RECORDS for each in records], penalties, masks)
+
+
+_NO_RECORDS = array("i")
+
+
+def _records(sequence: Sequence, ahead: int) -> array[int] | None:
+    """The sequence's records up to date; None if they change nothing."""
+    request, params = sequence.request, sequence.request.sampling
+    # A constraint may allow nothing but the end.
+    withholds = sequence.answered + ahead < request.min_tokens and request.constraint is None
+    if not withholds and not params.logit_bias and not params.penalises:
+        return None
+    if sequence.records is None:
+        sequence.records = EditRecords(
+            request.prompt if params.repetition_penalty != 1 else (),
+            params.logit_bias,
+            request.stop_tokens if request.min_tokens else frozenset(),
+            len(request.prompt) if params.penalises else None,
+        )
+    sequence.records.update(sequence.tokens, withholds)
+    return sequence.records.flat
+
+
+def _masks(
+    sequences: list[Sequence], size: int, errors: dict[str, EngineError]
+) -> dict[int, memoryview | bytes]:
+    """Row → its mask, in whole words for `size` tokens."""
+    masks: dict[int, memoryview | bytes] = {}
+    num_bytes = 4 * -(-size // 32)
+    for row, sequence in enumerate(sequences):
+        if sequence.request.constraint is None or sequence.ended:
+            continue
+        try:
+            words = sequence.request.constraint.mask()
+        except Exception as error:  # not our code: its request ends, the others go on
+            errors[sequence.request.id] = ConstraintFailed(str(error))
+            continue
+        if words is not None:
+            octets = words.cast("B")[:num_bytes]
+            masks[row] = octets if len(octets) == num_bytes else bytes(octets).ljust(num_bytes, b"\0")
+    return masks
+
+
 # Choosing
 
 
 def choose(scores: Tensor, sequences: list[Sequence], ahead: int = 0) -> Tensor:
     """A token for each row of `scores` [N, V].
 
-    ahead    tokens that come before it and are not known yet
-    returns  [2, N] int64: the tokens, and 1, or 0 where there is no choice (NaN, infinite, nothing left)
+    ahead    tokens of each sequence before the one to be chosen that the host does not know yet: 0 or 1
+    returns  [2, N] int64: the tokens, and 1, or 0 where no token can be chosen (NaN, infinite, none allowed)
     """
     ways: dict[Callable[[Tensor, list[Sequence], int], Tensor], list[int]] = {}
     for row, sequence in enumerate(sequences):
         params = sequence.request.sampling
-        ways.setdefault(_greedy if params.greedy else _nucleus if params.filters else _whole, []).append(row)
+        ways.setdefault(_greedy if params.greedy else _nucleus if params.filters else _full, []).append(row)
     if len(ways) == 1:
         return next(iter(ways))(scores, sequences, ahead)
     chosen = torch.empty(2, len(sequences), dtype=torch.int64, device=scores.device)
@@ -218,13 +214,13 @@ def _greedy(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     return torch.stack((chosen, best.isfinite()))
 
 
-def _whole(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
-    """From all tokens."""
+def _full(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
+    """From the full distribution."""
     return _draw((scores / _temperatures(scores, sequences)).softmax(-1), sequences, ahead)
 
 
 def _nucleus(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
-    """From the beginning of the list of tokens, most likely first, that top_k, top_p and min_p agree on."""
+    """From the most likely tokens: those that top_k, top_p and min_p all keep."""
     params = [sequence.request.sampling for sequence in sequences]
     size = scores.shape[1]
     top_k = _column([min(p.top_k or size, size) for p in params], scores)
@@ -252,7 +248,7 @@ def _nucleus(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
 def _draw(weights: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     """One index of each row of `weights` [N, M], with a probability proportional to its weight.
 
-    By inversion of the cumulative sum.  Also whether there was anything to choose, as `choose` returns it.
+    By inversion of the cumulative sum.  Returns what `choose` returns.
     """
     sums = weights.cumsum(-1, dtype=torch.float64)
     total = sums[:, -1:]
@@ -271,7 +267,7 @@ def uniform(seed: int, position: int) -> float:
 
 
 def draws(sequences: list[Sequence], size: int, link: Link) -> Draws:
-    """How the sequences choose among `size` tokens, as a model with a device of its own is told."""
+    """The sequences' sampling parameters, on the device, for a choice among `size` tokens."""
     all_params = [sequence.request.sampling for sequence in sequences]
     limits = [(size, 1.0, 0.0) if p.greedy else (p.top_k or size, p.top_p, p.min_p) for p in all_params]
     top_k, top_p, min_p = zip(*limits, strict=True)
@@ -287,11 +283,11 @@ def draws(sequences: list[Sequence], size: int, link: Link) -> Draws:
     return Draws(wide, temperature, rows[0], top_p=p, min_p=least, filters=filters)
 
 
-# Reporting
+# Log-probabilities
 
 
 def logprobs(logits: Tensor, tokens: list[int], alternatives: list[int]) -> list[Logprob]:
-    """Of each row of `logits` [N, V]: the log-probability of its token, and as many alternatives as asked."""
+    """The log-probability of each row's token in `logits` [N, V], and as many alternatives as wanted."""
     everything = logits.logsumexp(-1, keepdim=True)
     own = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None]) - everything
     best, which = logits.topk(min(max(alternatives), logits.shape[1]))

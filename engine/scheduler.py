@@ -1,14 +1,15 @@
-"""What the next step computes, and what it meant: plan(), commit().  All policy, no tensors.
+"""Which tokens the next step computes, and what follows from its result: plan(), commit().  No tensors.
 
-Order is arrival order throughout: `running` is older than `waiting`, and both are oldest first.  Each step
-has a budget of tokens, and the oldest takes first: one token if it decodes, or as much of its prompt as
-budget and pages allow.  The next prompt is begun only when the one before has all it wants.  So whoever
-decodes is older than whoever still reads, and a long prompt never stalls the answers that are under way.
+Order is arrival order throughout: all of `running` is older than `waiting`, and both are oldest first.  Each
+step has a budget of tokens.  The oldest sequence takes from it first: one token if it decodes, or as much of
+its prompt as budget and pages allow.  The next prompt is begun only when the one before is planned to its
+end.  So sequences that decode are older than those in prefill, and a long prompt never stalls the answers
+being generated (chunked prefill).
 
-A sequence that needs a page when there is none takes it from the newest running one, which keeps its tokens
-and goes back to the head of the queue, to be computed again later (or found in the prefix cache).  Only the
-newest ever gives way and no sequence may grow beyond what the whole pool holds (`Sequence.limit`), so the
-oldest always advances, and everything ends.
+A sequence that needs a page when there is none preempts the newest running one.  That one keeps its tokens
+and goes back to the head of the queue; its keys and values are computed again later, or found in the prefix
+cache.  Only the newest is ever preempted, and no sequence may grow beyond what the whole pool holds
+(`Sequence.limit`).  So the oldest always advances, and every request ends.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from dataclasses import dataclass, replace
 
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
 from engine.pages import Pages
-from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sequence, Token
-from engine.sampling import Sampled
+from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sampled, Sequence, Token
 from model.batch import PerKind
 
 SCORED_PER_STEP = 64
@@ -32,7 +32,7 @@ STEPS_TO_RECOVER = 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the engine takes on.
+    """Sizes of the cache and bounds on what the engine accepts.
 
     num_pages            in the KV cache, for both kinds of layer together, or for banded and for full ones
     page_size            positions per page
@@ -63,14 +63,14 @@ class Limits:
 
 
 class _Budget:
-    """The tokens that one step still has to give."""
+    """How many tokens one step can still take."""
 
     def __init__(self, tokens: int):
         self._left = tokens
         self._to_score = SCORED_PER_STEP
 
     def offer(self, sequence: Sequence) -> int:
-        """How many tokens `sequence` may have now."""
+        """How many tokens `sequence` may have in this step."""
         length = sequence.pending
         if length > self._left:  # min() takes twice as long, and this is asked for every token
             length = self._left
@@ -132,7 +132,7 @@ class Scheduler:
         return sequence
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence, wherever it is; its pages are free at once."""
+        """End a sequence that runs or waits; its pages are free at once."""
         sequence.ended = True
         if sequence in self.running:
             self.running.remove(sequence)
@@ -160,7 +160,7 @@ class Scheduler:
             if wanted:
                 chunk = Chunk(sequence, self._make_room(sequence, wanted))
                 if not chunk.length:
-                    break  # it was the newest itself, and gave way
+                    break  # it was the newest itself, and was preempted
                 (decodes if sequence.pending == 1 else prefills).append(chunk)
                 budget.spend(chunk)
             place += 1
@@ -169,7 +169,7 @@ class Scheduler:
         while (
             self.waiting
             and len(self.running) < self.limits.max_running
-            and self.preemptions == preemptions  # who has just given way would only come back to do it again
+            and self.preemptions == preemptions  # one that was just preempted would only be preempted again
             and budget.offer(self.waiting[0])
             and self._admit(self.waiting[0], coming)
         ):
@@ -181,15 +181,16 @@ class Scheduler:
             coming |= self._completed_by([chunk])
         return Plan(decodes + prefills)
 
-    def follow(self, plan: Plan) -> Plan | None:
-        """The step after a plain `plan`, while the tokens that `plan` chooses are still unknown.
+    def plan_ahead(self, plan: Plan) -> Plan | None:
+        """The step after a `launchable` plan, while the tokens that `plan` chooses are still unknown.
 
-        Each chunk is the token that comes: one for each sequence, but for those that then reach their limit.
-        A sequence may turn out to have ended with its token; its chunk was for nothing then (`leave_out`).
-        None if plan() must decide, when the tokens are known: somebody is waiting and could run, `plan` is
-        not all that runs, there are too few pages, or there is nothing to do.
+        It has one chunk for each sequence, the unknown token, except for sequences that reach their limit
+        with it.  If a sequence turns out to have ended with its token, its chunk is ignored (`drop_ended`).
+
+        None if plan() must decide once the tokens are known: a waiting sequence could run, `plan` has not all
+        running sequences, there are too few pages, or there is nothing to do.
         """
-        chunks = [chunk for chunk in plan.chunks if _present(chunk.sequence)]
+        chunks = [chunk for chunk in plan.chunks if _still_running(chunk.sequence)]
         if len(chunks) != len(self.running) or len(chunks) > self._budget:
             return None
         if self.waiting and len(self.running) < self.limits.max_running:
@@ -209,10 +210,9 @@ class Scheduler:
         return Plan(following) if following else None
 
     def _make_room(self, sequence: Sequence, wanted: int) -> int:
-        """Give `sequence` pages for up to `wanted` more tokens, taking them from newer ones if there is not
-        room for a single one.
+        """Give `sequence` pages for up to `wanted` more tokens; preempt newer ones if none would fit.
 
-        Returns for how many; 0 if the sequence was the newest and gave way itself.
+        Returns for how many; 0 if the sequence was the newest, and was preempted itself.
         """
         table = sequence.pages
         if sequence.computed + wanted <= len(table.full) * self.limits.page_size:
@@ -237,11 +237,13 @@ class Scheduler:
         self.preemptions += 1
 
     def _admit(self, sequence: Sequence, coming: set[bytes]) -> bool:
-        """Start a waiting sequence with what the prefix cache has of it, if all its tokens find room."""
+        """Start a waiting sequence from its cached prefix, if there are pages for all its tokens."""
         if (
             self._refused is not None
             and self._refused[0] is sequence
-            and all(now <= then for now, then in zip(self.pages.vacant, self._refused[1], strict=True))
+            and all(
+                now <= then for now, then in zip(self.pages.available_of_each, self._refused[1], strict=True)
+            )
         ):
             return False
         # At least the last token is always computed: its logits are wanted.
@@ -252,11 +254,11 @@ class Scheduler:
             if not sequence.wants_prompt_logprobs:
                 found = self.pages.find(sequence.hashes[:shareable])
                 if found < shareable and sequence.hashes[found] in coming:
-                    return False  # somebody is computing the same in this very step: share it after
+                    return False  # another sequence computes the same page in this step: share it after
         self.pages.share(sequence.pages, sequence.hashes[:found])
         if not self.pages.fits(sequence.pages, len(sequence.tokens)):
             self.pages.release(sequence.pages)
-            self._refused = (sequence, self.pages.vacant)
+            self._refused = (sequence, self.pages.available_of_each)
             return False
         sequence.computed = found * self.limits.page_size
         if sequence.cached_tokens is None:
@@ -279,24 +281,24 @@ class Scheduler:
     # After the step
 
     @staticmethod
-    def any_left(plan: Plan) -> bool:
-        """Whether one of the plan's sequences still runs."""
-        return any(_present(chunk.sequence) for chunk in plan.chunks)
+    def any_running(plan: Plan) -> bool:
+        """Whether any of the plan's sequences is still running."""
+        return any(_still_running(chunk.sequence) for chunk in plan.chunks)
 
     @staticmethod
-    def leave_out(plan: Plan, sampled: Sampled) -> tuple[Plan, Sampled]:
-        """A plan, and what it chose, without the sequences that have ended since it was launched."""
-        if all(_present(chunk.sequence) for chunk in plan.chunks):
+    def drop_ended(plan: Plan, sampled: Sampled) -> tuple[Plan, Sampled]:
+        """The plan and its tokens, without the sequences that have ended since it was launched."""
+        if all(_still_running(chunk.sequence) for chunk in plan.chunks):
             return plan, sampled
-        here = [
+        kept = [
             (chunk, token)
             for chunk, token in zip(plan.chunks, sampled.tokens, strict=True)
-            if _present(chunk.sequence)
+            if _still_running(chunk.sequence)
         ]
-        return Plan([chunk for chunk, _ in here]), replace(sampled, tokens=[token for _, token in here])
+        return Plan([chunk for chunk, _ in kept]), replace(sampled, tokens=[token for _, token in kept])
 
     def commit(self, plan: Plan, sampled: Sampled) -> list[Token | Failure]:
-        """Take note of what was computed and sampled; sequences that ended are gone, and their pages free."""
+        """Record what was computed and sampled; sequences that ended are removed, and their pages free."""
         events: list[Token | Failure] = []
         sampled_tokens = iter(sampled.tokens)
         page_size = self.limits.page_size
@@ -329,10 +331,9 @@ class Scheduler:
         return events
 
     def shed(self, plan: Plan) -> list[Token | Failure]:
-        """The step ran out of memory, and nothing of it counts: take smaller steps for a while.
+        """The step ran out of memory and its result is lost: take smaller steps for a while.
 
-        Keys and values have their own memory, allocated once, so what a step needs beyond it grows with its
-        tokens alone.
+        The KV cache is allocated once, so all other memory of a step grows only with its number of tokens.
         """
         tokens = plan.num_tokens
         if tokens == 1:  # it cannot get smaller
@@ -361,11 +362,11 @@ class Scheduler:
 
     def _fail(self, sequence: Sequence, error: EngineError) -> Failure:
         if isinstance(error, NonFinite):
-            self.pages.withdraw(sequence.hashes)  # so that nobody inherits the damage
+            self.pages.withdraw(sequence.hashes)  # no other sequence may share pages that may hold NaN
         self.remove(sequence)
         return Failure(sequence.request.id, error)
 
 
-def _present(sequence: Sequence) -> bool:
-    """Whether a sequence that was planned still runs: who ends or gives way gives its pages back."""
+def _still_running(sequence: Sequence) -> bool:
+    """Whether a sequence that was planned still runs: one that ended or was preempted holds no pages."""
     return bool(sequence.pages.full)

@@ -3,12 +3,12 @@
 In:   `submit` and `close` put a command in `_inbox`; the thread takes all of them before each step.
 Out:  after each step the thread makes one call to `loop.call_soon_threadsafe`, however many tokens there are.
 
-Nothing else is shared, but for a few values that are replaced whole: the latest Stats, the moment the current
-step began, and what the engine died of.  The engine never waits for a client: what a stream has not yet been
-asked for piles up in the stream.
+Nothing else is shared, except a few values that are replaced as a whole: the latest Stats, the time at which
+the current step began, and the exception the engine died of.  The engine never waits for a client: tokens
+that are not read yet stay in their stream.
 
 Every wait ends.  A stream ends with its last token, its error, or `close`; if the engine dies, or hangs in
-one step for longer than the watchdog allows, all of them end with EngineDied.
+one step for longer than the watchdog allows, all streams end with EngineDied.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WATCH_EVERY_SECONDS = 1.0
 
 
 class StepTimeout(Exception):
-    """A step of the engine did not return."""
+    """A step of the engine did not return in time."""
 
 
 class _Add(NamedTuple):
@@ -43,11 +43,10 @@ class _Cancel(NamedTuple):
 
 
 class TokenStream(AsyncIterator[list[Token]]):
-    """The answer to one request, as it comes.  For one reader, on the event loop.
+    """The tokens of one answer, as they come.  For one reader, on the event loop.
 
-    `async for tokens in stream` yields all that arrived since the last look, at least one token, and ends
-    after a token with `finish`.  It raises the EngineError that ended the request, if one did.  Whoever
-    opened it closes it.
+    `async for tokens in stream` yields all tokens since the last time, at least one, and ends after a token
+    with `finish`.  It raises the EngineError that ended the request, if one did.  The caller closes it.
     """
 
     def __init__(self, request_id: str, worker: Worker):
@@ -74,7 +73,7 @@ class TokenStream(AsyncIterator[list[Token]]):
         return tokens
 
     def close(self) -> None:
-        """End the request, wherever it is: its pages are free before the next step.  Safe to call twice."""
+        """End the request: its pages are free before the next step.  Safe to call twice."""
         self._arrived.clear()
         self._error = None
         self._end(None)
@@ -101,9 +100,9 @@ class Worker:
 
     def __init__(self, engine: Engine, step_timeout_seconds: float = 300.0):
         """
-        step_timeout_seconds  a step that takes longer hangs, and the engine is given up
+        step_timeout_seconds  if a step takes longer, the engine counts as dead
         """
-        self.died: BaseException | None = None  # what the engine died of
+        self.died: BaseException | None = None  # the exception the engine died of
         self._engine = engine
         self._step_timeout_seconds = step_timeout_seconds
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -118,13 +117,12 @@ class Worker:
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._dead = asyncio.Event()
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the thread, after the step it is in, and with ShuttingDown what streams are still open."""
+        """End the thread after its current step; streams that are still open end with ShuttingDown."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
@@ -144,8 +142,8 @@ class Worker:
     def submit(self, request: Request) -> TokenStream:
         """Hand a request to the engine.
 
-        Raises EngineDied, ShuttingDown, EmptyPrompt, PromptTooLong, UnknownToken or QueueFull, before
-        anything else happened.
+        Raises EngineDied, ShuttingDown, EmptyPrompt, PromptTooLong, UnknownToken or QueueFull; then nothing
+        was changed.
         """
         if self.died is not None:
             raise EngineDied from self.died
@@ -155,15 +153,15 @@ class Worker:
         limits = self._engine.limits
         if len(self._streams) >= limits.max_running + limits.max_queued:
             raise QueueFull(len(self._streams) - self._stats.running)
-        assert request.id not in self._streams, f"request {request.id} is under way already"
+        assert request.id not in self._streams, f"request {request.id} is in the engine already"
         self._attach()
         stream = self._streams[request.id] = TokenStream(request.id, self)
         self._idle.clear()
-        self._tell(_Add(request))
+        self._send(_Add(request))
         return stream
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new requests, let those under way go on for a while, then end the rest with ShuttingDown."""
+        """Refuse new requests, let the others finish for a while, then end the rest with ShuttingDown."""
         self._draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), grace_seconds)
@@ -175,30 +173,23 @@ class Worker:
             stream._end(ShuttingDown())
             self._cancel(stream.request_id)
 
-    async def death(self) -> BaseException:
-        """Wait until the engine dies, and say of what."""
-        self._attach()
-        await self._dead.wait()
-        assert self.died is not None
-        return self.died
-
     def _attach(self) -> None:
-        """Remember the loop that the streams are on, and watch over the engine from there."""
+        """Take the running event loop for all streams, and start the watchdog on it."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self._look_after()
+            self._watch()
         assert self._loop is asyncio.get_running_loop(), "all streams of a worker are on one event loop"
 
-    def _tell(self, command: _Add | _Cancel) -> None:
+    def _send(self, command: _Add | _Cancel) -> None:
         self._inbox.append(command)
         self._wake.set()
 
     def _cancel(self, request_id: str) -> None:
         if self._forget(request_id):
-            self._tell(_Cancel(request_id))
+            self._send(_Cancel(request_id))
 
     def _forget(self, request_id: str) -> bool:
-        """Whether the stream was still open."""
+        """Drop a stream; returns whether it was still open."""
         stream = self._streams.pop(request_id, None)
         if not self._streams:
             self._idle.set()
@@ -218,15 +209,13 @@ class Worker:
                     self._forget(event.request_id)
 
     def _abandon(self) -> None:
-        """The engine will not step again: tell everybody who waits for it."""
-        if self.died is not None:
-            self._dead.set()
+        """The engine will not step again: end all streams."""
         for stream in list(self._streams.values()):
             stream._end(ShuttingDown() if self.died is None else EngineDied())
             self._forget(stream.request_id)
 
-    def _look_after(self) -> None:
-        """The watchdog: a step that does not return cannot say so itself."""
+    def _watch(self) -> None:
+        """The watchdog, called again and again: a step that does not return cannot report it itself."""
         assert self._loop is not None
         began = self._step_began
         if began is not None and time.monotonic() - began > self._step_timeout_seconds:
@@ -236,21 +225,21 @@ class Worker:
             return
         if self.died is None and not self._stopping:
             every = min(WATCH_EVERY_SECONDS, self._step_timeout_seconds / 4)
-            self._loop.call_later(every, self._look_after)
+            self._loop.call_later(every, self._watch)
 
     # On the engine's thread
 
     def _run(self) -> None:
         try:
             while not self._stopping and self.died is None:
-                self._turn()
+                self._run_once()
         except BaseException as error:
             self.died = error
             log.critical("the engine died", exc_info=True)
         self._call(self._abandon)
 
-    def _turn(self) -> None:
-        """Take the commands, make one step, hand out what came of it."""
+    def _run_once(self) -> None:
+        """Take the commands, run one step, deliver its events."""
         if not self._engine.busy:
             self._wake.wait()
         self._wake.clear()  # before looking: what comes after wakes us again
@@ -273,7 +262,7 @@ class Worker:
             self._call(self._deliver, events)
 
     def _call(self, function: Callable[..., None], *args: object) -> None:
-        """Have the event loop call `function`; nobody is listening if it is gone."""
+        """Have the event loop call `function`; if the loop is closed, the thread ends."""
         loop = self._loop
         if loop is None:
             return

@@ -21,9 +21,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from engine.engine import Engine
-from engine.request import Request
+from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from gptoss.assembly import DEMO, build, folder_of, free_bytes, name_of
 from gptoss.loading import measure_loading

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from engine.engine import Engine
-from engine.request import Failure, Request, Token
-from engine.sampling import SamplingParams
+from engine.request import Failure, Request, SamplingParams, Token
 from gptoss.assembly import assemble
 from language.harmony.messages import Conversation, Message
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta

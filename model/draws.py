@@ -35,7 +35,7 @@ class Draws:
 
 
 @runtime_checkable
-class Chooses(Protocol):
+class DeviceSampler(Protocol):
     """A `Model` (model/backends) that chooses tokens itself, without asking the host for anything."""
 
     def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:

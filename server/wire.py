@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
-from engine.sampling import SamplingParams
+from engine.request import SamplingParams
 from server.dialogue.turn import INT64
 from server.errors import bad_request
 

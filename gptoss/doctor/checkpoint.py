@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from engine.errors import EngineError
 from engine.memory import MemoryPlan, TooLittleMemory
 from engine.pages import Pages
-from engine.request import Failure, Request
-from engine.sampling import SamplingParams
+from engine.request import Failure, Request, SamplingParams
 from gptoss.assembly import WORTH_SHOWING, assemble, folder_of, free_bytes, name_of, plan_memory
 from gptoss.doctor.findings import Finding
 from gptoss.hub.cache import NotDownloaded

@@ -13,8 +13,7 @@ from datetime import date
 from types import FrameType
 
 from engine.errors import EngineError
-from engine.request import Failure, Finish, Request
-from engine.sampling import SamplingParams
+from engine.request import Failure, Finish, Request, SamplingParams
 from gptoss.assembly import Assembled, assemble
 from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question
 from language.harmony.messages import Conversation

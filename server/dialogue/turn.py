@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from engine.request import Request
-from engine.sampling import SamplingParams
+from engine.request import Request, SamplingParams
 from language.constraints import AnswerConstraint, AnswerSpec
 from language.harmony.messages import Conversation, ResponseFormat
 from language.harmony.render import Renderer

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from engine import runner as runner_module
 from engine.engine import Engine
-from engine.request import Request
+from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from model.batch import Batch, KVCache
 from model.draws import Draws
 from model.loading.synthetic import GPT_OSS_20B

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.edit_records import edits
 from engine.errors import ConstraintFailed
 from engine.request import Sequence
+from engine.sampling import logit_edits
 from model.logit_edits import edit
 from model.transfer import Shared
 from tests.engine.test_sampling import Broken, Only, random_logits, sequence
@@ -21,7 +21,7 @@ def edited_logits(logits: Tensor, *sequences: Sequence, latest=None, errors=None
     latest  of each sequence a token that it does not know yet
     """
     ahead = 0 if latest is None else 1
-    asked = edits(list(sequences), logits.shape[1], Shared(), {} if errors is None else errors, ahead)
+    asked = logit_edits(list(sequences), logits.shape[1], Shared(), {} if errors is None else errors, ahead)
     scores = logits.clone()
     if asked is not None:
         edit(scores, asked, None if latest is None else torch.tensor(latest))
@@ -121,9 +121,9 @@ def test_a_token_that_only_the_device_knows_counts_like_any_other(seed):
 
 def test_who_wants_nothing_now_costs_nothing():
     early = sequence(min_tokens=2, stop_tokens=frozenset({3}), answer=[7])
-    assert edits([sequence()], 50, Shared(), {}) is None
-    assert edits([sequence(), early], 50, Shared(), {}) is not None
-    assert edits([sequence(), early], 50, Shared(), {}, ahead=1) is None
+    assert logit_edits([sequence()], 50, Shared(), {}) is None
+    assert logit_edits([sequence(), early], 50, Shared(), {}) is not None
+    assert logit_edits([sequence(), early], 50, Shared(), {}, ahead=1) is None
 
 
 @pytest.mark.parametrize("size", [50, 64, 31])

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from engine.engine import Engine, Stats
-from engine.request import Request, Token
+from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.backends import Model, load
 from model.loading.checkpoint import Checkpoint

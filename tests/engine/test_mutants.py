@@ -11,9 +11,8 @@ from functools import partialmethod
 
 import pytest
 
-from engine import edit_records as edits
 from engine import runner, sampling
-from engine.edit_records import Records
+from engine.edit_records import EditRecords
 from engine.engine import Engine
 from engine.pages import Pages
 from engine.runner import Runner
@@ -68,38 +67,38 @@ MUTANTS = [
     ("positions count from the chunk's start", Runner.batch, "range(first, end))", "range(end - first))"),
     ("a chunk's first row is sampled", Runner.batch, "row + length - 1", "row"),
     ("a chunk begins where the last ended, plus one", Runner.batch, "first = sequence.computed", "first = min(sequence.computed + 1, len(sequence.tokens) - length)"),
-    ("all of the answer is counted again", Records.update, "self._start + self._counted", "self._start"),
-    ("a token counts once", Records.update, "+ COUNT] += 1", "+ COUNT] = 1"),
-    ("a token of the answer is not penalised for its repetition", Records.update, "self.flat.extend((token, 0, 0, 0))", "self.flat.extend((0, 0, 0, 0))"),
-    ("prompts are not penalised", Records.__init__, 'array("i", [1])', 'array("i", [0])'),
-    ("stop tokens may come a token late", edits._records, "< request.min_tokens", "<= request.min_tokens"),
-    ("stop tokens never come again", Records.update, "-math.inf if withholds else", "-math.inf if True else"),
-    ("stop tokens come back without their bias", Records.update, "self._biases.get(token, 0.0)", "0.0"),
-    ("biases are forgotten", Records.__init__, "_bits(bias)", "0"),
+    ("all of the answer is counted again", EditRecords.update, "tokens[self._counted :]", "tokens[2:]"),
+    ("a token counts once", EditRecords.update, "+ COUNT] += 1", "+ COUNT] = 1"),
+    ("a token of the answer is not penalised for its repetition", EditRecords.update, "self.flat.extend((token, 0, 0, 0))", "self.flat.extend((0, 0, 0, 0))"),
+    ("prompts are not penalised", EditRecords.__init__, 'array("i", [1])', 'array("i", [0])'),
+    ("stop tokens may come a token late", sampling._records, "< request.min_tokens", "<= request.min_tokens"),
+    ("stop tokens never come again", EditRecords.update, "-math.inf if withholds else", "-math.inf if True else"),
+    ("stop tokens come back without their bias", EditRecords.update, "self._biases.get(token, 0.0)", "0.0"),
+    ("biases are forgotten", EditRecords.__init__, "_bits(bias)", "0"),
     ("lengths leave out this pass", Runner.batch, "lengths.append(end)", "lengths.append(first)"),
 ]  # fmt: skip
 
 OVERLAPPED = [
-    ("the step behind is planned though somebody could begin", Scheduler.follow, "if self.waiting and", "if False and"),
-    ("the step behind ends before the limit", Scheduler.follow, "length == sequence.limit", "length == sequence.limit - 1 and sequence.computed % 2"),
-    ("the step behind has no page of its own", Scheduler.follow, "if not self.pages.grow(sequence.pages, length)", "if not self.pages.grow(sequence.pages, length - 1)"),
-    ("the step behind is planned though there is no page", Scheduler.follow, "return None\n        following", "pass\n        following"),
-    ("a page leaves before it is published", Scheduler.follow, "self.pages.slide(sequence.pages, sequence.computed)", "self.pages.slide(sequence.pages, length - 1)"),
-    ("who has left is told what came", Scheduler.leave_out, "if _present(chunk.sequence)", ""),
-    ("what came is not that of who is left", Scheduler.leave_out, "[token for _, token in here]", "sampled.tokens"),
-    ("a step behind nobody is read", Scheduler.any_left, "any(_present(chunk.sequence) for chunk in plan.chunks)", "True"),
-    ("the token behind is in the place of the last", Runner._batch_behind, "position = len(sequence.tokens)", "position = len(sequence.tokens) - 1"),
-    ("the token behind is somebody else's", Runner._batch_behind, "places_of.append(places[sequence])", "places_of.append(len(places_of))"),
-    ("lengths behind leave out the token", Runner._batch_behind, "position + 1", "position"),
-    ("banded keys behind go to full pages", Runner._batch_behind, "(table.banded[page] - page)", "(table.full[page] - page)"),
+    ("the step behind is planned though somebody could begin", Scheduler.plan_ahead, "if self.waiting and", "if False and"),
+    ("the step behind ends before the limit", Scheduler.plan_ahead, "length == sequence.limit", "length == sequence.limit - 1 and sequence.computed % 2"),
+    ("the step behind has no page of its own", Scheduler.plan_ahead, "if not self.pages.grow(sequence.pages, length)", "if not self.pages.grow(sequence.pages, length - 1)"),
+    ("the step behind is planned though there is no page", Scheduler.plan_ahead, "return None\n        following", "pass\n        following"),
+    ("a page leaves before it is published", Scheduler.plan_ahead, "self.pages.slide(sequence.pages, sequence.computed)", "self.pages.slide(sequence.pages, length - 1)"),
+    ("who has left is told what came", Scheduler.drop_ended, "if _still_running(chunk.sequence)", ""),
+    ("what came is not that of who is left", Scheduler.drop_ended, "[token for _, token in kept]", "sampled.tokens"),
+    ("a step behind nobody is read", Scheduler.any_running, "any(_still_running(chunk.sequence) for chunk in plan.chunks)", "True"),
+    ("the token behind is in the place of the last", Runner._batch_after, "position = len(sequence.tokens)", "position = len(sequence.tokens) - 1"),
+    ("the token behind is somebody else's", Runner._batch_after, "places_of.append(places[sequence])", "places_of.append(len(places_of))"),
+    ("lengths behind leave out the token", Runner._batch_after, "position + 1", "position"),
+    ("banded keys behind go to full pages", Runner._batch_after, "(table.banded[page] - page)", "(table.full[page] - page)"),
     ("the token behind is not counted", Runner._choose, "batch.tokens if ahead else None", "None"),
-    ("the choice does not wait for the token behind", Runner._depart, "if ahead and not all", "if False and not all"),
-    ("who has ended is asked for a mask", edits._masks, " or sequence.ended", ""),
-    ("who has ended is told what came", sampling._tell_constraints, "and not sequence.ended", ""),
-    ("stop tokens wait for the token behind", edits._records, "sequence.answered + ahead", "sequence.answered"),
-    ("edits leave a token out", Runner._depart, "(batch, ahead, logits", "(batch, False, logits"),
-    ("the step is launched behind itself", Engine._step_ahead, "launcher.launch(following, flight)", "launcher.launch(following)"),
-    ("the step under way is forgotten", Engine._step_ahead, "self._under_way = launcher", "_ = launcher"),
+    ("the choice does not wait for the token behind", Runner._launch_sampling, "if ahead and not all", "if False and not all"),
+    ("who has ended is asked for a mask", sampling._masks, " or sequence.ended", ""),
+    ("who has ended is told what came", sampling._advance_constraints, "and not sequence.ended", ""),
+    ("stop tokens wait for the token behind", sampling._records, "sequence.answered + ahead", "sequence.answered"),
+    ("edits leave a token out", Runner._launch_sampling, "(batch, ahead, logits", "(batch, False, logits"),
+    ("the step is launched behind itself", Engine._step_overlapped, "runner.launch(following, current)", "runner.launch(following)"),
+    ("the step under way is forgotten", Engine._step_overlapped, "self._in_flight = runner", "_ = runner"),
 ]  # fmt: skip
 
 
@@ -126,7 +125,7 @@ def mutate(monkeypatch, function, old, new):
     """Replace a piece of a method's source for the time of one test."""
     source = textwrap.dedent(inspect.getsource(function))
     assert old in source, f"{function.__qualname__} has changed, and so must its mutant"
-    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner, Engine, Records)}
+    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner, Engine, EditRecords)}
     owner = owners.get(function.__qualname__.split(".")[0], sys.modules[function.__module__])
     namespace = {}
     code = compile(source.replace(old, new), "<mutant>", "exec", flags=__future__.annotations.compiler_flag)

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from engine.engine import Engine
 from engine.errors import ConstraintFailed, NonFinite
-from engine.request import Failure, Finish
+from engine.request import Failure, Finish, Sampled, SamplingParams
 from engine.runner import Runner
-from engine.sampling import Sampled, SamplingParams
 from engine.scheduler import Limits, Scheduler
 from model.batch import Batch, KVCache
 from tests.tools.traffic.historian import LIMITS, Follows, Historian, answer, ask, finish, ids
@@ -271,9 +270,9 @@ def test_a_step_that_has_no_room_for_all_is_planned_with_all():
     for id in "abcd":
         scheduler.add(ask(id))
     plan = scheduler.plan()
-    assert scheduler.follow(plan) is not None
+    assert scheduler.plan_ahead(plan) is not None
     scheduler.commit(plan, Sampled([50] * 4))
     scheduler.shed(scheduler.plan())
     half = scheduler.plan()
     assert half.num_tokens == 2
-    assert scheduler.follow(half) is None
+    assert scheduler.plan_ahead(half) is None

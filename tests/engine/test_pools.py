@@ -35,7 +35,7 @@ def test_each_kind_has_its_own_numbers(seed):
         held = [set(table.banded[table.behind :]) for table in tables], [set(t.full) for t in tables]
         assert all(page < banded for pool in held[0] for page in pool)
         assert all(banded <= page < banded + full for pool in held[1] for page in pool)
-        assert pages.vacant == tuple(
+        assert pages.available_of_each == tuple(
             total - len(set().union(*kind)) for total, kind in zip((banded, full), held, strict=True)
         )
         pages.check()

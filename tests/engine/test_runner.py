@@ -9,9 +9,8 @@ import torch
 from engine import faults
 from engine.engine import Engine
 from engine.errors import DeadlineExceeded, NonFinite, UnknownToken
-from engine.request import Chunk, Failure, Plan, Sequence
+from engine.request import Chunk, Failure, Plan, SamplingParams, Sequence
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.batch import BANDED, FULL
 from tests.tools.traffic.historian import (

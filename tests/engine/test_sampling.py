@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from engine.errors import ConstraintFailed, NonFinite
-from engine.request import Request, Sequence
-from engine.sampling import (
-    FIRST_CANDIDATES,
-    Sampled,
-    SamplingParams,
-    conclude,
-    edit_and_choose,
-    remembered,
-    uniform,
-)
+from engine.request import Request, Sampled, SamplingParams, Sequence
+from engine.sampling import FIRST_CANDIDATES, edit_and_choose, finish_sampling, keep_raw, uniform
 from model.transfer import Shared
 
 V = 50
@@ -34,9 +26,9 @@ def sequence(tokens=(1, 2, 3), answer=(), seed=0, id="a", **options) -> Sequence
 def sample(logits, sequences: list[Sequence]) -> Sampled:
     """As the runner does for a model that does not choose; logits are left as they are."""
     logits, errors = logits.clone(), {}
-    said = remembered(logits, sequences)
+    raw = keep_raw(logits, sequences)
     chosen = edit_and_choose(Shared(), logits, sequences, errors)
-    return conclude(chosen.tolist(), said, sequences, errors)
+    return finish_sampling(chosen.tolist(), raw, sequences, errors)
 
 
 def random_logits(rows: int, size: int = V, seed: int = 0):

@@ -3,8 +3,7 @@
 import pytest
 
 from engine.errors import EmptyPrompt, NonFinite, OutOfMemory, PromptTooLong, QueueFull
-from engine.request import Failure, Finish, Logprob, Request, Token
-from engine.sampling import Sampled, SamplingParams
+from engine.request import Failure, Finish, Logprob, Request, Sampled, SamplingParams, Token
 from engine.scheduler import SCORED_PER_STEP, STEPS_TO_RECOVER, Limits, Scheduler
 
 LIMITS = {

@@ -15,9 +15,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from bench.gpu_load import Random
 from engine.engine import Engine
 from engine.memory import GIB, plan
-from engine.request import Request, Token
+from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader

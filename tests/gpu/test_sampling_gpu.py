@@ -15,9 +15,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.gpu_load import Random
 from engine.engine import Engine
-from engine.request import Request, Token
+from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.sampling import SamplingParams, draws
+from engine.sampling import draws
 from engine.scheduler import Limits
 from model.backends.triton.edits import edit_logits
 from model.backends.triton.model import TritonModel

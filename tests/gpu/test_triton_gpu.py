@@ -15,9 +15,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.gpu_load import Decode, Random
 from engine.engine import Engine
-from engine.request import Request, Token
+from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.backends import load, reference
 from model.backends.triton import graphs, probe

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from engine.engine import Engine
 from engine.pages import Pages
-from engine.request import Failure, Plan, Request, Sequence, Token
-from engine.runner import Flight, Runner
-from engine.sampling import Sampled, SamplingParams
+from engine.request import Failure, Plan, Request, Sampled, SamplingParams, Sequence, Token
+from engine.runner import LaunchedStep, Runner
 from engine.scheduler import Limits
 from model.batch import BANDED, FULL, Batch, KVCache, PerKind
 from model.loading.synthetic import GPT_OSS_20B
@@ -204,19 +203,19 @@ class WatchedRunner:
         self.begun.append([(chunk.sequence, chunk.sequence.computed, chunk.length) for chunk in plan.chunks])
         return self.runner.run(plan)
 
-    def launch(self, plan: Plan, behind: Flight | None = None) -> Flight:
+    def launch(self, plan: Plan, previous: LaunchedStep | None = None) -> LaunchedStep:
         self.plans.append(plan)
         self.begun.append(
             [
                 (
                     chunk.sequence,
-                    len(chunk.sequence.tokens) if behind else chunk.sequence.computed,
+                    len(chunk.sequence.tokens) if previous else chunk.sequence.computed,
                     chunk.length,
                 )
                 for chunk in plan.chunks
             ]
         )
-        return self.runner.launch(plan, behind)
+        return self.runner.launch(plan, previous)
 
 
 def make_engine(limits: Limits, **options: object) -> Engine:

@@ -105,7 +105,7 @@ class Traffic:
         computed = {id(s): s.computed for s in self.scheduler.running}
         watched: WatchedRunner = self.engine._runner  # type: ignore[assignment]
         steps = len(watched.plans)
-        under_way = self.engine._under_way
+        under_way = self.engine._in_flight
         could_begin = self.scheduler.waiting and len(computed) < self.limits.max_running
         known = {s.request.id: len(s.tokens) for s in alive}
         events = self.engine.step()
@@ -115,7 +115,7 @@ class Traffic:
             assert events or plans or not alive, "something must happen"
             fresh = plans if under_way is None else []
             if under_way and could_begin and len(plans) == 1:
-                assert self.engine._under_way is None, "nobody who could begin waits for another overlap"
+                assert self.engine._in_flight is None, "nobody who could begin waits for another overlap"
         else:
             fresh = plans
             assert len(plans) == bool(alive)
@@ -163,7 +163,7 @@ class Traffic:
                 assert start % self.limits.page_size == 0, "or from whole pages of the prefix cache"
                 assert start == 0 or self.limits.prefix_cache
             self.reached[sequence] = start + length
-        under_way = self.engine._under_way
+        under_way = self.engine._in_flight
         ahead = {chunk.sequence for chunk in under_way.plan.chunks} if under_way else set()
         if under_way and len(ahead) < self.limits.max_tokens_per_step:
             assert ahead >= set(self.scheduler.running), "all that run advance"

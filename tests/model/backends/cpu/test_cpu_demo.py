@@ -10,9 +10,8 @@ import torch
 
 from demo.tokenizer import WEIGHTS
 from engine.engine import Engine
-from engine.request import Request
+from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from language.tokenizer import Tokenizer
 from model.backends.cpu import build

@@ -14,9 +14,8 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 # isort: split
 from bench.synthetic import Synthetic
 from engine.engine import Engine
-from engine.request import Request, Token
+from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.backends.triton import dense, edits, experts_few, sampling
 from model.backends.triton.model import TritonModel

@@ -14,9 +14,8 @@ import triton
 import triton.language as tl
 
 from engine.engine import Engine
-from engine.request import Request, Token
+from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model import backends as kernels
 from model.backends.triton import dense, experts_few, fp8, probe

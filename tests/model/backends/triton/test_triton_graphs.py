@@ -19,9 +19,8 @@ if DEVICE.type == "cuda":
 
 from bench.synthetic import Synthetic
 from engine.engine import Engine
-from engine.request import Request, Token
+from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.sampling import SamplingParams
 from engine.scheduler import Limits
 from model.backends.triton import dense, dense_int8, experts_few, graphs, pdl, sampling
 from model.backends.triton import model as triton_model
