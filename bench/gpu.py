@@ -3,7 +3,7 @@
 First every kernel is compared with plain PyTorch; if one is wrong, nothing is measured.  Then: the copy
 bandwidth, each kernel by itself, decode steps through captured graphs, the same by the engine in turn and
 overlapped, prefill, loading, and plain eager PyTorch and transformers as the floor.  Whether kernels overlap
-(pdl.py) is decided before all that, as where a model is built.
+(dependent_launch.py) is decided before all that, as where a model is built.
 
     python -m bench.gpu                                  # 20b, random weights made on the GPU
     python -m bench.gpu --only check,copy,kernels        # parts of it
@@ -33,7 +33,7 @@ import triton
 from bench import gpu_engine, gpu_floor, gpu_kernels, gpu_weights
 from bench.gpu_load import Decode, Prefill, Random
 from bench.synthetic import SIZES
-from model.backends.triton import graphs, pdl, probe
+from model.backends.triton import dependent_launch, graphs, overlap, probe
 from model.backends.triton.model import KV_CACHES, TritonModel
 from model.backends.triton.weights import DENSE_FORMATS, Reader
 from model.batch import bytes_of
@@ -125,9 +125,9 @@ def machine() -> Result:
 
 def launches(model: TritonModel) -> Result:
     """Whether kernels are to overlap: measured, as where a model is built."""
-    if torch.cuda.get_device_capability(model.device) < pdl.OLDEST:
+    if torch.cuda.get_device_capability(model.device) < dependent_launch.OLDEST:
         return {"used": False}
-    apart, overlapping, same = pdl.measure(model)
+    apart, overlapping, same = overlap.measure(model)
     model.pdl = same and overlapping < apart
     print(
         f"one token: {1e3 * apart:.3f} ms, {1e3 * overlapping:.3f} where kernels overlap"

@@ -25,7 +25,7 @@ import torch
 import triton
 
 from bench.synthetic import SIZES
-from model.backends.triton import ahead, fp8, outlines, pdl
+from model.backends.triton import ahead, dependent_launch, fp8, outlines
 from model.backends.triton.model import KV_CACHES
 from model.backends.triton.weights import DENSE_FORMATS
 from model.config import CheckpointError, ModelConfig
@@ -65,7 +65,7 @@ def compile_all(
         options = (dense, kv_cache_dtype, batch_invariant, full_dtype, multiprocessors)
         model = outlines.outline(config, *options)
         outlines.launch(model, steps)
-        if capability >= 10 * pdl.OLDEST[0]:
+        if capability >= 10 * dependent_launch.OLDEST[0]:
             model.pdl = True
             outlines.launch(model, [step for step in steps if step[1] == 1])
         outlines.launch_choosing(model)

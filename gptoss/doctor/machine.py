@@ -17,7 +17,8 @@ from gptoss.start import StartError
 from model import backends
 from model import device as devices
 from model.backends.cpu import library
-from model.backends.self_check import Check, kernel_checks, whole_model_checks
+from model.backends.self_check import kernel_checks, whole_model_checks
+from model.check import Check
 from server.settings import Settings, SettingsError
 
 DOWNLOAD_BYTES = 14e9

@@ -8,6 +8,7 @@ Hardware is asked about once, when the program is put together: `load`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch, KVCache, PerKind
+from model.check import Check
 from model.config import ModelConfig
 from model.loading.checkpoint import Checkpoint
 
@@ -57,6 +59,10 @@ class Backend(Protocol):
 
     def build(self, checkpoint: Checkpoint, device: torch.device, **options: Any) -> Model:
         """The checkpoint's model, ready to run.  Each backend documents its own options."""
+
+    def kernel_checks(self, model: Any) -> Iterator[Check]:
+        """Each kernel of `model`, which `build` made of the random weights of `model.check.SMALL`, by itself;
+        none if the backend has no way to ask them one by one.  The model is not to be used afterwards."""
 
 
 def choose(device: torch.device, backend: str | None = None) -> str:

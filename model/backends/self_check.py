@@ -2,19 +2,16 @@
 cheap: for `gptoss doctor`, before gigabytes are loaded.
 
 A compiler's bug, a driver that is too old or a processor nobody tried can make a kernel compute nonsense.
-Kernels are asked one by one where their backend knows how (`model/backends/NAME/probe.py`), then the whole
+Kernels are asked one by one where their backend knows how (`kernel_checks` of its package), then the whole
 model, as prompts and as single tokens behind them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Protocol, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,68 +20,14 @@ from model import backends as kernels
 from model.backends import Model
 from model.backends.reference.gpt_oss import GptOss
 from model.batch import Batch
+from model.check import SMALL, Check, relative_error
 from model.config import ModelConfig
 from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import Synthetic
 from model.speed import Load
 
-SMALL = ModelConfig(
-    vocab_size=300,
-    hidden_size=192,
-    num_layers=2,
-    num_heads=6,
-    num_kv_heads=2,
-    head_dim=64,
-    num_experts=5,
-    experts_per_token=3,
-    intermediate_size=96,
-    sliding_window=20,
-    swiglu_limit=7.0,
-    rope_theta=1000.0,
-    rope_scaling_factor=4.0,
-    rope_ntk_alpha=1.0,
-    rope_ntk_beta=32.0,
-    initial_context_length=1024,
-)
-"""Sizes that all differ, so that no swapped axis can pass; a window that a short prompt crosses."""
-
 WHOLE_MODEL = 2e-2
 """Largest relative error of logits: a few layers of bfloat16, or of int8 weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What was computed, against what it should have been.
-
-    tokens     of the step
-    error      of the whole result, relative
-    tolerance  the most that roundings explain
-    """
-
-    name: str
-    tokens: int
-    error: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.tolerance  # false for NaN too
-
-
-class _Probe(Protocol):
-    """The module `probe` of a backend."""
-
-    TOKENS: tuple[int, ...]
-
-    def checks(self, model: Model, tokens: Iterable[int]) -> Iterator[Check]: ...
-
-
-def relative_error(got: Tensor, want: Tensor) -> float:
-    """Of the whole; NaN if there is one in what was computed."""
-    if got.shape != want.shape:
-        return math.inf
-    got, want = got.double(), want.double()
-    return float((got - want).norm() / want.norm().clamp(min=1e-30))
 
 
 def kernel_checks(backend: str, device: torch.device, options: dict[str, Any]) -> Iterator[Check]:
@@ -92,13 +35,9 @@ def kernel_checks(backend: str, device: torch.device, options: dict[str, Any]) -
 
     Raises ImportError and ValueError if it cannot be used here.
     """
-    name = f"model.backends.{backend}.probe"
-    if backend == "reference" or find_spec(name) is None:
-        return
     model = _small(backend, device, options, SMALL)
-    probe = cast(_Probe, import_module(name))
     with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        yield from probe.checks(model, probe.TOKENS)
+        yield from kernels.load(device, backend).kernel_checks(model)
 
 
 def whole_model_checks(backend: str, device: torch.device, options: dict[str, Any]) -> Iterator[Check]:

@@ -18,7 +18,7 @@ from gptoss.__main__ import parser
 from gptoss.doctor import checkpoint as model
 from gptoss.doctor import machine
 from model import backends as kernels
-from model.backends.self_check import Check
+from model.check import Check
 from model.loading.synthetic import SIZES
 from server.settings import Settings
 from tests import tiny_checkpoint

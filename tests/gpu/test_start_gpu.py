@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import triton
 
 from bench.gpu_load import Decode, Prefill, Random
-from model.backends.triton import ahead, pdl
+from model.backends.triton import ahead, dependent_launch, overlap
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.synthetic import SIZES
@@ -36,10 +36,10 @@ def model():
 
 @torch.inference_mode()
 def test_kernels_that_overlap_give_the_same_bits(model):
-    if torch.cuda.get_device_capability(CUDA) < pdl.OLDEST:
-        assert not pdl.pays(model)
+    if torch.cuda.get_device_capability(CUDA) < dependent_launch.OLDEST:
+        assert not overlap.pays(model)
         pytest.skip("this GPU cannot launch kernels so")
-    apart, overlapping, same = pdl.measure(model)
+    apart, overlapping, same = overlap.measure(model)
     print(f"{1e3 * apart:.3f} ms apart, {1e3 * overlapping:.3f} overlapping")
     assert same
     assert apart > 0
@@ -59,7 +59,7 @@ def test_after_the_start_nothing_is_compiled(model, monkeypatch, tmp_path):
 
     late = []
     monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", lambda **asked: late.append(asked["fn"].name))
-    for model.pdl in (False, True) if job.capability >= pdl.OLDEST else (False,):
+    for model.pdl in (False, True) if job.capability >= dependent_launch.OLDEST else (False,):
         for rows in (1, 2, 3, 5, 8, 13, 20, 64, 100):
             load = Decode(model, rows, 300)
             model.forward(load.batch(0), load.cache)

@@ -15,12 +15,15 @@ product exact.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from model.backends.cpu.library import choose_isa, load, physical_cores
 from model.backends.cpu.model import CpuModel
 from model.backends.cpu.prefetch import prefetching_helps
 from model.backends.cpu.weights import DENSE_FORMATS
+from model.check import Check
 from model.loading.checkpoint import Checkpoint
 
 
@@ -56,3 +59,10 @@ def build(
     torch.set_num_threads(1)  # two pools would compete for the same cores; what is left to torch is small
     model.prefetch(prefetching_helps(model))
     return model
+
+
+def kernel_checks(model: CpuModel) -> Iterator[Check]:
+    """Each instruction of a step, see probe.py."""
+    from model.backends.cpu import probe
+
+    return probe.checks(model, probe.TOKENS)

@@ -31,8 +31,8 @@ from model.backends.cpu.program import (
     Store,
 )
 from model.backends.reference.arithmetic import Arithmetic
-from model.backends.self_check import SMALL, Check, relative_error
 from model.batch import KVCache
+from model.check import SMALL, Check, relative_error
 from model.layers import clamped_swiglu, rms_norm, rotate, rotation, route, yarn_frequencies
 from model.loading import mxfp4
 from model.loading.synthetic import Synthetic
@@ -47,7 +47,7 @@ weights of 7, and of 4."""
 
 
 def checks(model: Model, tokens: Iterable[int]) -> Iterator[Check]:
-    """model  of the random weights of `self_check.SMALL`; not to be used for anything afterwards"""
+    """model  of the random weights of `model.check.SMALL`; not to be used for anything afterwards"""
     assert isinstance(model, CpuModel)
     assert model.config == SMALL
     counts = list(tokens)

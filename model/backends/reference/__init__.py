@@ -6,9 +6,12 @@ arithmetic.py  attention over pages, the experts in MXFP4, the unembedding
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from model.backends.reference.gpt_oss import GptOss
+from model.check import Check
 from model.loading.checkpoint import Checkpoint
 
 
@@ -21,3 +24,8 @@ def build(
 ) -> GptOss:
     """The checkpoint's model; see `GptOss` for the options."""
     return GptOss(checkpoint, device, dtype, page_size)
+
+
+def kernel_checks(model: GptOss) -> Iterator[Check]:
+    """None: this is what others are compared with."""
+    return iter(())

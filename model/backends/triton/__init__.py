@@ -20,8 +20,9 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
     codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
     dense_int8.py        dense weights in eight bits, if asked
     model.py             the network of these pieces          graphs.py    decode steps as CUDA graphs
-    pdl.py               kernels that begin early, if faster  ahead.py     all compiled, by all cores
+    dependent_launch.py  kernels that begin early             overlap.py   whether that is faster here
     probe.py             each kernel against plain PyTorch, before the first request
+    ahead.py             all compiled at the start, by all cores
 
 Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
 sizes, where a sanitizer watches each access (tests/tools/sanitizer), on a GPU at true sizes (tests/gpu,
@@ -31,10 +32,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
+from model.check import Check
 from model.loading.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -74,7 +77,7 @@ def build(
             f" {capability[0]}.{capability[1]}; --backend reference runs on it, slowly"
         )
     try:
-        from model.backends.triton import ahead, pdl
+        from model.backends.triton import ahead, overlap
         from model.backends.triton.model import TritonModel
         from model.backends.triton.probe import probe
         from model.backends.triton.weights import Reader
@@ -93,6 +96,13 @@ def build(
     with ahead.compiled(ahead.Job.on(device, checkpoint.config, dense, kv_cache_dtype, batch_invariant)):
         model = read()
     probe(model)
-    model.pdl = pdl.pays(model)
+    model.pdl = overlap.pays(model)
     torch.cuda.empty_cache()  # what is free then is for keys and values
     return model
+
+
+def kernel_checks(model: TritonModel) -> Iterator[Check]:
+    """Each kernel of steps of several sizes, see probe.py."""
+    from model.backends.triton import probe
+
+    return probe.checks(model, probe.TOKENS)

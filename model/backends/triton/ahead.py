@@ -30,7 +30,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from model.backends.triton import fp8, outlines, pdl
+from model.backends.triton import dependent_launch, fp8, outlines
 from model.config import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Job:
             getattr(torch, self.full_dtype),
             self.multiprocessors,
         )
-        outlines.launch_all(model, (False, True) if self.capability >= pdl.OLDEST else (False,))
+        outlines.launch_all(model, (False, True) if self.capability >= dependent_launch.OLDEST else (False,))
 
 
 @contextmanager

@@ -24,8 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.backends.triton.dependent_launch import await_previous, launch_next
 from model.backends.triton.fp8 import numbers, stored
-from model.backends.triton.pdl import await_previous, launch_next
 from model.backends.triton.rotary import rotated
 from model.batch import Batch
 
@@ -167,7 +167,7 @@ def attend(
     kind    the row of the batch's slots and page_table: BANDED or FULL
     window  keys a query may see, itself included; None for all
     splits  parts of the keys that are seen at once
-    pdl     whether it may begin while the kernel before it ends, see pdl.py
+    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
     """
     tokens, (_, kv_heads, page_size, dim), heads = len(qkv), keys.shape, len(sinks)
     table = batch.page_table[kind]

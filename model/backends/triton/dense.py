@@ -21,7 +21,7 @@ from torch import Tensor
 
 from model.backends.triton import dense_int8
 from model.backends.triton.dense_int8 import Quantised
-from model.backends.triton.pdl import await_previous, launch_next
+from model.backends.triton.dependent_launch import await_previous, launch_next
 from model.layers import rms_norm
 
 Dense = Tensor | Quantised
@@ -31,7 +31,8 @@ ROW_TILE = {"BN": 4, "BK": 256, "num_warps": 1}
 """Of one row: a lane takes eight numbers, 16 bytes, at a time."""
 
 AHEAD = 512
-"""Columns of weights that a program of one row asks for before it waits for the kernel before (pdl.py)."""
+"""Columns of weights that a program of one row asks for before it waits for the kernel before:
+dependent_launch.py."""
 
 SMALL_TILE = {"BN": 16, "BK": 128, "num_warps": 1, "num_stages": 5}
 LARGE_TILE = {"BN": 64, "BK": 64, "num_warps": 4, "num_stages": 4}
@@ -153,7 +154,7 @@ def product(
     norm    [K] scale of an RMSNorm of x; None for none
     rows    [N] int64, which rows of x; None for all
     invariant  whether a row's result must be the same, to the bit, in whatever company it comes
-    pdl     whether it may begin while the kernel before it ends, see pdl.py
+    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
     """
     num_rows, (outputs, width) = len(out), weight.shape
     one_row = num_rows == 1 and not invariant

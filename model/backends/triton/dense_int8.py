@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.pdl import await_previous, launch_next
+from model.backends.triton.dependent_launch import await_previous, launch_next
 
 GROUP = 64
 """Weights that share a scale."""
@@ -188,7 +188,7 @@ def product(
     """What `product` of dense.py does, where the weights are of this kind.
 
     rows_tile  rows of a tile; 1: there is one row, and it needs none
-    pdl        whether it may begin while the kernel before it ends, see pdl.py
+    pdl        whether it may begin while the kernel before it ends, see dependent_launch.py
     """
     num_rows, (outputs, width) = len(out), weight.shape
     sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add, pdl)

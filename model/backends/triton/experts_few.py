@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.backends.triton.codes import CODE_TO_ONE, LENT, code, lent, power
-from model.backends.triton.pdl import await_previous, launch_next
+from model.backends.triton.dependent_launch import await_previous, launch_next
 from model.backends.triton.router import best_experts
 from model.layers import clamped_swiglu, route
 
@@ -131,7 +131,7 @@ def gate_up(
 
     normed  [T, C]  likewise
     logits  [T, E]  float32, of which the best `used` are chosen
-    pdl     whether it may begin while the kernel before it ends, see pdl.py
+    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
     """
     (tokens, hidden), experts, width = normed.shape, logits.shape[1], inner.shape[1]
     sizes = _sizes(experts, used, hidden, width)

@@ -76,7 +76,7 @@ class TritonModel:
         self.kv_cache_dtype = kv_cache_dtype
         self.batch_invariant = batch_invariant
         self.pdl = False
-        """Whether kernels of a decode step begin while those before them end, see pdl.py."""
+        """Whether kernels of a decode step begin while those before them end, see dependent_launch.py."""
         on_gpu = device.type == "cuda"
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from model.backends.triton.norm import normalise, plain_normalise
 from model.backends.triton.router import choose, plain_choose, plain_router, router
 from model.backends.triton.sampling import choose_tokens, plain_scores
 from model.batch import BANDED, FULL, Batch
+from model.check import Check, relative_error
 from model.draws import Draws
 from model.logit_edits import Edits, edit
 
@@ -40,20 +41,6 @@ TOLERANCE = {torch.bfloat16: 1e-2, torch.float32: 1e-4}
 
 class WrongResult(ImportError):
     """The kernels cannot be used on this GPU; the message says which, and what would help."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one kernel said, and what it should have said.  `error` is that of the whole, relative."""
-
-    name: str
-    tokens: int
-    error: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.tolerance  # false for NaN too
 
 
 def probe(model: TritonModel) -> None:
@@ -84,14 +71,7 @@ def checks(model: TritonModel, tokens: Sequence[int], seed: int = 0) -> Iterator
         tolerance = TOLERANCE[model.dtype]
         for checked in (_dense, _attention, _experts_few, _experts_many, _edits, _sampling):
             for name, got, want in checked(draw, count):
-                yield Check(name, count, _error(got, want), tolerance)
-
-
-def _error(got: Tensor, want: Tensor) -> float:
-    if got.shape != want.shape:
-        return float("inf")
-    got, want = got.double(), want.double()
-    return float((got - want).norm() / want.norm().clamp(min=1e-30))
+                yield Check(name, count, relative_error(got, want), tolerance)
 
 
 Results = Iterator[tuple[str, Tensor, Tensor]]

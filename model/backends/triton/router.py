@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.backends.triton.codes import LENT, lent
-from model.backends.triton.pdl import await_previous, launch_next
+from model.backends.triton.dependent_launch import await_previous, launch_next
 from model.layers import rms_norm, route
 
 ROUTER_TILE = {"BK": 1024, "num_warps": 4}
@@ -69,7 +69,7 @@ def router(
     gate    [E, K], bias [E]
     logits  [T, E] float32
     normed  [T, K] float32, `lent` (codes.py)
-    pdl     whether it may begin while the kernel before it ends, see pdl.py
+    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
     """
     (tokens, width), experts = x.shape, len(gate)
     grid = (tokens, experts + 1)

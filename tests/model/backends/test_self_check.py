@@ -4,7 +4,8 @@ import torch
 
 from model import backends as kernels
 from model.backends import self_check as probe
-from model.backends.self_check import Check, relative_error, whole_model_checks
+from model.backends.self_check import whole_model_checks
+from model.check import Check, relative_error
 
 CPU = torch.device("cpu")
 

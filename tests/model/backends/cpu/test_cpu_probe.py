@@ -6,7 +6,7 @@ import torch
 from model.backends.cpu import build
 from model.backends.cpu.probe import checks
 from model.backends.cpu.program import OPCODES, Quantise
-from model.backends.self_check import SMALL
+from model.check import SMALL
 from model.loading.synthetic import Synthetic
 from tests.model.backends.cpu.cpu_steps import ISAS, Machine
 

@@ -9,7 +9,7 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
 from model.backends import triton
-from model.backends.triton import ahead, pdl, weights
+from model.backends.triton import ahead, overlap, weights
 from model.loading.checkpoint import CheckpointError
 from model.loading.synthetic import Synthetic
 from tests import tiny_checkpoint
@@ -41,7 +41,7 @@ def told(monkeypatch, tmp_path):
 
     monkeypatch.setattr(weights, "Reader", Reader)
     monkeypatch.setattr("model.backends.triton.probe.probe", lambda model: told.append("probed"))
-    monkeypatch.setattr(pdl, "pays", lambda model: told.append("measured") or True)
+    monkeypatch.setattr(overlap, "pays", lambda model: told.append("measured") or True)
     return told
 
 

@@ -21,6 +21,7 @@ from model import backends as kernels
 from model.backends.triton import dense, experts_few, fp8, probe
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader
+from model.check import relative_error
 from model.loading.checkpoint import Checkpoint
 from model.sizes import page_bytes
 from tests import tiny_checkpoint
@@ -132,7 +133,7 @@ def test_attention_over_such_pages_is_that_over_their_numbers(models, tokens):
     """Decodes split and whole, chunks, what is written and what is not: as plain PyTorch has it."""
     with torch.inference_mode():
         for name, got, want in probe._attention(probe.Draw(models[1], tokens), tokens):
-            assert probe._error(got, want) < 2e-3, name  # were one number in a thousand rounded otherwise
+            assert relative_error(got, want) < 2e-3, name  # were one number in a thousand rounded otherwise
 
 
 def test_any_chunks_are_one_sequence(models):
@@ -159,7 +160,7 @@ def test_eight_bits_of_keys_and_values_cost_little_and_not_nothing(models):
     """Of the tiny model's logits, whose attention is sharp; docs/tuning.md has a trained one's."""
     tokens = ids(40, 1)
     whole, eight = (alone(model, tokens) for model in models)
-    assert 1e-5 < probe._error(eight, whole) < 6e-2
+    assert 1e-5 < relative_error(eight, whole) < 6e-2
 
 
 def test_full_pages_take_a_quarter_of_float32_and_banded_ones_all(models):

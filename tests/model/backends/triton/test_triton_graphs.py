@@ -22,7 +22,7 @@ from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends.triton import dense, dense_int8, experts_few, graphs, pdl, sampling
+from model.backends.triton import dense, dense_int8, dependent_launch, experts_few, graphs, sampling
 from model.backends.triton import model as triton_model
 from model.backends.triton.graphs import Graphs
 from model.backends.triton.model import TritonModel
@@ -59,7 +59,7 @@ def _wide_tiles():
         patch.setattr(sampling, "BLOCK", 256)
         patch.setattr(sampling, "PASS", 256)
         for name in ("gdc_launch_dependents", "gdc_wait"):
-            patch.setattr(pdl, name, lambda: None)
+            patch.setattr(dependent_launch, name, lambda: None)
         patch.setattr(triton_model, "KEYS_OF_A_PART", 64)
         yield
 

@@ -18,6 +18,7 @@ from model.backends.triton import dense, dense_int8, experts_few, probe
 from model.backends.triton.dense_int8 import GROUP, quantise
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader
+from model.check import relative_error
 from model.loading.checkpoint import Checkpoint
 from model.sizes import weight_bytes
 from tests import tiny_checkpoint
@@ -120,7 +121,7 @@ def test_products_are_those_of_the_decoded_weights(model, tokens):
     """With norm, bias, residual and a choice of rows; the many rows of a prompt too."""
     with torch.inference_mode():
         for name, got, want in probe._dense(probe.Draw(model, tokens), tokens):
-            assert probe._error(got, want) < 1e-5, name
+            assert relative_error(got, want) < 1e-5, name
 
 
 def test_the_model_is_the_reference_with_decoded_weights(model, folder):
@@ -137,7 +138,7 @@ def test_eight_bits_cost_what_is_said(model, folder):
     tokens = ids(23, 23)
     whole = reference.build(Checkpoint.open(folder), torch.device("cpu"), dtype=torch.float32, page_size=8)
     got, want = alone(model, tokens).cpu(), alone(whole, tokens)
-    assert 1e-4 < probe._error(got, want) < 3e-2
+    assert 1e-4 < relative_error(got, want) < 3e-2
 
 
 def test_memory_is_what_is_said_before_loading(model):

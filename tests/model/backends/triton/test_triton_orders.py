@@ -20,7 +20,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from bench.synthetic import Synthetic
 from model.backends import triton as backend
-from model.backends.triton import dense, dense_int8, experts_few, graphs, pdl
+from model.backends.triton import dense, dense_int8, dependent_launch, experts_few, graphs
 from model.backends.triton import model as triton_model
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader
@@ -64,7 +64,7 @@ def _wide_tiles_and_short_parts():
                     patch.setitem(getattr(kernels, name), "BN", 64)
         patch.setattr(triton_model, "KEYS_OF_A_PART", 64)
         for name in ("gdc_launch_dependents", "gdc_wait"):  # which launches one after the other do not need
-            patch.setattr(pdl, name, lambda: None)
+            patch.setattr(dependent_launch, name, lambda: None)
         yield
 
 

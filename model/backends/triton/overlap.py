@@ -1,61 +1,27 @@
-"""Programmatic dependent launch: the programs of a kernel begin while those of the kernel before it end.
+"""Whether kernels of a decode step are faster where each begins while the one before it ends, on this GPU.
 
-A decode step of one token is some hundred and fifty kernels of a few microseconds.  Between two the device
-drains, launches, and has to fill its memory's pipes again.  From compute capability 9.0 on a kernel can be
-launched before the one before is over: its programs take the places that come free, and have their first
-weights on the way when they may begin.
-
-So that this is right, every program of a kernel that can be launched so
-
-    calls `launch_next` and then `await_previous`, whatever else it has to do: only so is a kernel that comes
-    after this one also after all before it;
-    until then reads weights alone, and the step's `Batch`, which was there before the step's first kernel,
-    and writes nothing.
-
-CUDA programming guide, "Programmatic Dependent Launch and Synchronization"."""
+dependent_launch.py says what such launches are.  They are used where they pay, and change no bit."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from model.backends.triton import dependent_launch
+from model.backends.triton.model import TritonModel
 from model.batch import Batch, pages_for
 
-if TYPE_CHECKING:
-    from model.backends.triton.model import TritonModel
-
 log = logging.getLogger(__name__)
-
-OLDEST = (9, 0)
-"""Compute capability: older ones have no such launches."""
 
 STEPS = 20
 """Replays that a time is the mean of."""
 
 
-@triton.jit
-def launch_next(PDL: tl.constexpr):
-    """The kernel after this one may be launched, once all programs of this one have said so."""
-    if PDL:
-        gdc_launch_dependents()
-
-
-@triton.jit
-def await_previous(PDL: tl.constexpr):
-    """Until all kernels before are over, and what they wrote can be read."""
-    if PDL:
-        gdc_wait()
-
-
 def pays(model: TritonModel) -> bool:
     """Whether decode steps of one token are faster with such launches, here and now; about a second."""
-    if model.graphs is None or torch.cuda.get_device_capability(model.device) < OLDEST:
+    if model.graphs is None or torch.cuda.get_device_capability(model.device) < dependent_launch.OLDEST:
         return False
     try:
         apart, overlapping, same = measure(model)

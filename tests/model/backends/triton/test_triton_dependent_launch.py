@@ -1,5 +1,5 @@
-"""Kernels that begin while the one before them ends keep the rules of pdl.py: in the interpreter, which has
-no such launches, but says what a program does before it waits.
+"""Kernels that begin while the one before them ends keep the rules of dependent_launch.py: in the
+interpreter, which has no such launches, but says what a program does before it waits.
 
 Whether they then compute the same, and faster, a GPU says when a model is built."""
 
@@ -16,7 +16,7 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 from triton.runtime import interpreter
 
 from bench.synthetic import Synthetic
-from model.backends.triton import dense, dense_int8, experts_few, pdl
+from model.backends.triton import dense, dense_int8, dependent_launch, experts_few
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader, _tensors
 from tests import tiny_checkpoint
@@ -79,8 +79,8 @@ class Observer:
         monkeypatch.setattr(builder, "create_masked_store", observed_store)
         monkeypatch.setattr(builder, "set_grid_idx", observed_turn)
         monkeypatch.setattr(interpreter.GridExecutor, "__call__", observed_call)
-        monkeypatch.setattr(pdl, "gdc_launch_dependents", lambda: self._said.append("launch"))
-        monkeypatch.setattr(pdl, "gdc_wait", lambda: self._said.append("wait"))
+        monkeypatch.setattr(dependent_launch, "gdc_launch_dependents", lambda: self._said.append("launch"))
+        monkeypatch.setattr(dependent_launch, "gdc_wait", lambda: self._said.append("wait"))
 
     def _look(self, pointers, mask):
         addresses = pointers[mask]
@@ -154,7 +154,7 @@ def test_who_does_not_wait_or_reads_too_early_is_seen(observer, monkeypatch):
     model = model_of("bf16")
     model.pdl = True
     with monkeypatch.context() as patch:
-        patch.setattr(pdl, "gdc_wait", lambda: None)
+        patch.setattr(dependent_launch, "gdc_wait", lambda: None)
         steps(observer, model, monkeypatch)
     assert any("reads too early" in fault for fault in observer.faults)
     assert any(fault.startswith("router._router_kernel: ['launch', 'store'") for fault in observer.faults)

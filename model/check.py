@@ -1,0 +1,57 @@
+"""One kernel's result against the right one, and the small model whose kernels are asked (probe.py)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from model.config import ModelConfig
+
+SMALL = ModelConfig(
+    vocab_size=300,
+    hidden_size=192,
+    num_layers=2,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=64,
+    num_experts=5,
+    experts_per_token=3,
+    intermediate_size=96,
+    sliding_window=20,
+    swiglu_limit=7.0,
+    rope_theta=1000.0,
+    rope_scaling_factor=4.0,
+    rope_ntk_alpha=1.0,
+    rope_ntk_beta=32.0,
+    initial_context_length=1024,
+)
+"""Sizes that all differ, so that no swapped axis can pass; a window that a short prompt crosses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was computed, against what it should have been.
+
+    tokens     of the step
+    error      of the whole result, relative
+    tolerance  the most that roundings explain
+    """
+
+    name: str
+    tokens: int
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance  # false for NaN too
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """Of the whole, in the Euclidean norm; NaN if there is one in what was computed."""
+    if got.shape != want.shape:
+        return math.inf
+    got, want = got.double(), want.double()
+    return float((got - want).norm() / want.norm().clamp(min=1e-30))
