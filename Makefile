@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 NPM    ?= npm
 
-.PHONY: help install serve test clients test-clients test-sdks test-tools lock-clients sanitize check format lock audit \
+.PHONY: help install serve test test-exhaustive clients test-clients test-sdks test-tools lock-clients sanitize check format lock audit \
     lint-image image clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -19,8 +19,11 @@ $(READY): pyproject.toml
 serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo model unless MODEL=DIR is given
 	$(BIN)/gptoss serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
+TEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY)      ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
+test-exhaustive: $(READY)   ## run what takes long: every case of what the other tests try in a few
+	$(TEST) -m "exhaustive and not gpu" $(ARGS)
 
 CLIENTS     = .venv-clients
 UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs

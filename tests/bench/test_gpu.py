@@ -85,6 +85,7 @@ def test_steps_that_are_timed_have_finite_logits(model):
     assert model.forward(prefill.batch, prefill.cache).isfinite().all()
 
 
+@pytest.mark.exhaustive
 def test_the_engine_takes_steps_to_be_timed(model):
     greedy = gpu_engine.SAMPLING["greedy"]
     assert gpu_engine._step_seconds(model, 2, 6, steps=1, sampling=greedy, overlaps=True) > 0

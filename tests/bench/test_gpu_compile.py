@@ -37,7 +37,7 @@ def names(found):
     return {row["kernel"] for row in found["kernels"]}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 def test_kernels_compile_for_a_hopper_without_spilling(tmp_path):
     found = compiled(tmp_path, "--capability", "90")
@@ -51,7 +51,7 @@ def test_kernels_compile_for_a_hopper_without_spilling(tmp_path):
             assert row["buffers"] >= 2, row
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("capability", ["80", "90"], ids=["Ampere: fp8 as bytes", "Hopper: fp8 of its own"])
 def test_eight_bits_compile_without_spilling(tmp_path, capability):
@@ -63,7 +63,7 @@ def test_eight_bits_compile_without_spilling(tmp_path, capability):
         assert rows[name]["stack"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 def test_the_bundled_demos_kernels_compile_without_spilling(tmp_path):
     """What the first start on a GPU has: small sizes, and tiles that are wider than all there is."""
@@ -72,7 +72,7 @@ def test_the_bundled_demos_kernels_compile_without_spilling(tmp_path):
     assert len(names(found)) >= 17
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 def test_batch_invariant_kernels_compile_without_spilling_and_are_one_of_each(tmp_path):
     """Not the decodes' own: what a prompt has, decodes have."""

@@ -70,6 +70,7 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.exhaustive
 def test_no_step_launches_what_was_not_compiled_ahead():
     few = replace(JOB, config=replace(CONFIG, num_experts=40), multiprocessors=58)
     jobs = (JOB, replace(JOB, dense="int8"), replace(JOB, batch_invariant=True), few)
@@ -90,6 +91,7 @@ print(len(hits), sum(hits))
 """
 
 
+@pytest.mark.exhaustive
 def test_what_a_process_compiles_another_finds(monkeypatch, tmp_path):
     """As `started` starts it, in the environment that it gives; the others are spared their work."""
     start = subprocess.Popen

@@ -99,6 +99,7 @@ def ask(id: str, length: int, max_tokens: int, params: SamplingParams, **options
     return Request(id, [(7 * i + length) % 90 for i in range(length)], max_tokens, sampling=params, **options)
 
 
+@pytest.mark.exhaustive
 def test_answers_are_the_same_in_both_orders_and_every_draw_is_the_kernels(model, monkeypatch):
     calls = Counter()
     choose, edit = sampling.choose_tokens, edits.edit_logits
@@ -129,6 +130,7 @@ def test_answers_are_the_same_in_both_orders_and_every_draw_is_the_kernels(model
     assert not {0, 5, 210} & {token for tokens in overlapped.values() for token in tokens}
 
 
+@pytest.mark.exhaustive
 def test_a_stop_in_the_middle_changes_nobody_elses_answer(model):
     requests = {"a": ask("a", 9, 4, GREEDY), "b": ask("b", 3, 4, SAMPLED)}
     whole = say(model, requests, overlaps=True)

@@ -128,7 +128,7 @@ def ids(length, seed):
     return drawn.tolist()
 
 
-@pytest.mark.parametrize("tokens", [1, 3, 26])
+@pytest.mark.parametrize("tokens", [1, 3, pytest.param(26, marks=pytest.mark.exhaustive)])
 def test_attention_over_such_pages_is_that_over_their_numbers(models, tokens):
     """Decodes split and whole, chunks, what is written and what is not: as plain PyTorch has it."""
     with torch.inference_mode():
@@ -136,6 +136,7 @@ def test_attention_over_such_pages_is_that_over_their_numbers(models, tokens):
             assert relative_error(got, want) < 2e-3, name  # were one number in a thousand rounded otherwise
 
 
+@pytest.mark.exhaustive
 def test_any_chunks_are_one_sequence(models):
     """What is written in one step is read in the next as the step itself saw it, by decodes and chunks."""
     tokens = ids(23, 23)
@@ -145,6 +146,7 @@ def test_any_chunks_are_one_sequence(models):
         torch.testing.assert_close(got, want, rtol=0, atol=3e-4)
 
 
+@pytest.mark.exhaustive
 def test_several_sequences_in_pools_of_two_kinds_are_each_their_own(models):
     sequences = [ids(length, length) for length in (23, 14)]
     paged = Paged(models[1], sequences, seed=5)
@@ -156,6 +158,7 @@ def test_several_sequences_in_pools_of_two_kinds_are_each_their_own(models):
         torch.testing.assert_close(torch.cat(ours), alone(models[1], tokens), rtol=0, atol=3e-4)
 
 
+@pytest.mark.exhaustive
 def test_eight_bits_of_keys_and_values_cost_little_and_not_nothing(models):
     """Of the tiny model's logits, whose attention is sharp; docs/tuning.md has a trained one's."""
     tokens = ids(40, 1)
@@ -179,6 +182,7 @@ def test_only_known_types_are_taken(models):
         TritonModel(CONFIG, models[0].weights, kv_cache_dtype="int4")
 
 
+@pytest.mark.exhaustive
 def test_the_engine_says_over_two_pools_what_it_says_over_one(models):
     """Prompts in pieces, too few pages for all at once: greedy answers are those of each request alone."""
 

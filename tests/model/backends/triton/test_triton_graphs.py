@@ -111,6 +111,7 @@ def both(model, count, seed=0):
     return found
 
 
+@pytest.mark.exhaustive
 def test_any_number_of_rows_and_any_pages_have_the_logits_of_their_kernels(model):
     """Nine sequences take turns: one to nine rows, behind contexts that grow, in an order that changes."""
     capturing(model)
@@ -130,9 +131,9 @@ def test_any_number_of_rows_and_any_pages_have_the_logits_of_their_kernels(model
 @pytest.mark.parametrize(
     ("dense_format", "options", "overlapping"),
     [
-        ("int8", {"kv_cache_dtype": "fp8"}, False),
+        pytest.param("int8", {"kv_cache_dtype": "fp8"}, False, marks=pytest.mark.exhaustive),
         ("bf16", {}, True),
-        ("int8", {"batch_invariant": True}, False),
+        pytest.param("int8", {"batch_invariant": True}, False, marks=pytest.mark.exhaustive),
     ],
     ids=["eight bits", "kernels that begin early", "invariant"],
 )
@@ -182,7 +183,11 @@ def test_another_cache_has_other_graphs_and_the_old_one_is_let_go(model):
     assert old() is None
 
 
-@pytest.mark.parametrize("captured", [False, True], ids=["while it is captured", "while it is made"])
+@pytest.mark.parametrize(
+    "captured",
+    [False, pytest.param(True, marks=pytest.mark.exhaustive)],
+    ids=["while it is captured", "while it is made"],
+)
 def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs(
     model, captured, monkeypatch, caplog
 ):
@@ -252,6 +257,7 @@ def said(model, overlaps):
     return tokens
 
 
+@pytest.mark.exhaustive
 def test_the_engine_says_with_graphs_what_it_says_without(model):
     """In turn, and with steps that are launched before the one before is read."""
     want = said(model, overlaps=False)

@@ -124,6 +124,7 @@ def test_products_are_those_of_the_decoded_weights(model, tokens):
             assert relative_error(got, want) < 1e-5, name
 
 
+@pytest.mark.exhaustive
 def test_the_model_is_the_reference_with_decoded_weights(model, folder):
     """Prompts in pieces and decodes, against plain PyTorch in float32."""
     tokens = ids(23, 23)
@@ -133,6 +134,7 @@ def test_the_model_is_the_reference_with_decoded_weights(model, folder):
     torch.testing.assert_close(got.cpu(), alone(theirs, tokens), rtol=0, atol=3e-4)
 
 
+@pytest.mark.exhaustive
 def test_eight_bits_cost_what_is_said(model, folder):
     """docs/tuning.md: about one percent of the logits.  The tiny model's weights are spread evenly."""
     tokens = ids(23, 23)

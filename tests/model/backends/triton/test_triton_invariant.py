@@ -55,7 +55,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=[("bf16", "bf16"), ("int8", "fp8")], ids=["16 bits", "8 bits"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("bf16", "bf16"), id="16 bits"),
+        pytest.param(("int8", "fp8"), id="8 bits", marks=pytest.mark.exhaustive),
+    ],
+)
 def model(request, folder):
     dense, kept = request.param
     weights = Reader(Checkpoint.open(folder), DEVICE, torch.float32, dense).all()
@@ -68,6 +74,7 @@ def want(model):
     return [alone(model, tokens) for tokens in SEQUENCES]
 
 
+@pytest.mark.exhaustive
 def test_it_computes_what_the_reference_does(folder):
     weights = Reader(Checkpoint.open(folder), DEVICE, torch.float32).all()
     ours = TritonModel(CONFIG, weights, page_size=4, batch_invariant=True)
@@ -76,13 +83,14 @@ def test_it_computes_what_the_reference_does(folder):
         torch.testing.assert_close(alone(ours, tokens).cpu(), alone(theirs, tokens), rtol=0, atol=3e-4)
 
 
-@pytest.mark.parametrize("tokens", [1, 26])
+@pytest.mark.parametrize("tokens", [1, pytest.param(26, marks=pytest.mark.exhaustive)])
 def test_its_kernels_compute_what_plain_pytorch_does(model, tokens):
     with torch.inference_mode():
         for check in probe.checks(model, [tokens], seed=tokens):
             assert check.passed, check
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("lengths", [[50, 30], [1, 62, 1, 1, 15]])
 def test_a_prompt_in_pieces_has_the_bits_of_the_whole(model, want, lengths):
     assert torch.equal(Paged(model, SEQUENCES[:1], seed=1).run(lengths), want[0])
@@ -105,6 +113,7 @@ def test_a_token_has_the_same_bits_in_any_company(model, want):
         assert torch.equal(torch.cat(ours), theirs)
 
 
+@pytest.mark.exhaustive
 def test_rows_that_fill_up_a_graph_change_nothing(model):
     """They write nowhere, and the others' logits are the same bits."""
     logits, caches = [], []
@@ -126,6 +135,7 @@ def test_rows_that_fill_up_a_graph_change_nothing(model):
         assert torch.equal(few.view(torch.uint8), many.view(torch.uint8))
 
 
+@pytest.mark.exhaustive
 def test_without_it_the_number_of_rows_decides(folder):
     """Or else this file would prove nothing: one row has other kernels than three."""
     weights = Reader(Checkpoint.open(folder), DEVICE, torch.float32).all()

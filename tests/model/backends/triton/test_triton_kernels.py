@@ -159,6 +159,7 @@ def test_staging_copies_the_batch_and_fills_up(model):
     assert torch.equal(static.page_table[:, :3, :width], batch.page_table)
 
 
+@pytest.mark.exhaustive
 def test_rows_that_fill_up_a_batch_change_nothing(model):
     """They write nothing into the cache, and the other rows' logits are the same."""
     batch = probe.Draw(model, 4).batch([(9, 1), (5, 1), (13, 1)])

@@ -76,7 +76,14 @@ def assert_close(got, want):
     torch.testing.assert_close(got.cpu(), want, rtol=0, atol=3e-4)
 
 
-@pytest.mark.parametrize("lengths", [[23], [1, 1, 1, 17, 1, 1, 1], [18, 5]])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [23],
+        pytest.param([1, 1, 1, 17, 1, 1, 1], marks=pytest.mark.exhaustive),
+        pytest.param([18, 5], marks=pytest.mark.exhaustive),
+    ],
+)
 def test_any_chunks_equal_the_reference(model, want, sequences, lengths):
     """Prompts whole and in pieces, and decodes; chunks end around pages and the window."""
     assert model.splits(1) == 4
@@ -84,6 +91,7 @@ def test_any_chunks_equal_the_reference(model, want, sequences, lengths):
     assert_close(Paged(model, sequences).run(lengths), want[0])
 
 
+@pytest.mark.exhaustive
 def test_sequences_in_a_batch_are_each_their_own(model, want, sequences):
     """Prompts, pieces and decodes side by side, then decodes alone."""
     paged = Paged(model, sequences, seed=5)
@@ -102,6 +110,7 @@ def test_many_and_few_are_the_same_model(model, want, sequences, monkeypatch):
     assert_close(Paged(model, sequences, seed=6).run([20, 1, 1, 1]), want[0])
 
 
+@pytest.mark.exhaustive
 def test_a_token_has_the_same_bits_alone_and_with_others_where_the_same_kernels_run(model, sequences):
     """Of two and of three decodes: no row's sums depend on the others."""
     logits = []

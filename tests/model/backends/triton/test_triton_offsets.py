@@ -142,7 +142,7 @@ class Pools:
 
 
 @pytest.mark.parametrize(("window", "splits"), [(128, 1), (None, 1), (None, 4)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.uint8, marks=pytest.mark.exhaustive)])
 def test_a_decode_finds_pages_at_the_end_of_a_large_pool(noise, turn, dtype, window, splits):
     pools = Pools(noise, dtype)
     qkv, sinks = torch.randn(1, (H + 2 * KV) * D, generator=noise), torch.zeros(H)

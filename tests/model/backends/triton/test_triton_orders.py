@@ -30,7 +30,10 @@ from tests import tiny_checkpoint
 from tests.model.paging import Paged
 from tests.tools.sanitizer.sanitizer import watching
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.timeout(600),
+]  # an interpreter on a busy machine takes its time
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5)
 SEQUENCES = [[(7 * i + s) % CONFIG.vocab_size for i in range(length)] for s, length in enumerate((23, 11))]

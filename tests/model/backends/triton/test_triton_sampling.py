@@ -83,6 +83,7 @@ def test_the_kernels_choose_what_the_plain_version_does(options):
         assert got.tolist() == want.tolist()
 
 
+@pytest.mark.exhaustive
 def test_a_whole_row_of_filters_that_reject_most_winners():
     """A flat distribution of which top_k keeps little: winner after winner is refused."""
     logits = (torch.rand(3, SIZE, generator=torch.Generator().manual_seed(3)) * 0.01).to(DEVICE)
@@ -115,6 +116,7 @@ def test_rows_that_are_not_finite_are_told_and_their_tokens_exist(bad, options):
     assert all(0 <= token < SIZE for token in tokens)
 
 
+@pytest.mark.exhaustive
 def test_equal_logits_are_kept_together():
     logits = torch.full((12, SIZE), -9.0, device=DEVICE)
     logits[:, [7, 1900, 2400]] = 4.0
@@ -131,7 +133,7 @@ ROWS = 4000
     [{}, {"temperature": 0.5}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 12, "top_p": 0.9}],
     ids=str,
 )
-@pytest.mark.parametrize("varied", ["seeds", "positions"])
+@pytest.mark.parametrize("varied", ["seeds", pytest.param("positions", marks=pytest.mark.exhaustive)])
 def test_tokens_come_as_often_as_they_should(options, varied, monkeypatch):
     """Pearson's chi-square test over 50 tokens, by the plain version, which chooses the same (see above)."""
     logits = random_logits(1, 50).expand(ROWS, -1)
