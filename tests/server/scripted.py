@@ -1,0 +1,334 @@
+"""A model that follows a script, behind the true engine and the true server.
+
+Its tokens are those of harmony transcripts, one for each request: so a long conversation, or a whole agent's
+loop of calls, can be played without a model that has the wit for it.  All else is real: rendering, grammars
+and their masks, sampling, the scheduler, pages and the prefix cache, cancellation, HTTP.  (The worker of
+tests/server/fakes.py has no engine behind it: it can be made to fail in ways that an engine does not.)
+
+    script = Script(call("add", '{"a": 1, "b": 2}'), final("3"), when("weather", final("Sunny.")))
+    with scripted(script) as server:
+        ...                                 # server.url; script.prompts afterwards
+
+As a process, for clients that are not in Python; FILE is a JSON list of lines (see `lines`), and settings are
+flags as of `gptoss serve`:
+
+    python -m tests.server.scripted FILE --port 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.engine import Engine
+from engine.errors import EngineError
+from engine.request import Plan, Request
+from engine.runner import Runner
+from engine.sampling import Sampled
+from engine.scheduler import Limits
+from engine.worker import TokenStream, Worker
+from gptoss.assembly import DEMO
+from gptoss.serve import Server, bind
+from language.tokenizer import Tokenizer
+from model.batch import Batch, KVCache
+from model.config import ModelConfig
+from server import settings as knobs
+from server.app import create_app
+from server.settings import Settings
+from tests.server.fakes import Pause, call, final, serving
+
+SURE = 1000.0
+"""The logit of the script's token, others' being 0: no temperature or penalty changes what is chosen.  A mask
+does: then it is any token that the mask allows.
+"""
+
+
+class Broken:
+    """In the place of a token: the model computes numbers that are not finite, and the request fails."""
+
+
+Part = str | Pause | Broken
+"""Text, special tokens by name; or what happens between its tokens."""
+
+Transcript = Part | Sequence[Part]
+
+
+@dataclass(frozen=True)
+class When:
+    """A line for every prompt that it fits, however often."""
+
+    fits: Callable[[str], bool]
+    transcript: Transcript
+
+
+def when(fits: str | Callable[[str], bool], transcript: Transcript) -> When:
+    """
+    fits  of a prompt's text, special tokens by name; or a regular expression that is found in it
+    """
+    if isinstance(fits, str):
+        found = re.compile(fits, re.DOTALL)
+        return When(lambda prompt: found.search(prompt) is not None, transcript)
+    return When(fits, transcript)
+
+
+class ScriptEnded(EngineError):
+    """A request for which the script has no line: HTTP 500."""
+
+    def __init__(self, prompt: str):
+        super().__init__(f"the script has no line for this prompt, which ends in {prompt[-200:]!r}")
+
+
+class Script:
+    """Lines for requests: the first `when` that fits the prompt, else the next of the others.
+
+    prompts  that came so far, special tokens by name
+    pace     seconds for each step, as of a model that is slow to write
+    reading  seconds for each token of a prompt, as of a model that is slow to read
+    """
+
+    def __init__(self, *lines: Transcript | When, pace: float = 0.0, reading: float = 0.0):
+        self.prompts: list[str] = []
+        self.pace, self.reading = pace, reading
+        self.add(*lines, first=True)
+
+    def add(self, *lines: Transcript | When, first: bool = False) -> None:
+        """More lines; unless they are the first, behind those that are left."""
+        if first:
+            self._fitting: list[When] = []
+            self._next: list[Transcript] = []
+        self._fitting += [line for line in lines if isinstance(line, When)]
+        self._next += [line for line in lines if not isinstance(line, When)]
+
+    def line(self, prompt: str) -> Sequence[Part]:
+        """Raises ScriptEnded."""
+        self.prompts.append(prompt)
+        found = next((line.transcript for line in self._fitting if line.fits(prompt)), None)
+        if found is None:
+            if not self._next:
+                raise ScriptEnded(prompt)
+            found = self._next.pop(0)
+        return [found] if isinstance(found, str | Pause | Broken) else found
+
+    @property
+    def left(self) -> int:
+        """Lines that nobody has asked for; those with `when` do not count."""
+        return len(self._next)
+
+
+@dataclass
+class Playing:
+    """What is played to one request.  After its last token the answer ends.
+
+    tokens  of its answer
+    before  place of a token → what happens before it
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    before: dict[int, Pause | Broken] = field(default_factory=dict)
+
+
+class ScriptedModel:
+    """Has the face of model.backends.Model.  `playing` says what each sequence of a step is to get."""
+
+    page_size = 32
+    page_bytes = 1
+    weight_bytes = 0
+    device = torch.device("cpu")
+
+    def __init__(self, tokenizer: Tokenizer, script: Script, max_context: int):
+        self.config = replace(
+            ModelConfig.read(DEMO),
+            vocab_size=tokenizer.end,
+            initial_context_length=max_context,
+            rope_scaling_factor=1.0,
+        )
+        self._script, self._end = script, tokenizer.special("<|return|>")
+        self.playing: dict[str, Playing] = {}
+        self.plan: Plan | None = None
+
+    def new_cache(self, num_pages: Any) -> KVCache:
+        return KVCache(torch.zeros(1, num_pages), torch.zeros(1, num_pages))
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        assert self.plan is not None
+        read = sum(chunk.length for chunk in self.plan.chunks if not chunk.sequence.answered)
+        time.sleep(self._script.pace + self._script.reading * read)
+        logits = torch.zeros(len(batch.samples), self.config.vocab_size)
+        for row, chunk in enumerate(chunk for chunk in self.plan.chunks if chunk.samples):
+            played, place = self.playing[chunk.sequence.request.id], chunk.sequence.answered
+            event = played.before.get(place)
+            if isinstance(event, Pause):
+                time.sleep(event.seconds)
+            token = played.tokens[place] if place < len(played.tokens) else self._end
+            logits[row, token] = torch.nan if isinstance(event, Broken) else SURE
+        return logits
+
+
+class ScriptedRunner(Runner):
+    """Tells its model whose tokens it computes, which no true one needs to know."""
+
+    model: ScriptedModel
+
+    def run(self, plan: Plan) -> Sampled:
+        self.model.plan = plan
+        return super().run(plan)
+
+
+class ScriptedWorker(Worker):
+    """A worker that looks up each request's line when it comes."""
+
+    def __init__(self, tokenizer: Tokenizer, script: Script, settings: Settings):
+        self.tokenizer, self.script = tokenizer, script
+        max_context = self.max_context = settings.max_context or 131_072
+        self._model = ScriptedModel(tokenizer, script, max_context)
+        limits = Limits(
+            num_pages=4 * max_context // ScriptedModel.page_size,
+            page_size=ScriptedModel.page_size,
+            window=self._model.config.sliding_window,
+            max_context=max_context,
+            max_running=settings.max_running,
+            max_tokens_per_step=settings.max_tokens_per_step,
+            max_queued=settings.max_queued,
+            prefix_cache=settings.prefix_cache,
+        )
+        super().__init__(Engine(ScriptedRunner(self._model, limits.num_pages, tokenizer.end), limits))
+
+    def submit(self, request: Request) -> TokenStream:
+        """Raises ScriptEnded too."""
+        playing = Playing()
+        for piece in self.script.line(self.tokenizer.decode(request.prompt)):
+            if isinstance(piece, str):
+                playing.tokens += self.tokenizer.encode_with_specials(piece)
+            else:
+                playing.before[len(playing.tokens)] = piece
+        self._model.playing[request.id] = playing
+        return super().submit(request)
+
+
+class Cuttable:
+    """An application whose connections can be cut: what a dying proxy or machine does to a stream."""
+
+    def __init__(self, app: Any):
+        self._app, self.cuts = app, False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if self.cuts and message["type"] == "http.response.body":
+                self.cuts = False
+                raise ConnectionAbortedError("cut, as a test wanted it")
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A server that plays.
+
+    cut  end the next piece of a response's body, and its connection, instead of sending it
+    """
+
+    url: str
+    script: Script
+    worker: ScriptedWorker
+    cut: Callable[[], None]
+
+
+@contextmanager
+def scripted(
+    script: Script, settings: Settings | None = None, tokenizer: Tokenizer | None = None
+) -> Iterator[Scripted]:
+    """A real server on a free port.
+
+    tokenizer  the demo model's, if no other is given
+    """
+    settings = settings or Settings(date="2025-06-28")
+    worker, app = assemble(script, settings, tokenizer)
+    cuttable = Cuttable(app)
+
+    def cut() -> None:
+        cuttable.cuts = True
+
+    with serving(cuttable) as url:
+        yield Scripted(url, script, worker, cut)
+
+
+SUMMARY = "device: none, kernels: scripted\nmemory: none is needed"
+
+
+def assemble(
+    script: Script, settings: Settings, tokenizer: Tokenizer | None = None
+) -> tuple[ScriptedWorker, Any]:
+    """The worker, and the application around it."""
+    tokenizer = tokenizer or Tokenizer(DEMO / "tokenizer.json")
+    worker = ScriptedWorker(tokenizer, script, settings)
+    model_id = settings.served_model_name or "scripted"
+    return worker, create_app(worker, tokenizer, settings, model_id, worker.max_context, "fp_script", SUMMARY)
+
+
+def lines(found: Any) -> list[Transcript | When]:
+    """The lines of a JSON list of objects:
+
+    {"final": TEXT, "thought": TEXT}                     an answer; the thought may be left out
+    {"call": NAME, "arguments": JSON, "thought": TEXT}   a call of a function
+    {"text": TRANSCRIPT}                                 any harmony, from behind `<|start|>assistant`
+    {"pause": SECONDS}, {"broken": true}                 in the place of such an object's list: {"parts": […]}
+
+    With "when", a regular expression, it is for every prompt that has it; without, for one request, in order.
+    """
+    found_lines: list[Transcript | When] = []
+    for entry in found:
+        parts = [_part(each) for each in entry.get("parts", [entry])]
+        found_lines.append(when(entry["when"], parts) if "when" in entry else parts)
+    return found_lines
+
+
+def _part(entry: Mapping[str, Any]) -> Part:
+    thought = entry.get("thought", "")
+    if "final" in entry:
+        return final(entry["final"], thought)
+    if "call" in entry:
+        arguments = entry.get("arguments", {})
+        return call(
+            entry["call"], arguments if isinstance(arguments, str) else json.dumps(arguments), thought
+        )
+    if "text" in entry:
+        return str(entry["text"])
+    if "pause" in entry:
+        return Pause(entry["pause"])
+    if "broken" in entry:
+        return Broken()
+    raise ValueError(f"a line has one of final, call, text, parts, pause, broken; this has {list(entry)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.server.scripted", description=__doc__)
+    parser.add_argument("file", type=Path, help="the script, in JSON")
+    parser.add_argument("--pace", type=float, default=0.0, help="seconds for each step")
+    parser.add_argument("--reading", type=float, default=0.0, help="seconds for each token of a prompt")
+    knobs.add_flags(parser, [each.name for each in fields(Settings)])
+    asked = vars(parser.parse_args(argv))
+    settings = knobs.read(asked, {})
+    listener = bind(settings.host, settings.port)
+    script = Script(
+        *lines(json.loads(asked["file"].read_text())), pace=asked["pace"], reading=asked["reading"]
+    )
+    worker, app = assemble(script, settings)
+    host, port = listener.getsockname()[:2]
+    Server(app, worker, settings.grace, banner=f"listening on http://{host}:{port}").run(sockets=[listener])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
