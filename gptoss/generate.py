@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 
-from engine.engine import Engine
-from engine.request import Failure, Request, SamplingParams, Token
-from gptoss.assembly import assemble
+from engine.request import SamplingParams, Token
+from gptoss.llm import LLM, gathered
 from language.harmony.messages import Conversation, Message
-from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
-from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
+from server.dialogue.answer import AnswerReader
 from server.dialogue.logprobs import name
+from server.dialogue.turn import Turn
 from server.settings import Settings
 
 
@@ -44,47 +41,35 @@ class Times:
 
 def generate(settings: Settings, asked: argparse.Namespace) -> None:
     """Print the answer.  Raises StartError or EngineError."""
-    assembled = assemble(settings)
-    request = _request(settings, asked, assembled.tokenizer)
+    llm = LLM.of(settings)
+    turn = _turn(asked, llm.today())
+    prompt = llm.prompt_of(turn)
     began = first = time.perf_counter()
-    ids: list[int] = []
-    for token in _answer(assembled.engine, request):
-        now = time.perf_counter()
-        first = first if ids else now
-        ids.append(token.id)
-        if asked.debug:
-            _print_token(token, now - began, assembled.tokenizer)
+    answer: list[Token] = []
+    for tokens in llm.steps(turn):
+        for token in tokens:
+            now = time.perf_counter()
+            first = first if answer else now
+            answer.append(token)
+            if asked.debug:
+                _print_token(token, now - began, llm.tokenizer)
     ended = time.perf_counter()
-    _print_output(ids, asked, assembled.tokenizer)
-    print(Times(assembled.load_seconds, first - began, ended - first, len(request.prompt), len(ids)))
-
-
-def _request(settings: Settings, asked: argparse.Namespace, tokenizer: Tokenizer) -> Request:
-    renderer = Renderer(tokenizer)
-    document = tokenizer.special("<|endoftext|>")
     if asked.chat:
-        day = settings.date or date.today().isoformat()
-        prompt = renderer.render(Conversation([Message("user", asked.prompt)], effort=asked.effort, date=day))
+        _print_answer(answer, turn, llm)
     else:
-        prompt = tokenizer.encode_with_specials(asked.prompt) or [document]
-    return Request(
-        id="generate",
-        prompt=prompt,
+        print(f"\nFINAL OUTPUT\n{llm.tokenizer.decode(token.id for token in answer)}\n")
+    print(Times(llm.assembled.load_seconds, first - began, ended - first, len(prompt), len(answer)))
+
+
+def _turn(asked: argparse.Namespace, day: str) -> Turn:
+    message = Message("user", asked.prompt)
+    return Turn(
+        prompt=Conversation([message], effort=asked.effort, date=day) if asked.chat else asked.prompt,
         max_tokens=asked.max_tokens,
-        stop_tokens=renderer.stop_tokens if asked.chat else renderer.stop_tokens | {document},
         sampling=SamplingParams(
             temperature=asked.temperature, seed=asked.seed, logprobs=0 if asked.debug else None
         ),
     )
-
-
-def _answer(engine: Engine, request: Request) -> Iterator[Token]:
-    engine.add(request)
-    while engine.busy:
-        for event in engine.step():
-            if isinstance(event, Failure):
-                raise event.error
-            yield event
 
 
 def _print_token(token: Token, seconds: float, tokenizer: Tokenizer) -> None:
@@ -94,22 +79,11 @@ def _print_token(token: Token, seconds: float, tokenizer: Tokenizer) -> None:
     print(f"{seconds:9.4f} s  {token.id:6d}  {token.logprob.logprob:9.4f}  {text!r}", flush=True)
 
 
-def _print_output(ids: list[int], asked: argparse.Namespace, tokenizer: Tokenizer) -> None:
-    """With --chat: what was thought, and then what was said or called."""
-    if not asked.chat:
-        print(f"\nFINAL OUTPUT\n{tokenizer.decode(ids)}\n")
-        return
-    reader = Reader(tokenizer, "final" if asked.effort == "none" else None)
-    thought: list[str] = []
-    said: list[str] = []
-    for delta in [delta for id in ids for delta in reader.feed(id)] + reader.finish():
-        match delta:
-            case ReasoningDelta(text):
-                thought.append(text)
-            case ContentDelta(text) | CallDelta(_, text):
-                said.append(text)
-            case CallStart(_, function):
-                said.append(f"{function} ")
-    if thought:
-        print(f"\nREASONING\n{''.join(thought)}")
-    print(f"\nFINAL OUTPUT\n{''.join(said)}\n")
+def _print_answer(tokens: list[Token], turn: Turn, llm: LLM) -> None:
+    """The chain of thought, and then the visible answer."""
+    reader = AnswerReader(turn, llm.renderer)
+    answer = gathered(reader.feed(tokens), reader, 0)
+    if answer.reasoning:
+        print(f"\nREASONING\n{answer.reasoning}")
+    calls = "".join(f"{call.name} {call.arguments}" for call in answer.calls)
+    print(f"\nFINAL OUTPUT\n{answer.content}{calls}\n")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from engine.errors import EngineError
 from engine.memory import MemoryPlan, TooLittleMemory
 from engine.pages import Pages
-from engine.request import Failure, Request, SamplingParams
-from gptoss.assembly import WORTH_SHOWING, assemble, folder_of, free_bytes, name_of, plan_memory
+from gptoss.assembly import WORTH_SHOWING, folder_of, free_bytes, name_of, plan_memory
 from gptoss.doctor.findings import Finding
 from gptoss.hub.cache import NotDownloaded
+from gptoss.llm import LLM
 from gptoss.progress import gigabytes
 from gptoss.start import StartError
 from language.harmony.render import Renderer
@@ -137,14 +137,9 @@ def _streams(settings: Settings, config: ModelConfig, plan: MemoryPlan) -> str:
 def _first_token(settings: Settings) -> Finding:
     """Everything but the server: load, plan, compute."""
     try:
-        assembled = assemble(settings)
-        end = assembled.tokenizer.special("<|start|>")
-        greedy = SamplingParams(temperature=0.0)
-        assembled.engine.add(Request("doctor", [end], max_tokens=1, sampling=greedy))
-        while assembled.engine.busy:
-            for event in assembled.engine.step():
-                if isinstance(event, Failure):
-                    raise event.error
+        with LLM.of(settings) as llm:
+            llm.generate([[llm.tokenizer.special("<|start|>")]], max_tokens=1, temperature=0)
+            load_seconds = llm.assembled.load_seconds
     except (StartError, EngineError) as error:
         return Finding("first token", str(error), "what is said above may be why", problem=True)
-    return Finding("first token", f"loaded in {assembled.load_seconds:.1f} s, and computed")
+    return Finding("first token", f"loaded in {load_seconds:.1f} s, and computed")

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date
+from contextlib import closing, contextmanager
 from types import FrameType
 
 from engine.errors import EngineError
-from engine.request import Failure, Finish, Request, SamplingParams
-from gptoss.assembly import Assembled, assemble
+from engine.request import SamplingParams
+from gptoss.llm import LLM
 from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question
 from language.harmony.messages import Conversation
-from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, Reader, ReasoningDelta
-from language.harmony.render import Renderer
+from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
+from server.dialogue.answer import AnswerReader
+from server.dialogue.turn import Turn
 from server.settings import Settings
 
 
@@ -51,14 +51,8 @@ def interrupts_noted() -> Iterator[Interrupt]:
 class Local:
     def __init__(self, settings: Settings):
         """Loads the model.  Raises StartError."""
-        assembled: Assembled = assemble(settings)
-        self.name = assembled.model_id
-        self.summary = assembled.summary
-        self._engine, self._tokenizer = assembled.engine, assembled.tokenizer
-        self._max_context = assembled.max_context
-        self._renderer = Renderer(assembled.tokenizer)
-        self._date = settings.date
-        self._asked = 0
+        self._llm = LLM.of(settings)
+        self.name, self.summary = self._llm.name, self._llm.assembled.summary
 
     def models(self) -> list[str]:
         return [self.name]
@@ -71,40 +65,22 @@ class Local:
 
     def answer(self, question: Question) -> Iterator[Piece]:
         effort = question.effort or "medium"
-        day = self._date or date.today().isoformat()
-        conversation = Conversation(question.messages, effort=effort, date=day)
-        prompt = self._renderer.render(conversation)
-        self._asked += 1
-        request = Request(
-            id=f"chat-{self._asked}",
-            prompt=prompt,
-            max_tokens=question.max_tokens or max(self._max_context - len(prompt), 1),
-            stop_tokens=self._renderer.stop_tokens,
+        turn = Turn(
+            Conversation(question.messages, effort=effort, date=self._llm.today()),
+            max_tokens=question.max_tokens,
             sampling=SamplingParams(
                 temperature=1.0 if question.temperature is None else question.temperature
             ),
         )
-        reader = Reader(self._tokenizer, "final" if conversation.prefilled else None)
-        with interrupts_noted() as interrupt:
+        reader = AnswerReader(turn, self._llm.renderer)
+        with interrupts_noted() as interrupt, closing(self._llm.steps(turn)) as steps:
             try:
-                yield from self._run(request, reader, interrupt)
+                for tokens in steps:
+                    yield from map(_piece, reader.feed(tokens))
+                    interrupt.check()
             except EngineError as error:
                 raise ChatError(f"{error}; /reset starts a new conversation") from error
-            finally:
-                self._engine.cancel(request.id)
-
-    def _run(self, request: Request, reader: Reader, interrupt: Interrupt) -> Iterator[Piece]:
-        self._engine.add(request)
-        finish: Finish | None = None
-        while finish is None:
-            for event in self._engine.step():
-                if isinstance(event, Failure):
-                    raise event.error
-                finish = event.finish
-                yield from map(_piece, reader.feed(event.id))
-            interrupt.check()
-        yield from map(_piece, reader.finish())
-        if finish is Finish.LENGTH:
+        if reader.finish == "length":
             yield CUT_OFF
 
 

@@ -5,6 +5,7 @@ The answer's way back, from deltas to chunks or one object, is in chat_answer.py
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from server.dialogue.begin import begin, render
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.logs import Figures
-from server.service import Service, TheService
+from server.service import TheService
 from server.streaming import respond
 from server.wire import JsonRoute, SamplingFields
 
@@ -47,19 +48,22 @@ class ChatBody(SamplingFields, ConversationFields):
         if self.top_logprobs is not None and not self.logprobs:
             raise bad_request("top_logprobs: needs logprobs to be true", "top_logprobs")
 
-    def turn(self, service: Service) -> Turn:
-        """Raises ApiError."""
+    def turn(self, date: str, known: Callable[[int], bool]) -> Turn:
+        """
+        date   YYYY-MM-DD that the model is told
+        known  whether a number is the id of a token
+
+        Raises ApiError.
+        """
         self.check()
         names = self.names()
-        conversation = self.conversation(service.date, names)
+        conversation = self.conversation(date, names)
         return Turn(
             prompt=conversation,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             n=self.n or 1,
             demands=demands(self, conversation, names, self.thinking_token_budget),
-            sampling=self.sampling(
-                (self.top_logprobs or 0) if self.logprobs else None, service.tokenizer.known
-            ),
+            sampling=self.sampling((self.top_logprobs or 0) if self.logprobs else None, known),
             names=names,
             **self.limits(),
         )
@@ -69,7 +73,7 @@ class ChatBody(SamplingFields, ConversationFields):
 async def chat_completions(body: ChatBody, request: Request, service: TheService) -> Response:
     service.check_model(body.model)
     id = f"chatcmpl-{uuid4().hex}"
-    begun = await begin(body.turn(service), id, service)
+    begun = await begin(body.turn(service.date, service.tokenizer.known), id, service)
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     shows_reasoning = body.include_reasoning is not False
     return await respond(

@@ -4,6 +4,7 @@ here, and only here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from server.dialogue.begin import begin_all
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.logs import Figures
-from server.service import Service, TheService
+from server.service import TheService
 from server.streaming import respond
 from server.wire import JsonRoute, SamplingFields
 
@@ -71,8 +72,13 @@ class CompletionBody(SamplingFields):
         """How many answers to each prompt are made, of which the best n are given."""
         return max(self.best_of or 1, self.n or 1)
 
-    def turns(self, service: Service) -> list[Turn]:
-        """One for each prompt.  Raises ApiError."""
+    def turns(self, known: Callable[[int], bool]) -> list[Turn]:
+        """One for each prompt.
+
+        known  whether a number is the id of a token
+
+        Raises ApiError.
+        """
         # The best of several has the likeliest tokens, so their log-probabilities are needed.
         logprobs = self.logprobs if self.candidates == (self.n or 1) else self.logprobs or 0
         whole = Turn(
@@ -80,7 +86,7 @@ class CompletionBody(SamplingFields):
             # An answer of no tokens still has the prompt computed: one is sampled, and not shown.
             max_tokens=16 if self.max_tokens is None else max(self.max_tokens, 1),
             n=self.candidates,
-            sampling=self.sampling(logprobs, service.tokenizer.known),
+            sampling=self.sampling(logprobs, known),
             prompt_logprobs=self.logprobs if self.echo else None,
             param="prompt",
             **self.limits(),
@@ -93,7 +99,7 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     service.check_model(body.model)
     body.check()
     id = f"cmpl-{uuid4().hex}"
-    begun = await begin_all(body.turns(service), id, service)
+    begun = await begin_all(body.turns(service.tokenizer.known), id, service)
     figures = request.state.figures = Figures(prompt_tokens=sum(len(each.prompt) for each in begun))
     wanted = Wanted(body.n or 1, body.candidates, bool(body.echo), body.max_tokens != 0)
     return await respond(

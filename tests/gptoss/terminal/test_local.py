@@ -39,7 +39,7 @@ def test_the_same_question_has_the_same_answer_and_leaves_nothing_behind(local):
     first = list(local.answer(question()))
     assert text(first)
     assert text(local.answer(question())) == text(first)
-    assert not local._engine.busy
+    assert not local._llm.assembled.engine.busy
 
 
 def test_an_answer_at_its_limit_says_so(local):
@@ -50,7 +50,7 @@ def test_an_answer_that_is_closed_is_cancelled(local):
     answer = local.answer(question())
     next(answer)
     answer.close()
-    assert not local._engine.busy
+    assert not local._llm.assembled.engine.busy
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step_and_then_stops_the_answer(local):
@@ -62,7 +62,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step_and_then_stops_the_answer(local):
     )  # raises nothing by itself: the engine might be in the middle of a step
     with pytest.raises(KeyboardInterrupt):
         list(answer)
-    assert not local._engine.busy
+    assert not local._llm.assembled.engine.busy
     assert signal.getsignal(signal.SIGINT) == usual
     assert text(local.answer(question()))
 
@@ -70,7 +70,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step_and_then_stops_the_answer(local):
 def test_a_conversation_that_has_grown_too_long_is_told(local):
     with pytest.raises(ChatError, match="/reset starts a new conversation"):
         list(local.answer(question("x" * 5000)))
-    assert not local._engine.busy
+    assert not local._llm.assembled.engine.busy
 
 
 def test_another_model_cannot_be_chosen(local):

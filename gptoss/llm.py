@@ -1,0 +1,386 @@
+"""`LLM`: the model from Python, without a server.
+
+    from gptoss import LLM
+
+    with LLM() as llm:                         # the bundled demo; LLM("openai/gpt-oss-20b") is the real thing
+        print(llm.chat("What is the capital of France?", temperature=0).content)
+
+Fields are those of POST /v1/chat/completions and /v1/completions, with the same meanings and the same checks.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from datetime import date
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+
+from engine.request import Request, Token
+from gptoss.ask import InProcess
+from gptoss.assembly import Assembled, assemble
+from language.constraints import Constraints
+from language.harmony.messages import Call, Conversation
+from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
+from language.harmony.render import Renderer
+from server import settings as knobs
+from server.api.chat import ChatBody
+from server.api.completions import CompletionBody
+from server.dialogue.answer import AnswerReader
+from server.dialogue.choices import ReadsTokens
+from server.dialogue.continuation import TextReader
+from server.dialogue.recall import Recall
+from server.dialogue.turn import Turn
+from server.errors import ApiError
+from server.settings import Settings
+
+NOT_HERE = frozenset(
+    (
+        "model",
+        "n",
+        "best_of",
+        "stream",
+        "stream_options",
+        "echo",
+        "logprobs",
+        "top_logprobs",
+        "return_token_ids",
+    )
+)
+"""Fields of the HTTP APIs that say how an answer is sent, or ask for several."""
+
+B = TypeVar("B", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts of tokens.
+
+    cached_tokens     of the prompt, that were not computed again
+    reasoning_tokens  of the completion, that were chain of thought
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says to a conversation.
+
+    reasoning  its chain of thought
+    calls      of functions: each has an id, a name, and arguments as the model wrote them
+    finish     why it ended: stop, length or tool_calls
+    """
+
+    content: str
+    reasoning: str
+    calls: tuple[Call, ...]
+    usage: Usage
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a raw prompt goes on.  finish: stop or length."""
+
+    text: str
+    token_ids: list[int]
+    usage: Usage
+    finish: str
+
+
+class LLM:
+    """A model in this process.  For one thread at a time.
+
+    name        the model's
+    tokenizer   text ↔ token ids
+    """
+
+    def __init__(self, model: str | Path | None = None, **settings: Any):
+        """Loads the model.
+
+        model     a folder, or a name on the hub that was downloaded; None: the bundled demo
+        settings  those of `gptoss serve`, with underscores: device="cpu", max_context=4096
+
+        Raises TypeError for a setting that does not exist, SettingsError for a value that cannot be used, and
+        StartError if the model cannot be loaded.
+        """
+        known = {each.name for each in fields(Settings)}
+        _refuse_unknown(settings, known, "setting")
+        texts = {name: _as_text(value) for name, value in settings.items() if value is not None}
+        if model is not None:
+            texts["model"] = str(model)
+        self._set_up(knobs.read(texts, {}))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Raises StartError."""
+        llm = cls.__new__(cls)
+        llm._set_up(settings)
+        return llm
+
+    def _set_up(self, settings: Settings) -> None:
+        self._assembled: Assembled | None = assemble(settings)
+        self.name, self.tokenizer = self.assembled.model_id, self.assembled.tokenizer
+        self.renderer = Renderer(self.tokenizer)
+        self._settings = settings
+        self._engine: InProcess | None = InProcess(self.assembled.engine)
+        self._constraints: Constraints | None = None
+        self._recall = Recall(settings.recall_memory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model; answers that were not read to their end are gone.  Safe to call twice."""
+        self._engine = self._assembled = None
+
+    @property
+    def assembled(self) -> Assembled:
+        """The engine, and what was found out when it was put together."""
+        if self._assembled is None:
+            raise RuntimeError("this LLM is closed")
+        return self._assembled
+
+    # -- what people ask -----------------------------------------------------------------------------------
+
+    def chat(self, messages: str | Sequence[Mapping[str, Any]], **chat_fields: Any) -> Answer:
+        """One answer.
+
+        messages     as in the chat API, or the text of one message of a user
+        chat_fields  tools, tool_choice, response_format, reasoning_effort (or effort), temperature, seed,
+                     max_tokens, thinking_token_budget, and the other fields of that API
+
+        Raises ValueError for a body that the API would refuse, TypeError for a field that does not exist, and
+        EngineError.
+        """
+        turn = self._turn(messages, chat_fields)
+        reader, prompt = self._reader(turn), self.prompt_of(turn)
+        news: list[Delta] = []
+        with closing(self._steps(turn, prompt)) as steps:
+            for tokens in steps:
+                news += reader.feed(tokens)
+                if reader.finish is not None:
+                    break
+        return gathered(news, reader, len(prompt))
+
+    def stream(self, messages: str | Sequence[Mapping[str, Any]], **chat_fields: Any) -> Iterator[Delta]:
+        """The same answer as it comes: ReasoningDelta, ContentDelta, CallStart, CallDelta of
+        language.harmony.reader.  Closing the iterator ends it.
+        """
+        turn = self._turn(messages, chat_fields)  # now, and not when the first delta is asked for
+        return self._deltas(turn)
+
+    def generate(
+        self, prompts: str | Sequence[str | list[int]], **completion_fields: Any
+    ) -> list[Completion]:
+        """How each prompt goes on, all computed together.
+
+        prompts            raw text, in which special tokens are live, or token ids
+        completion_fields  max_tokens (16 by default), temperature, stop, seed, and the other fields of
+                           /v1/completions
+
+        Raises as `chat`.
+        """
+        known = CompletionBody.model_fields.keys() - NOT_HERE - {"prompt"}
+        _refuse_unknown(completion_fields, known, "field")
+        body = _checked(CompletionBody, {"prompt": "", **completion_fields})
+        try:
+            body.check()
+            (same,) = body.turns(self.tokenizer.known)
+        except ApiError as error:
+            raise ValueError(error.message) from None
+        given = [prompts] if isinstance(prompts, str) else prompts
+        turns = [replace(same, prompt=prompt) for prompt in given]
+        tokenised = [self.prompt_of(turn) for turn in turns]
+        readers = [
+            TextReader(turn, prompt, self.tokenizer) for turn, prompt in zip(turns, tokenised, strict=True)
+        ]
+        pieces: list[list[str]] = [[] for _ in turns]
+        for place, token in self.run(turns):
+            self._read(token, readers[place], pieces[place])
+        return [
+            Completion(
+                "".join(text),
+                reader.token_ids,
+                Usage(len(prompt), len(reader.token_ids), reader.cached_tokens),
+                str(reader.finish),
+            )
+            for text, reader, prompt in zip(pieces, readers, tokenised, strict=True)
+        ]
+
+    # -- what the commands ask -----------------------------------------------------------------------------
+
+    def answers(self, turns: Sequence[Turn]) -> list[Answer]:
+        """To conversations, all computed together, in their order.  Raises EngineError."""
+        readers = [self._reader(turn) for turn in turns]
+        news: list[list[Delta]] = [[] for _ in turns]
+        for place, token in self.run(turns):
+            self._read(token, readers[place], news[place])
+        return [
+            gathered(deltas, reader, len(self.prompt_of(turn)))
+            for deltas, reader, turn in zip(news, readers, turns, strict=True)
+        ]
+
+    def run(self, turns: Sequence[Turn]) -> Iterator[tuple[int, Token]]:
+        """The tokens of all turns, each with its turn's place in the list, as they come.
+
+        Raises EngineError.
+        """
+        places: dict[str, int] = {}
+
+        def requests() -> Iterator[Request]:
+            for place, turn in enumerate(turns):
+                request = self._request(turn, self.prompt_of(turn))
+                places[request.id] = place
+                yield request
+
+        with closing(self._running.run(requests())) as steps:
+            for tokens in steps:
+                for token in tokens:
+                    yield places[token.request_id], token
+
+    def steps(self, turn: Turn) -> Generator[list[Token]]:
+        """The tokens of one turn, step by step: none while its prompt is read.  Raises EngineError.
+
+        Closing the iterator ends the answer.
+        """
+        return self._steps(turn, self.prompt_of(turn))
+
+    def prompt_of(self, turn: Turn) -> list[int]:
+        """The prompt's tokens.  Raises ConversationError."""
+        match turn.prompt:
+            case Conversation(messages=messages):
+                replay = self._recall.of(call.id for message in messages for call in message.calls)
+                return self.renderer.render(turn.prompt, replay)
+            case str():
+                return self.tokenizer.encode_with_specials(turn.prompt) or [self.renderer.end_of_text]
+        return list(turn.prompt)
+
+    def today(self) -> str:
+        """The date that the model is told."""
+        return self._settings.date or date.today().isoformat()
+
+    # -- how -----------------------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> InProcess:
+        if self._engine is None:
+            raise RuntimeError("this LLM is closed")
+        return self._engine
+
+    def _turn(self, messages: str | Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Turn:
+        asked = dict(given)
+        if "effort" in asked:
+            asked["reasoning_effort"] = asked.pop("effort")
+        _refuse_unknown(asked, ChatBody.model_fields.keys() - NOT_HERE - {"messages"}, "field")
+        told = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        body = _checked(ChatBody, {"messages": told, **asked})
+        try:
+            turn = body.turn(self.today(), self.tokenizer.known)
+            self.prompt_of(turn)  # may raise ConversationError, a ValueError
+        except ApiError as error:
+            raise ValueError(error.message) from None
+        return turn
+
+    def _read(self, token: Token, reader: ReadsTokens, news: list[Any]) -> None:
+        ended = reader.finish is not None
+        if not ended:
+            reader.add(token, news)
+            if reader.finish is not None:
+                self._running.end(token.request_id)  # a stop string ends it before the engine does
+
+    def _reader(self, turn: Turn) -> AnswerReader:
+        return AnswerReader(turn, self.renderer, self._recall.keep)
+
+    def _deltas(self, turn: Turn) -> Iterator[Delta]:
+        reader = self._reader(turn)
+        with closing(self.steps(turn)) as steps:
+            for tokens in steps:
+                yield from reader.feed(tokens)
+                if reader.finish is not None:
+                    return
+
+    def _steps(self, turn: Turn, prompt: list[int]) -> Generator[list[Token]]:
+        return self._running.run([self._request(turn, prompt)])
+
+    def _request(self, turn: Turn, prompt: list[int]) -> Request:
+        """Raises SchemaError, which is a ValueError."""
+        spec, constraint = turn.spec, None
+        if spec is not None and (spec.constrains or spec.thinking_tokens is not None):
+            if self._constraints is None:
+                self._constraints = Constraints(self.tokenizer, self.tokenizer.end)
+            if spec.thinking_tokens is not None:
+                room = turn.max_answer(len(prompt), self.assembled.max_context)
+                budget = self._constraints.thinking_tokens(spec.thinking_tokens, room)
+                spec = replace(spec, thinking_tokens=budget)
+            constraint = self._constraints.compile(spec)
+        timeout = self._settings.request_timeout or None
+        (request,) = replace(turn, n=1).requests(
+            uuid4().hex, prompt, constraint, self.renderer, self.assembled.max_context, timeout
+        )
+        return request
+
+
+def gathered(news: Sequence[Delta], reader: AnswerReader, prompt_tokens: int) -> Answer:
+    """All deltas of an answer, put together."""
+    content, reasoning = list[str](), list[str]()
+    names, arguments = list[str](), list[list[str]]()
+    for delta in news:
+        match delta:
+            case ContentDelta(text):
+                content.append(text)
+            case ReasoningDelta(text):
+                reasoning.append(text)
+            case CallStart(_, name):
+                names.append(name)
+                arguments.append([])
+            case CallDelta(index, text):
+                arguments[index].append(text)
+    calls = [
+        Call(id, name, "".join(each)) for id, name, each in zip(reader.calls, names, arguments, strict=True)
+    ]
+    usage = Usage(prompt_tokens, len(reader.token_ids), reader.cached_tokens, reader.reasoning_tokens)
+    return Answer("".join(content), "".join(reasoning), tuple(calls), usage, str(reader.finish))
+
+
+def _checked(kind: type[B], body: Mapping[str, Any]) -> B:
+    """Raises ValueError, which names the field."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}") from None
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str) -> None:
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise TypeError(f"there is no {what} {name!r}{hint}")
+
+
+def _as_text(value: Any) -> str | list[str]:
+    """A setting's value as a flag would have it."""
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case list() | tuple():
+            return [str(each) for each in value]
+    return str(value)
