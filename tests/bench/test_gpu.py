@@ -1,4 +1,4 @@
-"""bench/gpu.py without a GPU: what it runs computes what it should, and its bytes and operations add up.
+"""bench/gpu without a GPU: what it runs computes what it should, and its bytes and operations add up.
 
 Times are nothing here; that each piece runs, on sizes that all differ, is.
 """
@@ -13,8 +13,10 @@ import torch
 from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
-from bench import gpu_engine, gpu_kernels, gpu_weights
-from bench.gpu_load import Decode, Prefill, Random
+from bench.gpu import engine as gpu_engine
+from bench.gpu import kernels as gpu_kernels
+from bench.gpu import weights as gpu_weights
+from bench.gpu.load import Decode, Prefill, Random
 from bench.synthetic import SIZES
 from model.backends.triton import dense, experts_few
 from model.backends.triton.model import TritonModel

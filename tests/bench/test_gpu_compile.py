@@ -17,7 +17,7 @@ def compiled(folder, *asked):
     """What the kernels of a decode of one and of 24, and of a prefill, need at the sizes of 20b; in a process
     that interprets nothing."""
     environ = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "bench.gpu_compile", "--steps", "1x1,24x1,1x512", *asked]
+    command = [sys.executable, "-m", "bench.gpu.compile", "--steps", "1x1,24x1,1x512", *asked]
     run = subprocess.run([*command, "--keep", str(folder)], env=environ, capture_output=True, text=True)
     assert run.stdout.endswith("}\n"), run.stdout + run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
@@ -26,10 +26,10 @@ def compiled(folder, *asked):
 
 
 def test_a_folder_without_a_config_is_told():
-    command = [sys.executable, "-m", "bench.gpu_compile", "--model", os.devnull]
+    command = [sys.executable, "-m", "bench.gpu.compile", "--model", os.devnull]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith("python -m bench.gpu_compile: error: ")
+    assert run.stderr.splitlines()[-1].startswith("python -m bench.gpu.compile: error: ")
     assert "Traceback" not in run.stderr
 
 

@@ -14,7 +14,7 @@ if not torch.cuda.is_available():
     pytest.skip("there is no GPU that torch can use", allow_module_level=True)
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from bench.gpu_load import Decode, Random
+from bench.gpu.load import Decode, Random
 from model.backends.triton import graphs, probe
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader

@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     pytest.skip("there is no GPU that torch can use", allow_module_level=True)
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from bench.gpu_load import Random
+from bench.gpu.load import Random
 from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner

@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 import triton
 
-from bench.gpu_load import Decode, Prefill, Random
+from bench.gpu.load import Decode, Prefill, Random
 from model.backends.triton import ahead, dependent_launch, overlap
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader

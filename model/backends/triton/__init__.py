@@ -26,7 +26,7 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
 
 Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
 sizes, where a sanitizer watches each access (tests/tools/sanitizer), on a GPU at true sizes (tests/gpu,
-bench/gpu.py), and on the very weights when a model is built."""
+bench/gpu), and on the very weights when a model is built."""
 
 from __future__ import annotations
 

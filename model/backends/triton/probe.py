@@ -1,5 +1,5 @@
 """Each kernel against its plain version, on a model's own weights: before the first request, in tests, in
-bench/gpu.py.
+bench/gpu.
 
 A compiler's bug, a driver that is too old, or a GPU nobody tried can make a kernel compute nonsense, and a
 model that speaks nonsense is worse than one that does not start.  Inputs are random, outputs and the pages

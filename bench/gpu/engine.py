@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import Any
 
-from bench.gpu_load import Decode
+from bench.gpu.load import Decode
 from engine.engine import Engine
 from engine.request import Request, SamplingParams
 from engine.runner import Runner

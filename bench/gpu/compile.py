@@ -4,9 +4,9 @@ The network runs on tensors that have shapes and no memory, and each launch stop
 that does not compile, needs more shared memory than there is, or spills registers, shows here and not on the
 day when a GPU is at hand.
 
-    python -m bench.gpu_compile                       # 20b, compute capability 9.0
-    python -m bench.gpu_compile --capability 80 --size 120b --keep FOLDER     # PTX and machine code too
-    python -m bench.gpu_compile --model demo/weights    # another model: its config.json is enough
+    python -m bench.gpu.compile                       # 20b, compute capability 9.0
+    python -m bench.gpu.compile --capability 80 --size 120b --keep FOLDER     # PTX and machine code too
+    python -m bench.gpu.compile --model demo/weights    # another model: its config.json is enough
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def steps_of(text: str) -> list[tuple[int, int]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.gpu_compile", description=(__doc__ or "").split("\n")[0]
+        prog="python -m bench.gpu.compile", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--capability", type=int, default=90, choices=SHARED_BYTES)
     parser.add_argument("--steps", type=steps_of, default=STEPS, help=f"sequences x tokens: {STEPS}")

@@ -30,8 +30,11 @@ from typing import Any
 import torch
 import triton
 
-from bench import gpu_engine, gpu_floor, gpu_kernels, gpu_weights
-from bench.gpu_load import Decode, Prefill, Random
+from bench.gpu import engine as gpu_engine
+from bench.gpu import floor as gpu_floor
+from bench.gpu import kernels as gpu_kernels
+from bench.gpu import weights as gpu_weights
+from bench.gpu.load import Decode, Prefill, Random
 from bench.synthetic import SIZES
 from model.backends.triton import dependent_launch, graphs, overlap, probe
 from model.backends.triton.model import KV_CACHES, TritonModel
@@ -60,7 +63,7 @@ def main() -> int:
     asked = arguments()
     if not torch.cuda.is_available():
         print(
-            "bench.gpu: there is no GPU that torch can use; python -m bench.gpu_compile needs none",
+            "bench.gpu: there is no GPU that torch can use; python -m bench.gpu.compile needs none",
             file=sys.stderr,
         )
         return 2

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.gpu_load import Random
+from bench.gpu.load import Random
 from model.backends import reference
 from model.batch import Batch
 from model.config import ModelConfig

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from bench.gpu_load import Random
+from bench.gpu.load import Random
 from bench.synthetic import Synthetic, write
 from model.backends.triton.weights import Reader
 from model.config import ModelConfig

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench.gpu_load import Decode
+from bench.gpu.load import Decode
 from model.backends.triton import attention_decode, dense, dense_int8, experts_few, experts_many
 from model.backends.triton.codes import lent
 from model.backends.triton.dense import product
