@@ -21,7 +21,6 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -29,7 +28,6 @@ from bench import gguf
 from model.backends.cpu import build
 from model.backends.cpu.model import CpuModel
 from model.device import describe
-from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import GPT_OSS_20B, Synthetic
 from model.speed import Load, time_steps
 
@@ -43,7 +41,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         file = Path(folder) / "peer.gguf"
         gguf.write(file, config)
-        model = build(cast(Checkpoint, Synthetic(config)), torch.device("cpu"), threads=asked.threads)
+        model = build(Synthetic(config), torch.device("cpu"), threads=asked.threads)
         load = Load(model, 1, 1, CONTEXT)
         ours, theirs, memory = [_ours(load, asked.tokens)], [], []
         for number in range(asked.rounds):

@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.config import ModelConfig
-from model.loading.checkpoint import shapes
 from model.loading.synthetic import SIZES, Synthetic
+from model.loading.tensors import TensorSource, shapes
 
 __all__ = ["SIZES", "Synthetic", "write"]
 
@@ -29,7 +29,7 @@ LAYOUTS = ("original", "hf")
 SHARD_BYTES = 5 << 30
 
 
-def write(folder: Path, checkpoint: Synthetic, layout: str = "original") -> None:
+def write(folder: Path, checkpoint: TensorSource, layout: str = "original") -> None:
     """config.json and safetensors in `folder`, with never more than one tensor in memory.
 
     A safetensors file is the length of its header, the header in JSON, and the tensors end to end.
@@ -120,7 +120,7 @@ def _shards(config: ModelConfig, stored: dict[str, Rows]) -> Iterator[list[str]]
     yield shard
 
 
-def _write_file(path: Path, checkpoint: Synthetic, stored: dict[str, Rows]) -> None:
+def _write_file(path: Path, checkpoint: TensorSource, stored: dict[str, Rows]) -> None:
     header: dict[str, object] = {}
     end = 0
     for name, rows in stored.items():

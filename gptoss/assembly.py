@@ -30,6 +30,7 @@ from model import device as devices
 from model.batch import PerKind
 from model.config import CheckpointError, ModelConfig
 from model.loading.checkpoint import Checkpoint
+from model.loading.synthetic import Synthetic
 from server.settings import Settings
 from server.version import VERSION
 
@@ -106,7 +107,7 @@ def folder_of(settings: Settings) -> Path:
     return locate(settings.model) if settings.model else DEMO
 
 
-def build(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> Model:
+def build(settings: Settings, checkpoint: Checkpoint | Synthetic, device: devices.Device) -> Model:
     """The model on its device, by the kernels that were asked for.  Raises StartError or CheckpointError."""
     options = backend_options(settings, device)
     with _usable(settings, device), _shown(checkpoint):
@@ -143,7 +144,7 @@ def _usable(settings: Settings, device: devices.Device) -> Iterator[None]:
 
 
 @contextmanager
-def _shown(checkpoint: Checkpoint) -> Iterator[None]:
+def _shown(checkpoint: Checkpoint | Synthetic) -> Iterator[None]:
     """Shows on stderr how far loading is, unless it is over before it could be read."""
     if checkpoint.nbytes < WORTH_SHOWING:
         yield

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.loading.checkpoint import shapes
 from model.loading.mxfp4 import decode
+from model.loading.tensors import shapes
 
 CONFIG = ModelConfig(
     vocab_size=211,

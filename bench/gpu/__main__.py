@@ -74,7 +74,7 @@ def main() -> int:
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
     config = replace(SIZES[asked.size], **({"num_layers": asked.layers} if asked.layers else {}))
     made = Random(config)
-    weights = Reader(made, torch.device("cuda", 0), torch.bfloat16, asked.dense).all()  # type: ignore[arg-type]
+    weights = Reader(made, torch.device("cuda", 0), torch.bfloat16, asked.dense).all()
     model = TritonModel(config, weights, **options)
     print(f"{model.weight_bytes / 1e9:.2f} GB of weights after {time.perf_counter() - start:.1f} s")
     results["pdl"] = launches(model)

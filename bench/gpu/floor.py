@@ -54,7 +54,7 @@ def _seconds(step: Any) -> float:
 
 
 def _reference(config: ModelConfig, device: torch.device) -> float:
-    model = reference.build(Random(config), device)  # type: ignore[arg-type]
+    model = reference.build(Random(config), device)
     cache = model.new_cache(64)
     for pool in (cache.keys, cache.values):
         pool.fill_(0.1)

@@ -14,8 +14,7 @@ from torch import Tensor
 from model.backends.triton.model import TritonModel
 from model.batch import FULL, Batch, pages_for
 from model.config import ModelConfig
-from model.loading.checkpoint import Arrivals, shapes
-from model.loading.synthetic import Made
+from model.loading.tensors import DeviceTensors, ReadAndMoved, shapes
 
 
 class Random:
@@ -40,8 +39,8 @@ class Random:
         size = 1 / math.sqrt(shape[-1]) if name.endswith(".weight") and name != "embedding.weight" else 1.0
         return torch.randn(shape, dtype=torch.bfloat16, **where).mul_(size)
 
-    def onto(self, device: torch.device) -> Arrivals:
-        return Made(self.read, device)
+    def onto(self, device: torch.device) -> DeviceTensors:
+        return ReadAndMoved(self.read, device)
 
 
 class Decode:

@@ -52,7 +52,7 @@ def measure(config: ModelConfig, device: torch.device, dense: str) -> dict[str, 
             return {"skipped": f"not one layer fits on {device} and in {place}"}
         began = time.perf_counter()
         some = replace(config, num_layers=layers)
-        write(Path(place), Random(some, device.type), "hf")  # type: ignore[arg-type]
+        write(Path(place), Random(some, device.type), "hf")
         found = {"layers": layers, "gb": _rounded(Synthetic(some).nbytes / 1e9)}
         found["write_seconds"] = _rounded(time.perf_counter() - began)
         return found | _measure(config, Path(place), device, dense)

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.batch import Batch, KVCache, PerKind
 from model.check import Check
 from model.config import ModelConfig
-from model.loading.checkpoint import Checkpoint
+from model.loading.tensors import TensorSource
 
 BACKENDS = ("reference", "cpu", "triton")
 _DEFAULTS = {"cpu": "cpu", "cuda": "triton"}  # the fastest for each kind; any other can run the reference
@@ -57,7 +57,7 @@ class Model(Protocol):
 class Backend(Protocol):
     """The module of one backend."""
 
-    def build(self, checkpoint: Checkpoint, device: torch.device, **options: Any) -> Model:
+    def build(self, checkpoint: TensorSource, device: torch.device, **options: Any) -> Model:
         """The checkpoint's model, ready to run.  Each backend documents its own options."""
 
     def kernel_checks(self, model: Any) -> Iterator[Check]:

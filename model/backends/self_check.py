@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from model.backends.reference.gpt_oss import GptOss
 from model.batch import Batch
 from model.check import SMALL, Check, relative_error
 from model.config import ModelConfig
-from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import Synthetic
 from model.speed import Load
 
@@ -48,14 +47,14 @@ def whole_model_checks(backend: str, device: torch.device, options: dict[str, An
     """
     config = replace(SMALL, experts_per_token=SMALL.num_experts)
     cpu = torch.device("cpu")
-    reference = GptOss(cast(Checkpoint, Synthetic(config)), cpu, torch.float32)
+    reference = GptOss(Synthetic(config), cpu, torch.float32)
     answers = [_prompt_and_decode(model) for model in (_small(backend, device, options, config), reference)]
     for name, got, want in zip(("whole model, prompts", "whole model, tokens"), *answers, strict=True):
         yield Check(name, len(want), relative_error(got, want), WHOLE_MODEL)
 
 
 def _small(backend: str, device: torch.device, options: dict[str, Any], config: ModelConfig) -> Model:
-    return kernels.load(device, backend).build(cast(Checkpoint, Synthetic(config)), device, **options)
+    return kernels.load(device, backend).build(Synthetic(config), device, **options)
 
 
 def _prompt_and_decode(model: Model) -> list[Tensor]:

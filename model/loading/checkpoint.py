@@ -15,12 +15,11 @@ config.json, so that a wrong folder is refused at once.  Nothing is ever unpickl
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +27,10 @@ from torch import Tensor
 from model.config import CheckpointError, ModelConfig
 from model.loading import mxfp4
 from model.loading.shards import Stored, open_all, some, weights_folder
+from model.loading.tensors import DeviceTensors, Shape, nbytes, shapes
 from model.loading.upload import Uploads, channel
 
-__all__ = ["Arrivals", "Checkpoint", "CheckpointError"]
-
 log = logging.getLogger(__name__)
-
-Shape = tuple[int, ...]
 
 RECENT = 12
 """Stored tensors whose pages may be in use: more than belong to one matrix of experts."""
@@ -77,7 +73,7 @@ class Checkpoint:
         self.config = config
         self._shapes = shapes(config)
         self.names = tuple(self._shapes)
-        self.nbytes = sum(map(self._nbytes, self.names))
+        self.nbytes = sum(nbytes(name, shape) for name, shape in self._shapes.items())
         self.on_read: Callable[[int], object] = lambda size: None
         self._stored = stored
         self._recipes = recipes
@@ -123,7 +119,7 @@ class Checkpoint:
             return self._encoder.encode(part, self._stored[part].tensor())[recipe.encoded]
         return _end_to_end([self._stored[part].tensor() for part in recipe.parts])
 
-    def onto(self, device: torch.device) -> Arrivals:
+    def onto(self, device: torch.device) -> DeviceTensors:
         """All its tensors on a device, to be taken one after the other."""
         return _Uploaded(self, device)
 
@@ -131,7 +127,7 @@ class Checkpoint:
         """It is being read; only the first time is it further progress."""
         if name in self._unread:
             self._unread.remove(name)
-            self.on_read(self._nbytes(name))
+            self.on_read(nbytes(name, self._shapes[name]))
 
     def _let_go(self) -> None:
         """Of the pages of the last few: a loader reads several tensors, and then packs them together."""
@@ -145,27 +141,9 @@ class Checkpoint:
             for part in self._recipes[next_name].parts.keys() - self._announced:
                 self._stored[part].announce()
                 self._announced.add(part)
-            ahead += self._nbytes(next_name)
+            ahead += nbytes(next_name, self._shapes[next_name])
             if ahead > AHEAD_BYTES:
                 break
-
-    def _nbytes(self, name: str) -> int:
-        """Of one tensor as `read` returns it."""
-        itemsize = 1 if name.endswith((".blocks", ".scales")) else torch.bfloat16.itemsize
-        return itemsize * math.prod(self._shapes[name])
-
-
-class Arrivals(Protocol):
-    """A checkpoint's tensors on a device.  A context, to be entered once; nothing goes on behind it."""
-
-    def __enter__(self) -> Arrivals: ...
-    def __exit__(self, *raised: Any) -> None: ...
-
-    def read(self, name: str) -> Tensor:
-        """The next tensor in the order of `names`: that of `Checkpoint.read`, in memory of its own.
-
-        Raises CheckpointError if a file cannot be read, or has become too short.
-        """
 
 
 class _Uploaded:
@@ -317,37 +295,6 @@ def _hugging_face(config: ModelConfig, bf16: bool) -> dict[str, Recipe]:
                     Recipe({part: shape}, encoded) if bf16 else Recipe({f"{part}_{kind}": ours[our_name]})
                 )
     return recipes
-
-
-def shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Our names, in the order of computation, and the shape of each tensor."""
-    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    hidden, width, experts = config.hidden_size, config.intermediate_size, config.num_experts
-    shapes: dict[str, Shape] = {"embedding.weight": (config.vocab_size, hidden)}
-    for n in range(config.num_layers):
-        shapes |= {
-            f"block.{n}.attn.norm.scale": (hidden,),
-            f"block.{n}.attn.qkv.weight": (heads + 2 * kv_heads, hidden),
-            f"block.{n}.attn.qkv.bias": (heads + 2 * kv_heads,),
-            f"block.{n}.attn.sinks": (config.num_heads,),
-            f"block.{n}.attn.out.weight": (hidden, heads),
-            f"block.{n}.attn.out.bias": (hidden,),
-            f"block.{n}.mlp.norm.scale": (hidden,),
-            f"block.{n}.mlp.gate.weight": (experts, hidden),
-            f"block.{n}.mlp.gate.bias": (experts,),
-            f"block.{n}.mlp.mlp1_weight.blocks": (
-                experts,
-                2 * width,
-                hidden // mxfp4.BLOCK,
-                mxfp4.BLOCK // 2,
-            ),
-            f"block.{n}.mlp.mlp1_weight.scales": (experts, 2 * width, hidden // mxfp4.BLOCK),
-            f"block.{n}.mlp.mlp1_bias": (experts, 2 * width),
-            f"block.{n}.mlp.mlp2_weight.blocks": (experts, hidden, width // mxfp4.BLOCK, mxfp4.BLOCK // 2),
-            f"block.{n}.mlp.mlp2_weight.scales": (experts, hidden, width // mxfp4.BLOCK),
-            f"block.{n}.mlp.mlp2_bias": (experts, hidden),
-        }
-    return shapes | {"norm.scale": (hidden,), "unembedding.weight": (config.vocab_size, hidden)}
 
 
 def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Stored]) -> None:

@@ -1,8 +1,8 @@
-"""Random weights in the exact shapes of a gpt-oss: for speed and memory, and to hold kernels to each other.
+"""Random weights in the exact shapes of a gpt-oss: to measure speed and memory, and to compare backends.
 
-`Synthetic` has a `Checkpoint`'s face, and makes each tensor when it is read.  A tensor depends on the seed
-and its name only.  Weights are spread evenly and sized so that activations stay near 1; what such a model
-says is noise.  bench/synthetic.py writes the same to disk.
+`Synthetic` is a `TensorSource` that makes each tensor when it is read.  A tensor depends only on the seed and
+its name.  Weights are uniformly distributed, with a scale that keeps activations near 1; the model's answers
+are noise.  bench/synthetic.py writes the same tensors to disk.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.loading.checkpoint import Arrivals, shapes
+from model.loading.tensors import DeviceTensors, ReadAndMoved, nbytes, shapes
 
 GPT_OSS_20B = ModelConfig(
     vocab_size=201088,
@@ -48,13 +47,13 @@ class Synthetic:
         self.seed = seed
         self._shapes = shapes(config)
         self.names = tuple(self._shapes)
-        self.nbytes = sum(math.prod(shape) * _itemsize(name) for name, shape in self._shapes.items())
+        self.nbytes = sum(nbytes(name, shape) for name, shape in self._shapes.items())
         self.on_read: Callable[[int], object] = lambda size: None
 
     def read(self, name: str) -> Tensor:
         """uint8 for blocks and scales, bfloat16 for all others."""
         shape = self._shapes[name]
-        self.on_read(math.prod(shape) * _itemsize(name))
+        self.on_read(nbytes(name, shape))
         random = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
         if name.endswith(".scales"):
             return torch.randint(119, 122, shape, generator=random, dtype=torch.uint8)
@@ -70,26 +69,5 @@ class Synthetic:
         size = 1 / math.sqrt(shape[-1]) if name.endswith(".weight") and name != "embedding.weight" else 1.0
         return whole.bfloat16().mul_(size / 74)
 
-    def onto(self, device: torch.device) -> Arrivals:
-        return Made(self.read, device)
-
-
-class Made:
-    """`Arrivals` of tensors that no file holds: each is made when it is asked for, and moved."""
-
-    def __init__(self, make: Callable[[str], Tensor], device: torch.device):
-        self._make = make
-        self._device = device
-
-    def __enter__(self) -> Made:
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        pass
-
-    def read(self, name: str) -> Tensor:
-        return self._make(name).to(self._device)
-
-
-def _itemsize(name: str) -> int:
-    return 1 if name.endswith((".blocks", ".scales")) else 2
+    def onto(self, device: torch.device) -> DeviceTensors:
+        return ReadAndMoved(self.read, device)

@@ -21,7 +21,8 @@ from bench.synthetic import SIZES
 from model.backends.triton import dense, experts_few
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader
-from model.loading.synthetic import Made, Synthetic
+from model.loading.synthetic import Synthetic
+from model.loading.tensors import ReadAndMoved
 from tests import tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
@@ -137,13 +138,13 @@ def _weights_of_20b(dense):
         config = GPT_OSS_20B
 
         def read(self, name):
-            from model.loading.checkpoint import shapes
+            from model.loading.tensors import shapes
 
             kind = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
             return torch.empty(shapes(GPT_OSS_20B)[name], dtype=kind, device="meta")
 
         def onto(self, device):
-            return Made(self.read, device)
+            return ReadAndMoved(self.read, device)
 
     return OnMeta(Shapes(), torch.device("meta"), torch.bfloat16, dense).all()
 

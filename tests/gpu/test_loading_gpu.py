@@ -16,7 +16,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench import synthetic
 from model.backends.triton.weights import Reader
-from model.loading.checkpoint import Checkpoint, CheckpointError
+from model.config import CheckpointError
+from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import SIZES, Synthetic
 from model.loading.upload import Pinned, Region, Uploads
 from tests import tiny_checkpoint

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from model import backends as kernels
-from model.loading.checkpoint import shapes
 from model.loading.synthetic import SIZES, Synthetic
+from model.loading.tensors import shapes
 from model.sizes import DENSE_BYTES, decode_bytes, page_bytes, weight_bytes
 from tests.tiny_checkpoint import CONFIG
 

@@ -24,11 +24,11 @@ from model.backends.cpu.model import CpuModel
 from model.backends.cpu.prefetch import prefetching_helps
 from model.backends.cpu.weights import DENSE_FORMATS
 from model.check import Check
-from model.loading.checkpoint import Checkpoint
+from model.loading.tensors import TensorSource
 
 
 def build(
-    checkpoint: Checkpoint,
+    checkpoint: TensorSource,
     device: torch.device,
     *,
     dense: str = "int8",

@@ -44,7 +44,7 @@ from model.backends.cpu.weights import DENSE_FORMATS, Packed, Packer, Weights, a
 from model.batch import Batch, KVCache
 from model.config import ModelConfig
 from model.layers import yarn_frequencies
-from model.loading.checkpoint import Checkpoint
+from model.loading.tensors import TensorSource
 
 SWIGLU_ALPHA = 1.702
 CANDIDATES = 256
@@ -64,7 +64,7 @@ class CpuModel:
 
     page_size = PAGE_SIZE
 
-    def __init__(self, checkpoint: Checkpoint, library: ctypes.CDLL, dense: str, threads: int, isa: str):
+    def __init__(self, checkpoint: TensorSource, library: ctypes.CDLL, dense: str, threads: int, isa: str):
         self.config = checkpoint.config
         self.device = torch.device("cpu")
         self.dense, self.threads, self.isa = dense, threads, isa

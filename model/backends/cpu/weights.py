@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from model.backends.cpu.program import BF16, HIGH, INT8, LOW, MXFP4
-from model.config import ModelConfig
-from model.loading.checkpoint import Checkpoint, CheckpointError
+from model.config import CheckpointError, ModelConfig
+from model.loading.tensors import TensorSource
 
 DENSE_FORMATS = {"int8": INT8, "bf16": BF16}
 TILE = 32
@@ -81,7 +81,7 @@ class Weights:
 class Packer:
     """Reads tensors of one checkpoint and packs them with all threads of `machine`."""
 
-    def __init__(self, library: ctypes.CDLL, machine: int, checkpoint: Checkpoint, dense: int):
+    def __init__(self, library: ctypes.CDLL, machine: int, checkpoint: TensorSource, dense: int):
         self.library = library
         self.machine = machine
         self.checkpoint = checkpoint

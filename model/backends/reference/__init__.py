@@ -12,11 +12,11 @@ import torch
 
 from model.backends.reference.gpt_oss import GptOss
 from model.check import Check
-from model.loading.checkpoint import Checkpoint
+from model.loading.tensors import TensorSource
 
 
 def build(
-    checkpoint: Checkpoint,
+    checkpoint: TensorSource,
     device: torch.device,
     *,
     dtype: torch.dtype = torch.bfloat16,

@@ -20,7 +20,7 @@ from torch import Tensor
 from model.backends.reference.arithmetic import Arithmetic
 from model.batch import Batch, KVCache
 from model.layers import rms_norm, rotate, rotation, route, yarn_frequencies
-from model.loading.checkpoint import Checkpoint
+from model.loading.tensors import TensorSource
 
 Take = Callable[[str], Tensor]
 """Reads a tensor of the checkpoint onto the device."""
@@ -83,7 +83,7 @@ class GptOss:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: TensorSource,
         device: torch.device,
         dtype: torch.dtype = torch.bfloat16,
         page_size: int = 32,

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from model.check import Check
-from model.loading.checkpoint import Checkpoint
+from model.loading.tensors import TensorSource
 
 if TYPE_CHECKING:
     from model.backends.triton.model import TritonModel
@@ -50,7 +50,7 @@ OLDEST = (8, 0)
 
 
 def build(
-    checkpoint: Checkpoint,
+    checkpoint: TensorSource,
     device: torch.device,
     *,
     dense: str = "bf16",

@@ -15,8 +15,7 @@ from model.backends.triton.weights import Reader, Weights
 from model.batch import Batch, pages_for
 from model.config import ModelConfig
 from model.draws import Draws
-from model.loading.checkpoint import Arrivals, shapes
-from model.loading.synthetic import Made
+from model.loading.tensors import DeviceTensors, ReadAndMoved, dtype, shapes
 from model.logit_edits import Edits
 
 META = torch.device("meta")
@@ -33,11 +32,10 @@ class Outlines:
         self._shapes = shapes(config)
 
     def read(self, name: str) -> Tensor:
-        dtype = torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
-        return torch.empty(self._shapes[name], dtype=dtype, device=META)
+        return torch.empty(self._shapes[name], dtype=dtype(name), device=META)
 
-    def onto(self, device: torch.device) -> Arrivals:
-        return Made(self.read, device)
+    def onto(self, device: torch.device) -> DeviceTensors:
+        return ReadAndMoved(self.read, device)
 
 
 class OutlineReader(Reader):
@@ -56,7 +54,7 @@ def outline(
     multiprocessors: int,
 ) -> TritonModel:
     """A model of these sizes and options; full_dtype and multiprocessors are those of the GPU meant."""
-    reader = OutlineReader(Outlines(config), META, torch.bfloat16, dense)  # type: ignore[arg-type]
+    reader = OutlineReader(Outlines(config), META, torch.bfloat16, dense)
     options = {"kv_cache_dtype": kv_cache_dtype, "batch_invariant": batch_invariant}
     model = TritonModel(config, reader.all(), **options)  # type: ignore[arg-type]
     model.full_dtype = full_dtype

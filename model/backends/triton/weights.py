@@ -19,9 +19,9 @@ from torch import Tensor
 from model.backends.triton import codes
 from model.backends.triton.dense import Dense
 from model.backends.triton.dense_int8 import quantise
-from model.config import ModelConfig
-from model.loading.checkpoint import Checkpoint, CheckpointError
+from model.config import CheckpointError, ModelConfig
 from model.loading.mxfp4 import decode
+from model.loading.tensors import TensorSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,9 @@ class Reader:
     dense  how attention's matrices and the unembedding are kept: "bf16" (in `dtype`) or "int8"
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, dense: str = "bf16"):
+    def __init__(
+        self, checkpoint: TensorSource, device: torch.device, dtype: torch.dtype, dense: str = "bf16"
+    ):
         if dense not in DENSE_FORMATS:
             raise ValueError(f"dense weights can be kept as {' or '.join(DENSE_FORMATS)}, not {dense!r}")
         self.checkpoint = checkpoint

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.loading.checkpoint import Checkpoint, CheckpointError, shapes
+from model.config import CheckpointError
+from model.loading.checkpoint import Checkpoint
 from model.loading.mxfp4 import decode
+from model.loading.tensors import shapes
 from tests import tiny_checkpoint
 from tests.tiny_checkpoint import CONFIG, LAYOUTS, write
 

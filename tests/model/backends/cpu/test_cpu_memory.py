@@ -12,8 +12,9 @@ from model.backends.cpu import build
 from model.backends.cpu.model import Scratch
 from model.backends.cpu.program import BF16, HIGH, INT8, LOW, MXFP4, PAGE_SIZE
 from model.config import ModelConfig
-from model.loading.checkpoint import Checkpoint, shapes
+from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import GPT_OSS_20B
+from model.loading.tensors import shapes
 from tests import tiny_checkpoint
 from tests.model.backends.cpu.cpu_steps import load
 

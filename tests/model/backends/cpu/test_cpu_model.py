@@ -15,7 +15,8 @@ from model.backends.cpu import build
 from model.backends.reference.arithmetic import Arithmetic
 from model.backends.reference.gpt_oss import GptOss
 from model.batch import Batch
-from model.loading.checkpoint import Checkpoint, CheckpointError
+from model.config import CheckpointError
+from model.loading.checkpoint import Checkpoint
 from tests import tiny_checkpoint
 from tests.model.backends.cpu.cpu_steps import ISAS, Machine
 

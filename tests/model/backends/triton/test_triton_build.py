@@ -10,7 +10,7 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 # isort: split
 from model.backends import triton
 from model.backends.triton import ahead, overlap, weights
-from model.loading.checkpoint import CheckpointError
+from model.config import CheckpointError
 from model.loading.synthetic import Synthetic
 from tests import tiny_checkpoint
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from model.config import CheckpointError
 from model.loading import upload
-from model.loading.checkpoint import Checkpoint, CheckpointError
+from model.loading.checkpoint import Checkpoint
 from model.loading.upload import Uploads
 from tests.tiny_checkpoint import LAYOUTS, write
 
