@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 requests = logging.getLogger("gptoss.requests")
+
+MAX_PATH = 256
+"""Characters of a path that are written."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,9 @@ class Outcome:
 
 def finished(request_id: str, method: str, path: str, outcome: Outcome) -> None:
     """One line about one request."""
+    quiet = path in ("/health", "/ready", "/metrics")  # a probe every few seconds
+    if len(path) > MAX_PATH:
+        path = path[:MAX_PATH] + "…"
     facts: dict[str, Any] = {"request": request_id, "method": method, "path": path, "status": outcome.status}
     facts["seconds"] = round(outcome.seconds, 4)
     if outcome.first_token_seconds is not None:
@@ -65,14 +72,39 @@ def finished(request_id: str, method: str, path: str, outcome: Outcome) -> None:
         facts["cached_tokens"] = figures.cached_tokens
         facts["completion_tokens"] = figures.completion_tokens
         facts["finish"] = ",".join(figures.finish)
-    quiet = path in ("/health", "/ready", "/metrics")  # a probe every few seconds
     requests.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"facts": facts})
 
 
+def escaped(text: str) -> str:
+    """`text` in one line, with everything written out that a terminal obeys or hides: control characters,
+    line separators, bidirectional marks, halves of surrogates.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _fact(value: Any) -> str:
+    """A value in a text line, quoted unless it is plainly one word: what a client wrote cannot add facts."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:,+@%~*-]*", text, re.ASCII):
+        return text
+    return json.dumps(text)
+
+
 class TextFormatter(logging.Formatter):
+    """One line for a record.  The lines of a traceback follow, each set in: none looks like a record."""
+
     def format(self, record: logging.LogRecord) -> str:
+        head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.name}: "
         facts = getattr(record, "facts", {})
-        return " ".join([super().format(record), *(f"{name}={value}" for name, value in facts.items())])
+        line = head + " ".join(
+            [escaped(record.getMessage()), *(f"{name}={_fact(value)}" for name, value in facts.items())]
+        )
+        if record.exc_info:
+            lines = self.formatException(record.exc_info).split("\n")
+            line = "\n".join([line, *(f"    {escaped(each)}" for each in lines)])
+        return line
 
 
 class JsonFormatter(logging.Formatter):
@@ -91,9 +123,9 @@ class JsonFormatter(logging.Formatter):
 
 def configure(level: str, form: str) -> None:
     """Send all logs to stderr.  `level` and `form` as in Settings.log_level and log_format."""
+    logging.raiseExceptions = False  # a line that cannot be written is lost, and nothing else
     handler = logging.StreamHandler(sys.stderr)
-    text = TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
-    handler.setFormatter(JsonFormatter() if form == "json" else text)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("uvicorn.error", "asyncio", "sse_starlette", "httpx2"):
         logging.getLogger(chatty).setLevel("WARNING")

@@ -78,7 +78,7 @@ def test_without_keys_any_key_will_do(tiny_tokenizer):
 
 def test_a_body_that_says_it_is_too_long_is_refused_unread(locked):
     with connect(locked) as client:
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-flag\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-flag\r\n"
         client.sendall(f"{head}content-length: 1000000000\r\n\r\n".encode())
         answer = client.recv(4096)
     assert b" 413 " in answer
@@ -176,7 +176,7 @@ def test_the_log_says_that_a_client_left(tiny_tokenizer, caplog):
     caplog.set_level(logging.INFO)
     with live(tiny_tokenizer, [Pause(30)]) as server, connect(server) as client:
         raw = json.dumps(BODY).encode()
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         client.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
         while not server.worker.open:
             time.sleep(0.002)
@@ -193,6 +193,60 @@ def test_an_unexpected_failure_is_logged_once_with_its_traceback(tiny_tokenizer,
     traces = [record for record in caplog.records if record.exc_info]
     assert len(traces) == 1
     assert "boom" in str(traces[0].exc_info[1])
+
+
+FORGED = "x\n12:00:00 INFO gptoss.requests: request path=/\x1b[2J\x07\x00\u2028\u202e\x85 status=200 \ud800"
+
+
+def text_line(record):
+    return logs.TextFormatter().format(
+        logging.makeLogRecord({"name": "gptoss", "levelname": "INFO", **record})
+    )
+
+
+def test_a_client_cannot_write_a_line_of_the_text_log(tiny_tokenizer, caplog):
+    """It could: a path is unquoted before it is logged, so %0a was a new line."""
+    caplog.set_level(logging.INFO)
+    path = "/v1/models/%0a12:00:00%20INFO%20x:%20request%20status=200%1b%5b2J%07%00%e2%80%a8%e2%80%ae"
+    with live(tiny_tokenizer, final("x")) as server:
+        assert server.http.get(path).status_code == 404
+    (record,) = [r for r in caplog.records if r.name == "gptoss.requests" and "INFO" in r.facts["path"]]
+    line = logs.TextFormatter().format(record)
+    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+    assert "status=404" in line
+    assert 'path="/v1/models/\\n12:00:00 INFO' in line  # quoted, so that its facts are not taken for ours
+
+
+def test_a_text_line_is_one_line_whatever_is_said():
+    for line in (
+        text_line({"msg": FORGED}),
+        text_line({"msg": "m", "facts": {"path": FORGED}}),
+        text_line({"msg": "%s", "args": (FORGED,)}),
+    ):
+        assert line.isprintable()
+        assert line.isascii()
+    assert text_line({"msg": "m", "facts": {"path": "/a/b", "seconds": 0.5}}).endswith(
+        "m path=/a/b seconds=0.5"
+    )
+
+
+def test_a_traceback_in_the_text_log_is_set_in_and_escaped():
+    try:
+        raise ValueError(FORGED)
+    except ValueError as error:
+        info = (type(error), error, error.__traceback__)
+    first, *others = text_line({"msg": "m", "exc_info": info}).split("\n")
+    assert first.endswith("INFO gptoss: m")
+    assert len(others) > 2
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+
+
+def test_a_long_path_is_logged_in_short(tiny_tokenizer, caplog):
+    caplog.set_level(logging.INFO)
+    with live(tiny_tokenizer, final("x")) as server:
+        server.http.get("/v1/models/" + "a" * 50_000)
+    assert max(len(r.facts["path"]) for r in caplog.records if r.name == "gptoss.requests") < 300
 
 
 def test_lines_of_the_json_log_are_objects():
