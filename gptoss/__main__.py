@@ -11,20 +11,25 @@ Torch is imported only once it is known what to do: `gptoss --help` answers at o
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import fields
 from typing import NoReturn
 
 from engine.errors import EngineError
 from gptoss.commands import bench, chat, doctor, download, generate, serve
+from gptoss.standard_streams import give_up_what_cannot_be_written, make_sure_they_are_open
 from gptoss.start import StartError
 from server import logs
 from server import settings as knobs
 from server.settings import Settings, SettingsError
 from server.version import VERSION
+
+log = logging.getLogger("gptoss")
 
 COMMANDS = (
     serve.COMMAND,
@@ -71,6 +76,14 @@ def parser() -> Parser:
 
 
 def main() -> NoReturn:
+    make_sure_they_are_open()
+    try:
+        _main()
+    finally:
+        give_up_what_cannot_be_written()
+
+
+def _main() -> NoReturn:
     # torch says so at its import, and nothing here needs it.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
     asked = parser().parse_args()
@@ -79,6 +92,8 @@ def main() -> NoReturn:
     except SettingsError as error:
         _refuse(error)
     logs.configure(settings.log_level, settings.log_format)
+    for name in knobs.of_kubernetes(os.environ):
+        log.info("%s is none of our settings: Kubernetes sets it for a Service of that name", name)
     try:
         sys.exit(asked.run(settings, asked))
     except (SettingsError, StartError, EngineError) as error:
@@ -88,8 +103,9 @@ def main() -> NoReturn:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    message = " ".join(str(error).split())
-    print(f"{PROG}: {message}", file=sys.stderr)
+    message = logs.escaped(" ".join(str(error).split()))
+    with suppress(OSError):
+        print(f"{PROG}: {message}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -1,7 +1,7 @@
 """`gptoss serve`: the application on a port, until it is told to stop.
 
 SIGTERM, SIGINT   refuse new requests (503), give running answers `--grace` seconds, end the rest, exit 0
-a second one      end at once, exit 1
+a second one      ends the process at once, whatever its threads are doing: by the system, not by us
 the engine dies   every stream ends with an error, then exit 70, so that a supervisor starts us again
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -18,6 +20,7 @@ from fastapi import FastAPI
 
 from engine.worker import Worker
 from gptoss.assembly import assemble
+from gptoss.standard_streams import say
 from gptoss.start import StartError
 from server.app import create_app
 from server.protocol import PatientProtocol
@@ -31,7 +34,10 @@ KEEP_ALIVE_SECONDS = 75
 LAST_WORDS_SECONDS = 5
 """For the last bytes to reach slow readers, once no answer is running any more."""
 
-STOPPED, KILLED, DIED = 0, 1, 70
+STOPPED, DIED = 0, 70
+
+OTHER_DESCRIPTORS = 200
+"""Beside connections: files of weights, pipes, libraries."""
 
 
 def serve(settings: Settings) -> int:
@@ -50,53 +56,62 @@ def serve(settings: Settings) -> int:
     )
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    server = Server(app, worker, settings.grace, banner=f"{assembled.summary}\nlistening on {url}")
-    try:
-        server.run(sockets=[listener])
-    except OSError as error:
-        raise StartError(f"cannot listen on {url}: {error.strerror}") from error
-    if worker.died is not None:
-        return DIED
-    return KILLED if server.force_exit else STOPPED
+    connections = possible_connections(settings.max_connections)
+    banner = f"{assembled.summary}\nlistening on {url}"
+    Server(app, worker, settings.grace, connections, url, banner).run(sockets=[listener])
+    return STOPPED if worker.died is None else DIED
 
 
 class Server(uvicorn.Server):
     """uvicorn, which by itself closes its ears at the first signal and knows nothing of answers under way."""
 
-    def __init__(self, app: FastAPI, worker: Worker, grace_seconds: float, banner: str):
+    def __init__(
+        self,
+        app: FastAPI,
+        worker: Worker,
+        grace_seconds: float,
+        max_connections: int,
+        url: str,
+        banner: str,
+    ):
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             server_header=False,
-            http=PatientProtocol,
+            http=partial(PatientProtocol, max_connections=max_connections),  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=LAST_WORDS_SECONDS,
         )
         super().__init__(config)
-        self._worker, self._grace_seconds, self._banner = worker, grace_seconds, banner
+        self._worker, self._grace_seconds = worker, grace_seconds
+        self._url, self._banner = url, banner
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            raise StartError(f"cannot listen on {self._url}: {error.strerror}") from error
         if self.started:
-            print(self._banner, flush=True)
+            say(self._banner)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            # Not a handler of ours: it would wait for this thread to come back from wherever it is.
+            signal.signal(each, signal.SIG_DFL)
         self._loop.call_soon_threadsafe(self._told_to_stop, signal.Signals(sig).name)
 
     def _told_to_stop(self, name: str) -> None:
-        if self._draining is not None:
-            log.warning("%s again: ending at once", name)
-            self.force_exit = self.should_exit = True
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-            return
-        log.info("%s: no new requests; running ones have %g s", name, self._grace_seconds)
-        self._draining = self._loop.create_task(self._drain())
+        if self._draining is None:
+            seconds = f"{self._grace_seconds:g} s"
+            log.info(
+                "%s: no new requests; running ones have %s; a second signal ends all at once", name, seconds
+            )
+            self._draining = self._loop.create_task(self._drain())
 
     async def _drain(self) -> None:
         await self._worker.drain(self._grace_seconds)
@@ -119,3 +134,17 @@ def bind(host: str, port: int) -> socket.socket:
         reason = f"{error.strerror}; --host and --port choose others"
         raise StartError(f"cannot listen on {host}, port {port}: {reason}") from error
     return bound
+
+
+def possible_connections(wanted: int) -> int:
+    """`wanted`, or as many as there can be descriptors for, whose limit is raised if it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            possible = max(soft - OTHER_DESCRIPTORS, soft // 2)
+            log.warning("--max-connections %d: %d, as `ulimit -Hn` is %d", wanted, possible, hard)
+            return possible
+    return wanted

@@ -312,7 +312,7 @@ def test_a_second_signal_ends_at_once(checkpoint):
         process.send_signal(signal.SIGINT)
         assert wait_for(lambda: httpx.get(url + "/ready", timeout=30).status_code == 503)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 1
+        assert process.wait(20) == -signal.SIGINT
         del lines
 
 
