@@ -21,7 +21,9 @@ from server.api import chat, completions, tokens
 from server.dialogue.recall import Recall
 from server.errors import as_api_error
 from server.gate import Gate
+from server.hosts import Hosts
 from server.metrics import Metrics
+from server.rates import Rates
 from server.service import Service, TheService
 from server.settings import Settings
 from server.version import VERSION
@@ -57,7 +59,14 @@ def create_app(
     constraints = Constraints(tokenizer, tokenizer.end)
     compilers = CompilerThreads(constraints, settings.max_queued)
     metrics = Metrics(worker)
-    app = FastAPI(title="gptoss", version=VERSION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="gptoss",
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages run scripts of another host
+        redoc_url=None,
+        redirect_slashes=False,  # such an answer would send the client to whatever host it named itself
+    )
     app.state.service = Service(
         worker=worker,
         tokenizer=tokenizer,
@@ -76,7 +85,12 @@ def create_app(
         app.include_router(router)
     errors.install(app)
     app.add_middleware(
-        Gate, keys=settings.api_keys(), max_body_bytes=settings.max_body_bytes, metrics=metrics
+        Gate,
+        keys=settings.api_keys(),
+        max_body_bytes=settings.max_body_bytes,
+        metrics=metrics,
+        hosts=Hosts(settings.host_names()),
+        rates=Rates(settings.key_requests_per_minute),
     )
     if settings.cors_origin:
         app.add_middleware(

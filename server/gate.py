@@ -1,5 +1,5 @@
-"""What every request passes on its way in and out: an id, a key, a limit on its body, and one line in the
-log.
+"""What every request passes on its way in and out: an id, a name of this server, a key, a rate, a limit on
+its body, and one line in the log.
 
 Plain ASGI, since Starlette's BaseHTTPMiddleware gathers streams and hides hang-ups.  The gate is the
 outermost layer, so that the id is on every response, also on the one that says that we failed.
@@ -14,13 +14,16 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, as_api_error
+from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, as_api_error, bad_request
+from server.hosts import Hosts
 from server.metrics import Metrics
+from server.rates import Rates
 
 log = logging.getLogger("gptoss.server")
 
@@ -28,6 +31,12 @@ CLIENT_LEFT = 499
 
 BODY_SECONDS = 60.0
 """For a request's whole body to arrive."""
+
+LINGER_SECONDS = 1.0
+"""For a client that is still sending its body to read that it was refused; then its connection ends."""
+
+LINGER_BYTES = 2**20
+"""Of such a body that are thrown away meanwhile."""
 
 OPEN = frozenset({"/health", "/ready"})
 """Paths that need no key: whoever restarts us has none."""
@@ -39,13 +48,25 @@ class Gate:
     keys            any of them opens; none: no key is needed
     max_body_bytes  longer bodies are refused while they are read
     metrics         told of every response
+    hosts           names of this server, looked at where no key is needed
+    rates           how often one key may come; without keys, all callers are one
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], max_body_bytes: int, metrics: Metrics):
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[str],
+        max_body_bytes: int,
+        metrics: Metrics,
+        hosts: Hosts | None = None,
+        rates: Rates | None = None,
+    ):
         self._app = app
         self._digests = [_digest(key) for key in keys]
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
+        self._hosts = hosts or Hosts(())
+        self._rates = rates or Rates(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,18 +75,27 @@ class Gate:
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
         state = scope.setdefault("state", {})
+        body = _Body(receive, headers, self._max_body_bytes)
         status = 0
+        unread = False
 
         async def tagged(message: Message) -> None:
-            nonlocal status
+            nonlocal status, unread
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                more = [(b"x-request-id", request_id.encode())]
+                if unread := not await body.has_come():
+                    more.append((b"connection", b"close"))
+                message["headers"] = [*message["headers"], *more]
+            elif unread and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.discard()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
-            self._check(scope, headers)
-            await self._app(scope, self._limited(receive), tagged)
+            state["caller"] = self._admit(scope, headers)
+            await self._app(scope, body.receive, tagged)
         except Exception as error:
             if not isinstance(error, ApiError | BodyRefused):
                 log.exception("request %s failed", request_id)
@@ -77,46 +107,90 @@ class Gate:
             self._metrics.finished(outcome)
             logs.finished(request_id, scope["method"], scope["path"], outcome)
 
-    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Refuse what needs no look into the body.  Raises ApiError or BodyTooLarge."""
-        if self._digests and scope["path"] not in OPEN:
-            kind, _, key = headers.get(b"authorization", b"").partition(b" ")
-            given = _digest(key.strip()) if kind.lower() == b"bearer" else b""
-            # All are compared, and digests rather than keys: the time tells nothing about any of them.
-            if not sum(hmac.compare_digest(given, known) for known in self._digests):
-                raise ApiError(
-                    401,
-                    "a valid key is needed, as `Authorization: Bearer KEY`",
-                    code="invalid_api_key",
-                    headers={"www-authenticate": "Bearer"},
-                )
-        length = headers.get(b"content-length", b"0")
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """Refuse what needs no look into the body; whose request it is.  Raises ApiError or BodyTooLarge."""
+        length = headers.get(b"content-length", b"0").lstrip(b"0")
+        if len(length) > 18:
+            raise bad_request("content-length: it is no length", None)
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
+        if scope["path"] in OPEN:
+            return ""
+        caller = ""
+        if self._digests:
+            caller = self._holder(headers)
+        elif not self._hosts.allows(host := headers.get(b"host", b"").decode("latin-1")):
+            message = f"this server is not known as {host!r}; --allowed-host makes it so"
+            raise ApiError(421, message, code="unknown_host")
+        if scope["path"] != "/metrics" and (seconds := self._rates.take(caller)):
+            message = f"too many requests a minute; try again in {seconds} s"
+            headers_back = {"retry-after": str(seconds)}
+            raise ApiError(429, message, code="rate_limit_exceeded", headers=headers_back)
+        return caller
 
-    def _limited(self, receive: Receive) -> Receive:
-        """`receive`, raising BodyTooLarge (a chunked body does not say beforehand how long it is) or
+    def _holder(self, headers: dict[bytes, bytes]) -> str:
+        """Which key this request has: the beginning of its digest.  Raises ApiError."""
+        kind, _, key = headers.get(b"authorization", b"").partition(b" ")
+        given = _digest(key.strip()) if kind.lower() == b"bearer" else b""
+        # All are compared, and digests rather than keys: the time tells nothing about any of them.
+        if not sum(hmac.compare_digest(given, known) for known in self._digests):
+            raise ApiError(
+                401,
+                "a valid key is needed, as `Authorization: Bearer KEY`",
+                code="invalid_api_key",
+                headers={"www-authenticate": "Bearer"},
+            )
+        return given.hex()[:16]
+
+
+class _Body:
+    """A request's body on its way in."""
+
+    def __init__(self, receive: Receive, headers: dict[bytes, bytes], max_bytes: int):
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._length = 0
+        given = headers.get(b"content-length", b"").strip(b"0") or b"transfer-encoding" in headers
+        self._complete = not given
+        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+
+    async def receive(self) -> Message:
+        """The next message.  Raises BodyTooLarge (a chunked body does not say beforehand how long it is) or
         BodyTooSlow.
         """
-        length, complete = 0, False
-        deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        if self._complete:
+            return await self._receive()  # for the client to leave: that may take as long as it likes
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._take()
+        except TimeoutError:
+            raise BodyTooSlow(BODY_SECONDS) from None
+        if self._length > self._max_bytes:
+            raise BodyTooLarge(self._max_bytes)
+        return message
 
-        async def counted() -> Message:
-            nonlocal length, complete
-            if complete:
-                return await receive()  # for the client to leave: that may take as long as it likes
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise BodyTooSlow(BODY_SECONDS) from None
-            complete = not message.get("more_body", False)
-            length += len(message.get("body", b""))
-            if length > self._max_body_bytes:
-                raise BodyTooLarge(self._max_body_bytes)
-            return message
+    async def has_come(self) -> bool:
+        """Whether nothing of it is still to come.  What has come and nobody read is thrown away."""
+        before = self._length
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):  # what has come is handed out without waiting
+                while not self._complete and self._length - before <= LINGER_BYTES:
+                    await self._take()
+        return self._complete
 
-        return counted
+    async def discard(self) -> None:
+        """Throw away what still comes, for a moment."""
+        before = self._length
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self._complete and self._length - before <= LINGER_BYTES:
+                    await self._take()
+
+    async def _take(self) -> Message:
+        message = await self._receive()
+        self._complete = not message.get("more_body", False)  # nor is there more of a client that has left
+        self._length += len(message.get("body", b""))
+        return message
 
 
 def _digest(key: str | bytes) -> bytes:

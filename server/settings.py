@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -219,6 +220,38 @@ class Settings:
             many=True,
         ),
     )
+    allowed_host: tuple[str, ...] = field(
+        default=(),
+        metadata=knob(
+            CALLERS,
+            text("NAME"),
+            "without keys: a name that a Host header may have, beside localhost and addresses; * for any",
+            unset="none",
+            many=True,
+        ),
+    )
+    key_requests_per_minute: int | None = field(
+        default=None,
+        metadata=knob(
+            CALLERS,
+            whole_number(1, 10**6),
+            "requests that one key may make in a minute; more are refused with 429",
+            unset="no limit",
+        ),
+    )
+    max_connections: int = field(
+        default=1000,
+        metadata=knob(
+            LOAD, whole_number(1, 10**6), "clients that may be connected; a new one replaces an idle one"
+        ),
+    )
+    max_messages: int = field(
+        default=10_000, metadata=knob(LOAD, whole_number(1, 10**6), "messages in one request; more: 400")
+    )
+    max_tools: int = field(
+        default=1000,
+        metadata=knob(LOAD, whole_number(1, 10**6), "functions that one request may declare; more: 400"),
+    )
     max_body_bytes: int = field(
         default=8 * 2**20, metadata=knob(LOAD, memory, "longest request body, as 8MiB; longer: 413")
     )
@@ -232,6 +265,10 @@ class Settings:
         default="text",
         metadata=knob(LOGS, one_of("text", "json"), "text, or json: one object on each line"),
     )
+
+    def host_names(self) -> tuple[str, ...]:
+        """What this server may be called, beside localhost and its addresses."""
+        return (self.host, *self.allowed_host)
 
     def api_keys(self) -> tuple[str, ...]:
         """All keys that open the door, of the flags and of the file; none means that there is no lock."""
@@ -298,8 +335,32 @@ def add_flags(parser: argparse.ArgumentParser, only: Iterable[str]) -> None:
         )
 
 
+KUBERNETES = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+"""What follows GPTOSS_ in a variable that Kubernetes sets in each container for a Service called gptoss, or
+gptoss-SOMETHING.  (One more, GPTOSS_PORT=tcp://10.0.0.1:8000, is called like our setting, and is told by its
+value.)
+"""
+
+
+def of_kubernetes(environ: Mapping[str, str]) -> list[str]:
+    """Names of variables with our prefix that Kubernetes has set.  They are passed over."""
+    return [
+        name
+        for name, value in environ.items()
+        if name.startswith(PREFIX)
+        and (
+            KUBERNETES.fullmatch(name.removeprefix(PREFIX))
+            or (name.endswith("_PORT") and re.match(r"(tcp|udp|sctp)://", value))
+        )
+    ]
+
+
 def read(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """The settings asked for by flags (field name → text), environment and file.  Raises SettingsError."""
+    passed_over = set(of_kubernetes(environ))
+    environ = {name: value for name, value in environ.items() if name not in passed_over}
     _refuse_unknown_variables(environ)
     config = _config(flags, environ)
     file = {} if config is None else _from_file(config)

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("gptoss.server")
 
 PING_SECONDS = 10.0
-STUCK_SECONDS = 60.0
-"""A client that has not read anything for this long while a ping waits to be sent has left without saying
-so.
-"""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -62,7 +58,6 @@ class AnswerStream(EventSourceResponse):
             _told(answer),
             ping=PING_SECONDS,
             ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
-            send_timeout=STUCK_SECONDS,
         )
         self._answer = answer
 
@@ -74,8 +69,8 @@ class AnswerStream(EventSourceResponse):
 
     async def _stream_response(self, send: Send) -> None:
         """As in EventSourceResponse, less what it does for each chunk: its timer around each send costs as
-        much as the rest of a token's way through the server.  The ping's own timer finds a client that is
-        stuck.
+        much as the rest of a token's way through the server.  A client that is stuck is found by the
+        connection (server/protocol.py).
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for chunk in self.body_iterator:

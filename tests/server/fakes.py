@@ -174,10 +174,10 @@ class ScriptedWorker:
 
 
 @contextmanager
-def serving(app):
+def serving(app, protocol=PatientProtocol):
     """A real server for `app` on a free port; its base URL."""
     config = uvicorn.Config(
-        app, http=PatientProtocol, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=2
+        app, http=protocol, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=2
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -16,6 +16,7 @@ from engine.errors import (
     QueueFull,
     ShuttingDown,
 )
+from server.protocol import PatientProtocol
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 
@@ -27,7 +28,7 @@ streaming = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stre
 
 def request_bytes(path, **body):
     raw = json.dumps({**ENDPOINTS[path], **body}).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
 
 
@@ -222,9 +223,8 @@ def test_silence_is_filled_with_comments(tiny_tokenizer, monkeypatch):
 
 
 def test_a_client_that_stops_reading_is_given_up(tiny_tokenizer, monkeypatch):
-    """It has not closed its connection, and never will: only the ping that cannot be sent tells."""
-    monkeypatch.setattr("server.streaming.PING_SECONDS", 0.1)
-    monkeypatch.setattr("server.streaming.STUCK_SECONDS", 0.2)
+    """It has not closed its connection, and never will."""
+    monkeypatch.setattr(PatientProtocol, "stuck_seconds", 0.4)
     script = ["<|channel|>final<|message|>", *[[id] for id in tiny_tokenizer.encode("x" * 20_000)]]
     with live(tiny_tokenizer, script, max_context=2**30) as server, connect(server, 4096) as client:
         client.sendall(request_bytes("/v1/chat/completions", stream=True))

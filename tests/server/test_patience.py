@@ -28,7 +28,7 @@ def everything(client):
     return found
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"])
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"])
 def test_a_header_that_does_not_come_ends_the_connection(tiny_tokenizer, hasty, begun):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(begun)
@@ -48,7 +48,7 @@ def test_a_header_that_drips_ends_the_connection(tiny_tokenizer, hasty):
 
 def test_a_body_that_does_not_come_is_a_408(tiny_tokenizer, hasty):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         client.sendall(f'{head}content-length: 100\r\n\r\n{{"messages"'.encode())
         answer = everything(client)
     assert answer.startswith(b"HTTP/1.1 408")

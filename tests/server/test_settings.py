@@ -51,6 +51,8 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
         "max_tokens_per_step": "7", "recall_memory": "1M", "request_timeout": "2.5",
         "grace": "0", "date": "2024-02-29",
         "api_key": "k", "api_key_file": "file", "cors_origin": "*", "max_body_bytes": "64K",
+        "allowed_host": "a.example", "key_requests_per_minute": "60", "max_connections": "7",
+        "max_messages": "8", "max_tools": "9",
         "log_level": "debug", "log_format": "json",
     }  # fmt: skip
     assert set(texts) == {each.name for each in dataclasses.fields(Settings)}
@@ -114,9 +116,31 @@ def test_a_bad_value_is_refused_with_what_would_be_right(name, text, hint, tmp_p
 def test_an_unknown_variable_of_ours_is_an_error_and_others_are_not():
     with pytest.raises(SettingsError, match=r"GPTOSS_PROT: .*did you mean GPTOSS_PORT\?"):
         knobs.read({}, {"GPTOSS_PROT": "8000"})
-    with pytest.raises(SettingsError, match=r"GPTOSS_ZZZZZZZ: .*known are GPTOSS_API_KEY, "):
+    with pytest.raises(SettingsError, match=r"GPTOSS_ZZZZZZZ: .*known are GPTOSS_ALLOWED_HOST, "):
         knobs.read({}, {"GPTOSS_ZZZZZZZ": ""})
     knobs.read({}, {"PATH": "x", "GPTOSS_FAULT": "", "GPTOSS_TOKENIZER": "", "GPTOSS_CPU_ISA": "avx2"})
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over():
+    """It did not start: GPTOSS_PORT was no number, and the others no settings."""
+    injected = {
+        "GPTOSS_PORT": "tcp://10.0.0.1:8000",
+        "GPTOSS_SERVICE_HOST": "10.0.0.1",
+        "GPTOSS_SERVICE_PORT": "8000",
+        "GPTOSS_SERVICE_PORT_HTTP_API": "8000",
+        "GPTOSS_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "GPTOSS_PORT_8000_TCP_PROTO": "tcp",
+        "GPTOSS_PORT_8000_TCP_PORT": "8000",
+        "GPTOSS_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "GPTOSS_20B_SERVICE_HOST": "10.0.0.2",  # of a Service gptoss-20b
+        "GPTOSS_20B_PORT": "udp://10.0.0.2:53",
+    }
+    ours = {"GPTOSS_MAX_QUEUED": "7"}
+    assert knobs.read({}, {**injected, **ours}) == Settings(max_queued=7)
+    assert sorted(knobs.of_kubernetes({**injected, **ours, "GPTOSS_HOST": "a"})) == sorted(injected)
+    assert knobs.read({}, {"GPTOSS_PORT": "8001"}).port == 8001
+    with pytest.raises(SettingsError, match="GPTOSS_PORT: must be a whole number"):
+        knobs.read({}, {"GPTOSS_PORT": "http://10.0.0.1"})
 
 
 def test_the_file_has_values_of_toml(tmp_path):
@@ -149,7 +173,7 @@ def test_the_file_has_values_of_toml(tmp_path):
         (b"\xff\xfe", "UTF-8"),
         ("a = " + "[" * 100_000, "is not TOML"),
         ("prot = 1", "'prot'; did you mean port?"),
-        ("zzzzzzz = 1", "known are api_key, "),
+        ("zzzzzzz = 1", "known are allowed_host, "),
         ("config = 'other.toml'", "no setting 'config'"),
         ("[server]\nport = 1", "server: settings stand at the top"),
         ("port = true", "port: must be a whole number"),

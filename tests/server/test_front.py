@@ -1,0 +1,392 @@
+"""What a client can do before its key is known: bounded in bytes, in number and in time."""
+
+import json
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from server import gate, protocol
+from server.protocol import HEAD_BYTES, HEAD_FIELDS, PatientProtocol
+from server.settings import Settings
+from tests.server.fakes import Pause, final, live, serving
+from tests.server.test_endings import HI, connect, request_bytes, wait_for
+
+CHAT = "/v1/chat/completions"
+START = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
+CHUNKED = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+
+
+def answer_of(client):
+    """What the server sends until it closes the connection; fails if it never does."""
+    received = b""
+    try:
+        while piece := client.recv(65536):
+            received += piece
+    except ConnectionError:
+        pass
+    return received
+
+
+def sent_until_closed(client, piece, most):
+    """Bytes that the server took of an endless stream before it hung up."""
+    sent = 0
+    try:
+        while sent < most:
+            sent += client.send(piece)
+    except ConnectionError:
+        pass
+    return sent
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"a:b\r\n" * 1000, b"x" * 5000, b"a: " + b"y" * 5000 + b"\r\n", b"\r\n" * 2000],
+    ids=["fields", "one value", "long values", "blank lines"],
+)
+@pytest.mark.parametrize(
+    "start", [START, b"", b"GET /", START + b"a: "], ids=["line", "none", "path", "value"]
+)
+def test_a_head_that_never_ends_is_a_431_or_400_and_the_end(tiny_tokenizer, start, piece):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(start)
+        assert sent_until_closed(client, piece, 2**27) < 2**25  # what fits into the system's own buffers
+        answer = answer_of(client)
+        assert not answer or b"HTTP/1.1 4" in answer
+        assert server.http.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("extra", [b"a:b\r\n" * HEAD_FIELDS, b"a: " + b"x" * (HEAD_BYTES + 10_000) + b"\r\n"])
+def test_a_head_that_is_too_large_is_a_431(tiny_tokenizer, extra):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(START + extra + b"\r\n")
+        answer = answer_of(client)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "head_too_large"
+
+
+@pytest.mark.parametrize(
+    "extra", [b"a:b\r\n" * (HEAD_FIELDS - 2), b"a: " + b"x" * (HEAD_BYTES - 5000) + b"\r\n"]
+)
+def test_a_head_that_is_just_small_enough_is_read(tiny_tokenizer, extra):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(START + extra + b"connection: close\r\n\r\n")
+        assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("piece", [b"a:b\r\n" * 1000, b"x" * 5000], ids=["fields", "one name"])
+def test_trailers_that_never_end_end_the_connection(tiny_tokenizer, piece):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(CHUNKED + b"2\r\n{}\r\n0\r\n")
+        assert sent_until_closed(client, piece, 2**27) < 2**25
+        assert server.http.get("/health").status_code == 200
+
+
+def test_trailers_are_not_header_fields(tiny_tokenizer):
+    """They came after the key was looked at, and could have said anything."""
+    raw = json.dumps(HI).encode()
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        head = CHUNKED.replace(
+            b"\r\n\r\n", b"\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n"
+        )
+        client.sendall(head + b"%x\r\n%s\r\n0\r\nx-request-id: forged\r\n\r\n" % (len(raw), raw))
+        answer = answer_of(client)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"forged" not in answer
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_body_is_read_whole(tiny_tokenizer, chunked):
+    raw = json.dumps({**HI, "user": "x" * 2**20, "max_tokens": 50}).encode()
+    with live(tiny_tokenizer, final("ok")) as server:
+        content = iter([raw[i : i + 100_000] for i in range(0, len(raw), 100_000)]) if chunked else raw
+        answer = server.http.post(CHAT, content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 200
+
+
+def test_requests_sent_ahead_are_answered_in_order_and_wait_unparsed(tiny_tokenizer):
+    with live(tiny_tokenizer, ["<|channel|>final<|message|>a", Pause(0.3), "<|return|>"]) as server:
+        with connect(server) as client:
+            client.sendall(request_bytes(CHAT) + START + b"\r\n" + START + b"connection: close\r\n\r\n")
+            answer = answer_of(client)
+        assert answer.count(b"HTTP/1.1 200 ") == 3
+        assert answer.index(b"chat.completion") < answer.index(b"\r\n\r\nok")
+
+
+def test_thousands_of_requests_sent_ahead_do_not_pile_up(tiny_tokenizer, monkeypatch):
+    made = []
+    ready = protocol.PatientProtocol.on_headers_complete
+    monkeypatch.setattr(
+        PatientProtocol, "on_headers_complete", lambda self: (made.append(self), ready(self))[1]
+    )
+    with live(tiny_tokenizer, [Pause(30)]) as server, connect(server) as client:
+        client.sendall(request_bytes(CHAT, stream=True))
+        assert wait_for(lambda: server.worker.open)
+        assert sent_until_closed(client, START + b"\r\n", 2**25) < 2**25
+        assert len(made) < 1000
+        assert server.worker.wait_until_idle()
+
+
+def test_a_client_that_sent_requests_ahead_and_leaves_is_noticed(tiny_tokenizer):
+    with live(tiny_tokenizer, [Pause(30)]) as server, connect(server) as client:
+        client.sendall(request_bytes(CHAT) + START + b"\r\n" + START + b"\r\n")
+        assert wait_for(lambda: server.worker.open)
+        client.close()
+        assert server.worker.wait_until_idle(5)
+
+
+def test_an_upgrade_that_nobody_knows_is_answered_and_then_the_connection_ends(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(START + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n")
+        answer = answer_of(client)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+
+
+def test_what_is_no_http_is_a_400_of_our_shape(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(b"\x16\x03\x01 hello\r\n\r\n")  # as TLS begins
+        answer = answer_of(client)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+
+
+@pytest.mark.parametrize("length", [b"0" * 5000 + b"7", b"7" * 5000, b"-1", b"1e3"])
+def test_a_content_length_that_is_no_length_is_a_400(tiny_tokenizer, length):
+    """It was a 500: int() refuses more than 4,300 digits, and leading zeros count."""
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        head = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        client.sendall(head + b"content-length: " + length + b'\r\nconnection: close\r\n\r\n{"a":1}')
+        assert answer_of(client).startswith(b"HTTP/1.1 400 ")
+
+
+# Connections
+
+
+def test_a_connection_whose_body_is_refused_unread_ends(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(gate, "LINGER_SECONDS", 0.2)
+    settings = Settings(api_key=("key",))
+    with live(tiny_tokenizer, final("ok"), settings=settings) as server, connect(server) as client:
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n"
+        client.sendall(head.encode() + b"x" * 1000)
+        answer = answer_of(client)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_client_that_is_still_sending_reads_why_it_was_refused(tiny_tokenizer):
+    """Closed at once, the connection would be reset, and the answer lost on its way."""
+    with (
+        live(tiny_tokenizer, final("ok"), settings=Settings(api_key=("key",))) as server,
+        connect(server) as client,
+    ):
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 800000\r\n\r\n"
+        client.sendall(head.encode())
+        for _ in range(8):
+            client.sendall(b"x" * 90_000)
+        time.sleep(0.2)
+        assert answer_of(client).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_connection_goes_on_after_a_refused_request_whose_body_had_come(tiny_tokenizer):
+    with (
+        live(tiny_tokenizer, final("ok"), settings=Settings(api_key=("key",))) as server,
+        connect(server) as client,
+    ):
+        client.sendall(request_bytes(CHAT))
+        assert b" 401 " in client.recv(4096)
+        client.sendall(START + b"\r\n")
+        assert b" 200 " in client.recv(4096)
+
+
+BULK = 16 * 2**20
+"""Bytes: more than all the buffers between us."""
+
+
+@contextmanager
+def bulky(lost):
+    """A server whose answers are longer than what fits on the way; connections that end are put in `lost`."""
+
+    class Observed(PatientProtocol):
+        stuck_seconds = 0.5
+
+        def connection_lost(self, error):
+            lost.append(self)
+            super().connection_lost(error)
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        length = b"%d" % BULK
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        pieces = 64 if scope["path"] == "/stream" else 1
+        for i in range(pieces):
+            piece = bytes(BULK // pieces)
+            await send({"type": "http.response.body", "body": piece, "more_body": i < pieces - 1})
+
+    with serving(app, Observed) as url:
+        yield SimpleNamespace(url=url)
+
+
+@pytest.mark.parametrize("path", ["/whole", "/stream"])
+def test_a_client_that_never_reads_is_cut_off(path):
+    """Only the connection itself tells: the application waits to send, or has long been told that it sent."""
+    lost = []
+    with bulky(lost) as server, connect(server, 4096) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        assert wait_for(lambda: lost, 60)
+        assert len(answer_of(client)) < BULK
+
+
+@pytest.mark.parametrize("path", ["/whole", "/stream"])
+def test_a_client_that_reads_slowly_is_not_cut_off(path):
+    lost = []
+    with bulky(lost) as server, connect(server, 4096) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+        received = 0
+        began = time.monotonic()
+        while time.monotonic() - began < 2:
+            received += len(client.recv(4096))
+            time.sleep(0.02)
+        assert received < BULK / 4
+        assert not lost
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+        received += len(answer_of(client))
+    assert received > BULK
+
+
+def test_blank_lines_do_not_keep_a_connection(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.5)
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(START + b"\r\n")
+        assert b" 200 " in client.recv(4096)
+        client.sendall(b"\r\n")
+        assert client.recv(100) == b""
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Servers that take two connections."""
+    made = PatientProtocol.__init__
+    monkeypatch.setattr(
+        PatientProtocol, "__init__", lambda self, *a, **k: made(self, *a, **k, max_connections=2)
+    )
+
+
+def test_a_new_connection_replaces_the_one_that_is_idle_for_longest(tiny_tokenizer, narrow):
+    with ExitStack() as opened:
+        server = opened.enter_context(live(tiny_tokenizer, [Pause(5), final("ok")], settings=Settings()))
+        first, busy = (opened.enter_context(connect(server)) for _ in range(2))
+        busy.sendall(request_bytes(CHAT, stream=True))
+        assert wait_for(lambda: server.worker.open)
+        second = opened.enter_context(connect(server))
+        second.sendall(START + b"\r\n")
+        assert b" 200 " in second.recv(4096)
+        assert first.recv(100) == b""  # it had nothing to say
+        assert server.worker.open  # and who is answered stays
+
+
+def test_when_all_connections_are_answered_a_new_one_is_a_503(tiny_tokenizer, narrow):
+    with ExitStack() as opened:
+        server = opened.enter_context(live(tiny_tokenizer, [Pause(5), final("ok")], settings=Settings()))
+        for _ in range(2):
+            opened.enter_context(connect(server)).sendall(request_bytes(CHAT, stream=True))
+        assert wait_for(lambda: len(server.worker.open) == 2)
+        answer = answer_of(opened.enter_context(connect(server)))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"too_many_connections" in answer
+
+
+# Names of this server
+
+
+def get(server, path, host):
+    head = f"GET {path} HTTP/1.1\r\n" + (f"host: {host}\r\n" if host is not None else "")
+    with connect(server) as client:
+        client.sendall(f"{head}connection: close\r\n\r\n".encode())
+        return answer_of(client)
+
+
+HOSTS = {
+    "localhost": True,
+    "LOCALHOST:8000": True,
+    "a.localhost": True,
+    "127.0.0.1:1": True,
+    "[::1]:8000": True,
+    "192.168.1.7": True,
+    "given.example": True,
+    "named.example.:80": True,
+    None: True,
+    "evil.example": False,
+    "localhost.evil.example:8000": False,
+    "127.0.0.1.evil.example": False,
+    "[evil": False,
+}
+
+
+@pytest.mark.parametrize(("host", "allowed"), HOSTS.items())
+def test_without_keys_a_request_comes_under_a_name_of_this_server(tiny_tokenizer, host, allowed):
+    settings = Settings(host="given.example", allowed_host=("Named.example",))
+    with live(tiny_tokenizer, final("ok"), settings=settings) as server:
+        answer = get(server, "/v1/models", host)
+    assert (b" 200 " in answer[:20], b" 421 " in answer[:20]) == (allowed, not allowed)
+
+
+def test_probes_and_holders_of_keys_may_use_any_name(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok"), settings=Settings(api_key=("key",))) as server:
+        assert b" 200 " in get(server, "/health", "pod.example")[:20]
+        asked = {"host": "proxy.example", "authorization": "Bearer key"}
+        assert server.http.get("/v1/models", headers=asked).status_code == 200
+    with live(tiny_tokenizer, final("ok"), settings=Settings(allowed_host=("*",))) as server:
+        assert b" 200 " in get(server, "/v1/models", "evil.example")[:20]
+
+
+def test_no_answer_sends_anybody_to_a_host_that_the_client_named(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server:
+        for path in ("/health/", "/v1/models/", "/v1/chat/completions/", "/metrics/"):
+            answer = server.http.get(path, headers={"host": "evil.localhost"})
+            assert answer.status_code in (404, 405), path
+            assert "location" not in answer.headers
+
+
+def test_no_page_of_ours_runs_scripts_from_elsewhere(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server:
+        for path in ("/docs", "/redoc", "/docs/oauth2-redirect"):
+            assert "https://" not in server.http.get(path).text
+
+
+# Rates
+
+
+def test_a_key_has_its_requests_a_minute_and_others_have_theirs(tiny_tokenizer):
+    settings = Settings(api_key=("one", "two"), key_requests_per_minute=3)
+    with live(tiny_tokenizer, final("ok"), settings=settings) as server:
+
+        def ask(key, path="/v1/models"):
+            return server.http.get(path, headers={"authorization": f"Bearer {key}"})
+
+        assert [ask("one").status_code for _ in range(3)] == [200] * 3
+        refused = ask("one")
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= 20
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert ask("two").status_code == 200
+        assert [ask("wrong").status_code for _ in range(9)] == [401] * 9
+        assert ask("one", "/health").status_code == 200
+
+
+def test_a_bucket_fills_at_its_rate_and_not_over_its_rim():
+    from server.rates import Rates
+
+    now = 0.0
+    rates = Rates(6, lambda: now)
+    assert [rates.take("a") for _ in range(7)] == [0] * 6 + [10]
+    now = 9.5
+    assert rates.take("a") == 1
+    now = 10.0
+    assert rates.take("a") == 0
+    now = 1e6
+    assert [rates.take("a") for _ in range(7)] == [0] * 6 + [10]
+    assert [Rates(None).take("a") for _ in range(100)] == [0] * 100
