@@ -30,6 +30,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from engine.disk_cache import DiskCache
 from engine.errors import DeadlineExceeded, OutOfMemory, UnknownToken
 from engine.pages import Pages
 from engine.request import Failure, Plan, Request, Sampled, Sequence, Token
@@ -89,6 +90,9 @@ class Stats:
     pages_free      pages a new sequence could be given, including those only the prefix cache holds
     prefix_queries  prompt tokens looked up in the prefix cache
     prefix_hits     prompt tokens found there
+    prefix_disk_hits  those of them that came from disk
+    disk_bytes      that the prefix cache has on disk now
+    disk_faults     files of it that could not be read or written
     """
 
     running: int = 0
@@ -97,6 +101,9 @@ class Stats:
     pages_free: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+    prefix_disk_hits: int = 0
+    disk_bytes: int = 0
+    disk_faults: int = 0
     prompt_tokens: int = 0
     generation_tokens: int = 0
     preemptions: int = 0
@@ -110,10 +117,12 @@ class Engine:
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
         pages: Pages | None = None,
+        disk: DiskCache | None = None,
     ):
         self.limits = limits
         self._runner = runner
-        self._scheduler = Scheduler(limits, pages)
+        self._scheduler = Scheduler(limits, pages, disk)
+        self._disk = disk
         self._clock = clock
         self._sequences: dict[str, Sequence] = {}
         self._next_deadline = float("inf")  # the earliest, or earlier than that
@@ -156,11 +165,14 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._sequences)
+        return bool(self._sequences) or (self._disk is not None and self._disk.pending)
 
     def step(self) -> list[Token | Failure]:
         """Run one step; returns its tokens and the requests that failed."""
         events = self._expire()
+        steps = self._steps
+        if self._disk is not None:
+            self._disk.turn()
         if self._overlapping is not None:
             events += self._step_overlapped(self._overlapping)
         elif (plan := self._scheduler.plan()).chunks:
@@ -168,6 +180,8 @@ class Engine:
         for event in events:
             if isinstance(event, Failure) or event.finish is not None:
                 self._sequences.pop(event.request_id, None)
+        if self._disk is not None and self._steps == steps and not events:
+            self._disk.wait()  # there was nothing to compute
         return events
 
     def _step_alone(self, plan: Plan) -> list[Token | Failure]:
@@ -219,6 +233,11 @@ class Engine:
         )
         return [Failure(s.request.id, DeadlineExceeded(s.request.timeout_seconds or 0)) for s in late]
 
+    def close(self) -> None:
+        """No more steps: what is on its way to disk gets there.  May be called again."""
+        if self._disk is not None:
+            self._disk.close()
+
     def stats(self) -> Stats:
         scheduler = self._scheduler
         return Stats(
@@ -228,6 +247,9 @@ class Engine:
             pages_free=scheduler.pages.available,
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,
+            prefix_disk_hits=scheduler.prefix_disk_hits,
+            disk_bytes=0 if self._disk is None else self._disk.store.bytes,
+            disk_faults=0 if self._disk is None else self._disk.store.faults,
             prompt_tokens=scheduler.prompt_tokens,
             generation_tokens=scheduler.generation_tokens,
             preemptions=scheduler.preemptions,

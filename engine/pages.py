@@ -12,8 +12,9 @@ Every page is in exactly one state:
     idle    not held, but cached: it may be shared again, or be taken, least recently used first
 
 A page is cached only when it is full and computed, so no sequence ever writes into a page that another one
-reads.  Cached pages are found by a hash of all tokens up to their end.  The hash is keyed by a secret of this
-process: a client cannot make two prompts collide.
+reads.  Cached pages are found by a hash of all tokens up to their end.  The hash is keyed by a secret: a
+client cannot make two prompts collide.  The secret is this process's own, or that of the folder in which
+pages are kept on disk (engine/page_files.py): there they are found by the same hash.
 """
 
 from __future__ import annotations
@@ -22,14 +23,23 @@ import hashlib
 import secrets
 from array import array
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from model.batch import BANDED, FULL, PerKind
 
 
+Name = tuple[int, bytes]
+"""Of what is in a page, wherever it is kept: the kind of layer, and the hash of all tokens up to its end."""
+
+
 def _no_pages() -> array[int]:
     return array("i")
+
+
+def _nowhere(name: Name) -> bool:
+    return False
 
 
 @dataclass(eq=False, slots=True)
@@ -51,6 +61,15 @@ class PageTable:
         return len(self.full) + len(self.banded) - self.behind
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A page of a table that has its number, but not its contents yet: those called `name`, at `place`."""
+
+    name: Name
+    place: int
+    page: int
+
+
 class _Pool:
     """The pages of one pool that no sequence holds.
 
@@ -68,10 +87,11 @@ class _Pool:
 
 
 class Pages:
-    def __init__(self, num_pages: PerKind, page_size: int, window: int):
+    def __init__(self, num_pages: PerKind, page_size: int, window: int, secret: bytes | None = None):
         """
         num_pages  for both kinds of layer together, or for banded and for full ones
         window     keys a query of a banded layer may see, itself included
+        secret     up to 64 bytes, the key of all hashes; None: one of this process
         """
         self.page_size, self.window = page_size, window
         if isinstance(num_pages, int):
@@ -87,8 +107,8 @@ class Pages:
             {},
             {},
         )  # per kind: hash → page, held or idle
-        self._hash_of: dict[int, tuple[int, bytes]] = {}  # the inverse: page → kind and hash
-        self._secret = secrets.token_bytes(16)
+        self._hash_of: dict[int, Name] = {}  # the inverse: page → kind and hash
+        self._secret = secrets.token_bytes(16) if secret is None else secret
 
     # How much fits
 
@@ -209,29 +229,65 @@ class Pages:
             digest.update(array("q", tokens[i * size : (i + 1) * size]).tobytes())
             hashes.append(digest.digest())
 
-    def find(self, hashes: list[bytes]) -> int:
+    def find(self, hashes: list[bytes], elsewhere: Callable[[Name], bool] = _nowhere) -> int:
         """The longest beginning of `hashes` that can be shared, in pages.
 
         It can be if all its full pages are cached, and those banded pages that the position after it still
         sees.
+
+        elsewhere  whether a page that is not cached could be brought here
         """
         full, banded = self._cached[FULL], self._cached[BANDED]
         found = run = 0  # run: consecutive banded pages cached up to here
         for i, digest in enumerate(hashes):
-            if digest not in full:
+            if digest not in full and not elsewhere((FULL, digest)):
                 break
-            run = run + 1 if digest in banded else 0
-            if run >= i + 1 - self._first_visible(i + 1):
+            run = run + 1 if digest in banded or elsewhere((BANDED, digest)) else 0
+            if run >= i + 1 - self.first_visible(i + 1):
                 found = i + 1
         return found
 
-    def share(self, table: PageTable, hashes: list[bytes]) -> None:
-        """Begin an empty `table` with the cached pages of `hashes`, which `find` found."""
-        table.behind = self._first_visible(len(hashes))
-        for i, digest in enumerate(hashes):
-            table.full.append(self._hold(self._cached[FULL][digest]))
-            table.banded.append(self._hold(self._cached[BANDED][digest]) if i >= table.behind else 0)
-        table.published = len(hashes)
+    def share(self, table: PageTable, hashes: list[bytes]) -> list[Missing] | None:
+        """Begin an empty `table` with the pages of `hashes`: those that are cached, and for others new ones.
+
+        Returns those others.  They are to be filled, and then `register`ed, before anybody reads them.  None,
+        and nothing changed, if there is no room for them.
+        """
+        behind = self.first_visible(len(hashes))
+        wanted = [
+            (kind, place)
+            for kind, first in ((FULL, 0), (BANDED, behind))
+            for place in range(first, len(hashes))
+        ]
+        cached = {
+            (kind, place): page
+            for kind, place in wanted
+            if (page := self._cached[kind].get(hashes[place])) is not None
+        }
+        idle = [kind for (kind, _), page in cached.items() if self._holders[page] == 0]
+        new = [(kind, place) for kind, place in wanted if (kind, place) not in cached]
+        taken = [*idle, *(kind for kind, _ in new)]
+        if not self._has(taken.count(BANDED), taken.count(FULL)):
+            return None
+        for page in cached.values():
+            self._hold(page)
+        missing = [Missing((kind, hashes[place]), place, self._take(kind)) for kind, place in new]
+        numbers = cached | {(each.name[0], each.place): each.page for each in missing}
+        table.full.extend(numbers[FULL, place] for place in range(len(hashes)))
+        table.banded.extend(numbers.get((BANDED, place), 0) for place in range(len(hashes)))
+        table.behind, table.published = behind, len(hashes)
+        return missing
+
+    def register(self, page: int, name: Name) -> None:
+        """A page that somebody holds has its contents, and is offered to others."""
+        kind, digest = name
+        if self._cached[kind].setdefault(digest, page) == page:
+            self._hash_of[page] = name
+
+    def cached(self, name: Name) -> int | None:
+        """The page in which these contents are."""
+        kind, digest = name
+        return self._cached[kind].get(digest)
 
     def publish(self, table: PageTable, hashes: list[bytes], pages: int) -> None:
         """Offer the first `pages` pages, which are complete and computed, to others.
@@ -240,8 +296,7 @@ class Pages:
         """
         for i in range(table.published, pages):
             for kind, page in ((FULL, table.full[i]), (BANDED, table.banded[i])):
-                if self._cached[kind].setdefault(hashes[i], page) == page:
-                    self._hash_of[page] = (kind, hashes[i])
+                self.register(page, (kind, hashes[i]))
         table.published = pages
 
     def refresh(self, hashes: list[bytes]) -> None:
@@ -251,7 +306,7 @@ class Pages:
         They were let go of earlier than its full pages, when the answer moved past them, but are of no less
         use.
         """
-        for digest in hashes[self._first_visible(len(hashes)) :]:
+        for digest in hashes[self.first_visible(len(hashes)) :]:
             page = self._cached[BANDED].get(digest)
             if page is not None and page in self._pools[BANDED].idle:
                 self._pools[BANDED].idle.move_to_end(page)
@@ -267,7 +322,7 @@ class Pages:
                         del self._pools[kind].idle[page]
                         self._pools[kind].free.append(page)
 
-    def _first_visible(self, pages: int) -> int:
+    def first_visible(self, pages: int) -> int:
         """The first banded page that the position after `pages` pages still sees."""
         return max(0, pages * self.page_size - self.window + 1) // self.page_size
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from engine.disk_cache import Fetch
 from engine.edit_records import EditRecords
 from engine.errors import EngineError
 from engine.pages import PageTable
@@ -128,6 +129,8 @@ class Sequence:
     pages            what it holds; nothing while it waits
     hashes           of its complete pages, for the prefix cache
     cached_tokens    of the prompt, that the prefix cache had; None before it first ran
+    fetch            of pages that are read from disk before it can run; it holds them while it waits
+    used_ns          when it first ran, Unix time in nanoseconds: how recently its pages were used
     records          the tokens whose logits it changes; None if there are none, or before the first token
     prompt_logprobs  of the prompt tokens known so far, the first one's None included; empty if nobody asked
     edits_logits     whether anything changes its logits before a token is chosen
@@ -145,6 +148,8 @@ class Sequence:
     pages: PageTable = field(default_factory=PageTable)
     hashes: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
+    fetch: Fetch | None = None
+    used_ns: int = 0
     records: EditRecords | None = None
     prompt_logprobs: list[Logprob | None] = field(default_factory=list)
     edits_logits: bool = field(init=False)

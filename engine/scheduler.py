@@ -10,18 +10,23 @@ A sequence that needs a page when there is none preempts the newest running one.
 and goes back to the head of the queue; its keys and values are computed again later, or found in the prefix
 cache.  Only the newest is ever preempted, and no sequence may grow beyond what the whole pool holds
 (`Sequence.limit`).  So the oldest always advances, and every request ends.
+
+Where prefixes are also kept on disk, the head of the queue may wait for its pages to be read
+(`Sequence.fetch`).  It holds them meanwhile, but loses them before any running sequence is preempted.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 
+from engine.disk_cache import DiskCache, Fetch
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
 from engine.pages import Pages
 from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sampled, Sequence, Token
-from model.batch import PerKind
+from model.batch import FULL, PerKind
 
 SCORED_PER_STEP = 64
 """Prompt tokens whose log-probabilities are computed in one step, at most: each needs a row of V logits."""
@@ -83,12 +88,14 @@ class _Budget:
 
 
 class Scheduler:
-    def __init__(self, limits: Limits, pages: Pages | None = None):
+    def __init__(self, limits: Limits, pages: Pages | None = None, disk: DiskCache | None = None):
         self.limits = limits
+        self.disk = disk
         self.pages = pages or Pages(limits.num_pages, limits.page_size, limits.window)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.prefix_queries = self.prefix_hits = 0  # tokens looked up, tokens found
+        self.prefix_disk_hits = 0  # those of them that came from disk
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
         self._budget = limits.max_tokens_per_step  # less for a while after running out of memory
         self._good_steps = 0
@@ -139,6 +146,7 @@ class Scheduler:
             self.pages.release(sequence.pages)
             self.pages.refresh(sequence.hashes[: len(sequence.request.prompt) // self.limits.page_size])
         else:
+            self._give_up_fetch(sequence)
             self.waiting.remove(sequence)
 
     # Before the step
@@ -219,6 +227,8 @@ class Scheduler:
             return wanted
         self.pages.slide(table, sequence.computed)
         while (room := self.pages.reach(table) - sequence.computed) <= 0:
+            if self.waiting and self._give_up_fetch(self.waiting[0]):
+                continue
             newest = self.running[-1]
             self._preempt(newest)
             if newest is sequence:
@@ -238,6 +248,8 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence, coming: set[bytes]) -> bool:
         """Start a waiting sequence from its cached prefix, if there are pages for all its tokens."""
+        if sequence.fetch is not None:
+            return self._admit_fetched(sequence, sequence.fetch, coming)
         if (
             self._refused is not None
             and self._refused[0] is sequence
@@ -255,17 +267,59 @@ class Scheduler:
                 found = self.pages.find(sequence.hashes[:shareable])
                 if found < shareable and sequence.hashes[found] in coming:
                     return False  # another sequence computes the same page in this step: share it after
-        self.pages.share(sequence.pages, sequence.hashes[:found])
-        if not self.pages.fits(sequence.pages, len(sequence.tokens)):
+                if found < shareable and self.disk is not None:
+                    found = self.pages.find(sequence.hashes[:shareable], self.disk.holds)
+        missing = self.pages.share(sequence.pages, sequence.hashes[:found])
+        if missing is None or not self.pages.fits(sequence.pages, len(sequence.tokens)):
             self.pages.release(sequence.pages)
             self._refused = (sequence, self.pages.available_of_each)
             return False
+        if missing:
+            assert self.disk is not None
+            sequence.fetch = self.disk.fetch(missing)
+            return False
+        self._start(sequence, found)
+        return True
+
+    def _admit_fetched(self, sequence: Sequence, fetch: Fetch, coming: set[bytes]) -> bool:
+        """Start a sequence whose pages were to come from disk, if they have."""
+        if fetch.under_way or not self.pages.fits(sequence.pages, len(sequence.tokens)):
+            return False
+        found = len(sequence.pages.full)
+        failed = fetch.failed
+        self._give_up_fetch(sequence, release=failed)
+        if failed:  # again, with what is there
+            return self._admit(sequence, coming)
+        if sequence.cached_tokens is None:
+            fetched = sum(missing.name[0] == FULL for missing in fetch.missing)
+            self.prefix_disk_hits += fetched * self.limits.page_size
+        self._start(sequence, found)
+        return True
+
+    def _give_up_fetch(self, sequence: Sequence, release: bool = True) -> bool:
+        """Offer what has come from disk to all; let go of it, and of the rest.  Returns whether there was
+        something to give up.
+        """
+        if (fetch := sequence.fetch) is None:
+            return False
+        fetch.cancel()
+        for missing in fetch.loaded:
+            self.pages.register(missing.page, missing.name)
+        if release:
+            self.pages.release(sequence.pages)
+        sequence.fetch = None
+        return True
+
+    def _start(self, sequence: Sequence, found: int) -> None:
+        """It runs, and has `found` pages already."""
         sequence.computed = found * self.limits.page_size
         if sequence.cached_tokens is None:
             sequence.cached_tokens = sequence.computed
             self.prefix_queries += len(sequence.tokens)
             self.prefix_hits += sequence.computed
-        return True
+            if self.disk is not None:
+                sequence.used_ns = time.time_ns()
+                self.disk.shared(sequence.hashes[:found], sequence.used_ns)
 
     def _completed_by(self, prefills: list[Chunk]) -> set[bytes]:
         """The hashes of the pages that these chunks complete."""
@@ -351,18 +405,25 @@ class Scheduler:
 
     def _publish(self, sequence: Sequence) -> None:
         if self.limits.prefix_cache:
-            complete = sequence.computed // self.limits.page_size
+            first, complete = sequence.pages.published, sequence.computed // self.limits.page_size
             self.pages.extend_hashes(sequence.hashes, sequence.tokens, complete)
             self.pages.publish(sequence.pages, sequence.hashes, complete)
+            if self.disk is not None:
+                prompt = len(sequence.request.prompt)
+                self.disk.computed(sequence.hashes, range(first, complete), prompt, sequence.used_ns)
 
     def _prefill(self, sequence: Sequence) -> Prefill:
         self.prompt_tokens += len(sequence.tokens)
+        if self.disk is not None:
+            self.disk.used(sequence.hashes, sequence.used_ns)
         logprobs = None if sequence.request.prompt_logprobs is None else tuple(sequence.prompt_logprobs)
         return Prefill(sequence.cached_tokens or 0, logprobs)
 
     def _fail(self, sequence: Sequence, error: EngineError) -> Failure:
         if isinstance(error, NonFinite):
             self.pages.withdraw(sequence.hashes)  # no other sequence may share pages that may hold NaN
+            if self.disk is not None:
+                self.disk.withdraw(sequence.hashes)
         self.remove(sequence)
         return Failure(sequence.request.id, error)
 

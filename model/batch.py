@@ -90,6 +90,13 @@ class KVCache:
             return self.full[0][layer // 2], self.full[1][layer // 2]
         return self.keys[layer // 2], self.values[layer // 2]
 
+    def page(self, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one page, in all the layers of its kind: [ceil(L / 2), ...] both."""
+        first = self.keys.shape[1]
+        if self.full is not None and number >= first:
+            return self.full[0][:, number - first], self.full[1][:, number - first]
+        return self.keys[:, number], self.values[:, number]
+
     def first_page(self, layer: int) -> int:
         """The number of the first page that `of(layer)` has."""
         return self.keys.shape[1] if self.full is not None and layer % 2 == FULL else 0

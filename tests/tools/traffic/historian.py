@@ -9,18 +9,23 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.disk_cache import DiskCache
 from engine.engine import Engine
+from engine.page_files import PageFiles
+from engine.page_store import PageStore
 from engine.pages import Pages
 from engine.request import Failure, Plan, Request, Sampled, SamplingParams, Sequence, Token
 from engine.runner import LaunchedStep, Runner
 from engine.scheduler import Limits
 from model.batch import BANDED, FULL, Batch, KVCache, PerKind
 from model.loading.synthetic import GPT_OSS_20B
+from model.page_copies import PageCopies
 
 VOCABULARY = 97
 POISON = -(10**6)
@@ -218,12 +223,25 @@ class WatchedRunner:
         return self.runner.launch(plan, previous)
 
 
-def make_engine(limits: Limits, **options: object) -> Engine:
-    """A real engine and runner around Historian, over poisoned pages."""
+def make_engine(
+    limits: Limits, disk: Path | None = None, disk_bytes: int = 2**30, **options: object
+) -> Engine:
+    """A real engine and runner around Historian, over poisoned pages.
+
+    disk  a folder for prefix pages; `close` the engine then
+    """
     runner = Runner(Historian(limits.page_size, limits.window), limits.num_pages)
-    pages = PoisonedPages(limits.num_pages, limits.page_size, limits.window)
-    pages.memory = runner.cache.keys[0, :, :, 0, 0]
-    return Engine(WatchedRunner(runner), limits, pages=pages, **options)
+    memory = runner.cache.keys[0, :, :, 0, 0]
+    if disk is None:
+        pages = PoisonedPages(limits.num_pages, limits.page_size, limits.window)
+        pages.memory = memory
+        return Engine(WatchedRunner(runner), limits, pages=pages, **options)
+    files = PageFiles(disk, f"historian {limits.page_size} {limits.window}")
+    pages = PoisonedPages(limits.num_pages, limits.page_size, limits.window, files.names_key)
+    pages.memory = memory
+    copies = PageCopies(runner.cache, torch.device("cpu"))
+    cache = DiskCache(PageStore(files, disk_bytes), copies, pages)
+    return Engine(WatchedRunner(runner), limits, pages=pages, disk=cache, **options)
 
 
 def ask(

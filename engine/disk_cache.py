@@ -1,0 +1,258 @@
+"""The prefix cache's second floor: which pages are worth keeping on disk, and how they come and go.
+
+Scheduler      says by name what was computed, shared and used, and asks for what it misses (`fetch`)
+DiskCache      here, on the engine's thread: between two steps it copies a few pages out, and those in that
+               have arrived (`turn`).  It never waits for the disk while there is something to compute
+PageStore      the disk, on a thread of its own
+
+A full page is worth keeping if it belongs to a long prompt, or to a beginning that two prompts shared.  Of
+banded pages only those are, that a prompt could be continued from: the last window before the prompt's end,
+before every `RESUME_EVERY` tokens, and before each place where prompts were seen to differ.  The end of a
+prompt is where the next one differs most likely, so there are more such places in its last tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engine.page_store import Buffer, PageStore, Read, Write
+from engine.pages import Missing, Name, Pages
+from model.batch import BANDED, FULL
+
+log = logging.getLogger(__name__)
+
+LONG_PROMPT = 256
+"""Tokens from which on a prompt is kept when it is seen for the first time."""
+
+RESUME_EVERY = 512
+"""Tokens: at a multiple of this a prompt can be continued, whatever comes after."""
+
+RESUME_LAST = 512
+"""Tokens at the end of a prompt: between any two pages of these it can be."""
+
+SAVED_PER_TURN = 16
+"""Pages that are copied out between two steps, at most: a few milliseconds."""
+
+BUFFER_BYTES = 64 * 2**20
+"""Memory for pages on their way, either way."""
+
+OFFERS = 2**16
+"""Pages worth keeping that are remembered until they are written; more: the oldest are forgotten."""
+
+STALL_SECONDS = 10.0
+"""A disk that has delivered nothing for so long is not waited for: what was wanted is computed."""
+
+WAIT_SECONDS = 0.05
+"""How long the engine waits for the disk at once, if there is nothing else to do."""
+
+
+class Copies(Protocol):
+    """What moves pages between the device and buffers (model/page_copies.py)."""
+
+    sizes: tuple[int, int]
+
+    def buffer(self) -> Buffer: ...
+    def save(self, page: int, buffer: Buffer) -> None: ...
+    def load(self, page: int, buffer: Buffer) -> None: ...
+
+
+@dataclass(eq=False, slots=True)
+class Fetch:
+    """Pages on their way from disk into a sequence's table.
+
+    missing  all of them
+    loaded   those that are there
+    failed   whether some will never be
+    """
+
+    missing: list[Missing]
+    loaded: list[Missing] = field(default_factory=list)
+    failed: bool = False
+    _asked: list[Read] = field(default_factory=list)
+    _heard_at: float = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        return not self.failed and len(self.loaded) < len(self.missing)
+
+    def cancel(self) -> None:
+        """Nobody wants them any more.  Safe to call at any time."""
+        self.failed = True
+        for job in self._asked:
+            job.cancelled = True
+
+
+class DiskCache:
+    def __init__(
+        self,
+        store: PageStore,
+        copies: Copies,
+        pages: Pages,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.store = store
+        self._copies, self._pages, self._clock = copies, pages, clock
+        self._fetch: Fetch | None = None
+        self._coming: dict[Read, tuple[Fetch, Missing]] = {}
+        self._offers: OrderedDict[Name, int] = OrderedDict()  # name → when it was used
+        self._stalled = False
+        count = max(4, BUFFER_BYTES // max(1, *copies.sizes))
+        self._for_reads = _Buffers(copies, count)
+        self._for_writes = _Buffers(copies, count)
+
+    # For the scheduler
+
+    def holds(self, name: Name) -> bool:
+        """Whether these contents can be fetched."""
+        return not self._stalled and self.store.holds(name)
+
+    def fetch(self, missing: list[Missing]) -> Fetch:
+        """Begin to bring pages here.  There is one fetch at a time."""
+        assert self._fetch is None or not self._fetch.under_way
+        self._fetch = Fetch(missing, _heard_at=self._clock())
+        self._ask()
+        return self._fetch
+
+    def shared(self, hashes: list[bytes], used_ns: int) -> None:
+        """A prompt was found to begin with these pages: others may, too."""
+        visible = self._pages.first_visible(len(hashes))
+        for place, digest in enumerate(hashes):
+            self._offer((FULL, digest), used_ns - place)
+            if place >= visible:
+                self._offer((BANDED, digest), used_ns - place)
+
+    def computed(self, hashes: list[bytes], places: range, prompt: int, used_ns: int) -> None:
+        """The pages at `places` are cached.
+
+        prompt   tokens of the whole prompt
+        used_ns  when it came, Unix time in nanoseconds
+        """
+        if prompt < LONG_PROMPT:
+            return
+        size = self._pages.page_size
+        complete = prompt // size
+        for place in range(places.start, min(places.stop, complete)):
+            self._offer((FULL, hashes[place]), used_ns - place)
+            if (complete - place) * size <= RESUME_LAST or self._resumes(place, complete):
+                self._offer((BANDED, hashes[place]), used_ns - place)
+
+    def used(self, hashes: list[bytes], used_ns: int) -> None:
+        """A prompt was answered that begins with these pages: what is on disk of them stays longer."""
+        names = [(kind, digest) for digest in hashes for kind in (FULL, BANDED)]
+        self.store.touch(names, (used_ns - place // 2 for place in range(len(names))))
+
+    def withdraw(self, hashes: Iterable[bytes]) -> None:
+        """Their contents are not to be trusted."""
+        names = [(kind, digest) for digest in hashes for kind in (FULL, BANDED)]
+        for name in names:
+            self._offers.pop(name, None)
+        self.store.forget(names)
+
+    # For the engine
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are pages left to copy out."""
+        return bool(self._offers) and self.store.accepts
+
+    def turn(self) -> None:
+        """Between two steps: take what has arrived, ask for more, copy a few pages out."""
+        self.store.news.clear()
+        while self.store.finished:
+            self._finished(self.store.finished.popleft())
+        fetch = self._fetch
+        if fetch is not None and fetch.under_way:
+            if self._clock() - fetch._heard_at > STALL_SECONDS:
+                log.warning("the disk has not answered for %g s: prompts are computed", STALL_SECONDS)
+                self._stalled = True
+                self.store.faults += 1
+                fetch.cancel()
+            else:
+                self._ask()
+        self._save()
+
+    def wait(self) -> None:
+        """For the disk, but not for long."""
+        self.store.news.wait(WAIT_SECONDS)
+
+    def close(self) -> None:
+        """Have written what was copied out already, and end.  May be called again."""
+        self.store.close()
+
+    def _finished(self, job: Read | Write) -> None:
+        if isinstance(job, Write):
+            self._for_writes.give_back(job.buffer)
+            return
+        self._stalled = False
+        fetch, missing = self._coming.pop(job)
+        if not fetch.failed:
+            if job.succeeded:
+                self._copies.load(missing.page, job.buffer)
+                fetch.loaded.append(missing)
+                fetch._heard_at = self._clock()
+            else:
+                fetch.cancel()
+        self._for_reads.give_back(job.buffer)
+
+    def _ask(self) -> None:
+        fetch = self._fetch
+        assert fetch is not None
+        while len(fetch._asked) < len(fetch.missing) and (buffer := self._for_reads.take()) is not None:
+            missing = fetch.missing[len(fetch._asked)]
+            job = Read(missing.name, self._copies.sizes[missing.name[0]], buffer)
+            fetch._asked.append(job)
+            self._coming[job] = (fetch, missing)
+            self.store.read(job)
+
+    def _save(self) -> None:
+        if not self.pending:
+            return
+        left = SAVED_PER_TURN
+        while left and self._offers:
+            name, used_ns = next(iter(self._offers.items()))
+            page = self._pages.cached(name)
+            if page is not None and not self.store.holds(name):
+                buffer = self._for_writes.take()
+                if buffer is None:
+                    return
+                self._copies.save(page, buffer)
+                self.store.write(Write(name, self._copies.sizes[name[0]], buffer, used_ns))
+                left -= 1
+            del self._offers[name]
+
+    def _offer(self, name: Name, used_ns: int) -> None:
+        if not self.store.holds(name):
+            self._offers[name] = used_ns
+            if len(self._offers) > OFFERS:
+                self._offers.popitem(last=False)
+
+    def _resumes(self, place: int, complete: int) -> bool:
+        """Whether a banded page is in the window of a position that is a multiple of RESUME_EVERY."""
+        every = max(1, RESUME_EVERY // self._pages.page_size)  # pages
+        after = (place // every + 1) * every
+        return after <= complete and place >= self._pages.first_visible(after)
+
+
+class _Buffers:
+    """So many buffers, made when they are first needed."""
+
+    def __init__(self, copies: Copies, count: int):
+        self._copies, self._left = copies, count
+        self._free: list[Buffer] = []
+
+    def take(self) -> Buffer | None:
+        """None if all are on their way."""
+        if self._free:
+            return self._free.pop()
+        if not self._left:
+            return None
+        self._left -= 1
+        return self._copies.buffer()
+
+    def give_back(self, buffer: Buffer) -> None:
+        self._free.append(buffer)
