@@ -33,7 +33,7 @@ RESUME_EVERY = 512
 """Tokens: at a multiple of this a prompt can be continued, whatever comes after."""
 
 RESUME_LAST = 512
-"""Tokens at the end of a prompt: between any two pages of these it can be."""
+"""Tokens at the end of a prompt: between any two pages of these it can be continued."""
 
 SAVED_PER_TURN = 16
 """Pages that are copied out between two steps, at most: a few milliseconds."""
@@ -136,9 +136,10 @@ class DiskCache:
             return
         size = self._pages.page_size
         complete = prompt // size
+        last = self._pages.first_visible(max(0, complete - RESUME_LAST // size))
         for place in range(places.start, min(places.stop, complete)):
             self._offer((FULL, hashes[place]), used_ns - place)
-            if (complete - place) * size <= RESUME_LAST or self._resumes(place, complete):
+            if place >= last or self._resumes(place, complete):
                 self._offer((BANDED, hashes[place]), used_ns - place)
 
     def used(self, hashes: list[bytes], used_ns: int) -> None:
@@ -177,8 +178,9 @@ class DiskCache:
         self._save()
 
     def wait(self) -> None:
-        """For the disk, but not for long."""
-        self.store.news.wait(WAIT_SECONDS)
+        """For the disk, if anything is expected of it, but not for long."""
+        if self.pending or (self._fetch is not None and self._fetch.under_way):
+            self.store.news.wait(WAIT_SECONDS)
 
     def close(self) -> None:
         """Have written what was copied out already, and end.  May be called again."""

@@ -198,8 +198,8 @@ class PageStore:
             self.files.read(job.name, job.buffer.wait()[: job.size])
             job.succeeded = True
         except FileNotFoundError:
-            self._drop(path)
             log.info("%s was deleted; the page is computed again", path)
+            self._look_again(path)
         except (Damaged, OSError) as error:
             self.faults += 1
             log.warning("%s: %s; the page is computed again", path, _reason(error))
@@ -243,8 +243,8 @@ class PageStore:
             heapq.heapify(self._least_used)
         try:
             self.files.touch(path, used_ns)
-        except FileNotFoundError:  # another server deleted it
-            self._drop(path)
+        except FileNotFoundError:
+            self._look_again(path)
         except OSError:  # then it is found, after the next start, to have been used earlier
             self.faults += 1
 
@@ -259,11 +259,23 @@ class PageStore:
         self._scan()
         return True
 
+    def _look_again(self, path: str) -> None:
+        """Somebody else deletes files: at least this one is gone."""
+        try:
+            self._scan()
+        except OSError as error:
+            self.faults += 1
+            log.warning("%s: %s", self.files.folder, _reason(error))
+            self._drop(path)
+
     def _scan(self) -> None:
         """Take stock.  Raises OSError."""
-        self._sizes, self._used, self._least_used, self.bytes = {}, {}, [], 0
-        for found in self.files.scan():
-            self._note(found.path, found.size, found.used_ns)
+        found = list(self.files.scan())
+        self._used = {each.path: each.used_ns for each in found}
+        self._least_used = [(each.used_ns, each.path) for each in found]
+        heapq.heapify(self._least_used)
+        self.bytes = sum(each.size for each in found)
+        self._sizes = {each.path: each.size for each in found}
 
     def _note(self, path: str, size: int, used_ns: int) -> None:
         self._used[path] = used_ns

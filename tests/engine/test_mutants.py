@@ -49,7 +49,7 @@ MUTANTS = [
     ("the newest is served first", Scheduler.plan, "self.waiting[0]", "self.waiting[-1]"),
     ("nobody looks whether there is room", Scheduler._admit, "not self.pages.fits(", "self.pages is ("),
     ("all of a prompt may come from the cache", Scheduler._admit, "(len(sequence.tokens) - 1)", "len(sequence.tokens)"),
-    ("what the cache has is computed into", Scheduler._admit, "sequence.computed = found *", "sequence.computed = 0 *"),
+    ("what the cache has is computed into", Scheduler._start, "sequence.computed = found *", "sequence.computed = 0 *"),
     ("the budget is not spent", _Budget.spend, "self._left -= chunk.length", "pass"),
     ("the newest takes first", Scheduler.plan, "self.running[place]", "self.running[-1 - place]"),
     ("a prompt is begun while the one before waits", Scheduler.plan, "and budget.offer(self.waiting[0])", "and (setattr(budget, '_left', max(1, budget._left)) or True)"),
