@@ -63,7 +63,7 @@ class Nothing:
     """A model without weights, work or memory."""
 
     device = torch.device("cpu")
-    page_size, page_bytes, weight_bytes = PAGE_SIZE, 1, 0
+    page_size, page_bytes, weight_bytes, cache_format = PAGE_SIZE, 1, 0, "nothing"
 
     def __init__(self, vocab_size: int):
         self.config = replace(GPT_OSS_20B, vocab_size=vocab_size)

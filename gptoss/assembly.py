@@ -21,6 +21,7 @@ from engine.memory import MemoryPlan
 from engine.runner import Runner
 from engine.scheduler import Limits
 from gptoss.hub.cache import is_repo, locate, repo_of
+from gptoss.prefix_disk import prefix_pages_on_disk
 from gptoss.progress import Progress, gigabytes
 from gptoss.start import StartError
 from language.harmony.render import Renderer
@@ -79,7 +80,7 @@ def assemble(settings: Settings) -> Assembled:
         )  # finds that harmony's special tokens are missing, now rather than at the first chat
         model = build(settings, checkpoint, device)
         plan = plan_memory(settings, model, device, free_bytes(device) + model.weight_bytes)
-        engine = _engine(settings, model, tokenizer, plan)
+        engine = _engine(settings, checkpoint, model, tokenizer, plan)
     except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
         raise StartError(str(error)) from error
     load_seconds = time.perf_counter() - began
@@ -192,7 +193,9 @@ def free_bytes(device: devices.Device) -> int:
     return devices.free_bytes(device) if device.type == "cuda" else memory.free_host_bytes()
 
 
-def _engine(settings: Settings, model: Model, tokenizer: Tokenizer, plan: MemoryPlan) -> Engine:
+def _engine(
+    settings: Settings, checkpoint: Checkpoint, model: Model, tokenizer: Tokenizer, plan: MemoryPlan
+) -> Engine:
     vocab_size = model.config.vocab_size
     known = [id for id in range(vocab_size) if tokenizer.known(id)]
     if len(known) < tokenizer.size:
@@ -210,7 +213,11 @@ def _engine(settings: Settings, model: Model, tokenizer: Tokenizer, plan: Memory
         max_queued=settings.max_queued,
         prefix_cache=settings.prefix_cache,
     )
-    return Engine(Runner(model, plan.num_pages, known[-1] + 1, banned), limits)
+    runner = Runner(model, plan.num_pages, known[-1] + 1, banned)
+    if settings.prefix_cache_dir is None:
+        return Engine(runner, limits)
+    pages, disk = prefix_pages_on_disk(settings, checkpoint, model, runner, limits)
+    return Engine(runner, limits, pages=pages, disk=disk)
 
 
 def name_of(settings: Settings) -> str:

@@ -170,6 +170,20 @@ class Settings:
         default=True,
         metadata=knob(MEMORY, on_or_off, "reuse keys and values of beginnings that prompts share: on, off"),
     )
+    prefix_cache_dir: Path | None = field(
+        default=None,
+        metadata=knob(
+            MEMORY,
+            path("DIR"),
+            "folder that keeps long or shared beginnings of prompts over restarts; what it holds is as secret "
+            "as the prompts",
+            unset="none",
+        ),
+    )
+    prefix_cache_disk: int = field(
+        default=8 * 2**30,
+        metadata=knob(MEMORY, memory, "the most that `--prefix-cache-dir` may take of its disk, as 8GiB"),
+    )
     max_running: int = field(
         default=64, metadata=knob(LOAD, whole_number(1), "sequences computed in one step")
     )
@@ -434,7 +448,8 @@ def _default(knob: Field[Any]) -> str:
     if isinstance(knob.default, bool):
         return "on" if knob.default else "off"
     if isinstance(knob.default, int) and knob.metadata["kind"] is memory:
-        return f"{knob.default // 2**20}MiB"
+        unit, size = ("GiB", 2**30) if knob.default % 2**30 == 0 else ("MiB", 2**20)
+        return f"{knob.default // size}{unit}"
     return str(knob.default)
 
 

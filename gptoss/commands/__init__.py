@@ -27,6 +27,8 @@ MODEL_SETTINGS = (
     "max_context",
     "kv_cache_memory",
     "kv_cache_fraction",
+    "prefix_cache_dir",
+    "prefix_cache_disk",
     "max_tokens_per_step",
     "date",
     "log_level",

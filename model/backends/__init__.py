@@ -31,6 +31,8 @@ class Model(Protocol):
     page_bytes    memory of one page: keys and values of all the layers of one kind; two numbers if banded and
                   full layers differ, and so have pools of their own
     weight_bytes  memory of the weights, as this backend keeps them
+    cache_format  all that the bits of a page depend on, but for weights and tokens: layout, number format,
+                  instructions, hardware
     """
 
     @property
@@ -43,6 +45,8 @@ class Model(Protocol):
     def page_bytes(self) -> PerKind: ...
     @property
     def weight_bytes(self) -> int: ...
+    @property
+    def cache_format(self) -> str: ...
 
     def new_cache(self, num_pages: Any) -> KVCache:
         """Memory for that many pages, its content arbitrary.

@@ -89,6 +89,11 @@ class CpuModel:
         dims = config.head_dim + self._padded_dim
         return self._pairs * PAGE_SIZE * config.num_kv_heads * dims * torch.bfloat16.itemsize
 
+    @property
+    def cache_format(self) -> str:
+        """Threads do not matter: each token's sums have one order."""
+        return f"cpu {self.isa} dense {self.dense}"
+
     def new_cache(self, num_pages: int) -> KVCache:
         """A page's keys are [KV, D, 32], its values [KV, 32, D rounded up to 32], woven (native/layout.h)."""
 

@@ -119,6 +119,10 @@ class GptOss:
         config = self.config
         return 2 * self._pairs * self.page_size * config.num_kv_heads * config.head_dim * self.dtype.itemsize
 
+    @property
+    def cache_format(self) -> str:
+        return f"reference {self.device} {self.dtype} torch {torch.__version__}"
+
     def new_cache(self, num_pages: int) -> KVCache:
         shape = (self._pairs, num_pages, self.page_size, self.config.num_kv_heads, self.config.head_dim)
         keys, values = (torch.empty(shape, dtype=self.dtype, device=self.device) for _ in range(2))

@@ -98,6 +98,12 @@ class TritonModel:
         banded, full = (numbers * dtype.itemsize for dtype in (self.dtype, self.full_dtype))
         return banded if self.full_dtype == self.dtype else (banded, full)
 
+    @property
+    def cache_format(self) -> str:
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "interpreter"
+        kept = f"dense {self.dense} cache {self.kv_cache_dtype} batch invariant {self.batch_invariant}"
+        return f"triton {device} {kept} torch {torch.__version__}"
+
     def new_cache(self, num_pages: PerKind) -> KVCache:
         """A page is laid out [KV, page_size, D]: what one program reads of it is one piece."""
         if isinstance(num_pages, int):
