@@ -18,11 +18,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from engine.page_store import Buffer, PageStore, Read, Write
+from engine.page_store import PageStore, Read, Write
 from engine.pages import Missing, Name, Pages
 from model.batch import BANDED, FULL
+from model.page_copies import PageBuffer, PageCopies
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +49,6 @@ STALL_SECONDS = 10.0
 
 WAIT_SECONDS = 0.05
 """How long the engine waits for the disk at once, if there is nothing else to do."""
-
-
-class Copies(Protocol):
-    """What moves pages between the device and buffers (model/page_copies.py)."""
-
-    sizes: tuple[int, int]
-
-    def buffer(self) -> Buffer: ...
-    def save(self, page: int, buffer: Buffer) -> None: ...
-    def load(self, page: int, buffer: Buffer) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -91,7 +81,7 @@ class DiskCache:
     def __init__(
         self,
         store: PageStore,
-        copies: Copies,
+        copies: PageCopies,
         pages: Pages,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -243,11 +233,11 @@ class DiskCache:
 class _Buffers:
     """So many buffers, made when they are first needed."""
 
-    def __init__(self, copies: Copies, count: int):
+    def __init__(self, copies: PageCopies, count: int):
         self._copies, self._left = copies, count
-        self._free: list[Buffer] = []
+        self._free: list[PageBuffer] = []
 
-    def take(self) -> Buffer | None:
+    def take(self) -> PageBuffer | None:
         """None if all are on their way."""
         if self._free:
             return self._free.pop()
@@ -256,5 +246,5 @@ class _Buffers:
         self._left -= 1
         return self._copies.buffer()
 
-    def give_back(self, buffer: Buffer) -> None:
+    def give_back(self, buffer: PageBuffer) -> None:
         self._free.append(buffer)

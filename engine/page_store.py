@@ -19,10 +19,13 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from engine.page_files import Damaged, PageFiles, space
 from engine.pages import Name
+
+if TYPE_CHECKING:
+    from model.page_copies import PageBuffer
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +34,6 @@ REST_SECONDS = 60.0
 
 LOCK_EVERY_SECONDS = 10.0
 """How often the lock is asked for that another server has."""
-
-
-class Buffer(Protocol):
-    """Memory for the contents of one page."""
-
-    def wait(self) -> memoryview:
-        """Its bytes, once the device has no more business there."""
 
 
 @dataclass(eq=False, slots=True)
@@ -49,7 +45,7 @@ class Read:
 
     name: Name
     size: int
-    buffer: Buffer
+    buffer: PageBuffer
     cancelled: bool = False
     succeeded: bool = False
 
@@ -60,7 +56,7 @@ class Write:
 
     name: Name
     size: int
-    buffer: Buffer
+    buffer: PageBuffer
     used_ns: int
 
 
@@ -222,7 +218,10 @@ class PageStore:
             log.warning("%s: %s; %s", self.files.folder, _reason(error), what)
 
     def _make_room(self, size: int, used_ns: int) -> bool:
-        """Delete what was used before `used_ns`, least used first.  Whether that was enough.  Raises OSError."""
+        """Delete what was used before `used_ns`, least used first.  Raises OSError.
+
+        Returns whether that was enough.
+        """
         while self.bytes + size > self._limit:
             while self._least_used and self._used.get(self._least_used[0][1]) != self._least_used[0][0]:
                 heapq.heappop(self._least_used)

@@ -29,7 +29,6 @@ from dataclasses import dataclass, field
 
 from model.batch import BANDED, FULL, PerKind
 
-
 Name = tuple[int, bytes]
 """Of what is in a page, wherever it is kept: the kind of layer, and the hash of all tokens up to its end."""
 
@@ -267,7 +266,7 @@ class Pages:
         idle = [kind for (kind, _), page in cached.items() if self._holders[page] == 0]
         new = [(kind, place) for kind, place in wanted if (kind, place) not in cached]
         taken = [*idle, *(kind for kind, _ in new)]
-        if not self._has(taken.count(BANDED), taken.count(FULL)):
+        if not self._can_give(taken.count(BANDED), taken.count(FULL)):
             return None
         for page in cached.values():
             self._hold(page)

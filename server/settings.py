@@ -175,8 +175,8 @@ class Settings:
         metadata=knob(
             MEMORY,
             path("DIR"),
-            "folder that keeps long or shared beginnings of prompts over restarts; what it holds is as secret "
-            "as the prompts",
+            "folder in which long or shared prefixes of prompts survive a restart; "
+            "its files are as confidential as the prompts",
             unset="none",
         ),
     )

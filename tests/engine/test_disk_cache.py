@@ -51,18 +51,22 @@ def files(folder):
 
 def test_a_prompt_is_found_again_after_a_restart(tmp_path):
     cached, before = served(tmp_path)
-    assert cached == [0] and before.prefix_disk_hits == 0
+    assert cached == [0]
+    assert before.prefix_disk_hits == 0
     cached, after = served(tmp_path)
     assert cached == [148], "all but the last page, whose last token is always computed"
     assert after.prefix_disk_hits == 148 == after.prefix_hits
     assert after.disk_faults == 0
-    assert after.disk_bytes == sum(page_files.space(64) for _ in files(tmp_path)), "4 positions, keys and values"
+    assert after.disk_bytes == sum(page_files.space(64) for _ in files(tmp_path)), (
+        "4 positions, keys and values"
+    )
 
 
 def test_what_memory_has_is_not_fetched(tmp_path):
     served(tmp_path)
     cached, stats = served(tmp_path, PROMPT, PROMPT)
-    assert cached == [148, 148] and stats.prefix_disk_hits == 148
+    assert cached == [148, 148]
+    assert stats.prefix_disk_hits == 148
 
 
 @pytest.mark.parametrize("common", [150, 147, 141, 139, 99, 55, 30])
@@ -70,7 +74,9 @@ def test_a_prompt_that_goes_on_differently_is_continued_from_the_nearest_place(t
     served(tmp_path)
     [cached], _ = served(tmp_path, PROMPT[:common] + [96] * 20)
     assert cached <= common
-    assert cached >= (common - 3 if common >= 139 else common // 20 * 20), "pages of 4, near the end and at every 20"
+    assert cached >= (common - 3 if common >= 139 else common // 20 * 20), (
+        "pages of 4, near the end and at every 20"
+    )
 
 
 def test_where_prompts_were_seen_to_differ_they_can_be_continued(tmp_path):
@@ -183,7 +189,8 @@ def test_a_file_that_was_cut_or_grew_costs_a_computation_and_a_line(tmp_path, ca
     assert path.stat().st_size == 147 + 4
     os.truncate(path, size if size < 148 else 200)
     cached, stats, lines = spoiled(tmp_path, caplog)
-    assert cached <= 80 and stats.disk_faults == 1
+    assert cached <= 80
+    assert stats.disk_faults == 1
     assert any("bytes instead of" in line for line in lines)
 
 
@@ -192,7 +199,8 @@ def test_a_page_under_another_ones_name_is_not_taken_for_it(tmp_path, caplog):
     one, other = page(tmp_path, 20), page(tmp_path, 21)
     one.write_bytes(other.read_bytes())
     cached, stats, _ = spoiled(tmp_path, caplog)
-    assert cached <= 80 and stats.disk_faults == 1
+    assert cached <= 80
+    assert stats.disk_faults == 1
 
 
 def test_another_caches_pages_are_not_looked_at_but_counted(tmp_path):
@@ -214,7 +222,8 @@ def test_a_disk_that_cannot_be_read_costs_a_computation_and_a_line(tmp_path, cap
 
     monkeypatch.setattr(os, "preadv", broken)
     cached, stats, lines = spoiled(tmp_path, caplog)
-    assert cached == 0 and stats.disk_faults >= 1
+    assert cached == 0
+    assert stats.disk_faults >= 1
     assert any(os.strerror(error) in line for line in lines)
 
 
@@ -296,7 +305,12 @@ def test_of_two_servers_one_writes_and_both_read(tmp_path, caplog):
     second = make_engine(SMALL, tmp_path)
     assert "another server writes" in caplog.text
     others = [96 - token for token in PROMPT]
-    for engine, prompt, kept in ((second, PROMPT, 148), (second, others, 0), (first, PROMPT, 148), (first, others, 0)):
+    for engine, prompt, kept in (
+        (second, PROMPT, 148),
+        (second, others, 0),
+        (first, PROMPT, 148),
+        (first, others, 0),
+    ):
         before = len(files(tmp_path))
         engine.add(ask("a", prompt))
         events = finish(engine)["a"]
@@ -394,7 +408,8 @@ def test_pages_of_a_prompt_that_made_no_sense_are_not_found_again(tmp_path, monk
     engine = make_engine(SMALL, tmp_path)
     engine.add(ask("a", PROMPT))
     [*_, last] = finish(engine)["a"]
-    assert isinstance(last, Failure) and isinstance(last.error, NonFinite)
+    assert isinstance(last, Failure)
+    assert isinstance(last.error, NonFinite)
     engine.close()
     assert not files(tmp_path)
 
