@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,7 +51,7 @@ def main() -> int:
         num_layers=asked.layers or config.num_layers,
         num_experts=asked.experts or config.num_experts,
     )
-    model = build(Synthetic(config), torch.device("cpu"))  # type: ignore[arg-type]
+    model = build(Synthetic(config), torch.device("cpu"))
     prompt = [(1 + n) * 7919 % config.vocab_size for n in range(asked.tokens)]
     print(f"{processor()}; {model.isa}; {model.weight_bytes / 1e9:.1f} GB of weights, {asked.tokens} tokens")
     with TemporaryDirectory(prefix="gptoss-restart-", dir=asked.dir) as folder:
@@ -123,7 +124,7 @@ def answered(
     engine.close()
     return (
         times[1] - began,
-        statistics.median(after - before for before, after in zip(times[1:], times[2:], strict=False)),
+        statistics.median(after - before for before, after in pairwise(times[1:])),
         [(token.id, token.logprob.logprob if token.logprob else None) for token in tokens],
     )
 

@@ -147,6 +147,8 @@ class LLM:
 
     def close(self) -> None:
         """Let go of the model; answers that were not read to their end are gone.  Safe to call twice."""
+        if self._assembled is not None:
+            self._assembled.engine.close()
         self._engine = self._assembled = None
 
     @property
