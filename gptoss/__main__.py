@@ -21,7 +21,7 @@ from dataclasses import fields
 from typing import NoReturn
 
 from engine.errors import EngineError
-from gptoss.commands import bench, chat, doctor, download, generate, serve
+from gptoss.commands import bench, chat, doctor, download, generate, serve, verify
 from gptoss.standard_streams import give_up_what_cannot_be_written, make_sure_they_are_open
 from gptoss.start import StartError
 from server import logs
@@ -38,6 +38,7 @@ COMMANDS = (
     download.COMMAND,
     bench.COMMAND,
     doctor.COMMAND,
+    verify.COMMAND,
 )
 
 PROG = "gptoss"

@@ -61,6 +61,7 @@ class Assembled:
 
     tokenizer: Tokenizer
     engine: Engine
+    config: ModelConfig
     model_id: str
     max_context: int
     fingerprint: str
@@ -95,6 +96,7 @@ def assemble(settings: Settings) -> Assembled:
     return Assembled(
         tokenizer=tokenizer,
         engine=engine,
+        config=checkpoint.config,
         model_id=model_id,
         max_context=engine.limits.max_context,
         fingerprint=fingerprint(checkpoint),

@@ -29,6 +29,7 @@ from language.constraints import Constraints
 from language.harmony.messages import Call, Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
 from language.harmony.render import Renderer
+from model.config import ModelConfig
 from server import settings as knobs
 from server.api.chat import ChatBody
 from server.api.completions import CompletionBody
@@ -157,6 +158,11 @@ class LLM:
         if self._assembled is None:
             raise RuntimeError("this LLM is closed")
         return self._assembled
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's sizes."""
+        return self.assembled.config
 
     # -- what people ask -----------------------------------------------------------------------------------
 

@@ -140,9 +140,15 @@ def test_a_bad_word_is_one_line(gptoss, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "serve, generate, chat, download, bench or doctor? `gptoss --help` tells what each does"),
+        (
+            [],
+            "serve, generate, chat, download, bench, doctor or verify? `gptoss --help` tells what each does",
+        ),
         (["sreve"], "there is no command sreve; did you mean serve?"),
-        (["dance"], "there is no command dance; there are serve, generate, chat, download, bench or doctor"),
+        (
+            ["dance"],
+            "there is no command dance; there are serve, generate, chat, download, bench, doctor or verify",
+        ),
         (["serve", "--prot", "1"], "there is no --prot; did you mean --port?"),
     ],
 )
