@@ -21,7 +21,7 @@ from dataclasses import fields
 from typing import NoReturn
 
 from engine.errors import EngineError
-from gptoss.commands import bench, chat, doctor, download, generate, serve, verify
+from gptoss.commands import bench, chat, doctor, download, generate, launch, serve, verify
 from gptoss.standard_streams import give_up_what_cannot_be_written, make_sure_they_are_open
 from gptoss.start import StartError
 from server import logs
@@ -39,6 +39,7 @@ COMMANDS = (
     bench.COMMAND,
     doctor.COMMAND,
     verify.COMMAND,
+    launch.COMMAND,
 )
 
 PROG = "gptoss"
@@ -76,6 +77,14 @@ def parser() -> Parser:
     return top
 
 
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Our words, and those of the program that is to be launched: all behind `--`."""
+    if words[:1] != [launch.COMMAND.name] or "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
+
+
 def main() -> NoReturn:
     make_sure_they_are_open()
     try:
@@ -87,7 +96,10 @@ def main() -> NoReturn:
 def _main() -> NoReturn:
     # torch says so at its import, and nothing here needs it.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
-    asked = parser().parse_args()
+    words, further = _split(sys.argv[1:])
+    asked = parser().parse_args(words)
+    if further:
+        asked.arguments += further
     try:
         settings = knobs.read(vars(asked), os.environ)
     except SettingsError as error:
