@@ -35,8 +35,8 @@ from model.draws import DeviceSampler
 from model.transfer import link
 
 if TYPE_CHECKING:
-    from model.backends import Model
     from model.draws import Draws
+    from model.interfaces import Model
     from model.transfer import Arrival
 
 log = logging.getLogger(__name__)

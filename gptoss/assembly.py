@@ -6,7 +6,6 @@ Whatever is wrong with a folder, a device or a backend is found here, and said i
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from server.settings import Settings
 from server.version import VERSION
 
 if TYPE_CHECKING:
-    from model.backends import Model
+    from model.interfaces import LoadedModel, Model
 
 DEMO = Path(str(files("demo"))) / "weights"
 DEMO_NAME = "gptoss-demo"
@@ -110,7 +109,7 @@ def folder_of(settings: Settings) -> Path:
     return locate(settings.model) if settings.model else DEMO
 
 
-def build(settings: Settings, checkpoint: Checkpoint | Synthetic, device: devices.Device) -> Model:
+def build(settings: Settings, checkpoint: Checkpoint | Synthetic, device: devices.Device) -> LoadedModel:
     """The model on its device, by the kernels that were asked for.  Raises StartError or CheckpointError."""
     options = backend_options(settings, device)
     with _usable(settings, device), _shown(checkpoint):
@@ -129,10 +128,9 @@ def backend_options(settings: Settings, device: devices.Device) -> dict[str, Any
     with _usable(settings, device):
         backend = kernels.load(device, settings.backend)
     for option in options:
-        if option not in inspect.signature(backend.build).parameters:
-            name = kernels.choose(device, settings.backend)
+        if option not in backend.defaults:
             flag = option.replace("_", "-")
-            raise StartError(f"--{flag}: the {name} backend has no such setting")
+            raise StartError(f"--{flag}: the {backend.name} backend has no such setting")
     return options
 
 

@@ -33,14 +33,13 @@ from model import device as devices
 from model.config import CheckpointError, ModelConfig
 from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import SIZES, Synthetic
-from model.sizes import decode_bytes
-from model.speed import Load, meter, time_steps
+from model.speed import Load, time_steps
 from server.settings import Settings
 from server.version import VERSION
 
 if TYPE_CHECKING:
-    from model.backends import Model
     from model.batch import Batch, KVCache
+    from model.interfaces import LoadedModel
 
 PROMPT = 512
 CONTEXTS = (100, 8000)
@@ -61,10 +60,6 @@ class Case:
     sequences: int
     length: int
     context: int
-
-
-CHOICES = ("isa", "threads", "dense", "kv_cache_dtype", "batch_invariant")
-"""Attributes by which a backend that has a choice says what it chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +127,9 @@ def _tell(facts: dict[str, Any]) -> int:
     return 0
 
 
-def _measure(model: Model, seconds: float) -> dict[str, Any]:
+def _measure(model: LoadedModel, seconds: float) -> dict[str, Any]:
     """All figures, each printed when it is known."""
-    choices = {key: getattr(model, key) for key in CHOICES if hasattr(model, key)}
+    choices = dict(model.settings)
     told = "".join(f", {key} {value}" for key, value in choices.items())
     print(f"{gigabytes(model.weight_bytes)} of weights{told}\n")
     print(f"{'':>30}  {'step':>10}  {'tokens/s':>9}  of the memory's speed")
@@ -155,7 +150,7 @@ def _measure(model: Model, seconds: float) -> dict[str, Any]:
     return facts | {"engine_milliseconds": round(1e3 * outside, 3)}
 
 
-def _cases(model: Model) -> list[Case]:
+def _cases(model: LoadedModel) -> list[Case]:
     limit = model.config.max_context - 1
     prompt = min(PROMPT, limit)
     cases = [Case(f"prefill_{prompt}", f"prefill, {prompt} tokens", 1, prompt, 0)]
@@ -167,24 +162,21 @@ def _cases(model: Model) -> list[Case]:
     return cases
 
 
-def _lacks(model: Model, case: Case) -> int | None:
+def _lacks(model: LoadedModel, case: Case) -> int | None:
     """Bytes that the case's keys and values need, if that is more than there are."""
     needed = Load.cache_bytes(model, case.sequences, case.context + case.length)
     return needed if needed > 0.9 * free_bytes(model.device) else None
 
 
-def _time(model: Model, case: Case, seconds: float) -> Measured:
+def _time(model: LoadedModel, case: Case, seconds: float) -> Measured:
     load = Load(model, case.sequences, case.length, case.context)
     if case.length > 1:
         timing = time_steps(load, rounds=MOST_ROUNDS, patience=seconds)
     else:
         # Which experts a batch of several chooses is not known outside of the model, nor what it had to read.
-        config, sequences = model.config, case.sequences
-        dense, kept = (getattr(model, choice, "bf16") for choice in ("dense", "kv_cache_dtype"))
-        unembedding = getattr(model, "greedy_bytes", None)  # what the likeliest token takes to read of it
-        read = decode_bytes(config, dense, case.context, kept, unembedding) if sequences == 1 else None
-        needed = None if read is None else lambda: read
-        measure = meter(model).measure
+        read = model.decode_bytes(case.context)
+        needed = None if case.sequences > 1 else lambda: read
+        measure = model.meter().measure
         timing = time_steps(
             load, rounds=MOST_ROUNDS, patience=seconds, memory_speed=lambda _: measure(), needed=needed
         )
@@ -208,7 +200,7 @@ def _line(name: str, measured: Measured) -> str:
 class _Watched:
     """A model that remembers how long its last pass took."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: LoadedModel):
         self._model = model
         self.seconds = 0.0
 
@@ -223,14 +215,14 @@ class _Watched:
         return logits
 
 
-def _outside(model: Model, steps: int = 20) -> float:
+def _outside(model: LoadedModel, steps: int = 20) -> float:
     """Seconds of a step of one greedy stream that are not the model's: the median."""
     watched = _Watched(model)
     prompt = list(range(min(100, model.config.vocab_size, model.config.max_context // 2)))
     answer = min(steps, model.config.max_context - len(prompt))
     pages = 2 * (-(-(len(prompt) + answer) // model.page_size) + 1)
     engine = Engine(
-        Runner(cast("Model", watched), pages),
+        Runner(cast("LoadedModel", watched), pages),
         Limits(pages, model.page_size, model.config.sliding_window, max_context=model.config.max_context),
     )
     engine.add(Request("bench", prompt, max_tokens=answer, sampling=SamplingParams(temperature=0.0)))

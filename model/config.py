@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+SWIGLU_ALPHA = 1.702
+"""The slope of the experts' activation, see `model.layers.clamped_swiglu`."""
+
 
 class CheckpointError(Exception):
     """A checkpoint folder that cannot be served: one line that says what is wrong and what would be right."""
@@ -146,7 +149,7 @@ def _transformers(facts: _Facts) -> dict[str, Any]:
     facts.must_be("attention_bias", True)
     facts.must_be("tie_word_embeddings", False)
     facts.must_be("hidden_act", "silu")
-    facts.must_be("swiglu_alpha", 1.702)
+    facts.must_be("swiglu_alpha", SWIGLU_ALPHA)
     layers = facts.size("num_hidden_layers")
     facts.must_be(
         "layer_types", [("sliding_attention", "full_attention")[layer % 2] for layer in range(layers)]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 Device = torch.device
+
+METER_BYTES = 1 << 28
+"""Read or copied to measure the memory's speed: far more than a processor's caches hold."""
 
 
 class DeviceError(Exception):
@@ -54,6 +61,23 @@ def describe(device: torch.device) -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def physical_cores() -> int:
+    """Cores this process may use, each counted once however many threads it runs, within the CPU quota."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            cores.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")))
+        except OSError:
+            cores.add((str(cpu),))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        limit = len(cores) if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        limit = len(cores)
+    return min(len(cores), limit)
+
+
 def abilities(gpu: torch.device) -> str:
     """What there is to say about a GPU besides its name: what it can compute, its memory, what drives it."""
     major, minor = torch.cuda.get_device_capability(gpu)
@@ -69,3 +93,31 @@ def nvidia_driver() -> str | None:
     except (OSError, IndexError):
         return None
     return next((word for word in first.split() if re.fullmatch(r"\d+(\.\d+)+", word)), first)
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Measures the speed of a device's memory.
+
+    kind     how: "read", or "copy" (bytes read and bytes written both count)
+    measure  bytes per second, now
+    """
+
+    kind: str
+    measure: Callable[[], float]
+
+
+def copy_meter(device: torch.device) -> Meter:
+    """By copies from the device's memory to itself."""
+    source, target = (torch.ones(METER_BYTES, dtype=torch.uint8, device=device) for _ in range(2))
+    copies = 1 if device.type == "cpu" else 20  # enough for the clock and the launch not to count
+
+    def measure() -> float:
+        wait(device)
+        start = time.perf_counter()
+        for _ in range(copies):
+            target.copy_(source)
+        wait(device)
+        return 2 * copies * source.nbytes / (time.perf_counter() - start)
+
+    return Meter("copy", measure)

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.config import SWIGLU_ALPHA, ModelConfig
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float = 1e-5) -> Tensor:
@@ -90,7 +90,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
-def clamped_swiglu(x: Tensor, limit: float, alpha: float = 1.702) -> Tensor:
+def clamped_swiglu(x: Tensor, limit: float, alpha: float = SWIGLU_ALPHA) -> Tensor:
     """gpt-oss's variant of SwiGLU: gate and value interleaved, both clamped, and 1 added to the value.
 
     x        [..., 2F]  even columns gate, odd columns value

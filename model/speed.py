@@ -12,17 +12,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
 
 import torch
-from torch import Tensor
 
-from model.backends import Model
 from model.batch import Batch, KVCache, bytes_of, pages_for
 from model.device import wait
-
-METER_BYTES = 1 << 28
-"""Read or copied to measure the memory: far more than a cache holds."""
+from model.interfaces import Model
 
 
 @dataclass
@@ -139,40 +134,3 @@ def time_steps(
                 if needed is not None:
                     shares.append(needed() / seconds[-1] / speeds[-1])
     return Timing(load.tokens, seconds, speeds, shares)
-
-
-class _Reader(Protocol):
-    """A model whose own threads can read memory and do nothing else."""
-
-    def read_bandwidth(self, data: Tensor) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """Measures the memory of a model's device.
-
-    kind     what is measured, as a word: "read", or "copy" (what is read and what is written both counted)
-    measure  bytes per second, now
-    """
-
-    kind: str
-    measure: Callable[[], float]
-
-
-def meter(model: Model) -> Meter:
-    """By the model's own threads if it has such, else by copies on its device."""
-    if hasattr(model, "read_bandwidth"):
-        data = torch.ones(METER_BYTES, dtype=torch.uint8)
-        return Meter("read", lambda: cast(_Reader, model).read_bandwidth(data))
-    source, target = (torch.ones(METER_BYTES, dtype=torch.uint8, device=model.device) for _ in range(2))
-    copies = 1 if model.device.type == "cpu" else 20  # enough for the clock and the launch not to count
-
-    def measure() -> float:
-        wait(model.device)
-        start = time.perf_counter()
-        for _ in range(copies):
-            target.copy_(source)
-        wait(model.device)
-        return 2 * copies * METER_BYTES / (time.perf_counter() - start)
-
-    return Meter("copy", measure)

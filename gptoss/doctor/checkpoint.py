@@ -16,10 +16,11 @@ from gptoss.progress import gigabytes
 from gptoss.start import StartError
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer, TokenizerError
-from model import backends as kernels
+from model import backends
 from model import device as devices
 from model.batch import BANDED, FULL, PerKind
 from model.config import CheckpointError, ModelConfig
+from model.interfaces import Backend
 from model.loading.checkpoint import Checkpoint
 from model.sizes import page_bytes, weight_bytes
 from server.settings import Settings
@@ -50,7 +51,11 @@ def examine(settings: Settings, device: devices.Device | None, full: bool) -> It
     yield tokenizer
     if device is None:
         return
-    plan = _plan(settings, config, device)
+    try:
+        backend = backends.load(device, settings.backend)
+    except (ImportError, ValueError):
+        return  # the finding about kernels says why
+    plan = _plan(settings, config, device, backend)
     yield plan
     if tokenizer.problem or plan.problem:
         return
@@ -99,18 +104,16 @@ class _Expected:
     weight_bytes: int
 
 
-def _expected(settings: Settings, config: ModelConfig, device: devices.Device) -> _Expected:
-    on_cpu = kernels.choose(device, settings.backend) == "cpu"
-    dense = settings.dense or ("int8" if on_cpu else "bf16")
-    page_size = 32  # of every backend
-    weights = weight_bytes(config, dense, embedding=not on_cpu)  # the cpu backend leaves it in its file
-    pages = page_bytes(config, page_size, settings.kv_cache_dtype or "bf16")
-    return _Expected(config, page_size, pages, weights)
+def _expected(settings: Settings, config: ModelConfig, backend: Backend) -> _Expected:
+    dense = settings.dense or str(backend.defaults.get("dense", "bf16"))
+    weights = weight_bytes(config, dense, embedding=not backend.embedding_in_file)
+    pages = page_bytes(config, backend.page_size, settings.kv_cache_dtype or "bf16")
+    return _Expected(config, backend.page_size, pages, weights)
 
 
-def _plan(settings: Settings, config: ModelConfig, device: devices.Device) -> Finding:
+def _plan(settings: Settings, config: ModelConfig, device: devices.Device, backend: Backend) -> Finding:
     try:
-        plan = plan_memory(settings, _expected(settings, config, device), device, free_bytes(device))
+        plan = plan_memory(settings, _expected(settings, config, backend), device, free_bytes(device))
     except TooLittleMemory as error:
         remedy = (
             "free some memory, or ask for less with --kv-cache-memory; gpt-oss-20b needs about 16 GB in all"

@@ -16,9 +16,8 @@ from gptoss.serve import bind
 from gptoss.start import StartError
 from model import backends
 from model import device as devices
-from model.backends.cpu import library
-from model.backends.self_check import kernel_checks, whole_model_checks
 from model.check import Check
+from model.self_check import kernel_checks, whole_model_checks
 from server.settings import Settings, SettingsError
 
 DOWNLOAD_BYTES = 14e9
@@ -48,7 +47,7 @@ def device(device: devices.Device) -> Iterator[Finding]:
         yield Finding("device", f"{device}: {name}, {devices.abilities(device)}")
         return
     free = gigabytes(memory.free_host_bytes())
-    yield Finding("device", f"{device}: {name}, {library.physical_cores()} cores, {free} of memory free")
+    yield Finding("device", f"{device}: {name}, {devices.physical_cores()} cores, {free} of memory free")
     if (driver := devices.nvidia_driver()) is not None:
         yield Finding(
             "device",
@@ -68,23 +67,15 @@ def kernels(settings: Settings, device: devices.Device) -> Iterator[Finding]:
     name = backends.choose(device, settings.backend)
     try:
         options = backend_options(settings, device)
-        if name == "cpu":
-            yield _instructions(settings)
+        backend = backends.load(device, name)
+        if backend.describe is not None:
+            told, advice = backend.describe(options)
+            yield Finding("kernels", f"{name}: {told}", advice or "")
         yield from _probed(kernel_checks(name, device, options))
         yield from _probed(whole_model_checks(name, device, options))
     except Exception as error:  # whatever a kernel, its compiler or its driver may raise: that is the finding
         told = f"{name}: {' '.join(str(error).split()) or repr(error)}"
         yield Finding("kernels", told, REFERENCE, problem=True)
-
-
-def _instructions(settings: Settings) -> Finding:
-    native = library.load()
-    used, able = library.choose_isa(native), library.isas(native)
-    threads = settings.threads or library.physical_cores()
-    told = f"cpu: {used}, on {threads} threads; this processor can run {', '.join(able)}"
-    if used == able[0]:
-        return Finding("kernels", told)
-    return Finding("kernels", told, f"unset GPTOSS_CPU_ISA to use {able[0]}, which is faster")
 
 
 def _probed(checks: Iterable[Check]) -> Iterator[Finding]:

@@ -14,7 +14,8 @@ from engine.engine import Engine, Stats
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends import Model, load
+from model.backends import load
+from model.interfaces import Model
 from model.loading.checkpoint import Checkpoint
 from tests import tiny_checkpoint
 from tests.tools.traffic.historian import finish

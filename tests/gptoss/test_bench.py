@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def run(capsys, monkeypatch, folder, *words):
-    monkeypatch.setattr("model.speed.METER_BYTES", 1 << 20)
+    monkeypatch.setattr("model.device.METER_BYTES", 1 << 20)
     asked = parser().parse_args(["bench", "--seconds", "0", *words])
     assert bench(Settings(model=folder, backend="reference"), asked) == 0
     *table, last = capsys.readouterr().out.splitlines()

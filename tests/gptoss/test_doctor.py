@@ -17,7 +17,8 @@ from gptoss import doctor as doctors
 from gptoss.__main__ import parser
 from gptoss.doctor import checkpoint as model
 from gptoss.doctor import machine
-from model import backends as kernels
+from model.backends.cpu import library
+from model.backends.triton import BACKEND
 from model.check import Check
 from model.loading.synthetic import SIZES
 from server.settings import Settings
@@ -164,7 +165,7 @@ def test_a_kernel_that_raises_is_a_finding(examined, monkeypatch):
 
 def test_the_cpu_backend_is_examined_kernel_by_kernel(examined):
     try:
-        kernels.load(doctors.devices.find("cpu"), "cpu").load()
+        library.load()
     except ImportError as missing:
         pytest.skip(str(missing))
     findings, problems = examined(backend="cpu")
@@ -227,10 +228,10 @@ def test_the_published_20b_fits_a_card_of_16_gib_with_its_whole_context_in_eight
     """What is told before anything is loaded; 15.5 GiB are free there."""
     monkeypatch.setattr(model, "free_bytes", lambda device: 31 * GIB // 2)
     card = doctors.devices.Device("cuda", 0)
-    found = model._plan(Settings(dense="int8", kv_cache_dtype="fp8"), SIZES["20b"], card)
+    found = model._plan(Settings(dense="int8", kv_cache_dtype="fp8"), SIZES["20b"], card, BACKEND)
     assert found.told == (
         "about 12.6 GB weights, 2.7 GB keys and values, of 16.6 GB free on cuda:0:"
         " 131072 tokens of context, 46 streams of 4096"
     )
-    assert "109696 tokens of context" in model._plan(Settings(dense="int8"), SIZES["20b"], card).told
-    assert "66560 tokens of context" in model._plan(Settings(), SIZES["20b"], card).told
+    assert "109696 tokens of context" in model._plan(Settings(dense="int8"), SIZES["20b"], card, BACKEND).told
+    assert "66560 tokens of context" in model._plan(Settings(), SIZES["20b"], card, BACKEND).told

@@ -9,8 +9,8 @@ import random
 import torch
 from torch import Tensor
 
-from model.backends import Model
 from model.batch import BANDED, FULL, Batch, pages_for
+from model.interfaces import Model
 
 NOWHERE = 1 << 30
 """A page number that no cache has."""

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from model.backends import cpu
 from model.backends.reference.gpt_oss import GptOss
+from model.check import SMALL
 from model.loading.synthetic import Synthetic
-from model.speed import Load, meter, time_steps
+from model.speed import Load, time_steps
 from tests.model.paging import alone
 from tests.tiny_checkpoint import CONFIG
 
@@ -70,14 +72,10 @@ def test_a_load_needs_the_memory_it_says(model, sequences):
 
 
 def test_the_memory_is_measured_by_copies_or_by_the_models_own_threads(model, monkeypatch):
-    monkeypatch.setattr("model.speed.METER_BYTES", 1 << 20)
-    copies = meter(model)
-    assert copies.kind == "copy"
-    assert copies.measure() > 0
-
-    class WithThreads(Clockwork):
-        def read_bandwidth(self, data):
-            return float(data.nbytes)
-
-    reads = meter(WithThreads(model))
-    assert (reads.kind, reads.measure()) == ("read", 2.0**20)
+    monkeypatch.setattr("model.device.METER_BYTES", 1 << 20)
+    monkeypatch.setattr("model.backends.cpu.model.METER_BYTES", 1 << 23)
+    threads = cpu.build(Synthetic(SMALL), CPU, threads=1)
+    for each, kind in ((model, "copy"), (threads, "read")):
+        meter = each.meter()
+        assert meter.kind == kind
+        assert 1e6 < meter.measure() < 1e13

@@ -15,15 +15,18 @@ product exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
-from model.backends.cpu.library import choose_isa, load, physical_cores
+from model.backends.cpu.library import choose_isa, isas, load
 from model.backends.cpu.model import CpuModel
 from model.backends.cpu.prefetch import prefetching_helps
 from model.backends.cpu.weights import DENSE_FORMATS
 from model.check import Check
+from model.device import physical_cores
+from model.interfaces import Backend
 from model.loading.tensors import TensorSource
 
 
@@ -66,3 +69,22 @@ def kernel_checks(model: CpuModel) -> Iterator[Check]:
     from model.backends.cpu import probe
 
     return probe.checks(model, probe.TOKENS)
+
+
+def describe(settings: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The instruction set and the threads in use here, and how to use a better instruction set."""
+    library = load()
+    used, able = choose_isa(library), isas(library)
+    threads = settings.get("threads") or physical_cores()
+    told = f"{used}, on {threads} threads; this processor can run {', '.join(able)}"
+    return told, None if used == able[0] else f"unset GPTOSS_CPU_ISA to use {able[0]}, which is faster"
+
+
+BACKEND = Backend(
+    "cpu",
+    build,
+    defaults={"threads": None, "dense": "int8", "batch_invariant": True},
+    embedding_in_file=True,
+    kernel_checks=kernel_checks,
+    describe=describe,
+)

@@ -125,20 +125,3 @@ def choose_isa(library: ctypes.CDLL, wanted: str | None = None) -> str:
     if name not in found:
         raise ValueError(f"this processor cannot run CPU kernels for {name!r}; it can run {', '.join(found)}")
     return name
-
-
-def physical_cores() -> int:
-    """Cores this process may use, each counted once however many threads it runs, within the CPU quota."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-        try:
-            cores.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")))
-        except OSError:
-            cores.add((str(cpu),))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        limit = len(cores) if quota == "max" else max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        limit = len(cores)
-    return min(len(cores), limit)

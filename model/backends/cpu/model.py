@@ -42,11 +42,12 @@ from model.backends.cpu.program import (
 )
 from model.backends.cpu.weights import DENSE_FORMATS, Packed, Packer, Weights, allocate
 from model.batch import Batch, KVCache
-from model.config import ModelConfig
+from model.config import SWIGLU_ALPHA, ModelConfig
+from model.device import METER_BYTES, Meter
 from model.layers import yarn_frequencies
 from model.loading.tensors import TensorSource
+from model.sizes import decode_bytes
 
-SWIGLU_ALPHA = 1.702
 CANDIDATES = 256
 """Logits to rescore: wherever it was looked for, the best in bf16 was among the best 64 by 4 bits."""
 
@@ -77,8 +78,12 @@ class CpuModel:
         self.reserve(64)
 
     @property
+    def settings(self) -> dict[str, str | int]:
+        return {"isa": self.isa, "threads": self.threads, "dense": self.dense}
+
+    @property
     def greedy_bytes(self) -> int:
-        """What a token that is the likeliest takes to read of the unembedding."""
+        """Bytes of the unembedding that are read to find the most likely token."""
         rescored = 0 if self.weights.table is None else min(CANDIDATES, self.config.vocab_size)
         of_rows = rescored * self.config.hidden_size * torch.bfloat16.itemsize
         return self.weights.unembedding[0].data.nbytes + of_rows
@@ -162,6 +167,13 @@ class CpuModel:
     def read_bandwidth(self, data: Tensor) -> float:
         """Bytes per second at which this model's threads read `data` [n] uint8 once, for comparison."""
         return float(self.library.gptoss_read_bandwidth(self._machine, data.data_ptr(), data.nbytes))
+
+    def decode_bytes(self, context: int) -> float:
+        return decode_bytes(self.config, self.dense, context, unembedding=self.greedy_bytes)
+
+    def meter(self) -> Meter:
+        data = torch.ones(METER_BYTES, dtype=torch.uint8)
+        return Meter("read", lambda: self.read_bandwidth(data))
 
     @property
     def _padded_dim(self) -> int:

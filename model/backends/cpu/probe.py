@@ -13,7 +13,6 @@ from ctypes import Structure
 import torch
 from torch import Tensor
 
-from model.backends import Model
 from model.backends.cpu.model import CANDIDATES, CpuModel
 from model.backends.cpu.program import (
     Activate,
@@ -33,6 +32,7 @@ from model.backends.cpu.program import (
 from model.backends.reference.arithmetic import Arithmetic
 from model.batch import KVCache
 from model.check import SMALL, Check, relative_error
+from model.interfaces import Model
 from model.layers import clamped_swiglu, rms_norm, rotate, rotation, route, yarn_frequencies
 from model.loading import mxfp4
 from model.loading.synthetic import Synthetic

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from model.backends.reference.arithmetic import Arithmetic
 from model.batch import Batch, KVCache
+from model.device import Meter, copy_meter
 from model.layers import rms_norm, rotate, rotation, route, yarn_frequencies
 from model.loading.tensors import TensorSource
+from model.sizes import decode_bytes
 
 Take = Callable[[str], Tensor]
 """Reads a tensor of the checkpoint onto the device."""
@@ -94,6 +96,7 @@ class GptOss:
         self.device = device
         self.dtype = dtype
         self.page_size = page_size
+        self.settings: dict[str, str] = {}
         self.weight_bytes = 0
 
         def take(name: str) -> Tensor:
@@ -136,6 +139,12 @@ class GptOss:
             x = x + self._experts(experts, x)
         x = rms_norm(x[batch.samples], self.norm, self.config.rms_norm_eps)
         return self.arithmetic.unembed(x, self.unembedding)
+
+    def decode_bytes(self, context: int) -> float:
+        return decode_bytes(self.config, "bf16", context)
+
+    def meter(self) -> Meter:
+        return copy_meter(self.device)
 
     def _attention(
         self,

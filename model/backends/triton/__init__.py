@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from model.check import Check
+from model.interfaces import Backend
 from model.loading.tensors import TensorSource
 
 if TYPE_CHECKING:
@@ -106,3 +107,11 @@ def kernel_checks(model: TritonModel) -> Iterator[Check]:
     from model.backends.triton import probe
 
     return probe.checks(model, probe.TOKENS)
+
+
+BACKEND = Backend(
+    "triton",
+    build,
+    defaults={"dense": "bf16", "kv_cache_dtype": "bf16", "batch_invariant": False},
+    kernel_checks=kernel_checks,
+)

@@ -23,6 +23,7 @@ from torch import Tensor
 from model.backends.triton.codes import CODE_TO_ONE, LENT, code, lent, power
 from model.backends.triton.dependent_launch import await_previous, launch_next
 from model.backends.triton.router import best_experts
+from model.config import SWIGLU_ALPHA
 from model.layers import clamped_swiglu, route
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ DOWN_TILE = {"BN": 2, "BW": 128, "num_warps": 1}
 """Outputs and words that a program looks at at a time.  A lane of its one warp takes four words, 16 bytes.
 With two outputs more numbers are decoded for each than with four, but twice as many warps ask for weights."""
 
-ALPHA = tl.constexpr(1.702)
+ALPHA = tl.constexpr(SWIGLU_ALPHA)
 
 
 @triton.jit

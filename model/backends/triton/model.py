@@ -22,9 +22,11 @@ from model.backends.triton.sampling import choose_tokens
 from model.backends.triton.weights import Layer, Weights
 from model.batch import Batch, KVCache, PerKind
 from model.config import ModelConfig
+from model.device import Meter, copy_meter
 from model.draws import Draws
 from model.layers import yarn_frequencies
 from model.logit_edits import Edits
+from model.sizes import decode_bytes
 
 FEW_FOR_EXPERTS = 8
 """Tokens up to which each pair of token and expert is a product by itself; more are sorted by expert."""
@@ -90,6 +92,20 @@ class TritonModel:
     def dense(self) -> str:
         """How attention's matrices and the unembedding are kept."""
         return "int8" if isinstance(self.weights.unembedding, Quantised) else "bf16"
+
+    @property
+    def settings(self) -> dict[str, str | bool]:
+        return {
+            "dense": self.dense,
+            "kv_cache_dtype": self.kv_cache_dtype,
+            "batch_invariant": self.batch_invariant,
+        }
+
+    def decode_bytes(self, context: int) -> float:
+        return decode_bytes(self.config, self.dense, context, self.kv_cache_dtype)
+
+    def meter(self) -> Meter:
+        return copy_meter(self.device)
 
     @property
     def page_bytes(self) -> PerKind:

@@ -16,8 +16,9 @@ from gptoss.assembly import assemble
 from gptoss.start import StartError
 from model.backends import cpu as kernels_cpu
 from model.backends.cpu import library, toolchain
-from model.backends.cpu.library import NativeLibraryMissing, choose_isa, isas, open_library, physical_cores
+from model.backends.cpu.library import NativeLibraryMissing, choose_isa, isas, open_library
 from model.backends.cpu.program import OPCODES, STRUCTS, Assignment, Rows
+from model.device import physical_cores
 from server.settings import Settings
 
 

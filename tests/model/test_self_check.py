@@ -3,9 +3,9 @@
 import torch
 
 from model import backends as kernels
-from model.backends import self_check as probe
-from model.backends.self_check import whole_model_checks
+from model import self_check as probe
 from model.check import Check, relative_error
+from model.self_check import whole_model_checks
 
 CPU = torch.device("cpu")
 

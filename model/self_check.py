@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import backends as kernels
-from model.backends import Model
+from model import backends
 from model.backends.reference.gpt_oss import GptOss
 from model.batch import Batch
 from model.check import SMALL, Check, relative_error
 from model.config import ModelConfig
+from model.interfaces import Model
 from model.loading.synthetic import Synthetic
 from model.speed import Load
 
@@ -34,9 +34,12 @@ def kernel_checks(backend: str, device: torch.device, options: dict[str, Any]) -
 
     Raises ImportError and ValueError if it cannot be used here.
     """
+    checks = backends.load(device, backend).kernel_checks
+    if checks is None:
+        return
     model = _small(backend, device, options, SMALL)
     with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        yield from kernels.load(device, backend).kernel_checks(model)
+        yield from checks(model)
 
 
 def whole_model_checks(backend: str, device: torch.device, options: dict[str, Any]) -> Iterator[Check]:
@@ -54,7 +57,7 @@ def whole_model_checks(backend: str, device: torch.device, options: dict[str, An
 
 
 def _small(backend: str, device: torch.device, options: dict[str, Any], config: ModelConfig) -> Model:
-    return kernels.load(device, backend).build(Synthetic(config), device, **options)
+    return backends.load(device, backend).build(Synthetic(config), device, **options)
 
 
 def _prompt_and_decode(model: Model) -> list[Tensor]:

@@ -1,0 +1,97 @@
+"""What a backend is to those who use one: it builds a `Model`, and tells facts that are known before.
+
+The engine runs a `Model` and needs nothing else.  The doctor and `gptoss bench` also ask for the facts of a
+`Backend` and of a model: which settings it has, how much memory it needs, how the memory's speed is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from model.batch import Batch, KVCache, PerKind
+from model.check import Check
+from model.config import ModelConfig
+from model.device import Meter
+
+
+class Model(Protocol):
+    """A gpt-oss with its weights in memory: all that the engine needs of it.
+
+    page_size     positions of one page of its KV cache
+    page_bytes    memory of one page: keys and values of all the layers of one kind; two numbers if banded and
+                  full layers differ, and so have pools of their own
+    weight_bytes  memory of the weights, as this backend keeps them
+    cache_format  all that the bits of a page depend on, except weights and tokens: layout, number format,
+                  instructions, hardware
+    """
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_bytes(self) -> PerKind: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def cache_format(self) -> str: ...
+
+    def new_cache(self, num_pages: Any) -> KVCache:
+        """Memory for that many pages, its content arbitrary.
+
+        num_pages  one number or two, as page_bytes
+        """
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """Writes the batch's keys and values into the cache; returns logits [N, V] float32 of its samples."""
+
+
+Setting = str | int | bool
+
+
+class LoadedModel(Model, Protocol):
+    """What a `Backend` builds: a model that can also be measured.
+
+    settings  the values in use of the backend's settings, and what else decides its speed
+    """
+
+    @property
+    def settings(self) -> Mapping[str, Setting]: ...
+
+    def decode_bytes(self, context: int) -> float:
+        """Bytes that a step of one greedy token must read, after `context` tokens: its weights and keys."""
+
+    def meter(self) -> Meter:
+        """How to measure the speed of the memory that the model reads from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to run a gpt-oss.  `BACKEND` of each package in model/backends.
+
+    build              makes a model of a TensorSource on a device; takes the settings as keywords.  Raises
+                       ImportError or ValueError if the backend cannot be used there, CheckpointError
+    defaults           its settings and their defaults; None if `build` chooses
+    page_size          positions of one page of the KV cache
+    embedding_in_file  whether the embedding table is read from its file, and takes no memory of its own
+    kernel_checks      compares each kernel of a model with plain PyTorch.  The model must be one that `build`
+                       made of the random weights of `model.check.SMALL`; it cannot be used afterwards.  None:
+                       the backend is itself plain PyTorch
+    describe           for the doctor: one line on how it will run here with these settings, and what would
+                       make it faster, if anything.  None: there is nothing to say
+    """
+
+    name: str
+    build: Callable[..., LoadedModel]
+    defaults: Mapping[str, Setting | None]
+    page_size: int = 32
+    embedding_in_file: bool = False
+    kernel_checks: Callable[[Any], Iterator[Check]] | None = None
+    describe: Callable[[Mapping[str, Any]], tuple[str, str | None]] | None = None
