@@ -25,9 +25,9 @@ choice is launched as soon as the token was read, while the device still compute
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from engine.disk_cache import DiskCache
@@ -85,26 +85,32 @@ class StepInFlight(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Gauges (running … pages_free), and counters since the start (prefix_queries … steps).
+    """Gauges (running … disk_bytes), and counters since the start (prefix_queries … steps).
 
-    pages_free      pages a new sequence could be given, including those only the prefix cache holds
-    prefix_queries  prompt tokens looked up in the prefix cache
-    prefix_hits     prompt tokens found there
-    prefix_disk_hits  those of them that came from disk
-    disk_bytes      that the prefix cache has on disk now
-    disk_faults     files of it that could not be read or written
+    pages_free              pages a new sequence could be given, including those only the prefix cache holds
+    reading                 requests whose prompts are being computed: how many tokens are, and of how many
+    disk_bytes              that the prefix cache has on disk
+    prefix_queries          prompt tokens looked up in the prefix cache
+    prefix_hits             prompt tokens found there
+    prefix_disk_hits        those of them that were read from disk
+    disk_faults             files of the prefix cache that could not be read or written
+    prompt_tokens           of all prompts that were answered
+    prompt_tokens_computed  those of them that were not found, which took `prompt_seconds`
     """
 
     running: int = 0
     waiting: int = 0
     pages_total: int = 0
     pages_free: int = 0
+    reading: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    disk_bytes: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
     prefix_disk_hits: int = 0
-    disk_bytes: int = 0
     disk_faults: int = 0
     prompt_tokens: int = 0
+    prompt_tokens_computed: int = 0
+    prompt_seconds: float = 0.0
     generation_tokens: int = 0
     preemptions: int = 0
     steps: int = 0
@@ -121,7 +127,7 @@ class Engine:
     ):
         self.limits = limits
         self._runner = runner
-        self._scheduler = Scheduler(limits, pages, disk)
+        self._scheduler = Scheduler(limits, pages, disk, clock)
         self._disk = disk
         self._clock = clock
         self._sequences: dict[str, Sequence] = {}
@@ -245,12 +251,15 @@ class Engine:
             waiting=len(scheduler.waiting),
             pages_total=scheduler.pages.num_pages,
             pages_free=scheduler.pages.available,
+            reading=scheduler.reading(),
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,
             prefix_disk_hits=scheduler.prefix_disk_hits,
             disk_bytes=0 if self._disk is None else self._disk.store.bytes,
             disk_faults=0 if self._disk is None else self._disk.store.faults,
             prompt_tokens=scheduler.prompt_tokens,
+            prompt_tokens_computed=scheduler.prompt_tokens_computed,
+            prompt_seconds=scheduler.prompt_seconds,
             generation_tokens=scheduler.generation_tokens,
             preemptions=scheduler.preemptions,
             steps=self._steps,

@@ -131,6 +131,7 @@ class Sequence:
     cached_tokens    of the prompt, that the prefix cache had; None before it first ran
     fetch            of pages that are read from disk before it can run; it holds them while it waits
     used_ns          when it first ran, Unix time in nanoseconds: how recently its pages were used
+    began            likewise, by the engine's clock
     records          the tokens whose logits it changes; None if there are none, or before the first token
     prompt_logprobs  of the prompt tokens known so far, the first one's None included; empty if nobody asked
     edits_logits     whether anything changes its logits before a token is chosen
@@ -150,6 +151,7 @@ class Sequence:
     cached_tokens: int | None = None
     fetch: Fetch | None = None
     used_ns: int = 0
+    began: float = 0.0
     records: EditRecords | None = None
     prompt_logprobs: list[Logprob | None] = field(default_factory=list)
     edits_logits: bool = field(init=False)
@@ -243,11 +245,15 @@ class Sampled:
 class Prefill:
     """What is known once the prompt is computed; comes with the first token of an answer.
 
-    logprobs  one per prompt token if asked for; the first is None, since nothing comes before it
+    cached_tokens    of the prompt, that the prefix cache had
+    logprobs         one per prompt token if asked for; the first is None, since nothing comes before it
+    computed_tokens  the others, which took `seconds`; the wait in the queue is not counted
     """
 
     cached_tokens: int = 0
     logprobs: tuple[Logprob | None, ...] | None = None
+    computed_tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from engine.disk_cache import DiskCache, Fetch
@@ -88,8 +89,15 @@ class _Budget:
 
 
 class Scheduler:
-    def __init__(self, limits: Limits, pages: Pages | None = None, disk: DiskCache | None = None):
+    def __init__(
+        self,
+        limits: Limits,
+        pages: Pages | None = None,
+        disk: DiskCache | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.limits = limits
+        self._clock = clock
         self.disk = disk
         self.pages = pages or Pages(limits.num_pages, limits.page_size, limits.window)
         self.waiting: deque[Sequence] = deque()
@@ -97,10 +105,20 @@ class Scheduler:
         self.prefix_queries = self.prefix_hits = 0  # tokens looked up, tokens found
         self.prefix_disk_hits = 0  # those of them that came from disk
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
+        self.prompt_tokens_computed, self.prompt_seconds = 0, 0.0
         self._budget = limits.max_tokens_per_step  # less for a while after running out of memory
         self._good_steps = 0
         # The head of the queue, and the pages of each kind there were when it did not fit.
         self._refused: tuple[Sequence, tuple[int, int]] | None = None
+
+    def reading(self) -> dict[str, tuple[int, int]]:
+        """Of each request whose prompt is being computed: how many of its tokens are, and all."""
+        found = {}
+        for sequence in reversed(self.running):  # those that decode are older
+            if sequence.pending <= 1:
+                break
+            found[sequence.request.id] = (sequence.computed, len(sequence.tokens))
+        return found
 
     # Coming and going
 
@@ -317,6 +335,7 @@ class Scheduler:
             sequence.cached_tokens = sequence.computed
             self.prefix_queries += len(sequence.tokens)
             self.prefix_hits += sequence.computed
+            sequence.began = self._clock()
             if self.disk is not None:
                 sequence.used_ns = time.time_ns()
                 self.disk.shared(sequence.hashes[:found], sequence.used_ns)
@@ -413,11 +432,14 @@ class Scheduler:
                 self.disk.computed(sequence.hashes, range(first, complete), prompt, sequence.used_ns)
 
     def _prefill(self, sequence: Sequence) -> Prefill:
+        cached, seconds = sequence.cached_tokens or 0, self._clock() - sequence.began
         self.prompt_tokens += len(sequence.tokens)
+        self.prompt_tokens_computed += len(sequence.tokens) - cached
+        self.prompt_seconds += seconds
         if self.disk is not None:
             self.disk.used(sequence.hashes, sequence.used_ns)
         logprobs = None if sequence.request.prompt_logprobs is None else tuple(sequence.prompt_logprobs)
-        return Prefill(sequence.cached_tokens or 0, logprobs)
+        return Prefill(cached, logprobs, len(sequence.tokens) - cached, seconds)
 
     def _fail(self, sequence: Sequence, error: EngineError) -> Failure:
         if isinstance(error, NonFinite):

@@ -57,6 +57,11 @@ class TokenStream(AsyncIterator[list[Token]]):
         self._ended = False
         self._reader: asyncio.Future[None] | None = None
 
+    @property
+    def reading(self) -> tuple[int, int] | None:
+        """While the prompt is being computed: how many of its tokens are, and all; as of the latest step."""
+        return self._worker.stats().reading.get(self.request_id)
+
     async def __anext__(self) -> list[Token]:
         while not self._arrived:
             if self._error is not None:

@@ -24,6 +24,10 @@ class Figures:
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    computed_tokens: int = 0
+    """Of prompts, those that were not cached."""
+    prompt_seconds: float = 0.0
+    """That it took to compute them, without the wait in the queue."""
     completion_tokens: int = 0
     first_token_at: float | None = None
     """In `time.perf_counter` seconds."""
@@ -70,6 +74,9 @@ def finished(request_id: str, method: str, path: str, outcome: Outcome) -> None:
     if (figures := outcome.figures) is not None:
         facts["prompt_tokens"] = figures.prompt_tokens
         facts["cached_tokens"] = figures.cached_tokens
+        if figures.computed_tokens and figures.prompt_seconds:
+            speed = figures.computed_tokens / figures.prompt_seconds
+            facts["prompt_tokens_per_second"] = round(speed, 1)
         facts["completion_tokens"] = figures.completion_tokens
         facts["finish"] = ",".join(figures.finish)
     requests.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"facts": facts})

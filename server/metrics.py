@@ -85,12 +85,29 @@ class EngineFigures(Collector):
             ("num_requests_running", "sequences in the current step", stats.running),
             ("num_requests_waiting", "requests in the queue", stats.waiting),
             ("kv_cache_usage_perc", "pages held by running sequences, from 0 to 1", used),
+            ("prefix_cache_disk_bytes", "that the prefix cache has on disk", stats.disk_bytes),
         )
         counters = (
             ("prompt_tokens", "tokens of prompts answered", stats.prompt_tokens),
             ("generation_tokens", "tokens sampled", stats.generation_tokens),
             ("prefix_cache_queries", "prompt tokens looked up in the prefix cache", stats.prefix_queries),
             ("prefix_cache_hits", "prompt tokens found there", stats.prefix_hits),
+            (
+                "prefix_cache_disk_hits",
+                "those of them that were read from disk",
+                stats.prefix_disk_hits,
+            ),
+            (
+                "prefix_cache_disk_faults",
+                "files of the prefix cache that could not be read or written",
+                stats.disk_faults,
+            ),
+            (
+                "prompt_tokens_computed",
+                "tokens of prompts answered that the prefix cache did not have",
+                stats.prompt_tokens_computed,
+            ),
+            ("prompt_seconds", "that it took to compute those", stats.prompt_seconds),
             ("num_preemptions", "sequences that gave their pages back to be recomputed", stats.preemptions),
             ("engine_steps", "steps of the engine", stats.steps),
         )

@@ -214,6 +214,16 @@ class Settings:
             MODEL, iso_date, "the date the model is told, as 2025-06-28", unset="the day of the start"
         ),
     )
+    thinking_budget: int | None = field(
+        default=None,
+        metadata=knob(
+            MODEL,
+            whole_number(0),
+            "tokens of reasoning after which an answer begins, where the request does not say "
+            "(`thinking_token_budget`)",
+            unset="no limit",
+        ),
+    )
     api_key: tuple[str, ...] = field(
         default=(),
         metadata=knob(

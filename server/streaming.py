@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("gptoss.server")
 
 PING_SECONDS = 10.0
+PROGRESS_SECONDS = 1.0
+"""How often a stream looks, before its first token, how much of the prompt has been computed."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -49,15 +51,16 @@ async def respond(request: Request, answer: Answer, stream: bool | None) -> Resp
 
 
 class AnswerStream(EventSourceResponse):
-    """An answer as server-sent events, with a comment every few seconds so that proxies do not cut a long
-    silence.
+    """An answer as server-sent events, with comments in between.
+
+    `: ping` every few seconds, so that proxies do not cut a long silence; `: prompt 4096/7511` whenever more
+    of a long prompt has been computed.
     """
 
     def __init__(self, answer: Answer):
         super().__init__(
             _told(answer),
             ping=PING_SECONDS,
-            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
         )
         self._answer = answer
 
@@ -78,6 +81,32 @@ class AnswerStream(EventSourceResponse):
         async with self._send_lock:
             self.active = False
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _ping(self, send: Send) -> None:
+        """As in EventSourceResponse, but it also tells how much of the prompt has been computed."""
+        told, silent_seconds = None, 0.0
+        while self.active:
+            waiting = self._answer.figures.first_token_at is None
+            pause = min(PROGRESS_SECONDS, self._ping_interval) if waiting else self._ping_interval
+            await asyncio.sleep(pause)
+            silent_seconds += pause
+            reading = self._reading()
+            if reading is not None and reading != told:
+                told, comment = reading, "prompt {}/{}".format(*reading)
+            elif silent_seconds >= self._ping_interval:
+                comment = "ping"
+            else:
+                continue
+            silent_seconds = 0.0
+            body = ServerSentEvent(comment=comment, sep="\n").encode()
+            async with self._send_lock:
+                if self.active:
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _reading(self) -> tuple[int, int] | None:
+        """Tokens of the prompt that have been computed, and all, until that is done."""
+        found = (stream.reading for stream in self._answer.streams)
+        return next((reading for reading in found if reading is not None), None)
 
     @staticmethod
     async def _listen_for_exit_signal() -> None:

@@ -66,6 +66,8 @@ class Choice(Generic[R]):
         self._last_token_at = now
         if token.prefill is not None:
             self._figures.cached_tokens += token.prefill.cached_tokens
+            self._figures.computed_tokens += token.prefill.computed_tokens
+            self._figures.prompt_seconds += token.prefill.seconds
             self._figures.first_token_at = self._figures.first_token_at or now
 
 

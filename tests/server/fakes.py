@@ -60,8 +60,17 @@ class Pause:
     seconds: float
 
 
-Step = int | list[int] | Pause | Exception
-"""A token, tokens that arrive together, silence, or a failure."""
+@dataclass
+class Reads:
+    """Of the prompt, `computed` of `tokens` are done; for so many seconds that is so."""
+
+    computed: int
+    tokens: int
+    seconds: float
+
+
+Step = int | list[int] | Pause | Reads | Exception
+"""A token, tokens that arrive together, silence, a prompt's progress, or a failure."""
 
 
 class ScriptedStream:
@@ -71,6 +80,7 @@ class ScriptedStream:
         self._news = asyncio.Event()
         self._sent = 0
         self.closed = 0
+        self.reading: tuple[int, int] | None = None
         worker.open.add(self)
         self._task = asyncio.ensure_future(self._play(list(steps)))
 
@@ -79,6 +89,11 @@ class ScriptedStream:
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
                 continue
+            if isinstance(step, Reads):
+                self.reading = (step.computed, step.tokens)
+                await asyncio.sleep(step.seconds)
+                continue
+            self.reading = None
             if isinstance(step, Exception):
                 self._arrived.append(step)
             else:
@@ -106,7 +121,9 @@ class ScriptedStream:
             told = None
             if (k := request.prompt_logprobs) is not None:
                 told = (None, *(Logprob(-0.25, ((id, -0.25),) * k) for id in request.prompt[1:]))
-            prefill = Prefill(cached_tokens=self._worker.cached_tokens, logprobs=told)
+            prefill = Prefill(
+                cached_tokens=self._worker.cached_tokens, logprobs=told, computed_tokens=30, seconds=0.6
+            )
         logprob = None if wanted is None else Logprob(-0.5, top)
         return Token(request.id, id, finish, logprob, prefill)
 
