@@ -1,39 +1,84 @@
-"""Function names: as the client declares them, and as the model may write them.
+"""Names of tools: as the client declares them, and as the model may write them.
 
 Harmony declares functions as TypeScript, `type get_weather = (_: …) => any;`, and calls them as
 `functions.get_weather`: a name with a dash or a dot is no name there, and the model misspells it.  Such names
-are mapped on their way into the prompt and back in the answer; the client never sees ours.
+are mapped on their way into the prompt and back in the answer; the client never sees ours.  A tool of a
+namespace is written with it: `github.search`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ToolName:
+    """As the client knows a tool.  namespace: None for a function that stands alone."""
+
+    name: str
+    namespace: str | None = None
+
+
+RESERVED = frozenset(
+    ("functions", "browser", "python", "assistant", "user", "system", "developer", "tool", "all")
+)
+"""What a namespace is not called in the prompt, because it means something else there."""
 
 
 class FunctionNames:
-    """One conversation's names, both ways."""
+    """One conversation's names, both ways.
 
-    def __init__(self, declared: Iterable[str]):
-        self._inside: dict[str, str] = {}
-        self._outside: dict[str, str] = {}
-        names = list(dict.fromkeys(declared))
-        for name in sorted(names, key=lambda name: _identifier(name) != name):  # identifiers keep theirs
-            self.inside(name)
+    builtin  names that are written as they are, of tools that the model was trained on: `browser.search`
+    """
 
-    def inside(self, name: str) -> str:
+    def __init__(self, declared: Iterable[str | ToolName], builtin: Collection[str] = ()):
+        self._builtin = frozenset(builtin)
+        self._spaces: dict[str, str] = {}
+        self._inside: dict[ToolName, str] = {}
+        self._outside: dict[str, ToolName] = {}
+        names = dict.fromkeys(ToolName(name) if isinstance(name, str) else name for name in declared)
+        for each in sorted(names, key=_is_changed):  # identifiers keep theirs
+            self.inside(each.name, each.namespace)
+
+    def inside(self, name: str, namespace: str | None = None) -> str:
         """As the model sees it; a name that was not declared (of an old call) is mapped from now on too."""
-        if name not in self._inside:
-            wanted = inside = _identifier(name)
-            count = 2
-            while inside in self._outside:
-                inside, count = f"{wanted}_{count}", count + 1
-            self._inside[name], self._outside[inside] = inside, name
-        return self._inside[name]
+        key = ToolName(name, namespace)
+        if key not in self._inside:
+            whole = f"{namespace}.{name}" if namespace else name
+            if whole in self._builtin:
+                inside = whole
+            else:
+                space = f"{self._space(namespace)}." if namespace else ""
+                inside = _free(space + _identifier(name), self._outside)
+            self._inside[key] = inside
+            self._outside.setdefault(inside, key)
+        return self._inside[key]
 
-    def outside(self, name: str) -> str:
+    def outside(self, name: str) -> ToolName:
         """As the client knows it; what the model made up stays as it is."""
-        return self._outside.get(name, name)
+        return self._outside.get(name, ToolName(name))
+
+    def namespace(self, name: str) -> str:
+        """As the model sees it."""
+        return self._space(name)
+
+    def _space(self, name: str) -> str:
+        if name not in self._spaces:
+            self._spaces[name] = _free(_identifier(name), {*self._spaces.values(), *RESERVED})
+        return self._spaces[name]
+
+
+def _is_changed(name: ToolName) -> bool:
+    return any(_identifier(part) != part for part in (name.name, name.namespace) if part)
+
+
+def _free(wanted: str, taken: Collection[str]) -> str:
+    free, count = wanted, 2
+    while free in taken:
+        free, count = f"{wanted}_{count}", count + 1
+    return free
 
 
 def _identifier(name: str) -> str:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from language.constraints.answer import ANY_OBJECT, AnswerSpec, Bodies, answer_grammar, bodies
+from language.constraints.answer import AnswerSpec, Bodies, answer_grammar, bodies
 from language.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, Untried
 from language.constraints.schemas import SchemaError
 from language.constraints.thinking import Closing, ThinkingBudget
@@ -87,10 +87,10 @@ class Constraints:
 
     def _checked(self, spec: AnswerSpec, rehearse: bool) -> Bodies:
         schemas = bodies(spec)
-        distinct = {body.text: body for body in (schemas.final, *schemas.calls.values()) if body}
-        distinct.pop(ANY_OBJECT, None)  # ours: nobody's flood of schemas delays it
+        distinct = {body.rule: body for body in (schemas.final, *schemas.calls.values()) if body}
         for body in distinct.values():
-            self._compiler.try_schema(body.text, body.param, rehearse)
+            if not body.ours:  # nobody's flood of schemas delays ours
+                self._compiler.try_body(body.rule, body.param, rehearse)
         return schemas
 
     def _grammar(self, spec: AnswerSpec, schemas: Bodies, *, thoughts: bool) -> GrammarConstraint:

@@ -5,6 +5,7 @@
     preamble: <|channel|>commentary<|message|> TEXT <|end|><|start|>assistant
     final:    <|channel|>final<|message|> … <|return|>
     call:     <|channel|>commentary to=functions.f <|constrain|>json<|message|> {…} <|call|>
+              or as the tool's own channel, name and kind of text want it (headers.py)
 
 Everything outside the bodies is written as token ids, in the one spelling that the renderer uses too: a
 header cannot be misspelt, and a replayed call finds its prefix in the cache.  TEXT is any valid UTF-8 without
@@ -17,6 +18,7 @@ asking for them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,10 +26,12 @@ from typing import Any, Literal
 from language.constraints import schemas
 from language.constraints.schemas import SchemaError
 from language.harmony.headers import Headers
-from language.harmony.messages import ResponseFormat, Tool
+from language.harmony.messages import Grammar, ResponseFormat, Tool
 
-ANY_OBJECT = schemas.grammar_text(schemas.ANY_OBJECT, True, "")
+ANY_OBJECT = "%json " + schemas.grammar_text(schemas.ANY_OBJECT, True, "")
 """The body of a call, or an answer, that may be any JSON object."""
+
+ANY_TEXT = "TEXT"
 
 MAX_THOUGHTS = 8
 """Messages before the answer or the call, so that no model can go round for ever.  One or two are usual."""
@@ -75,19 +79,24 @@ class AnswerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The schema of one message body.
+    """What one message body may be.
 
-    text   JSON, as llguidance reads it
+    rule   what stands on the right of a rule for it, in Lark
     param  the request's field that it came from
     """
 
-    text: str
+    rule: str
     param: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether it holds nothing of a stranger's."""
+        return self.rule in (ANY_OBJECT, ANY_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
-    """Every schema of an answer, checked but not yet compiled.
+    """Every schema and grammar of an answer, checked but not yet compiled.
 
     final  None for plain text
     calls  by the tool's name
@@ -114,7 +123,9 @@ def bodies(spec: AnswerSpec) -> Bodies:
     for i, tool in spec.callable_tools.items():
         param = f"tools[{i}].function.parameters"
         strict = tool.name in spec.strict_tools
-        if strict or spec.tool_choice == "required":
+        if tool.text:
+            calls[tool.name] = _text_body(tool.text, f"tools[{i}].format")
+        elif strict or spec.tool_choice == "required":
             calls[tool.name] = _body(schemas.of_arguments(tool.parameters, param), strict, param)
         else:
             calls[tool.name] = _body(schemas.ANY_OBJECT, True, param)
@@ -122,7 +133,7 @@ def bodies(spec: AnswerSpec) -> Bodies:
         raise SchemaError("a tool must be called, but there is none that may be", "tool_choice")
 
     every = [body for body in (final, *calls.values()) if body]
-    if sum(len(body.text) for body in every) > schemas.MAX_CHARACTERS:
+    if sum(len(body.rule) for body in every) > schemas.MAX_CHARACTERS:
         message = f"the schemas are longer than {schemas.MAX_CHARACTERS} characters together"
         raise SchemaError(message, every[-1].param)
     return Bodies(final, calls)
@@ -130,7 +141,20 @@ def bodies(spec: AnswerSpec) -> Bodies:
 
 def _body(schema: Mapping[str, Any], strict: bool, param: str) -> Body:
     schemas.check(schema, param)
-    return Body(schemas.grammar_text(schema, strict, param), param)
+    return Body("%json " + schemas.grammar_text(schema, strict, param), param)
+
+
+def _text_body(text: bool | Grammar, param: str) -> Body:
+    """The body of a call whose tool takes text."""
+    if not isinstance(text, Grammar):
+        return Body(ANY_TEXT, param)
+    if len(text.definition) > schemas.MAX_CHARACTERS:
+        raise SchemaError(f"the grammar is longer than {schemas.MAX_CHARACTERS} characters", param)
+    if text.syntax == "lark":
+        return Body(f"%lark {{\n{text.definition}\n}}", param)
+    slashes = re.compile(r"(\\.)|/|\n", re.DOTALL)
+    written = slashes.sub(lambda found: found[1] or {"/": r"\/", "\n": r"\n"}[found[0]], text.definition)
+    return Body(f"/{written}/", param)
 
 
 def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: Headers, *, thoughts: bool) -> str:
@@ -140,7 +164,7 @@ def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: Headers, *, though
     """
     rules = [
         r"TEXT: /(.|\n)*/",
-        f"final_body: %json {bodies.final.text}" if bodies.final else "final_body: TEXT",
+        f"final_body: {bodies.final.rule}" if bodies.final else "final_body: TEXT",
     ]
     rules.append(f"final_message: final_body {_tokens([headers.return_])}")
     if spec.prefilled:
@@ -149,9 +173,10 @@ def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: Headers, *, though
     actions = []
     if spec.tool_choice != "required":
         actions.append(f"{_tokens(headers.final)} final_message")
+    tools = {tool.name: tool for tool in spec.tools}
     for i, (name, body) in enumerate(bodies.calls.items()):
-        rules.append(f"arguments_{i}: %json {body.text}")
-        actions.append(f"{_tokens(headers.call(name))} arguments_{i} {_tokens([headers.call_])}")
+        rules.append(f"arguments_{i}: {body.rule}")
+        actions.append(f"{_tokens(headers.call(tools[name]))} arguments_{i} {_tokens([headers.call_])}")
     rules.append("action: " + " | ".join(actions))
 
     channels = []

@@ -68,12 +68,13 @@ class Compiler:
             raise GrammarFailed(_reason(matcher.get_error()))
         return GrammarConstraint(matcher, self._mask_bytes)
 
-    def try_schema(self, text: str, param: str, rehearse: bool) -> None:
-        """Raises SchemaError, with a reason, if no answer could follow this schema.
+    def try_body(self, rule: str, param: str, rehearse: bool) -> None:
+        """Raises SchemaError, with a reason, if no answer could follow this schema or grammar.
 
+        rule      what stands on the right of a rule, in Lark
         rehearse  False: raises Untried if that is not known yet
         """
-        lark = f"start: %json {text}\n"
+        lark = f"start: {rule}\n"
         if not rehearse and not self._rehearsal.knows(lark):
             raise Untried
         objection = self._rehearsal.objection(lark)
@@ -82,7 +83,8 @@ class Compiler:
             matcher.compute_bitmask()
             objection = matcher.get_error()
         if objection:
-            raise SchemaError(f"the schema cannot be followed: {_reason(objection)}", param)
+            kind = "schema" if rule.startswith("%json") else "grammar"
+            raise SchemaError(f"the {kind} cannot be followed: {_reason(objection)}", param)
 
 
 class GrammarConstraint:

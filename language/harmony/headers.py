@@ -6,6 +6,7 @@ cache finds them.  Headers that the model writes by itself are read in header.py
 
 from __future__ import annotations
 
+from language.harmony.messages import Call, Tool
 from language.tokenizer import Tokenizer
 
 
@@ -28,7 +29,19 @@ class Headers:
         """`<|channel|>{channel}<|message|>`"""
         return [self.channel, *self._encode(channel), self.message]
 
-    def call(self, name: str) -> list[int]:
-        """`<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>`"""
-        recipient = self._encode(f"commentary to=functions.{name} ")
-        return [self.channel, *recipient, self._constrain, *self._encode("json"), self.message]
+    def call(self, to: Tool | Call) -> list[int]:
+        """`<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>`
+
+        Where the body is text, no type stands there; only Python's is `code`.
+        """
+        address = f"{to.channel} to={to.recipient}"
+        type = ("code" if to.builtin else "") if to.text else "json"
+        if not type:
+            return [self.channel, *self._encode(address), self.message]
+        return [
+            self.channel,
+            *self._encode(f"{address} "),
+            self._constrain,
+            *self._encode(type),
+            self.message,
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,27 +22,71 @@ class ConversationError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
-    """A function the model may call.
+class Grammar:
+    """What the text that a tool takes must look like."""
 
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something the model may call.
+
+    name        as the prompt writes it: `get_weather` of the namespace `functions`, or with a namespace of
+                its own, `github.search`
     parameters  a JSON schema of an object, or None for a function without arguments
+    text        it takes text instead of JSON: any text (True), or such as a grammar allows
+    builtin     one of builtin.py, which the model was trained on
     """
 
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    text: bool | Grammar = False
+    builtin: bool = False
+
+    @property
+    def namespace(self) -> str | None:
+        """None: functions"""
+        return self.name.rpartition(".")[0] or None
+
+    @property
+    def recipient(self) -> str:
+        """What stands behind `to=`."""
+        return _recipient(self.name, self.builtin)
+
+    @property
+    def channel(self) -> Literal["analysis", "commentary"]:
+        """On which its calls go, and their results come."""
+        return "analysis" if self.builtin else "commentary"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The model's call of a function.
+    """The model's call of a tool.
 
-    arguments  as the model wrote them: usually, but not always, JSON
+    name       as in `Tool`, likewise text and builtin
+    arguments  as the model wrote them: usually, but not always, JSON; text where the tool takes text
     """
 
     id: str
     name: str
     arguments: str
+    text: bool = False
+    builtin: bool = False
+
+    @property
+    def recipient(self) -> str:
+        return _recipient(self.name, self.builtin)
+
+    @property
+    def channel(self) -> Literal["analysis", "commentary"]:
+        return "analysis" if self.builtin else "commentary"
+
+
+def _recipient(name: str, builtin: bool) -> str:
+    return name if builtin or "." in name else f"functions.{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +98,10 @@ class Message:
     calls      of an assistant message, in order
     call_id    of a tool message: which call it answers
     name       of a user message: who speaks; of a tool message without `call_id`: the function
+    preamble   of an assistant message without calls: its content was said before an action, and is no answer
+    sampled    of an assistant message: all that was sampled from its beginning on, also of the messages after
+               it, from behind `<|start|>assistant`; empty if that is not known.  The prompt has these tokens
+               where they still say what the messages say (replay.py)
     """
 
     role: Role
@@ -61,6 +110,17 @@ class Message:
     calls: tuple[Call, ...] = ()
     call_id: str | None = None
     name: str | None = None
+    preamble: bool = False
+    sampled: Sequence[int] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is an answer.  With nothing but a chain of thought it was cut off before one."""
+        return (
+            self.role == "assistant"
+            and not (self.calls or self.preamble)
+            and bool(self.content or not self.reasoning)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +136,9 @@ class ResponseFormat:
 class Conversation:
     """All that a prompt is made of.
 
-    effort  how much to think; "none": not at all
-    date    YYYY-MM-DD as the system message gives it; pinned when the server starts
+    effort      how much to think; "none": not at all
+    date        YYYY-MM-DD as the system message gives it; pinned when the server starts
+    namespaces  what there is to say of a namespace of tools, by its name
     """
 
     messages: list[Message]
@@ -85,6 +146,7 @@ class Conversation:
     effort: Effort = "medium"
     date: str = "2025-06-28"
     response_format: ResponseFormat | None = None
+    namespaces: dict[str, str] = field(default_factory=dict)
 
     @property
     def prefilled(self) -> bool:

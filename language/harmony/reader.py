@@ -24,12 +24,13 @@ Commentary without a recipient is a preamble: content.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from language.harmony.header import Header
+from language.harmony.messages import Tool
 from language.tokenizer import Detokenizer, Tokenizer
 
 
@@ -42,17 +43,23 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ContentDelta:
-    """A piece of the visible answer."""
+    """A piece of what the user sees.  Of the channel `commentary`: a preamble, before an action."""
 
     text: str
+    channel: Literal["commentary", "final"] = "final"
 
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call begins; `index` counts the calls of this answer from 0."""
+    """A call begins; `index` counts the calls of this answer from 0.
+
+    name       as the model wrote it, without `functions.`; or as the client knows it
+    namespace  that the client knows it by
+    """
 
     index: int
     name: str
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,14 @@ class Reader:
     recoveries  departures from the format so far
     """
 
-    def __init__(self, tokenizer: Tokenizer, prefilled_channel: str | None = None) -> None:
-        """prefilled_channel: the channel whose body the prompt began; None if it ended with `assistant`."""
+    def __init__(
+        self, tokenizer: Tokenizer, prefilled_channel: str | None = None, tools: Iterable[Tool] = ()
+    ) -> None:
+        """
+        prefilled_channel  the channel whose body the prompt began; None if it ended with `assistant`
+        tools              that were declared; calls of what is none of them are read all the same
+        """
+        self._channels = {tool.recipient: tool.channel for tool in tools}
         self._names = {id: name for name, id in tokenizer.specials.items()}
         self._text = Detokenizer(tokenizer)
         self._header: Header | None = Header(given=True)
@@ -200,14 +213,18 @@ class Reader:
         self.recoveries += heading.oddities
         if heading.recipient is not None:
             name = heading.recipient.removeprefix("functions.")
-            if name == heading.recipient or heading.channel != "commentary":
-                self.recoveries += 1
+            known = self._channels.get(heading.recipient)
+            if known is None and name != heading.recipient:
+                known = "commentary"
+            self.recoveries += heading.channel != known
             index = self._calls
             self._calls += 1
             self._write, self.place = partial(CallDelta, index), "call"
             deltas.append(CallStart(index, name))
         elif heading.channel == "analysis" or heading.imagined:
             self._write, self.place = ReasoningDelta, "reasoning"
+        elif heading.channel == "commentary":
+            self._write, self.place = partial(ContentDelta, channel="commentary"), "content"
         else:
             self._write, self.place = ContentDelta, "content"
         return deltas + self._add(text) if text else deltas

@@ -12,7 +12,7 @@ What the history keeps:
 * The chain of thought is kept until an answer follows it: all of it in a loop of calls, none of it once
   `final` was reached.
 * Calls, results and preambles stay.
-* A call that we sampled is replayed token by token (`replay`); any other is written as the model would have,
+* What we sampled is replayed token by token (replay.py); any other call is written as the model would have,
   with the recipient after the channel.
 """
 
@@ -21,9 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
+from itertools import groupby
 
+from language.harmony.builtin import builtin_tools
 from language.harmony.headers import Headers
 from language.harmony.messages import Call, Conversation, ConversationError, Message, ResponseFormat
+from language.harmony.replay import Part, Replay
 from language.harmony.schema import comment, function_tools, literal
 from language.tokenizer import Tokenizer, TokenizerError
 
@@ -58,6 +61,7 @@ class Renderer:
             raise TokenizerError(f"this tokenizer cannot speak harmony: it lacks {', '.join(missing)}")
         self.tokenizer = tokenizer
         self._headers = Headers(tokenizer)
+        self._replay = Replay(tokenizer)
         self._ids = {token: tokenizer.special(token.value) for token in _Special}
         self.stop_tokens = frozenset({self._ids[RETURN], self._ids[CALL]})
         self._remembered = lru_cache(maxsize=64)(lambda text: tuple(tokenizer.encode(text)))
@@ -73,8 +77,8 @@ class Renderer:
         """The prompt, up to where the assistant begins.
 
         replay  call id → the tokens sampled for the action that ended in this call: from after
-                `<|start|>assistant` to `<|call|>`, its chain of thought included.  They are used unless the
-                client changed the arguments; their chain of thought where the client did not send its own
+                `<|start|>assistant` to `<|call|>`, its chain of thought included.  They are used where the
+                message does not know itself what was sampled
         raises  ConversationError
         """
         messages = conversation.messages
@@ -87,21 +91,17 @@ class Renderer:
         prompt = self._tokens(START, "system", MESSAGE, self._repeated(_system_text(conversation)), END)
         if text := _developer_text(instructions, conversation):
             prompt += self._developer(text)
-        last_final = max((i for i, message in history if _is_final(message)), default=-1)
-        names: dict[str, str] = {}
-        for i, message in history:
-            if message.role == "assistant":
-                prompt += self._assistant(message, i > last_final, replay or {})
-                names.update((call.id, call.name) for call in message.calls)
-            elif message.role == "tool":
-                tool = f"functions.{_tool_name(i, message, names)}"
-                header = (START, tool, " to=assistant", CHANNEL, "commentary", MESSAGE)
-                prompt += self._tokens(*header, message.content or "", END)
-            elif message.role == "user":
-                author = f":{message.name}" if message.name else ""
-                prompt += self._tokens(START, "user", author, MESSAGE, message.content or "", END)
-            elif message.content:
-                prompt += self._developer(_instructions(message.content))
+        last_final = max((i for i, message in history if message.is_final), default=-1)
+        calls: dict[str, Call] = {}
+        for role, group in groupby(history, key=lambda each: each[1].role):
+            if role == "assistant":
+                said = [(message, i > last_final) for i, message in group]
+                for part in self._replay.parts(said, replay or {}):
+                    prompt += self._part(part)
+                calls.update((call.id, call) for message, _ in said for call in message.calls)
+                continue
+            for i, message in group:
+                prompt += self._heard(i, message, calls)
 
         prompt += self._tokens(START, "assistant")
         if conversation.prefilled:
@@ -117,40 +117,29 @@ class Renderer:
         """A message of the assistant to the user, or to itself."""
         return self._tokens(START, "assistant", CHANNEL, channel, MESSAGE, text, END)
 
-    def _assistant(self, message: Message, thinking: bool, replay: Mapping[str, Sequence[int]]) -> list[int]:
-        """One message of the history.  `thinking`: no answer has followed; its chain of thought is kept."""
-        if _is_final(message):
-            return self._said("final", message.content or "")
-        prompt: list[int] = []
-        recall = thinking and not message.reasoning
-        sampled = [self._sampled(call, replay) for call in message.calls]
-        if not (recall and sampled and sampled[0]):
-            if message.reasoning and thinking:
-                prompt += self._said("analysis", message.reasoning)
-            if message.content:
-                prompt += self._said("commentary", message.content)
-        for call, tokens in zip(message.calls, sampled, strict=True):
-            if not tokens:
-                prompt += self._written(call)
-            elif recall:
-                prompt += tokens
-            else:
-                prompt += tokens[_last(self._ids[START], tokens) :]
-        return prompt
+    def _heard(self, i: int, message: Message, calls: Mapping[str, Call]) -> list[int]:
+        """Message `i` of the history, which is not the assistant's.  calls: those before it, by id."""
+        content = message.content or ""
+        if message.role == "tool":
+            call = _answered(i, message, calls)
+            header = (START, call.recipient, " to=assistant", CHANNEL, call.channel, MESSAGE)
+            return self._tokens(*header, content, END)
+        if message.role == "user":
+            author = f":{message.name}" if message.name else ""
+            return self._tokens(START, "user", author, MESSAGE, content, END)
+        return self._developer(_instructions(content)) if content else []
 
-    def _written(self, call: Call) -> list[int]:
-        """A call as the model writes it: the recipient after the channel."""
-        return self._tokens(START, "assistant", self._headers.call(call.name), call.arguments, CALL)
-
-    def _sampled(self, call: Call, replay: Mapping[str, Sequence[int]]) -> list[int]:
-        """All that was sampled for an action, from `<|start|>` on; nothing if unknown, or changed since."""
-        tokens = list(replay.get(call.id, ()))
-        start, message, end = self._ids[START], self._ids[MESSAGE], self._ids[CALL]
-        if not tokens or tokens[-1] != end or message not in tokens:
+    def _part(self, part: Part) -> list[int]:
+        """A message of the assistant, as it was sampled or as the model would write it."""
+        if part.kind == "analysis" and not part.thinking:
             return []
-        if self.tokenizer.decode(tokens[_last(message, tokens) + 1 : -1]) != call.arguments:
-            return []
-        return tokens if tokens[0] == start else [*self._tokens(START, "assistant"), *tokens]
+        if not part.tokens:
+            if part.call is None:
+                return self._said(part.kind, part.text)
+            return self._tokens(START, "assistant", self._headers.call(part.call), part.text, CALL)
+        ends = {self._ids[END], self._ids[RETURN], self._ids[CALL]}
+        body = part.tokens[:-1] if part.tokens[-1] in ends else part.tokens
+        return [*body, self._ids[END if part.call is None else CALL]]
 
     # -- tokens --------------------------------------------------------------------------------------------
 
@@ -177,13 +166,18 @@ def _system_text(conversation: Conversation) -> str:
     effort = (
         "low" if conversation.effort == "none" else conversation.effort
     )  # "none" was never trained; see `render`
+    builtin = builtin_tools(conversation.tools)
+    builtin = f"{builtin}\n\n" if builtin else ""
     text = (
         f"{IDENTITY}\nKnowledge cutoff: {KNOWLEDGE_CUTOFF}\nCurrent date: {conversation.date}\n\n"
-        f"Reasoning: {effort}\n\n"
+        f"Reasoning: {effort}\n\n{builtin}"
         "# Valid channels: analysis, commentary, final. Channel must be included for every message."
     )
-    if conversation.tools:
-        text += "\nCalls to these tools must go to the commentary channel: 'functions'."
+    if spaces := dict.fromkeys(
+        tool.namespace or "functions" for tool in conversation.tools if not tool.builtin
+    ):
+        named = ", ".join(f"'{space}'" for space in spaces)
+        text += f"\nCalls to these tools must go to the commentary channel: {named}."
     return text
 
 
@@ -194,8 +188,8 @@ def _developer_text(instructions: str, conversation: Conversation) -> str:
         sections.append(_instructions(instructions))
     try:
         field = "tools"
-        if conversation.tools:
-            sections.append(function_tools(conversation.tools))
+        if tools := [tool for tool in conversation.tools if not tool.builtin]:
+            sections.append(function_tools(tools, conversation.namespaces))
         field = "response_format"
         if conversation.response_format:
             sections.append(_response_format(conversation.response_format))
@@ -214,25 +208,14 @@ def _response_format(format: ResponseFormat) -> str:
     return f"# Response Formats\n\n## {format.name}\n\n{description}{literal(format.schema)}"
 
 
-def _is_final(message: Message) -> bool:
-    """Whether this is an answer.  A message with nothing but a chain of thought was cut off before one."""
-    return (
-        message.role == "assistant" and not message.calls and bool(message.content or not message.reasoning)
-    )
-
-
-def _tool_name(i: int, message: Message, names: Mapping[str, str]) -> str:
-    """The function whose result message `i` is: by its call's id, or, without one, by name."""
+def _answered(i: int, message: Message, calls: Mapping[str, Call]) -> Call:
+    """The call whose result message `i` is: by its id, or, without one, by the function's name."""
     if message.call_id is None and message.name:
-        return message.name
-    if message.call_id is not None and message.call_id in names:
-        return names[message.call_id]
-    known = ", ".join(names) or "none"
+        return Call("", message.name, "")
+    if message.call_id is not None and message.call_id in calls:
+        return calls[message.call_id]
+    known = ", ".join(calls) or "none"
     raise ConversationError(
         f"tool_call_id {message.call_id!r} answers no call before it; calls so far: {known}",
         param=f"messages[{i}].tool_call_id",
     )
-
-
-def _last(token: int, tokens: Sequence[int]) -> int:
-    return len(tokens) - 1 - tokens[::-1].index(token)

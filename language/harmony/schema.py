@@ -1,4 +1,4 @@
-"""Function tools as the model was trained to see them: JSON schemas written as TypeScript-like declarations.
+"""Tools as the model was trained to see them: JSON schemas written as TypeScript-like declarations.
 
 Layout and spelling are openai-harmony's wherever it says all there is to say.  Where it drops something
 (`$ref`, `anyOf`, `allOf`, `const`, enums other than strings, maps, descriptions of items) or writes something
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
-from language.harmony.messages import Tool
+from language.harmony.messages import Grammar, Tool
 
 MAX_DEPTH = 32
 """Levels of nesting that are written out."""
@@ -28,11 +29,25 @@ ROOM = 1 << 18
 Schema = dict[str, Any]
 
 
-def function_tools(tools: Sequence[Tool]) -> str:
-    """The `# Tools` section of the developer message: one namespace, `functions`."""
+def function_tools(tools: Sequence[Tool], descriptions: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The `# Tools` section of the developer message.
+
+    descriptions  of namespaces other than `functions`, by name
+    """
     room = _Room(ROOM)
+    spaces: dict[str, list[Tool]] = {}
+    for tool in tools:
+        spaces.setdefault(tool.namespace or "functions", []).append(tool)
+    sections = (namespace(name, descriptions.get(name, ""), of, room) for name, of in spaces.items())
+    return "\n\n".join(["# Tools", *sections])
+
+
+def namespace(name: str, description: str, tools: Sequence[Tool], room: _Room | None = None) -> str:
+    """`## functions`, and its tools' declarations."""
+    room = room or _Room(ROOM)
     declarations = "\n\n".join(_declaration(tool, room) for tool in tools)
-    return f"# Tools\n\n## functions\n\nnamespace functions {{\n\n{declarations}\n\n}} // namespace functions"
+    opening = f"{comment(description)}namespace {name} {{"
+    return f"## {name}\n\n{opening}\n\n{declarations}\n\n}} // namespace {name}"
 
 
 def comment(text: str, indent: str = "") -> str:
@@ -46,9 +61,23 @@ def literal(value: Any) -> str:
 
 
 def _declaration(tool: Tool, room: _Room) -> str:
-    parameters = _Types(tool.parameters or {}, room).parameters()
-    arguments = f"_: {parameters}" if parameters else ""
-    return f"{comment(tool.description or '')}type {tool.name} = ({arguments}) => any;"
+    if tool.text:
+        told, arguments = _text_input(tool.text), "_: string"
+    else:
+        parameters = _Types(tool.parameters or {}, room).parameters()
+        told, arguments = "", f"_: {parameters}" if parameters else ""
+    name = tool.name.rpartition(".")[2]
+    return f"{comment(tool.description or '')}{told}type {name} = ({arguments}) => any;"
+
+
+def _text_input(text: Grammar | bool) -> str:
+    """What the model is told of a tool that takes text.  It was trained on none but Python."""
+    if not isinstance(text, Grammar):
+        return comment("The message is the input itself: plain text, not JSON.")
+    syntax = {"lark": "Lark grammar", "regex": "regular expression"}[text.syntax]
+    return comment(
+        f"The message is the input itself: plain text, not JSON, by this {syntax}:\n{text.definition}"
+    )
 
 
 class _Room:

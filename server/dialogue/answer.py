@@ -6,9 +6,12 @@ No JSON here: each API writes the deltas in its own words.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
 from uuid import uuid4
 
 from engine.request import Finish, Logprob, Token
+from language.harmony.messages import Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, Reader, ReasoningDelta
 from language.harmony.render import Renderer
 from language.stops import StopStrings
@@ -33,13 +36,15 @@ class AnswerReader:
         self, turn: Turn, renderer: Renderer, keep: Keep | None = None, *, shows_reasoning: bool = True
     ):
         tokenizer = renderer.tokenizer
-        self._reader = Reader(tokenizer, turn.prefilled_channel)
+        tools = turn.prompt.tools if isinstance(turn.prompt, Conversation) else ()
+        self._reader = Reader(tokenizer, turn.prefilled_channel, tools)
         self._stops = StopStrings(turn.stop)
         self._stop_tokens = renderer.stop_tokens
         self._call = tokenizer.special("<|call|>")
         self._special = frozenset(tokenizer.specials.values())
         self._names, self._keep, self._shows_reasoning = turn.names, keep, shows_reasoning
         self._logprobs: UntilShown[tuple[int, Logprob]] = UntilShown()
+        self._channel: Literal["commentary", "final"] = "final"  # of the content that came last
         self._content_length = self._shown_length = 0
         self.token_ids: list[int] = []
         self.cached_tokens = 0
@@ -72,7 +77,7 @@ class AnswerReader:
                 self._end("stop")
                 return
         if token.finish is not None:
-            self._append(ContentDelta(self._stops.flush()), news)
+            self._append(self._held_back(), news)
             calls = self.calls and token.finish is Finish.STOP
             self._end("tool_calls" if calls else token.finish.value)
 
@@ -107,21 +112,28 @@ class AnswerReader:
     def _show(self, delta: Delta, news: list[Delta]) -> None:
         """Put `delta` among the news, as far as the client may see it now."""
         if isinstance(delta, ContentDelta):
-            self._append(ContentDelta(self._stops.feed(delta.text)), news)
+            if delta.channel != self._channel:
+                self._append(self._held_back(), news)
+                self._channel = delta.channel
+            self._append(replace(delta, text=self._stops.feed(delta.text)), news)
             return
-        self._append(ContentDelta(self._stops.flush()), news)  # a stop string does not reach over a call
+        self._append(self._held_back(), news)  # a stop string does not reach over a call
         if isinstance(delta, CallStart):
-            delta = CallStart(delta.index, self._names.outside(delta.name))
+            name = self._names.outside(delta.name)
+            delta = CallStart(delta.index, name.name, name.namespace)
             self.calls.append(f"call_{uuid4().hex}")
         if self._shows_reasoning or not isinstance(delta, ReasoningDelta):
             self._append(delta, news)
+
+    def _held_back(self) -> ContentDelta:
+        return ContentDelta(self._stops.flush(), self._channel)
 
     def _append(self, delta: Delta, news: list[Delta]) -> None:
         last = news[-1] if news else None
         if isinstance(delta, ContentDelta):
             self._shown_length += len(delta.text)
-            if isinstance(last, ContentDelta):
-                news[-1] = ContentDelta(last.text + delta.text)
+            if isinstance(last, ContentDelta) and last.channel == delta.channel:
+                news[-1] = ContentDelta(last.text + delta.text, last.channel)
             elif delta.text:
                 news.append(delta)
         elif isinstance(delta, ReasoningDelta) and isinstance(last, ReasoningDelta):
