@@ -19,6 +19,7 @@ from language.tokenizer import Tokenizer
 from server import errors
 from server.api import chat, completions, tokens
 from server.dialogue.recall import Recall
+from server.dialogue.seal import Seal
 from server.errors import as_api_error
 from server.gate import Gate
 from server.hosts import Hosts
@@ -58,7 +59,8 @@ def create_app(
 
     constraints = Constraints(tokenizer, tokenizer.end)
     compilers = CompilerThreads(constraints, settings.max_queued)
-    metrics = Metrics(worker)
+    seal = Seal(settings.seal_secret(), tokenizer.checksum)
+    metrics = Metrics(worker, seal)
     app = FastAPI(
         title="gptoss",
         version=VERSION,
@@ -75,6 +77,7 @@ def create_app(
         constraints=constraints,
         compilers=compilers,
         recall=Recall(settings.recall_memory),
+        seal=seal,
         settings=settings,
         model_id=model_id,
         max_context=max_context,

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from server.dialogue.seal import Seal
     from server.logs import Outcome
 
 PREFIX = "gptoss"
@@ -28,9 +29,11 @@ WHOLE_ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 30
 class Metrics:
     """One process's figures, in a registry of their own."""
 
-    def __init__(self, worker: Worker):
+    def __init__(self, worker: Worker, seal: Seal | None = None):
         self._registry = CollectorRegistry()
         self._registry.register(EngineFigures(worker))
+        if seal is not None:
+            self._registry.register(SealFigures(seal))
         self.between_tokens = self._histogram(
             "inter_token_latency_seconds", "between arrivals of tokens of one answer", BETWEEN_TOKENS_SECONDS
         )
@@ -70,6 +73,19 @@ class Metrics:
 
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"{PREFIX}_{name}", meaning, buckets=buckets, registry=self._registry)
+
+
+class SealFigures(Collector):
+    """How many sealed chains of thought came back, and how many of them were not ours to open."""
+
+    def __init__(self, seal: Seal):
+        self._seal = seal
+
+    def collect(self) -> Iterator[Metric]:
+        seals = CounterMetricFamily(f"{PREFIX}_seals", "sealed tokens that came back", labels=("outcome",))
+        seals.add_metric(("opened",), self._seal.opened)
+        seals.add_metric(("refused",), self._seal.refused)
+        yield seals
 
 
 class EngineFigures(Collector):

@@ -15,6 +15,7 @@ from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
 from server.dialogue.recall import Recall
+from server.dialogue.seal import Seal
 from server.errors import ApiError
 from server.metrics import Metrics
 from server.settings import Settings
@@ -40,6 +41,7 @@ class Service:
     constraints: Constraints
     compilers: CompilerThreads
     recall: Recall
+    seal: Seal
     settings: Settings
     model_id: str
     max_context: int

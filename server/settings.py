@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from server import settings_file
+from server.dialogue.seal import process_secret, secret_of
 from server.settings_file import SettingsFileError
 from server.values import (
     Kind,
@@ -234,6 +235,16 @@ class Settings:
         default=None,
         metadata=knob(CALLERS, path("FILE"), "a file of such keys, one on each line", unset="none"),
     )
+    seal_key_file: Path | None = field(
+        default=None,
+        metadata=knob(
+            CALLERS,
+            path("FILE"),
+            "a file with the secret that sealed chains of thought open with, made if it is not there; set it "
+            "where they must outlive a restart, or open on other servers",
+            unset="a new secret at each start",
+        ),
+    )
     cors_origin: tuple[str, ...] = field(
         default=(),
         metadata=knob(
@@ -306,6 +317,16 @@ class Settings:
         if not found:
             raise SettingsError(f"--api-key-file {self.api_key_file}: it has no key in it")
         return self.api_key + found
+
+    def seal_secret(self) -> bytes:
+        """What chains of thought are sealed with."""
+        if self.seal_key_file is None:
+            return process_secret()
+        try:
+            return secret_of(self.seal_key_file)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise SettingsError(f"--seal-key-file {self.seal_key_file}: {reason}") from None
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

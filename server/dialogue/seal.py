@@ -1,0 +1,117 @@
+"""What was sampled, handed to the client as a sealed text, and opened when it comes back.
+
+A client that keeps a conversation itself sends our chains of thought back: as `encrypted_content` in one API,
+as a `signature` in another.  In it are the tokens as they were sampled, so that the next prompt has the very
+same ones, with nothing kept here.  It is sealed with authenticated encryption (AES-GCM), so that nobody else
+reads it, and so that nobody can make one: tokens in a prompt are more than text, they may be control tokens.
+
+    gs1.{base64url of nonce, then ciphertext and tag}
+
+The plaintext is the tokens, each as a varint.  The mark, the vocabulary and the owner are authenticated with
+it: a seal opens only for the owner (of an API key) and the vocabulary that it was made for.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+MARK = "gs1."
+NONCE_BYTES = 12
+MAX_CHARACTERS = 4 * 2**20
+"""Of one seal; a longer one was not made here."""
+
+
+class Seal:
+    """
+    secret     of any length; seals made with the same one open, also after a restart
+    tokenizer  identifies the vocabulary: tokens of another mean something else
+    opened     seals that came back and were ours
+    refused    that were not, or not for this owner, or are damaged
+    """
+
+    def __init__(self, secret: bytes, tokenizer: str = "") -> None:
+        key = hashlib.sha256(b"gptoss seal\0" + hashlib.sha256(secret).digest()).digest()
+        self._cipher = AESGCM(key)
+        self._vocabulary = tokenizer.encode()
+        self.opened = self.refused = 0
+
+    def close(self, tokens: Sequence[int], owner: bytes = b"") -> str:
+        """The sealed text of these tokens, for `owner`."""
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, _varints(tokens), self._bound_to(owner))
+        return MARK + base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
+
+    def open(self, text: str, owner: bytes = b"") -> list[int]:
+        """The tokens; none, and counted, if this is forged, damaged, another's, or of another key."""
+        tokens = self._opened(text, owner)
+        if tokens is None:
+            self.refused += 1
+            return []
+        self.opened += 1
+        return tokens
+
+    def _opened(self, text: str, owner: bytes) -> list[int] | None:
+        if not text.startswith(MARK) or len(text) > MAX_CHARACTERS or not text.isascii():
+            return None
+        body = text[len(MARK) :]
+        try:
+            raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            plain = self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], self._bound_to(owner))
+        except (ValueError, InvalidTag):
+            return None
+        return _tokens(plain)
+
+    def _bound_to(self, owner: bytes) -> bytes:
+        return b"\0".join((MARK.encode(), self._vocabulary, owner))
+
+
+def process_secret() -> bytes:
+    """A secret that ends with the process, and all its seals with it."""
+    return os.urandom(32)
+
+
+def secret_of(file: Path) -> bytes:
+    """The secret in `file`, which is made, readable by its owner alone, if it is not there.
+
+    Raises OSError, and ValueError if the file holds too little to be a secret.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        secret = file.read_bytes().strip()
+        if len(secret) < 16:
+            raise ValueError("it holds fewer than 16 bytes") from None
+        return secret
+    secret = base64.b64encode(os.urandom(32))
+    with os.fdopen(descriptor, "wb") as opened:
+        opened.write(secret + b"\n")
+    return secret
+
+
+def _varints(tokens: Sequence[int]) -> bytes:
+    """Seven bits a byte, the lowest first: two or three bytes for most tokens."""
+    out = bytearray()
+    for token in tokens:
+        while token > 0x7F:
+            out.append(token & 0x7F | 0x80)
+            token >>= 7
+        out.append(token)
+    return bytes(out)
+
+
+def _tokens(data: bytes) -> list[int]:
+    tokens, token, shift = [], 0, 0
+    for byte in data:
+        token |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            tokens.append(token)
+            token, shift = 0, 0
+    return tokens
