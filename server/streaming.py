@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import Request, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import EngineError
-from server.errors import as_api_error
+from server.errors import ApiError, as_api_error
 from server.logs import Figures
 from server.wire import dumps, event
 
@@ -31,6 +31,7 @@ PROGRESS_SECONDS = 1.0
 """How often a stream looks, before its first token, how much of the prompt has been computed."""
 
 DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
 
 
 class Answer(Protocol):
@@ -42,24 +43,51 @@ class Answer(Protocol):
     def events(self) -> AsyncIterator[bytes]:
         """Server-sent events, without the end of the stream."""
 
+    def ping(self) -> bytes:
+        """What is sent every few seconds so that neither proxies nor clients give up: a comment (PING), or an
+        event where the API's clients know one for it.  It is sent at once, behind all events so far.
+        """
+
+    def failure(self, error: ApiError) -> bytes:
+        """The last event of a stream that failed: the status has been sent already."""
+
+    @property
+    def end(self) -> bytes:
+        """What ends the stream, also after a failure: DONE, or nothing where the API has no such mark."""
+
     async def whole(self) -> dict[str, Any]:
         """The same as one object."""
 
 
-async def respond(request: Request, answer: Answer, stream: bool | None) -> Response:
-    return AnswerStream(answer) if stream else await whole(request, answer)
+class OpenAIStream:
+    """How streams of chats and completions are kept alive, fail, and end."""
+
+    end = DONE
+
+    def ping(self) -> bytes:
+        return PING
+
+    def failure(self, error: ApiError) -> bytes:
+        return event(error.body)
+
+
+async def respond(
+    request: Request, answer: Answer, stream: bool | None, headers: Mapping[str, str] | None = None
+) -> Response:
+    return AnswerStream(answer, headers) if stream else await whole(request, answer, headers)
 
 
 class AnswerStream(EventSourceResponse):
-    """An answer as server-sent events, with comments in between.
+    """An answer as server-sent events, with something in between while nothing is said.
 
-    `: ping` every few seconds, so that proxies do not cut a long silence; `: prompt 4096/7511` whenever more
-    of a long prompt has been computed.
+    A ping every few seconds, so that neither proxies nor clients give up; `: prompt 4096/7511` whenever more of
+    a long prompt has been computed.
     """
 
-    def __init__(self, answer: Answer):
+    def __init__(self, answer: Answer, headers: Mapping[str, str] | None = None):
         super().__init__(
             _told(answer),
+            headers=headers,
             ping=PING_SECONDS,
         )
         self._answer = answer
@@ -84,21 +112,21 @@ class AnswerStream(EventSourceResponse):
 
     async def _ping(self, send: Send) -> None:
         """As in EventSourceResponse, but it also tells how much of the prompt has been computed."""
-        told, silent_seconds = None, 0.0
+        told, since_ping = None, 0.0
         while self.active:
             waiting = self._answer.figures.first_token_at is None
             pause = min(PROGRESS_SECONDS, self._ping_interval) if waiting else self._ping_interval
             await asyncio.sleep(pause)
-            silent_seconds += pause
-            reading = self._reading()
-            if reading is not None and reading != told:
-                told, comment = reading, "prompt {}/{}".format(*reading)
-            elif silent_seconds >= self._ping_interval:
-                comment = "ping"
-            else:
+            since_ping += pause
+            body = b""
+            if (reading := self._reading()) is not None and reading != told:
+                told = reading
+                body = ": prompt {}/{}\n\n".format(*reading).encode()
+            if since_ping >= self._ping_interval:  # a comment is no sign of life to all clients
+                since_ping = 0.0
+                body += self._answer.ping()
+            if not body:
                 continue
-            silent_seconds = 0.0
-            body = ServerSentEvent(comment=comment, sep="\n").encode()
             async with self._send_lock:
                 if self.active:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -124,11 +152,12 @@ async def _told(answer: Answer) -> AsyncIterator[bytes]:
             log.exception("a stream failed")
         told = as_api_error(error)
         answer.figures.finish = [str(told.code)]
-        yield event(told.body)
-    yield DONE
+        yield answer.failure(told)
+    if answer.end:
+        yield answer.end
 
 
-async def whole(request: Request, answer: Answer) -> Response:
+async def whole(request: Request, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
     """The answer as one object; nothing (499, for the log) if the client leaves before it is complete."""
     answering = asyncio.ensure_future(answer.whole())
     leaving = asyncio.ensure_future(_left(request))
@@ -136,7 +165,7 @@ async def whole(request: Request, answer: Answer) -> Response:
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             return Response(status_code=499)
-        return Response(dumps(answering.result()), media_type="application/json")
+        return Response(dumps(answering.result()), headers=headers, media_type="application/json")
     finally:
         answering.cancel()
         leaving.cancel()

@@ -175,9 +175,10 @@ def usage(prompt: int, cached: int, completion: int, reasoning: int | None = Non
     return counts
 
 
-def event(data: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
-    return f"data: {dumps(data)}\n\n".encode()
+def event(data: Mapping[str, Any], name: str = "") -> bytes:
+    """One server-sent event; with a name where the API's events have one."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {dumps(data)}\n\n".encode()
 
 
 class Chunks:

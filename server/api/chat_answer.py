@@ -19,6 +19,7 @@ from server.dialogue.choices import Choice, as_they_come
 from server.dialogue.logprobs import chat_entry
 from server.logs import Figures
 from server.service import Service
+from server.streaming import OpenAIStream
 from server.wire import View, quote
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 ChatChoice = Choice[AnswerReader]
 
 
-class ChatAnswer:
+class ChatAnswer(OpenAIStream):
     """The answer to one request: all of its choices."""
 
     def __init__(

@@ -15,6 +15,7 @@ from server.dialogue.continuation import TextReader
 from server.dialogue.logprobs import completion_lists
 from server.logs import Figures
 from server.service import Service
+from server.streaming import OpenAIStream
 from server.wire import View, quote
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Wanted:
     answer: bool = True
 
 
-class CompletionAnswer:
+class CompletionAnswer(OpenAIStream):
     """The answer to one request: all choices of all prompts, those of the first prompt first."""
 
     def __init__(
