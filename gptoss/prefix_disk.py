@@ -20,7 +20,7 @@ from server.settings import Settings
 from server.version import VERSION
 
 if TYPE_CHECKING:
-    from model.backends import Model
+    from model.interfaces import Model
 
 log = logging.getLogger("gptoss.server")
 

@@ -80,8 +80,8 @@ async def respond(
 class AnswerStream(EventSourceResponse):
     """An answer as server-sent events, with something in between while nothing is said.
 
-    A ping every few seconds, so that neither proxies nor clients give up; `: prompt 4096/7511` whenever more of
-    a long prompt has been computed.
+    A ping every few seconds, so that neither proxies nor clients give up; `: prompt 4096/7511` whenever more
+    of a long prompt has been computed.
     """
 
     def __init__(self, answer: Answer, headers: Mapping[str, str] | None = None):
