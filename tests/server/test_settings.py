@@ -53,7 +53,7 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
         "api_key": "k", "api_key_file": "file", "cors_origin": "*", "max_body_bytes": "64K",
         "allowed_host": "a.example", "key_requests_per_minute": "60", "max_connections": "7",
         "max_messages": "8", "max_tools": "9",
-        "prefix_cache_dir": "cache", "prefix_cache_disk": "8GiB", "thinking_budget": "100",
+        "prefix_cache_dir": "cache", "prefix_cache_disk": "9GiB", "thinking_budget": "100",
         "seal_key_file": "key",
         "log_level": "debug", "log_format": "json",
     }  # fmt: skip
