@@ -26,7 +26,12 @@ FLAGS += ["-ffp-contract=off", "-fno-math-errno"]
 FLAGS += ["-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 
 
-ONLY_FOR = {"isa_avx2": "x86_64", "isa_avx512": "x86_64", "isa_neon": "aarch64"}
+ONLY_FOR = {
+    "isa_avx2": "x86_64",
+    "isa_avx512": "x86_64",
+    "isa_neon": "aarch64",
+    "panels_amx": "x86_64",
+}
 """Sources in the instructions of one architecture."""
 
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())

@@ -9,6 +9,8 @@
 // -126 .. 127).  Where either of two is not a number, max and min are the second: bounds come first, so that
 // what is not a number remains none.
 
+#include "emit.h"
+
 namespace {
 
 // Sums and maxima across lanes: halves are folded onto each other, 16 + 8 + 4 + 2 + 1.
@@ -101,13 +103,6 @@ void shares(const float* values, int64_t blocks, float top, float sharpness, flo
 
 void maxima(const float* values, int64_t blocks, float* out) {
     for (int64_t b = 0; b < blocks; b++) out[b] = fold_max(load(values + 32 * b));
-}
-
-// A finished sum of products becomes an output.
-inline void emit(const Tile& tile, const Row& row, Lanes sum) {
-    if (tile.bias) sum = add(sum, load(tile.bias));
-    if (tile.add) sum = add(load(row.out), sum);
-    store(row.out, sum);
 }
 
 template <int R>

@@ -47,8 +47,6 @@ struct Span {              // the keys and values that one query sees within a s
 };
 
 struct Isa {
-    const char* name;
-
     // One tile times up to MAX_ROWS rows.
     void (*mxfp4)(const Tile&, const Row*, int rows);
     void (*int8)(const Tile&, const Row*, int rows);

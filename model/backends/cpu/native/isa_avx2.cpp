@@ -319,7 +319,7 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa AVX2 = {"avx2", mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
+const Isa AVX2 = {mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -252,6 +252,6 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa NEON = {"neon", mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
+const Isa NEON = {mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #endif

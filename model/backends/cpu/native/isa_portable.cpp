@@ -198,4 +198,4 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa PORTABLE = {"portable", mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
+const Isa PORTABLE = {mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};

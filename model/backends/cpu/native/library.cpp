@@ -12,28 +12,36 @@
 namespace {
 
 struct Choice {
+    const char* name;
     const Isa* isa;
+    const Panels* panels;
     bool (*runs_here)();
 };
 
+#if defined(__x86_64__)
+bool avx512_runs_here() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+#endif
+
 const Choice CHOICES[] = {
 #if defined(__x86_64__)
-    {&AVX512,
-     [] {
-         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
-                __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-     }},
-    {&AVX2,
+#if defined(HAVE_AMX)
+    {"amx", &AVX512, &AMX, [] { return avx512_runs_here() && amx_runs_here(); }},
+#endif
+    {"avx512", &AVX512, nullptr, avx512_runs_here},
+    {"avx2", &AVX2, nullptr,
      [] {
          return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                 __builtin_cpu_supports("bmi2");
      }},
 #elif defined(HAVE_NEON)
-    {&NEON, [] { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }},
+    {"neon", &NEON, nullptr, [] { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }},
 #endif
-    {&PORTABLE, [] { return true; }},
+    {"portable", &PORTABLE, nullptr, [] { return true; }},
 };
 
 }  // namespace
@@ -62,15 +70,15 @@ const char* gptoss_isas() {
     for (const Choice& choice : CHOICES)
         if (choice.runs_here()) {
             if (names[0]) std::strcat(names, " ");
-            std::strcat(names, choice.isa->name);
+            std::strcat(names, choice.name);
         }
     return names;
 }
 
 Machine* gptoss_open(int threads, const char* isa) {
     for (const Choice& choice : CHOICES)
-        if (choice.runs_here() && !std::strcmp(choice.isa->name, isa))
-            return new Machine(threads, *choice.isa);
+        if (choice.runs_here() && !std::strcmp(choice.name, isa))
+            return new Machine(threads, *choice.isa, choice.panels);
     return nullptr;
 }
 

@@ -4,22 +4,75 @@
 
 #include "abi.h"
 #include "isa.h"
+#include "layout.h"
+#include "panels.h"
 #include "pool.h"
 
+#include <algorithm>
 #include <vector>
+
+// The rows that a thread multiplies, in the order in which it reads them.
+class Panel {
+public:
+    static Panel& of_this_thread() {
+        thread_local Panel panel;
+        return panel;
+    }
+
+    template <typename RowOf>
+    void gather(const PanelKernel& kernel, int inputs, int count, const RowOf& row) {
+        rows_.clear();
+        for (int r = 0; r < count; r++) rows_.push_back(row(r));
+        memory_.resize(std::max<size_t>(memory_.size(), kernel.bytes(inputs, count) + ALIGNMENT));
+        kernel.gather(rows_.data(), count, inputs, data());
+    }
+
+    // `tiles` tiles, of which the first is the matrix's tile `at`.
+    void multiply(const PanelKernel& kernel, const Tile& first, int64_t at, int tiles) {
+        shifted_ = rows_;
+        for (Row& row : shifted_) row.out += at * TILE;
+        kernel.multiply(first, tiles, data(), shifted_.data(), int(shifted_.size()));
+    }
+
+private:
+    static constexpr size_t ALIGNMENT = 64;
+    uint8_t* data() {
+        const uintptr_t start = reinterpret_cast<uintptr_t>(memory_.data());
+        return reinterpret_cast<uint8_t*>(round_up(int64_t(start), ALIGNMENT));
+    }
+
+    std::vector<uint8_t> memory_;
+    std::vector<Row> rows_, shifted_;
+};
 
 struct Tokens {  // consecutive tokens of one sequence
     int sequence, first, count;
 };
 
+constexpr int ROWS_IN_CACHE = 64;
+
 struct Machine {
-    Machine(int threads, const Isa& isa) : pool(threads), isa(isa) {}
+    Machine(int threads, const Isa& isa, const Panels* panels) : pool(threads), isa(isa), panels(panels) {}
+
+    // Null where rows pass over a tile a few at a time.
+    const PanelKernel* panel_kernel(int format) const {
+        return !panels ? nullptr : format == MXFP4 ? &panels->mxfp4 : format == INT8 ? &panels->int8 : nullptr;
+    }
+
+    // Calls part(first, count) for pieces of `count` rows that stay in cache while a tile is multiplied with them.
+    template <typename Part>
+    void split(int format, int count, const Part& part) const {
+        const PanelKernel* kernel = panel_kernel(format);
+        const int most = kernel ? kernel->rows : ROWS_IN_CACHE;
+        for (int first = 0; first < count; first += most) part(first, std::min(most, count - first));
+    }
 
     // With more tokens the pauses between loads are too long for a processor's own prefetchers.
     int64_t ahead_of(int tokens) const { return tokens == 1 ? ahead : READ_AHEAD; }
 
     Pool pool;
     const Isa& isa;
+    const Panels* panels;
     int64_t ahead = READ_AHEAD;       // how far a tile is prefetched in a step of one token
     std::vector<Tokens> tokens;       // of this step, in pieces that share keys while these are in cache
     std::vector<float> rotation;      // [T, 2, D / 2]  cosines and sines

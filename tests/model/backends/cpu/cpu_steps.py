@@ -14,7 +14,7 @@ try:
 except NativeLibraryMissing as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
-ISAS = ("avx512", "avx2", "portable")
+ISAS = ("amx", "avx512", "avx2", "portable")
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32)
 
 

@@ -1,0 +1,33 @@
+// Products of many rows at once, as prompts have them, where an instruction set has more to offer than passes of
+// MAX_ROWS rows.
+//
+// A panel holds the codes of some rows in the order in which a product reads them, so that rows from anywhere
+// in memory become one stream.  It is made once and then multiplied with tile after tile; a matrix is read once per
+// panel, so a panel has as many rows as the second level of cache has room for.
+//
+// The results are those of `Isa`, bit for bit.
+#pragma once
+
+#include "isa.h"
+#include "layout.h"
+
+constexpr int FEW_ROWS = 4;    // so many, and fewer, are not worth a panel
+constexpr int PANEL_TILES = 2;  // adjacent tiles that may share one pass over a panel
+
+struct PanelKernel {
+    int64_t (*bytes)(int inputs, int rows);
+    void (*gather)(const Row* rows, int count, int inputs, uint8_t* panel);  // 64-byte aligned
+    // `tiles` tiles, from `first` on, times the rows of the panel; outputs of the second lie 32 after the first's.
+    void (*multiply)(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, int count);
+    int rows;  // at most, in a panel
+};
+
+struct Panels {
+    PanelKernel mxfp4, int8;
+};
+
+#if defined(__x86_64__) && ((defined(__GNUC__) && __GNUC__ >= 11) || defined(__clang__))
+#define HAVE_AMX  // older compilers do not know the instructions
+extern const Panels AMX;
+bool amx_runs_here();  // asks the system for permission
+#endif
