@@ -35,7 +35,7 @@ public:
     }
 
 private:
-    static constexpr size_t ALIGNMENT = 64;
+    static constexpr size_t ALIGNMENT = 4096;
     uint8_t* data() {
         const uintptr_t start = reinterpret_cast<uintptr_t>(memory_.data());
         return reinterpret_cast<uint8_t*>(round_up(int64_t(start), ALIGNMENT));

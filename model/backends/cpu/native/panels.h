@@ -16,7 +16,7 @@ constexpr int PANEL_TILES = 2;  // adjacent tiles that may share one pass over a
 
 struct PanelKernel {
     int64_t (*bytes)(int inputs, int rows);
-    void (*gather)(const Row* rows, int count, int inputs, uint8_t* panel);  // 64-byte aligned
+    void (*gather)(const Row* rows, int count, int inputs, uint8_t* panel);  // aligned to 4096
     // `tiles` tiles, from `first` on, times the rows of the panel; outputs of the second lie 32 after the first's.
     void (*multiply)(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, int count);
     int rows;  // at most, in a panel

@@ -13,11 +13,13 @@
 
 #if defined(HAVE_AMX)
 
+#include <algorithm>
 #include <cpuid.h>
 #include <cstring>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <utility>
 
 #define TARGET "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,bmi2,amx-tile,amx-int8,amx-bf16"
 #if defined(__clang__)
@@ -53,42 +55,35 @@ struct Tiles {
 
 inline void fence() { asm volatile("" ::: "memory"); }  // GCC does not know that tiles are loaded from memory
 
-// Sums of the products of one step, which wait for their scales.
-//
-// counts  [2 blocks or groups][groups of rows][2 halves of the tile] registers of sums
-// sums    [groups of rows][2 halves][16 rows][16]
+// What a step left behind: sums of products in memory, which wait for their scales.
 struct Waiting {
-    const float* counts = nullptr;
-    const float* scales = nullptr;  // [2][2 halves][16]
-    float* sums = nullptr;
-    int units = 0, registers = 0;  // groups of four rows that are left; registers for each block or group
-    int done = 0;
-
-    template <typename Fold>
-    inline void some(const Fold& fold) {
-        if (done < units) {
-            const int at = done / 4, row = done % 4 * 4;
-            fold(*this, at, row);
-            done++;
-        }
-    }
-    template <typename Fold>
-    void all(const Fold& fold) {
-        while (done < units) some(fold);
-    }
+    const float* counts;     // registers
+    const float* scales[2];  // of registers 0 and 1, and of 2 and 3
+    float* sums[2];          // likewise, [2 halves][16 rows][16]
 };
 
 // -- MXFP4
 
-constexpr int PAIR = 2 * 2 * REGISTER;  // of a panel: 16 rows of two blocks, both planes
+constexpr int QUAD = 4 * REGISTER;  // 32 rows of one block, both planes
 
 int64_t mxfp4_bytes(int inputs, int rows) {
-    return round_up(inputs / BLOCK, 2) / 2 * (round_up(rows, SIDE) / SIDE) * PAIR;
+    return round_up(inputs / BLOCK, 2) * (round_up(rows, 2 * SIDE) / (2 * SIDE)) * QUAD;
 }
 
-// [pairs of blocks][groups of 16 rows][2 blocks][2 planes] registers.  Columns of eight lie as 0 4 1 5 2 6 3 7.
+// 32 codes, times a power of two, as bf16, which holds them exactly.
+inline __m512i as_bf16(__m256i codes, __m512 factor) {
+    const __m512i first = _mm512_cvtepi8_epi32(_mm256_castsi256_si128(codes));
+    const __m512i second = _mm512_cvtepi8_epi32(_mm256_extracti128_si256(codes, 1));
+    const __m512i a = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(first), factor));
+    const __m512i b = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(second), factor));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
+                              _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1);
+}
+
+// [pairs of blocks][32s of rows][2 blocks][2 groups of 16 rows][2 planes] registers.  Columns of eight lie as
+// 0 4 1 5 2 6 3 7.
 void mxfp4_gather(const Row* rows, int count, int inputs, uint8_t* panel) {
-    const int groups = int(round_up(count, SIDE) / SIDE), blocks = inputs / BLOCK;
+    const int quads = int(round_up(count, 2 * SIDE) / (2 * SIDE)), blocks = inputs / BLOCK;
     alignas(64) uint8_t order[64];
     for (int plane = 0; plane < 2; plane++)
         for (int i = 0; i < 32; i++) {
@@ -96,32 +91,26 @@ void mxfp4_gather(const Row* rows, int count, int inputs, uint8_t* panel) {
             order[32 * plane + i] = uint8_t(i / 8 * 16 + 8 * plane + column % 2 * 4 + column / 2);
         }
     const __m512i permutation = _mm512_load_si512(order);
-    auto bf16 = [](__m256i codes, __m512 factor) {  // 32 codes as numbers that bf16 can hold
-        const __m512i a = _mm512_cvtepi8_epi32(_mm256_castsi256_si128(codes));
-        const __m512i b = _mm512_cvtepi8_epi32(_mm256_extracti128_si256(codes, 1));
-        const __m512i x = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(a), factor));
-        const __m512i y = _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(b), factor));
-        return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(x, 16))),
-                                  _mm512_cvtepi32_epi16(_mm512_srli_epi32(y, 16)), 1);
-    };
-    for (int r = 0; r < groups * SIDE; r++) {
-        uint8_t* to = panel + r / SIDE * PAIR + r % SIDE * 64;
-        for (int b = 0; b < blocks; b++) {
-            uint8_t* at = to + int64_t(b / 2) * groups * PAIR + b % 2 * (PAIR / 2);
-            if (r >= count) {
+    for (int r = 0; r < round_up(count, SIDE); r++) {
+        uint8_t* to = panel + r / (2 * SIDE) * 2 * QUAD + r / SIDE % 2 * 2 * REGISTER + r % SIDE * 64;
+        for (int b = 0; b < round_up(blocks, 2); b++) {
+            uint8_t* at = to + (int64_t(b / 2) * quads * 2 + b % 2) * QUAD;
+            if (r >= count || b >= blocks) {
                 std::memset(at, 0, 64), std::memset(at + REGISTER, 0, 64);
                 continue;
             }
             const __m512i codes =
                 _mm512_permutexvar_epi8(permutation, _mm512_loadu_si512(rows[r].codes + 64 * b));
-            _mm512_store_si512(at, bf16(_mm512_castsi512_si256(codes), _mm512_set1_ps(256.0f)));
+            _mm512_store_si512(at, as_bf16(_mm512_castsi512_si256(codes), _mm512_set1_ps(256.0f)));
             _mm512_store_si512(at + REGISTER,
-                               bf16(_mm512_extracti64x4_epi64(codes, 1), _mm512_set1_ps(1.0f)));
+                               as_bf16(_mm512_extracti64x4_epi64(codes, 1), _mm512_set1_ps(1.0f)));
         }
     }
 }
 
-// One pair of blocks of a tile as bf16: [2 blocks][2 halves] registers; its scales as [2 blocks][2 halves][16].
+constexpr int DECODED = 2 * 2 * REGISTER;  // a pair of blocks of one tile as bf16: [2 blocks][2 halves]
+
+// One pair of blocks of a tile, and its scales as [2 blocks][2 halves][16].
 inline void mxfp4_decode(const uint8_t* p, int blocks, int64_t ahead, uint8_t* to, float* scales) {
     alignas(64) static const uint16_t VALUES[32] = {  // 2 * e2m1 in bf16; the fifth bit belongs to another code
         0,      0x3f80, 0x4000, 0x4040, 0x4080, 0x40c0, 0x4100, 0x4140, 0,      0xbf80, 0xc000,
@@ -129,7 +118,11 @@ inline void mxfp4_decode(const uint8_t* p, int blocks, int64_t ahead, uint8_t* t
         0x4100, 0x4140, 0,      0xbf80, 0xc000, 0xc040, 0xc080, 0xc0c0, 0xc100, 0xc140};
     const __m512i table = _mm512_load_si512(VALUES);
     _mm_prefetch(p + ahead, _MM_HINT_T0);
-    for (int b = 0; b < blocks; b++) {
+    for (int b = 0; b < 2; b++) {
+        if (b >= blocks) {  // a block of zeros changes no sum
+            std::memset(to + 2 * b * REGISTER, 0, 2 * REGISTER), std::memset(scales + 32 * b, 0, 128);
+            break;
+        }
         const uint8_t* codes = p + 64 + 512 * b;
         for (int half = 0; half < 2; half++) {
             _mm512_store_ps(scales + 32 * b + 16 * half, e8m0(p + 32 * b + 16 * half));
@@ -147,106 +140,120 @@ inline void mxfp4_decode(const uint8_t* p, int blocks, int64_t ahead, uint8_t* t
     }
 }
 
-// Four rows of one register: both blocks' sums, scaled, added in their order.
-inline void mxfp4_fold(const Waiting& w, int at, int row) {
-    const float* counts = w.counts + at * 256 + row * 16;
-    float* sums = w.sums + at * 256 + row * 16;
-    const __m512 first = _mm512_load_ps(w.scales + at % 2 * 16), second = _mm512_load_ps(w.scales + 32 + at % 2 * 16);
+// A sixteenth of a step's sums: four rows of a register.  Both blocks' are scaled and added in their order.
+template <int REG, int QUARTER>
+inline void mxfp4_fold(const Waiting& w) {
+    constexpr int ROWS = QUARTER * 64;
+    const float *counts = w.counts + REG * 256 + ROWS, *scales = w.scales[REG / 2] + REG % 2 * 16;
+    float* sums = w.sums[REG / 2] + REG % 2 * 256 + ROWS;
+    const __m512 first = _mm512_load_ps(scales), second = _mm512_load_ps(scales + 32);
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; r++) {
-        __m512 sum = _mm512_load_ps(sums + 16 * r);
-        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_load_ps(counts + 16 * r), first));
-        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_load_ps(counts + w.registers * 256 + 16 * r), second));
-        _mm512_store_ps(sums + 16 * r, sum);
+    for (int r = 0; r < 64; r += 16) {
+        __m512 sum = _mm512_load_ps(sums + r);
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_load_ps(counts + r), first));
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_load_ps(counts + 4 * 256 + r), second));
+        _mm512_store_ps(sums + r, sum);
     }
-}
-// The last block of an odd number.
-inline void mxfp4_fold_last(const Waiting& w, int at, int row) {
-    const float* counts = w.counts + at * 256 + row * 16;
-    float* sums = w.sums + at * 256 + row * 16;
-    const __m512 scale = _mm512_load_ps(w.scales + at % 2 * 16);
-    for (int r = 0; r < 4; r++)
-        _mm512_store_ps(sums + 16 * r, _mm512_add_ps(_mm512_load_ps(sums + 16 * r),
-                                                     _mm512_mul_ps(_mm512_load_ps(counts + 16 * r), scale)));
 }
 
-// G groups of 16 rows times one tile, for `blocks` blocks; meanwhile `waiting` is folded.
-template <int G>
-inline void mxfp4_step(const uint8_t* panel, const uint8_t* weights, int blocks, float* counts, Waiting& waiting) {
-    auto fold = [&] { waiting.some(mxfp4_fold); };
-    for (int b = 0; b < blocks; b++) {
-        const uint8_t* a = panel + b * (PAIR / 2);
-        _tile_loadd(6, weights + 2 * b * REGISTER, 64);
-        _tile_loadd(7, weights + (2 * b + 1) * REGISTER, 64);
-        _tile_zero(0);
-        _tile_zero(1);
-        if (G == 2) _tile_zero(2);
-        if (G == 2) _tile_zero(3);
-        _tile_loadd(4, a, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        fold();
-        _tile_dpbf16ps(1, 4, 7);
-        fold();
-        if (G == 2) {
-            _tile_loadd(5, a + PAIR, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            fold();
-            _tile_dpbf16ps(3, 5, 7);
-            fold();
-        }
-        _tile_loadd(4, a + REGISTER, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        fold();
-        _tile_dpbf16ps(1, 4, 7);
-        fold();
-        if (G == 2) {
-            _tile_loadd(5, a + PAIR + REGISTER, 64);
-            _tile_dpbf16ps(2, 5, 6);
-            fold();
-            _tile_dpbf16ps(3, 5, 7);
-            fold();
-        }
-        float* to = counts + b * 2 * G * 256;
-        _tile_stored(0, to, 64);
-        _tile_stored(1, to + 256, 64);
-        if (G == 2) _tile_stored(2, to + 512, 64);
-        if (G == 2) _tile_stored(3, to + 768, 64);
-    }
-    waiting.all(mxfp4_fold);
+// One register of sums of one block, of both planes; meanwhile half a register of `waiting` is folded.  The register
+// before it is stored: what it holds is complete by now, and its store holds up nothing.
+#define PRODUCT(REG, WEIGHTS, HALF, LAST, TO)  \
+    _tile_zero(REG);                           \
+    _tile_dpbf16ps(REG, 4, WEIGHTS);           \
+    fence();                                   \
+    mxfp4_fold<REG, 2 * HALF>(waiting);        \
+    fence();                                   \
+    _tile_dpbf16ps(REG, 5, WEIGHTS);           \
+    fence();                                   \
+    mxfp4_fold<REG, 2 * HALF + 1>(waiting);    \
+    _tile_stored(LAST, TO, 64)
+
+// Two groups of 16 rows times one tile, for one block.
+template <int HALF>
+inline void mxfp4_square(const uint8_t* rows, const uint8_t* weights, float* counts, float* before,
+                         const Waiting& waiting) {
+    _tile_loadd(4, rows, 64);
+    _tile_loadd(5, rows + REGISTER, 64);
+    _tile_loadd(6, weights, 64);
+    PRODUCT(0, 6, HALF, 3, before + 768);
+    _tile_loadd(7, weights + REGISTER, 64);
+    PRODUCT(1, 7, HALF, 0, counts);
+    _tile_loadd(4, rows + 2 * REGISTER, 64);
+    _tile_loadd(5, rows + 3 * REGISTER, 64);
+    PRODUCT(2, 6, HALF, 1, counts + 256);
+    PRODUCT(3, 7, HALF, 2, counts + 512);
+}
+
+// One group of rows times two tiles.
+template <int HALF>
+inline void mxfp4_line(const uint8_t* rows, const uint8_t* weights, const uint8_t* other_weights, float* counts,
+                       float* before, const Waiting& waiting) {
+    _tile_loadd(4, rows, 64);
+    _tile_loadd(5, rows + REGISTER, 64);
+    _tile_loadd(6, weights, 64);
+    PRODUCT(0, 6, HALF, 3, before + 768);
+    _tile_loadd(7, weights + REGISTER, 64);
+    PRODUCT(1, 7, HALF, 0, counts);
+    _tile_loadd(6, other_weights, 64);
+    PRODUCT(2, 6, HALF, 1, counts + 256);
+    _tile_loadd(7, other_weights + REGISTER, 64);
+    PRODUCT(3, 7, HALF, 2, counts + 512);
+}
+#undef PRODUCT
+
+template <int HALF>
+inline void mxfp4_fold_half(const Waiting& w) {
+    mxfp4_fold<0, 2 * HALF>(w), mxfp4_fold<1, 2 * HALF>(w), mxfp4_fold<2, 2 * HALF>(w), mxfp4_fold<3, 2 * HALF>(w);
+    mxfp4_fold<0, 2 * HALF + 1>(w), mxfp4_fold<1, 2 * HALF + 1>(w), mxfp4_fold<2, 2 * HALF + 1>(w),
+        mxfp4_fold<3, 2 * HALF + 1>(w);
 }
 
 void mxfp4(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, int count) {
-    alignas(64) float sums[PANEL_TILES][MXFP4_ROWS / SIDE][2][256];
-    alignas(64) float counts[2][2 * 4 * 256];
+    alignas(4096) float sums[PANEL_TILES][MXFP4_ROWS / SIDE][2][256];
+    alignas(4096) float counts[2][8 * 256];
+    alignas(4096) uint8_t weights[PANEL_TILES][DECODED];
+    alignas(64) float nowhere[512] = {}, none[64] = {};
     alignas(64) float scales[2][PANEL_TILES][64];
-    alignas(64) uint8_t weights[PANEL_TILES][4 * REGISTER];
-    const int groups = int(round_up(count, SIDE) / SIDE), blocks = first.inputs / BLOCK;
+    const int groups = int(round_up(count, SIDE) / SIDE), quads = (groups + 1) / 2, blocks = first.inputs / BLOCK;
     const int64_t stride = mxfp4_tile_bytes(first.inputs);
     for (int t = 0; t < tiles; t++) std::memset(sums[t], 0, sizeof(float) * 512 * groups);
+    std::memset(counts, 0, sizeof counts);
     const Tiles configured;
-    Waiting waiting;
+    _tile_zero(3);
+    Waiting waiting = {counts[1], {none, none}, {nowhere, nowhere}};
+    float* before = counts[1] + 1024;  // where the last register of the block before belongs
     int turn = 0;
-    for (int b = 0; b < blocks; b += 2) {
-        const int these = blocks - b < 2 ? 1 : 2;
-        if (these < 2) waiting.all(mxfp4_fold);
-        float(*scale)[64] = scales[b / 2 % 2];
+    for (int pair = 0; pair < (blocks + 1) / 2; pair++) {
+        float(*scale)[64] = scales[pair % 2];
         for (int t = 0; t < tiles; t++)
-            mxfp4_decode(first.weights + t * stride + b / 2 * (64 + 1024), these, first.ahead, weights[t], scale[t]);
+            mxfp4_decode(first.weights + t * stride + pair * (64 + 1024), blocks - 2 * pair, first.ahead, weights[t],
+                         scale[t]);
         fence();
-        const uint8_t* codes = panel + int64_t(b / 2) * groups * PAIR;
-        for (int g = 0; g < groups; g += 2, codes += 2 * PAIR) {
-            const int width = groups - g < 2 ? 1 : 2;
+        const uint8_t* codes = panel + int64_t(pair) * quads * 2 * QUAD;
+        for (int g = 0; g < groups; g += 2, codes += 2 * QUAD) {
+            const bool alone = g + 1 == groups;
+            if (alone && tiles == 2) {
+                float* to = counts[turn];
+                mxfp4_line<0>(codes, weights[0], weights[1], to, before, waiting);
+                mxfp4_line<1>(codes + QUAD, weights[0] + DECODED / 2, weights[1] + DECODED / 2, to + 1024, to, waiting);
+                waiting = {to, {scale[0], scale[1]}, {sums[0][g][0], sums[1][g][0]}};
+                before = to + 1024;
+                turn ^= 1;
+                continue;
+            }
             for (int t = 0; t < tiles; t++, turn ^= 1) {
-                if (width == 2)
-                    mxfp4_step<2>(codes, weights[t], these, counts[turn], waiting);
-                else
-                    mxfp4_step<1>(codes, weights[t], these, counts[turn], waiting);
-                waiting = {counts[turn], scale[t], sums[t][g][0], 8 * width, 2 * width, 0};
-                if (these < 2) waiting.all(mxfp4_fold_last);
+                float* to = counts[turn];
+                mxfp4_square<0>(codes, weights[t], to, before, waiting);
+                mxfp4_square<1>(codes + QUAD, weights[t] + DECODED / 2, to + 1024, to, waiting);
+                waiting = {to, {scale[t], scale[t]}, {sums[t][g][0], alone ? nowhere : sums[t][g + 1][0]}};
+                before = to + 1024;
             }
         }
     }
-    waiting.all(mxfp4_fold);
+    _tile_stored(3, before + 768, 64);
+    mxfp4_fold_half<0>(waiting);
+    mxfp4_fold_half<1>(waiting);
     for (int t = 0; t < tiles; t++) {
         Tile tile = first;
         if (tile.bias) tile.bias += TILE * t;
@@ -261,9 +268,11 @@ void mxfp4(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, 
 
 // -- int8
 
-// [groups of 64 columns][groups of 16 rows][2 planes] registers.
+constexpr int PAIR = 2 * 2 * REGISTER;  // 16 rows of two groups of columns, both planes
+
+// [pairs of groups of 64 columns][groups of 16 rows][2 groups][2 planes] registers.
 int64_t int8_bytes(int inputs, int rows) {
-    return round_up(inputs, GROUP) / GROUP * (round_up(rows, SIDE) / SIDE) * 2 * REGISTER;
+    return round_up(inputs, 2 * GROUP) / (2 * GROUP) * (round_up(rows, SIDE) / SIDE) * PAIR;
 }
 
 void int8_gather(const Row* rows, int count, int inputs, uint8_t* panel) {
@@ -271,19 +280,24 @@ void int8_gather(const Row* rows, int count, int inputs, uint8_t* panel) {
     const __m512i high = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     const __m512i low = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
     for (int r = 0; r < groups * SIDE; r++) {
-        uint8_t* at = panel + r / SIDE * 2 * REGISTER + r % SIDE * 64;
-        for (int k = 0; k < inputs; k += GROUP, at += groups * 2 * REGISTER) {
+        uint8_t* at = panel + r / SIDE * PAIR + r % SIDE * 64;
+        for (int k = 0; k < round_up(inputs, 2 * GROUP); k += GROUP) {
             __m512i a = _mm512_setzero_si512(), b = a;
-            if (r < count) a = _mm512_loadu_si512(rows[r].codes + 2 * k);
-            if (r < count && inputs - k > BLOCK) b = _mm512_loadu_si512(rows[r].codes + 2 * k + 64);
+            if (r < count && k < inputs) a = _mm512_loadu_si512(rows[r].codes + 2 * k);
+            if (r < count && k + BLOCK < inputs) b = _mm512_loadu_si512(rows[r].codes + 2 * k + 64);
             _mm512_store_si512(at, _mm512_permutex2var_epi64(a, high, b));
             _mm512_store_si512(at + REGISTER, _mm512_permutex2var_epi64(a, low, b));
+            at += k / GROUP % 2 ? int64_t(groups) * PAIR - PAIR / 2 : PAIR / 2;
         }
     }
 }
 
 // One group of a tile as signed bytes, [2 halves] registers, and its scales.
 inline void int8_decode(const uint8_t* p, int columns, int64_t ahead, uint8_t* to, float* scales) {
+    if (columns <= 0) {  // a group of zeros changes no sum
+        std::memset(scales, 0, 128);
+        return;
+    }
     store(scales, group_scales(p));
     _mm_prefetch(p + ahead, _MM_HINT_T0);
     const __m512i offset = _mm512_set1_epi8(char(128));
@@ -296,70 +310,87 @@ inline void int8_decode(const uint8_t* p, int columns, int64_t ahead, uint8_t* t
         }
 }
 
-// counts  [2 planes][2 halves] registers: 256 times the first, and the second.
-inline void int8_fold(const Waiting& w, int at, int row) {
-    const int32_t* counts = reinterpret_cast<const int32_t*>(w.counts) + at * 256 + row * 16;
-    float* sums = w.sums + at * 256 + row * 16;
-    const __m512 scale = _mm512_load_ps(w.scales + at % 2 * 16);
+// An eighth of a step's sums: four rows of a half, both groups.  A group's registers are [2 planes][2 halves].
+template <int PART>
+inline void int8_fold(const Waiting& w) {
+    constexpr int HALF = PART / 4, ROW = PART % 4 * 64;
+    const int32_t* counts = reinterpret_cast<const int32_t*>(w.counts) + HALF * 256 + ROW;
+    float* sums = w.sums[0] + HALF * 256 + ROW;
+    const __m512 first = _mm512_load_ps(w.scales[0] + HALF * 16), second = _mm512_load_ps(w.scales[1] + HALF * 16);
+    // Both planes' sums are exact, so their sum is rounded once, as that of whole numbers is.
+    auto total = [](const int32_t* high, const int32_t* low) {
+        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(high)), _mm512_set1_ps(256.0f),
+                               _mm512_cvtepi32_ps(_mm512_load_si512(low)));
+    };
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; r++) {
-        // Both are exact, so their sum is rounded once, as that of whole numbers is.
-        const __m512 high = _mm512_cvtepi32_ps(_mm512_load_si512(counts + 16 * r));
-        const __m512 low = _mm512_cvtepi32_ps(_mm512_load_si512(counts + 512 + 16 * r));
-        const __m512 total = _mm512_fmadd_ps(high, _mm512_set1_ps(256.0f), low);
-        _mm512_store_ps(sums + 16 * r, _mm512_add_ps(_mm512_load_ps(sums + 16 * r), _mm512_mul_ps(total, scale)));
+    for (int r = 0; r < 64; r += 16) {
+        __m512 sum = _mm512_load_ps(sums + r);
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(total(counts + r, counts + 512 + r), first));
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(total(counts + 1024 + r, counts + 1536 + r), second));
+        _mm512_store_ps(sums + r, sum);
     }
 }
 
-inline void int8_step(const uint8_t* panel, const uint8_t* weights, float* counts, Waiting& waiting) {
-    auto fold = [&] { waiting.some(int8_fold), waiting.some(int8_fold); };
+// 16 rows times a tile, for one group of columns; meanwhile a half of `waiting` is folded.
+template <int PART>
+inline void int8_square(const uint8_t* rows, const uint8_t* weights, float* counts, const Waiting& waiting) {
     _tile_loadd(6, weights, 64);
-    _tile_loadd(7, weights + REGISTER, 64);
-    _tile_loadd(4, panel, 64);
-    _tile_loadd(5, panel + REGISTER, 64);
+    _tile_loadd(4, rows, 64);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     _tile_dpbssd(0, 4, 6);
-    fold();
-    _tile_dpbssd(1, 4, 7);
-    fold();
+    int8_fold<PART + 0>(waiting);
+    _tile_loadd(5, rows + REGISTER, 64);
     _tile_dpbssd(2, 5, 6);
-    fold();
+    int8_fold<PART + 1>(waiting);
+    _tile_loadd(7, weights + REGISTER, 64);
+    _tile_dpbssd(1, 4, 7);
+    int8_fold<PART + 2>(waiting);
     _tile_dpbssd(3, 5, 7);
-    fold();
+    int8_fold<PART + 3>(waiting);
     _tile_stored(0, counts, 64);
-    _tile_stored(1, counts + 256, 64);
     _tile_stored(2, counts + 512, 64);
+    _tile_stored(1, counts + 256, 64);
     _tile_stored(3, counts + 768, 64);
+}
+
+template <int... PARTS>
+inline void int8_fold_all(const Waiting& waiting, std::integer_sequence<int, PARTS...>) {
+    (int8_fold<PARTS>(waiting), ...);
 }
 
 void int8(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, int count) {
     alignas(64) float sums[PANEL_TILES][INT8_ROWS / SIDE][2][256];
-    alignas(64) float counts[2][4 * 256];
-    alignas(64) float scales[2][PANEL_TILES][32];
-    alignas(64) uint8_t weights[PANEL_TILES][2 * REGISTER];
+    alignas(64) float nowhere[512] = {}, none[32] = {};
+    alignas(64) float counts[2][8 * 256];
+    alignas(64) float scales[2][PANEL_TILES][2][32];
+    alignas(64) uint8_t weights[PANEL_TILES][2][2 * REGISTER] = {};
     const int groups = int(round_up(count, SIDE) / SIDE);
     const int64_t stride = int8_tile_bytes(first.inputs);
     for (int t = 0; t < tiles; t++) std::memset(sums[t], 0, sizeof(float) * 512 * groups);
+    std::memset(counts, 0, sizeof counts);
     const Tiles configured;
-    Waiting waiting;
+    Waiting waiting = {counts[1], {none, none}, {nowhere, nowhere}};
     int turn = 0;
-    for (int k = 0; k < first.inputs; k += GROUP) {
-        float(*scale)[32] = scales[k / GROUP % 2];
+    for (int k = 0; k < first.inputs; k += 2 * GROUP) {
+        float(*scale)[2][32] = scales[k / GROUP / 2 % 2];
         for (int t = 0; t < tiles; t++)
-            int8_decode(first.weights + t * stride + k / GROUP * (64 + TILE * GROUP), first.inputs - k, first.ahead,
-                        weights[t], scale[t]);
+            for (int i = 0; i < 2; i++)
+                int8_decode(first.weights + t * stride + (k / GROUP + i) * (64 + TILE * GROUP),
+                            first.inputs - k - i * GROUP, first.ahead, weights[t][i], scale[t][i]);
         fence();
-        const uint8_t* codes = panel + int64_t(k / GROUP) * groups * 2 * REGISTER;
-        for (int g = 0; g < groups; g++, codes += 2 * REGISTER)
+        const uint8_t* codes = panel + int64_t(k / GROUP / 2) * groups * PAIR;
+        for (int g = 0; g < groups; g++, codes += PAIR)
             for (int t = 0; t < tiles; t++, turn ^= 1) {
-                int8_step(codes, weights[t], counts[turn], waiting);
-                waiting = {counts[turn], scale[t], sums[t][g][0], 8, 2, 0};
+                float* to = counts[turn];
+                int8_square<0>(codes, weights[t][0], to, waiting);
+                int8_square<4>(codes + PAIR / 2, weights[t][1], to + 4 * 256, waiting);
+                waiting = {to, {scale[t][0], scale[t][1]}, {sums[t][g][0], nullptr}};
             }
     }
-    waiting.all(int8_fold);
+    int8_fold_all(waiting, std::make_integer_sequence<int, 8>());
     for (int t = 0; t < tiles; t++) {
         Tile tile = first;
         if (tile.bias) tile.bias += TILE * t;
