@@ -31,6 +31,7 @@ ONLY_FOR = {
     "isa_avx512": "x86_64",
     "isa_neon": "aarch64",
     "panels_amx": "x86_64",
+    "panels_vnni": "x86_64",
 }
 """Sources in the instructions of one architecture."""
 

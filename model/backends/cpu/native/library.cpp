@@ -32,7 +32,7 @@ const Choice CHOICES[] = {
 #if defined(HAVE_AMX)
     {"amx", &AVX512, &AMX, [] { return avx512_runs_here() && amx_runs_here(); }},
 #endif
-    {"avx512", &AVX512, nullptr, avx512_runs_here},
+    {"avx512", &AVX512, &VNNI, avx512_runs_here},
     {"avx2", &AVX2, nullptr,
      [] {
          return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

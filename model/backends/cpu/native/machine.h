@@ -63,7 +63,7 @@ struct Machine {
     template <typename Part>
     void split(int format, int count, const Part& part) const {
         const PanelKernel* kernel = panel_kernel(format);
-        const int most = kernel ? kernel->rows : ROWS_IN_CACHE;
+        const int most = kernel ? kernel->most : ROWS_IN_CACHE;
         for (int first = 0; first < count; first += most) part(first, std::min(most, count - first));
     }
 

@@ -11,7 +11,6 @@
 #include "isa.h"
 #include "layout.h"
 
-constexpr int FEW_ROWS = 4;    // so many, and fewer, are not worth a panel
 constexpr int PANEL_TILES = 2;  // adjacent tiles that may share one pass over a panel
 
 struct PanelKernel {
@@ -19,15 +18,18 @@ struct PanelKernel {
     void (*gather)(const Row* rows, int count, int inputs, uint8_t* panel);  // aligned to 4096
     // `tiles` tiles, from `first` on, times the rows of the panel; outputs of the second lie 32 after the first's.
     void (*multiply)(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, int count);
-    int rows;  // at most, in a panel
+    int most, least;  // rows in a panel: more have no room in cache, fewer are not worth it
 };
 
 struct Panels {
     PanelKernel mxfp4, int8;
 };
 
-#if defined(__x86_64__) && ((defined(__GNUC__) && __GNUC__ >= 11) || defined(__clang__))
+#if defined(__x86_64__)
+extern const Panels VNNI;
+#if __GNUC__ >= 11 || defined(__clang__)
 #define HAVE_AMX  // older compilers do not know the instructions
 extern const Panels AMX;
 bool amx_runs_here();  // asks the system for permission
+#endif
 #endif

@@ -405,7 +405,7 @@ void int8(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, i
 
 }  // namespace
 
-const Panels AMX = {{mxfp4_bytes, mxfp4_gather, mxfp4, MXFP4_ROWS}, {int8_bytes, int8_gather, int8, INT8_ROWS}};
+const Panels AMX = {{mxfp4_bytes, mxfp4_gather, mxfp4, MXFP4_ROWS, 9}, {int8_bytes, int8_gather, int8, INT8_ROWS, 9}};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -86,7 +86,7 @@ void multiply(Machine& machine, const Matrix& matrix, std::vector<Part>& parts, 
     bool panels = false;
     for (Part& part : parts) {
         part.begin = units;
-        part.panel = kernel && part.count > FEW_ROWS;
+        part.panel = kernel && part.count >= kernel->least;
         panels = panels || part.panel;
         units += part.panel ? pairs : tiles;
     }

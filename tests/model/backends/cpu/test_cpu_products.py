@@ -47,7 +47,7 @@ def same_bits(a, b):
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 16, 17, 67, 150])
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 12, 16, 17, 67, 150])
 def test_mxfp4_products_are_the_contracts_bits(isa, outputs, inputs, tokens):
     random = np.random.default_rng(outputs + inputs + tokens)
     blocks, scales = mxfp4(random, outputs, inputs)
@@ -59,7 +59,7 @@ def test_mxfp4_products_are_the_contracts_bits(isa, outputs, inputs, tokens):
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 16, 17, 67, 150])
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 12, 16, 17, 67, 150])
 def test_int8_products_are_the_contracts_bits(isa, outputs, inputs, tokens):
     random = np.random.default_rng(outputs + inputs + tokens)
     weights = bf16_bits(random.standard_normal((outputs, inputs)))
@@ -70,7 +70,7 @@ def test_int8_products_are_the_contracts_bits(isa, outputs, inputs, tokens):
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 16, 17, 67, 150])
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 12, 16, 17, 67, 150])
 @pytest.mark.parametrize("format", [HIGH, LOW])
 def test_products_of_halves_are_the_contracts_bits(isa, format, outputs, inputs, tokens):
     random = np.random.default_rng(outputs + inputs + tokens)
