@@ -1,14 +1,24 @@
-"""Decoding against llama.cpp: a few steps of one, then a few of the other, over and over.
+"""Decoding and prompts against llama.cpp and ik_llama.cpp: a turn of one, then a turn of the next, over and over.
 
 On a shared machine the memory's speed changes within minutes, and a ratio of runs minutes apart tells as
-much about that as about the programs.  Here both models stay in memory, and turns take seconds.  So that
-both have room they get half of gpt-oss's experts: a token uses four of them however many there are, and
-reads as many bytes.
+much about that as about the programs.  Here turns alternate and take seconds.  So that all have room in memory
+they get half of gpt-oss's experts: a token uses four of them however many there are, and reads as many bytes.
 
-    python -m bench.peer --llama-bench build/bin/llama-bench       # built from llama-cpp-python's source
-    python -m bench.peer --llama-bench build/bin/llama-bench --rounds 20 | tail -1 | jq .ratio
+How the peers are built, from the sources on PyPI (`pip download --no-deps --no-binary :all: llama-cpp-python
+ik-llama-cpp-python`, and unpack):
 
-A round's ratio is of its llama.cpp turn and the mean of our turns before and after it.
+    cmake -S llama_cpp_python-*/vendor/llama.cpp -B llama -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
+        && cmake --build llama --target llama-bench
+    cmake -S ik_llama_cpp_python-*/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
+        -DGGML_IQK_FA_ALL_QUANTS=OFF && cmake --build ik --target llama-bench
+
+    python -m bench.peer --llama-bench llama/bin/llama-bench --ik-llama-bench ik/bin/llama-bench
+    python -m bench.peer --ik-llama-bench ik/bin/llama-bench --only prompt_512 | tail -1 | jq .prompt_512
+
+A prompt goes through in steps of 512 tokens, as the engine and the peers have it.  A round's ratio is of a peer's
+turn and the mean of our turns before and after it.  ik_llama.cpp takes its turns twice, as it is and with weights
+repacked when they are loaded (-rtr 1).  ik_llama.cpp's llama-bench cannot begin behind other tokens: 512 tokens
+behind 4,000 are the difference of 4,512 and 4,000.
 """
 
 from __future__ import annotations
@@ -19,8 +29,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,27 +44,92 @@ from model.speed import Load, time_steps
 
 EXPERTS = 16
 CONTEXT = 100
+STEP = 512
+"""Tokens of a prompt that go through together: `--max-tokens-per-step` of the server, `-ub` of the peers."""
+
+DEPTH = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A llama-bench, how it is told to run, and how it is told to begin behind other tokens."""
+
+    name: str
+    program: Path
+    options: tuple[str, ...] = ()
+    knows_depth: bool = True
+
+    def run(self, file: Path, threads: int, *words: str) -> list[dict[str, Any]]:
+        common = ["-m", str(file), "-t", str(threads), "-ub", str(STEP), "-fa", "1", "-r", "1", "-o", "json"]
+        done = subprocess.run(
+            [self.program, *common, *self.options, *words], capture_output=True, text=True, check=True
+        )
+        # ik_llama.cpp prints what it does before the array.
+        results: list[dict[str, Any]] = json.loads(done.stdout[done.stdout.index("[\n") :])
+        return results
+
+    def decode(self, file: Path, threads: int, tokens: int) -> float:
+        """Tokens per second, after one to warm up."""
+        return float(self.run(file, threads, "-p", "0", "-n", str(tokens))[0]["avg_ts"])
+
+    def prompt(self, file: Path, threads: int, length: int, depth: int) -> float:
+        """Tokens per second of `length` behind `depth`, after a token to warm up."""
+        if depth and not self.knows_depth:
+            lengths = f"{depth},{depth + length}"
+            short, long = self.run(file, threads, "-n", "0", "-p", lengths, "-w", "0")
+            return length / ((long["avg_ns"] - short["avg_ns"]) / 1e9)
+        words = ["-n", "0", "-p", str(length)]
+        return float(self.run(file, threads, *words, *(("-d", str(depth)) if depth else ()))[0]["avg_ts"])
+
+
+class Ours:
+    """The CPU backend, its weights and caches in memory."""
+
+    name = "ours"
+
+    def __init__(self, model: CpuModel):
+        self.model = model
+        self._loads: dict[tuple[int, int], Load] = {}
+
+    def decode(self, tokens: int) -> float:
+        return 1 / statistics.mean(time_steps(self._load(1, CONTEXT), rounds=tokens).seconds)
+
+    def prompt(self, length: int, depth: int) -> float:
+        steps = [self._load(STEP, depth + first) for first in range(0, length, STEP)]
+        return length / sum(time_steps(step, rounds=1).seconds[0] for step in steps)
+
+    def _load(self, length: int, context: int) -> Load:
+        key = (length, context)
+        if key not in self._loads:
+            self._loads[key] = Load(self.model, 1, length, context)
+        return self._loads[key]
+
+
+MEASURES: dict[str, tuple[int, int] | None] = {
+    "decode": None,
+    "prompt_512": (512, 0),
+    "prompt_2048": (2048, 0),
+    "prompt_512_behind_4000": (512, DEPTH),
+}
+"""Tokens of the prompt and tokens before it."""
 
 
 def main() -> int:
     asked = arguments()
-    config = replace(GPT_OSS_20B, num_experts=EXPERTS)
+    config = replace(GPT_OSS_20B, num_experts=EXPERTS, num_layers=asked.layers)
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         file = Path(folder) / "peer.gguf"
         gguf.write(file, config)
-        model = build(Synthetic(config), torch.device("cpu"), threads=asked.threads)
-        load = Load(model, 1, 1, CONTEXT)
-        ours, theirs, memory = [_ours(load, asked.tokens)], [], []
-        for number in range(asked.rounds):
-            theirs.append(_theirs(asked, file, model.threads))
-            ours.append(_ours(load, asked.tokens))
-            memory.append(model.read_bandwidth(model.weights.layers[number % 24].mlp1.data) / 1e9)
-            print(
-                f"{number + 1:3}: {ours[-1]:6.2f} against {theirs[-1]:6.2f}, {memory[-1]:5.1f} GB/s",
-                flush=True,
-            )
-    ratios = [(a + b) / 2 / c for a, b, c in zip(ours[:-1], ours[1:], theirs, strict=True)]
-    _report(model, ours, theirs, memory, ratios)
+        ours = Ours(build(Synthetic(config), torch.device("cpu"), threads=asked.threads, isa=asked.isa))
+        results: dict[str, Any] = {
+            "machine": describe(torch.device("cpu")),
+            "isa": ours.model.isa,
+            "threads": ours.model.threads,
+            "layers": asked.layers,
+        }
+        for name in asked.only.split(","):
+            results[name] = _measure(name, asked, ours, _peers(asked), file)
+    print(json.dumps(results))
     return 0
 
 
@@ -61,43 +137,81 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.peer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--llama-bench", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--tokens", type=int, default=16, help="of one turn")
-    parser.add_argument("--threads", type=int, help="of both; default: one for each core")
+    parser.add_argument("--llama-bench", type=Path, help="llama.cpp's")
+    parser.add_argument("--ik-llama-bench", type=Path, help="ik_llama.cpp's")
+    parser.add_argument("--only", default=",".join(MEASURES), help="which to take, by commas")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--tokens", type=int, default=16, help="of one turn of decoding")
+    parser.add_argument("--layers", type=int, default=24, help="fewer need less memory: 0.24 GB each, twice")
+    parser.add_argument("--threads", type=int, help="of all; default: one for each core")
+    parser.add_argument("--isa", help="of ours; default: the best there is")
     parser.add_argument("--folder", type=Path, help="where there are 7 GB for a while; default: the system's")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if not (asked.llama_bench or asked.ik_llama_bench):
+        parser.error("there is no peer: give --llama-bench, --ik-llama-bench or both")
+    unknown = set(asked.only.split(",")) - set(MEASURES)
+    if unknown:
+        parser.error(f"--only knows {', '.join(MEASURES)}, not {', '.join(sorted(unknown))}")
+    return asked
 
 
-def _ours(load: Load, tokens: int) -> float:
-    """Tokens per second, greedy."""
-    return 1 / statistics.mean(time_steps(load, rounds=tokens).seconds)
+def _peers(asked: argparse.Namespace) -> list[Peer]:
+    peers = []
+    if asked.llama_bench:
+        peers.append(Peer("llama.cpp", asked.llama_bench))
+    if asked.ik_llama_bench:
+        peers.append(Peer("ik_llama.cpp", asked.ik_llama_bench, knows_depth=False))
+        peers.append(Peer("ik_llama.cpp -rtr 1", asked.ik_llama_bench, ("-rtr", "1"), knows_depth=False))
+    return peers
 
 
-def _theirs(asked: argparse.Namespace, file: Path, threads: int) -> float:
-    """Tokens per second; llama-bench takes a step to warm up, as `time_steps` does."""
-    words = ["-m", str(file), "-t", str(threads), "-p", "0", "-n", str(asked.tokens), "-r", "1", "-o", "json"]
-    done = subprocess.run([asked.llama_bench, *words], capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout)[0]["avg_ts"])
+def _measure(
+    name: str, asked: argparse.Namespace, ours: Ours, peers: list[Peer], file: Path
+) -> dict[str, Any]:
+    """Rounds of turns of one kind: tokens per second, and of each peer the ratios of ours to its own."""
+    size = MEASURES[name]
 
+    def own() -> float:
+        return ours.decode(asked.tokens) if size is None else ours.prompt(*size)
 
-def _report(
-    model: CpuModel, ours: list[float], theirs: list[float], memory: list[float], ratios: list[float]
-) -> None:
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    result = {
-        "machine": describe(torch.device("cpu")),
-        "isa": model.isa,
-        "threads": model.threads,
-        "ours": round(statistics.median(ours), 2),
-        "theirs": round(statistics.median(theirs), 2),
-        "ratio": round(middle, 3),
-        "ratio_quartiles": [round(low, 3), round(high, 3)],
-        "ratios": [round(ratio, 2) for ratio in ratios],
+    def of(peer: Peer) -> float:
+        threads = ours.model.threads
+        return peer.decode(file, threads, asked.tokens) if size is None else peer.prompt(file, threads, *size)
+
+    speeds: dict[str, list[float]] = {ours.name: [own()], **{peer.name: [] for peer in peers}}
+    ratios: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    memory = []
+    for number in range(asked.rounds):
+        for peer in peers:
+            before = speeds[ours.name][-1]
+            speeds[peer.name].append(of(peer))
+            speeds[ours.name].append(own())
+            ratios[peer.name].append((before + speeds[ours.name][-1]) / 2 / speeds[peer.name][-1])
+        memory.append(_memory(ours.model, number))
+        turn = ", ".join(f"{who} {values[-1]:.2f}" for who, values in speeds.items())
+        print(f"{name} {number + 1:3}: {turn} tokens/s; {memory[-1]:.1f} GB/s", flush=True)
+    for who, values in ratios.items():
+        low, middle, high = _quartiles(values)
+        print(f"{name}: {middle:.2f}x {who} ({low:.2f} to {high:.2f})")
+    return {
+        "tokens_per_second": _summary(speeds, 2),
+        "ratio": _summary(ratios, 3),
         "memory_gb_s": round(statistics.median(memory), 1),
     }
-    print(f"{result['ours']} against {result['theirs']} tokens/s: {middle:.2f}x ({low:.2f} to {high:.2f})")
-    print(json.dumps(result))
+
+
+def _memory(model: CpuModel, turn: int) -> float:
+    layer = model.weights.layers[turn % len(model.weights.layers)]
+    return model.read_bandwidth(layer.mlp1.data) / 1e9
+
+
+def _summary(of: dict[str, list[float]], digits: int) -> dict[str, list[float]]:
+    """First quartile, median and third of each."""
+    return {name: [round(value, digits) for value in _quartiles(values)] for name, values in of.items()}
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
 
 
 if __name__ == "__main__":
