@@ -7,11 +7,13 @@ ends with the whole output, the number of tokens, and how long loading, the prom
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import dataclass
 
 from engine.request import SamplingParams, Token
 from gptoss.llm import LLM, gathered
+from gptoss.progress import PromptBar
 from language.harmony.messages import Conversation, Message
 from language.tokenizer import Tokenizer
 from server.dialogue.answer import AnswerReader
@@ -46,13 +48,22 @@ def generate(settings: Settings, asked: argparse.Namespace) -> None:
     prompt = llm.prompt_of(turn)
     began = first = time.perf_counter()
     answer: list[Token] = []
-    for tokens in llm.steps(turn):
-        for token in tokens:
-            now = time.perf_counter()
-            first = first if answer else now
-            answer.append(token)
-            if asked.debug:
-                _print_token(token, now - began, llm.tokenizer)
+    bar = PromptBar(sys.stderr)
+    try:
+        bar.show(0, len(prompt))
+        for tokens in llm.steps(turn):
+            if tokens:
+                bar.clear()
+            elif (reading := llm.reading) is not None:
+                bar.show(*reading)
+            for token in tokens:
+                now = time.perf_counter()
+                first = first if answer else now
+                answer.append(token)
+                if asked.debug:
+                    _print_token(token, now - began, llm.tokenizer)
+    finally:
+        bar.clear()
     ended = time.perf_counter()
     if asked.chat:
         _print_answer(answer, turn, llm)

@@ -269,6 +269,11 @@ class LLM:
         """
         return self._steps(turn, self.prompt_of(turn))
 
+    @property
+    def reading(self) -> tuple[int, int] | None:
+        """While a prompt is being computed: how many of its tokens are, and all."""
+        return next(iter(self._running.engine.stats().reading.values()), None)
+
     def prompt_of(self, turn: Turn) -> list[int]:
         """The prompt's tokens.  Raises ConversationError."""
         match turn.prompt:
@@ -329,6 +334,8 @@ class LLM:
     def _request(self, turn: Turn, prompt: list[int]) -> Request:
         """Raises SchemaError, which is a ValueError."""
         spec, constraint = turn.spec, None
+        if spec is not None:
+            spec = spec.with_default_budget(self._settings.thinking_budget)
         if spec is not None and (spec.constrains or spec.thinking_tokens is not None):
             if self._constraints is None:
                 self._constraints = Constraints(self.tokenizer, self.tokenizer.end)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
 from collections import deque
 from types import TracebackType
+from typing import TextIO
 
 REDRAW_SECONDS = 0.2
 LOG_STEPS = 10
@@ -14,6 +16,8 @@ LOG_STEPS = 10
 
 SETTLED_SECONDS, WINDOW_SECONDS = 2, 10
 """The speed is that of the last so many seconds; with less than the first to go by, none is shown."""
+
+BAR_WIDTH = 20
 
 
 def gigabytes(size: float) -> str:
@@ -31,6 +35,35 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"
 
 
+class Pace:
+    """How much of something is done, how fast, and how long the rest will take.
+
+    total  of it, in whatever is counted
+    """
+
+    def __init__(self, total: int, done: int = 0):
+        self.total, self.done = total, done
+        self._marks = deque([(time.monotonic(), done)])  # about one for each of the last seconds
+
+    def reach(self, done: int) -> None:
+        """So much is done now."""
+        self.done = done
+        now = time.monotonic()
+        if now - self._marks[-1][0] >= 1:
+            self._marks.append((now, done))
+        while len(self._marks) > 2 and now - self._marks[0][0] > WINDOW_SECONDS:
+            self._marks.popleft()
+
+    @property
+    def speed(self) -> float | None:
+        """In a second, of the last seconds; None: not known yet, or nothing is left."""
+        since, before = self._marks[0]
+        seconds, fresh = time.monotonic() - since, self.done - before
+        if seconds >= SETTLED_SECONDS and fresh > 0 and self.done < self.total:
+            return fresh / seconds
+        return None
+
+
 class Progress:
     """A context.  `add` may be called from several threads.
 
@@ -40,12 +73,11 @@ class Progress:
     """
 
     def __init__(self, what: str, total: int, done: int = 0):
-        self._what, self._total, self._done = what, total, done
+        self._what, self._pace = what, Pace(total, done)
         self._terminal = sys.stderr.isatty()
         self._lock = threading.Lock()
         self._drawn_at = float("-inf")
         self._logged = 0
-        self._marks = deque([(time.monotonic(), done)])  # about one for each of the last seconds
 
     def __enter__(self) -> Progress:
         with self._lock:
@@ -64,18 +96,13 @@ class Progress:
 
     def add(self, size: int) -> None:
         with self._lock:
-            self._done += size
-            now = time.monotonic()
-            if now - self._marks[-1][0] >= 1:
-                self._marks.append((now, self._done))
-            while len(self._marks) > 1 and now - self._marks[0][0] > WINDOW_SECONDS:
-                self._marks.popleft()
+            self._pace.reach(self._pace.done + size)
             if self._terminal or self._step() > self._logged:
                 self._logged = self._step()
-                self._show(now)
+                self._show(time.monotonic())
 
     def _step(self) -> int:
-        return LOG_STEPS * self._done // max(self._total, 1)
+        return LOG_STEPS * self._pace.done // max(self._pace.total, 1)
 
     def _show(self, now: float) -> None:
         if self._terminal and now - self._drawn_at < REDRAW_SECONDS:
@@ -88,11 +115,43 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def __str__(self) -> str:
-        percent = 100 * self._done // max(self._total, 1)
-        told = f"{gigabytes(self._done)} of {gigabytes(self._total)}, {percent} %"
-        since, before = self._marks[0]
-        seconds, fresh = time.monotonic() - since, self._done - before
-        if seconds >= SETTLED_SECONDS and fresh and self._done < self._total:
-            left = (self._total - self._done) * seconds / fresh
-            told += f", {gigabytes(fresh / seconds)}/s, {duration(left)} left"
+        done, total = self._pace.done, self._pace.total
+        told = f"{gigabytes(done)} of {gigabytes(total)}, {100 * done // max(total, 1)} %"
+        if (speed := self._pace.speed) is not None:
+            told += f", {gigabytes(speed)}/s, {duration((total - done) / speed)} left"
         return told
+
+
+class PromptBar:
+    """On a terminal: one line about a prompt that is being computed, which is gone when it is done."""
+
+    def __init__(self, out: TextIO):
+        self._out = out
+        self._terminal = out.isatty()
+        self._pace: Pace | None = None
+
+    def show(self, computed: int, tokens: int) -> None:
+        """So many tokens of all are done."""
+        if not self._terminal:
+            return
+        if self._pace is None:
+            self._pace = Pace(tokens, computed)
+        self._pace.reach(computed)
+        line = f"prompt {bar(computed / max(tokens, 1))} {computed}/{tokens} tokens"
+        if (speed := self._pace.speed) is not None:
+            line += f", {speed:.0f}/s, {duration((tokens - computed) / speed)} left"
+        self._out.write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        self._out.flush()
+
+    def clear(self) -> None:
+        """It is done.  May be called again."""
+        if self._pace is not None:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+            self._pace = None
+
+
+def bar(share: float) -> str:
+    """share: from 0 to 1."""
+    full = round(BAR_WIDTH * min(max(share, 0.0), 1.0))
+    return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"

@@ -85,11 +85,7 @@ class AnswerStream(EventSourceResponse):
     """
 
     def __init__(self, answer: Answer, headers: Mapping[str, str] | None = None):
-        super().__init__(
-            _told(answer),
-            headers=headers,
-            ping=PING_SECONDS,
-        )
+        super().__init__(_told(answer), headers=headers, ping=PING_SECONDS)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,6 +31,7 @@ MODEL_SETTINGS = (
     "prefix_cache_disk",
     "max_tokens_per_step",
     "date",
+    "thinking_budget",
     "log_level",
     "log_format",
 )

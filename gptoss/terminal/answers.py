@@ -36,6 +36,14 @@ class Piece:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How much of the prompt has been computed, in tokens; comes before the answer, if that takes a while."""
+
+    computed: int
+    tokens: int
+
+
 CUT_OFF = Piece("note", "cut off: the answer reached its limit of tokens")
 
 
@@ -44,7 +52,7 @@ class Answerer(Protocol):
 
     name: str
 
-    def answer(self, question: Question) -> Iterator[Piece]:
+    def answer(self, question: Question) -> Iterator[Piece | Reading]:
         """The answer as it comes.  Closing the iterator stops it.  Raises ChatError."""
 
     def models(self) -> list[str]:

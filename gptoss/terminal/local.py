@@ -14,12 +14,15 @@ from types import FrameType
 from engine.errors import EngineError
 from engine.request import SamplingParams
 from gptoss.llm import LLM
-from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question
+from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question, Reading
 from language.harmony.messages import Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
 from server.dialogue.answer import AnswerReader
 from server.dialogue.turn import Turn
 from server.settings import Settings
+
+LONG_PROMPT = 256
+"""Tokens from which on it is shown at once that the prompt is being computed: seconds, on a CPU."""
 
 
 class Interrupt:
@@ -63,7 +66,7 @@ class Local:
                 f"{self.name} is the one that was loaded; `gptoss chat --model {name}` loads that"
             )
 
-    def answer(self, question: Question) -> Iterator[Piece]:
+    def answer(self, question: Question) -> Iterator[Piece | Reading]:
         effort = question.effort or "medium"
         turn = Turn(
             Conversation(question.messages, effort=effort, date=self._llm.today()),
@@ -75,8 +78,12 @@ class Local:
         reader = AnswerReader(turn, self._llm.renderer)
         with interrupts_noted() as interrupt, closing(self._llm.steps(turn)) as steps:
             try:
-                for tokens in steps:
-                    yield from map(_piece, reader.feed(tokens))
+                if (tokens := len(self._llm.prompt_of(turn))) >= LONG_PROMPT:
+                    yield Reading(0, tokens)
+                for arrived in steps:
+                    yield from map(_piece, reader.feed(arrived))
+                    if not arrived and (reading := self._llm.reading) is not None:
+                        yield Reading(*reading)
                     interrupt.check()
             except EngineError as error:
                 raise ChatError(f"{error}; /reset starts a new conversation") from error

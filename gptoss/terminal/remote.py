@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 
-from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question
+from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question, Reading
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 600.0
@@ -59,7 +60,7 @@ class Remote:
             raise ChatError(f"there is no model {name!r}; there are {', '.join(names)}")
         self.name = name
 
-    def answer(self, question: Question) -> Iterator[Piece]:
+    def answer(self, question: Question) -> Iterator[Piece | Reading]:
         body = {
             "model": self.name,
             "messages": [{"role": each.role, "content": each.content or ""} for each in question.messages],
@@ -75,7 +76,10 @@ class Remote:
         ):
             self._raise_for_status(response)
             for event in _events(response):
-                yield from _pieces(event)
+                if isinstance(event, Reading):
+                    yield event
+                else:
+                    yield from _pieces(event)
 
     def _raise_for_status(self, response: httpx2.Response) -> None:
         if response.is_success:
@@ -108,12 +112,21 @@ def _error_message(response: httpx2.Response) -> str | None:
     return " ".join(message.split()) if isinstance(message, str) else None
 
 
-def _events(response: httpx2.Response) -> Iterator[dict[str, Any]]:
-    """The server-sent events up to [DONE].  Only `data:` lines matter, and each is an event of its own."""
+PROGRESS = re.compile(rb": prompt ([0-9]{1,9})/([0-9]{1,9})")
+"""A comment of our server's: tokens of the prompt that have been computed, and all."""
+
+
+def _events(response: httpx2.Response) -> Iterator[dict[str, Any] | Reading]:
+    """The server-sent events up to [DONE].
+
+    Only `data:` lines matter, and each is an event of its own; and comments about the prompt.
+    """
     rest = b""
     for chunk in response.iter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
+            if (progress := PROGRESS.fullmatch(line.rstrip(b"\r"))) is not None:
+                yield Reading(*map(int, progress.groups()))
             if not line.startswith(b"data:"):
                 continue
             data = line.removeprefix(b"data:").strip()

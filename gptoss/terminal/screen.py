@@ -10,7 +10,8 @@ import os
 import re
 from typing import TextIO
 
-from gptoss.terminal.answers import Piece
+from gptoss.progress import PromptBar
+from gptoss.terminal.answers import Piece, Reading
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -34,6 +35,11 @@ class Screen:
         self.reasoning = self._terminal if reasoning is None else reasoning
         self._showing: str | None = None  # the kind of the last piece of this answer
         self._ends_line = True
+        self._bar = PromptBar(out)
+
+    def reading(self, reading: Reading) -> None:
+        """On a terminal: how far the prompt is, until something else is shown."""
+        self._bar.show(reading.computed, reading.tokens)
 
     def show(self, piece: Piece) -> None:
         if piece.kind == "note":
@@ -52,6 +58,7 @@ class Screen:
 
     def end(self) -> None:
         """The answer is over, however it ended.  May be called again."""
+        self._bar.clear()
         if self._showing is not None and not self._ends_line:
             self._write("\n")
         self._showing, self._ends_line = None, True
@@ -68,5 +75,6 @@ class Screen:
             print(f"({harmless(text)})", file=self._notes, flush=True)
 
     def _write(self, text: str, dim: bool = False) -> None:
+        self._bar.clear()
         self._out.write(f"{DIM}{text}{PLAIN}" if dim and self._colours else text)
         self._out.flush()

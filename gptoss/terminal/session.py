@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from gptoss.terminal.answers import Answerer, ChatError, Question
+from gptoss.terminal.answers import Answerer, ChatError, Question, Reading
 from gptoss.terminal.screen import Screen
 from language.harmony.messages import Effort, Message
 
@@ -42,6 +42,9 @@ class Session:
         try:
             with closing(cast(Any, self.answerer.answer(self.to_answer(question)))) as pieces:
                 for piece in pieces:
+                    if isinstance(piece, Reading):
+                        self.screen.reading(piece)
+                        continue
                     if piece.kind == "content":
                         said.append(piece.text)
                     self.screen.show(piece)

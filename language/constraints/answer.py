@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from language.constraints import schemas
@@ -61,6 +61,12 @@ class AnswerSpec:
     prefilled: bool = False
     reasoning: bool = True
     thinking_tokens: int | None = None
+
+    def with_default_budget(self, thinking_tokens: int | None) -> AnswerSpec:
+        """With this limit on its chain of thought, if it may have one, and has no other limit."""
+        if self.thinking_tokens is not None or not self.reasoning or self.prefilled:
+            return self
+        return replace(self, thinking_tokens=thinking_tokens)
 
     @property
     def callable_tools(self) -> dict[int, Tool]:

@@ -101,8 +101,7 @@ async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerC
     spec = turn.spec
     if spec is None:
         return None
-    if spec.thinking_tokens is None and spec.reasoning and not spec.prefilled:
-        spec = replace(spec, thinking_tokens=service.settings.thinking_budget)
+    spec = spec.with_default_budget(service.settings.thinking_budget)
     if spec.thinking_tokens is not None:
         room = turn.max_answer(prompt_tokens, service.max_context)
         spec = replace(spec, thinking_tokens=service.constraints.thinking_tokens(spec.thinking_tokens, room))

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from gptoss import progress
-from gptoss.progress import Progress, duration, gigabytes
+from gptoss.progress import Progress, PromptBar, bar, duration, gigabytes
 
 
 class Terminal(io.StringIO):
@@ -104,3 +104,35 @@ def test_nothing_to_do_is_no_division_by_it(monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with Progress("checking", 0) as bar:
         assert str(bar) == "0 B of 0 B, 0 %"
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"), [(0, "." * 20), (0.49, "#" * 10 + "." * 10), (1, "#" * 20), (7, "#" * 20)]
+)
+def test_a_bar_is_as_full_as_its_share(share, drawn):
+    assert bar(share) == f"[{drawn}]"
+
+
+def test_a_prompt_has_a_bar_with_its_speed_and_what_is_left(clock):
+    """Steps of a long prompt take seconds each: the speed is told from the second on."""
+    out = Terminal()
+    line = PromptBar(out)
+    for step in range(4):
+        line.show(512 * step, 7511)
+        clock.now += 10
+    line.clear()
+    line.clear()
+    *_, last, cleared = out.getvalue().split("\r")
+    assert last == "prompt [####................] 1536/7511 tokens, 51/s, 1 min 57 s left\x1b[K"
+    assert cleared == "\x1b[K"
+
+
+def test_a_prompts_bar_is_no_wider_than_the_terminal(monkeypatch, clock):
+    monkeypatch.setenv("COLUMNS", "30")
+    PromptBar(out := Terminal()).show(1, 7511)
+    assert out.getvalue() == "\rprompt [....................]\x1b[K"
+
+
+def test_a_prompts_bar_is_for_terminals():
+    PromptBar(out := io.StringIO()).show(1, 7511)
+    assert out.getvalue() == ""

@@ -2,7 +2,7 @@
 
 import io
 
-from gptoss.terminal.answers import ChatError, Piece
+from gptoss.terminal.answers import ChatError, Piece, Reading
 from gptoss.terminal.screen import Screen
 from gptoss.terminal.session import Session
 
@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
 
 
 class Scripted:
-    """Answers each question with the next of `answers`: text, thought (in brackets), failures."""
+    """Answers each question with the next of `answers`: text, thought (in brackets), progress, failures."""
 
     def __init__(self, *answers):
         self.name = "scripted"
@@ -27,7 +27,10 @@ class Scripted:
             for part in self.answers.pop(0):
                 if isinstance(part, BaseException):
                     raise part
-                yield Piece("reasoning", part[1:-1]) if part.startswith("[") else Piece("content", part)
+                if isinstance(part, Reading):
+                    yield part
+                else:
+                    yield Piece("reasoning", part[1:-1]) if part.startswith("[") else Piece("content", part)
         finally:
             self.closed += 1
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from engine.errors import EngineDied
-from gptoss.terminal.answers import ChatError, Piece, Question
+from gptoss.terminal.answers import ChatError, Piece, Question, Reading
 from gptoss.terminal.remote import Remote, api_url
 from language.harmony.messages import Message
 from server.settings import Settings
@@ -144,7 +144,7 @@ def test_what_is_no_such_server_is_told(models, status, hint):
 
 def test_events_of_another_server_are_read():
     events = (
-        b": a comment\r\nevent: message\r\n"
+        b": a comment\r\n: prompt 512/7511\r\n: prompt 1/2/3\nevent: message\r\n"
         b'data:{"choices":[{"delta":{"role":"assistant","content":null,"reasoning":"h\xc3\xb6m"}}]}\r\n\r\n'
         b'data: {"choices":[]}\n\n'
         b'data: {"choices":[{"delta":{"content":"a\xe2\x80\xa8b"},"finish_reason":null}]}\n\n'
@@ -152,5 +152,5 @@ def test_events_of_another_server_are_read():
     )
     with another_server(b'{"data": [{"id": "m"}]}', events) as url:
         pieces = list(Remote(url, None, None).answer(HI))
-    assert pieces[:2] == [Piece("reasoning", "höm"), Piece("content", "a\u2028b")]
-    assert [piece.kind for piece in pieces] == ["reasoning", "content", "note"]
+    assert pieces[:3] == [Reading(512, 7511), Piece("reasoning", "höm"), Piece("content", "a\u2028b")]
+    assert [piece.kind for piece in pieces[1:]] == ["reasoning", "content", "note"]

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from gptoss.terminal.answers import ChatError
+from gptoss.terminal.answers import ChatError, Reading
 from gptoss.terminal.chat import turn
 from gptoss.terminal.screen import DIM, PLAIN
+from gptoss.terminal.session import Turn
 from gptoss.terminal.words import WORDS, Leave
 from language.harmony.messages import Message
 from tests.gptoss.terminal.fakes import session
@@ -175,3 +176,25 @@ def test_help_names_every_word_and_status_every_setting():
 def test_words_that_end_it(line):
     with pytest.raises(Leave):
         turn(session()[0], line)
+
+
+def test_a_long_prompt_is_seen_to_advance_and_leaves_no_trace():
+    talk, out, _ = session([Reading(0, 7511), Reading(4096, 7511), "[hm]", "Hello"])
+    talk.ask("?")
+    before, after = out.getvalue().split("4096/7511 tokens", 1)
+    assert "0/7511 tokens" in before
+    assert after.removeprefix("\x1b[K").startswith("\r\x1b[K"), "the line is gone before the answer begins"
+    assert after.count("\x1b[K") == 2
+    assert talk.turns == [Turn("?", "Hello")]
+
+
+def test_a_prompt_that_is_stopped_leaves_no_trace():
+    talk, out, _ = session([Reading(0, 7511), KeyboardInterrupt()])
+    assert not talk.ask("?")
+    assert "tokens\x1b[K\r\x1b[K" in out.getvalue()
+
+
+def test_a_pipe_sees_nothing_of_a_prompt():
+    talk, out, notes = session([Reading(0, 7511), "Hello"], terminal=False)
+    talk.ask("?")
+    assert (out.getvalue(), notes.getvalue()) == ("Hello\n", "")
