@@ -106,7 +106,7 @@ def codex(url: str, key: str | None, model: Model, folder: Path) -> Launch:
         "model_auto_compact_token_limit": model.full,
         "check_for_update_on_startup": False,
     }
-    provider = {"name": "gptoss", "base_url": f"{url}/v1", "wire_api": "responses", "env_key": "GPTOSS_KEY"}
+    provider = {"name": "gptoss", "base_url": f"{url}/v1", "wire_api": "responses", "env_key": "LOCAL_SERVER_KEY"}
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     lines += [
         "",
@@ -116,7 +116,7 @@ def codex(url: str, key: str | None, model: Model, folder: Path) -> Launch:
     lines += ["", "[features]", "multi_agent = false", "goals = false", ""]
     return Launch(
         program="codex",
-        environment={"CODEX_HOME": str(folder), "GPTOSS_KEY": key or NO_KEY},
+        environment={"CODEX_HOME": str(folder), "LOCAL_SERVER_KEY": key or NO_KEY},
         files={
             folder / "config.toml": "\n".join(lines),
             folder / "models.json": json.dumps({"models": [catalogue]}, indent=2),

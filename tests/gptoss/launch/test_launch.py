@@ -88,7 +88,7 @@ def test_a_server_that_has_a_key_and_one_that_is_not_there(gptoss, tiny_tokenize
         errors = right.communicate(timeout=60)[1]
     assert (wrong.returncode, right.returncode) == (2, 7)
     assert "context of 4096 tokens: too small" in errors
-    assert gptoss.told()["environment"]["GPTOSS_KEY"] == "secret"
+    assert gptoss.told()["environment"]["LOCAL_SERVER_KEY"] == "secret"
     gone = gptoss("codex", "--url", server.url)
     assert f"there is no server at {server.url}" in gone.communicate(timeout=60)[1]
 
