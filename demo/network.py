@@ -1,4 +1,4 @@
-"""The network as it is trained: the functions of model/layers.py, over whole samples, with gradients.
+"""The network as it is trained: what model/layers.py computes, over whole samples, with gradients.
 
 Weights of the same kind are one parameter for all layers, so that the optimizer takes them in one go.
 `export` writes them under the names of the original layout, the experts in MXFP4.
@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from demo import fused
 from model.config import ModelConfig
-from model.layers import clamped_swiglu, rms_norm, rotate, rotation, route, yarn_frequencies
+from model.layers import rotation, route, yarn_frequencies
 from model.loading import mxfp4
+from model.loading.checkpoint import Checkpoint
+
+ROWS = 128
+"""Tokens of a pass are filled up to a multiple of this: few shapes, so few kernels have to be made."""
 
 CONFIG = ModelConfig(
     vocab_size=2048,
@@ -141,56 +146,58 @@ class Network(nn.Module):
                  imbalance, 1 when all experts are used alike (arXiv:2101.03961, equation 4)
         """
         c = self.config
-        sight = Sight.of(len(prefix), tokens.shape, c, self.frequencies, self.concentration)
-        x = F.embedding(torch.cat((prefix, tokens.flatten())), self.embedding.bfloat16())
-        stacked = [
-            self.attn_norm,
+        sight = Sight.of(len(prefix), tokens.shape, c, self.frequencies.to(tokens.device), self.concentration)
+        flat = torch.cat((prefix, tokens.flatten()))
+        x = F.embedding(F.pad(flat, (0, -len(flat) % ROWS)), self.embedding.bfloat16())
+        matrices = [
             self.qkv,
             self.qkv_bias,
-            self.sinks,
             self.out,
             self.out_bias,
-            self.mlp_norm,
             self.gate,
             self.gate_bias,
-            self.mlp1_bias,
             self.mlp2_bias,
         ]
         layers = zip(
-            *(weight.bfloat16().unbind() for weight in stacked),
+            *(weight.bfloat16().unbind() for weight in matrices),
+            *(weight.unbind() for weight in (self.attn_norm, self.mlp_norm, self.sinks, self.mlp1_bias)),
             experts.mlp1.unbind(),
             experts.mlp2.unbind(),
             strict=True,
         )
-        imbalance = torch.zeros(())
+        imbalance = torch.zeros((), device=x.device)
         for layer, (
-            attn_norm,
             qkv,
             qkv_bias,
-            sinks,
             out,
             out_bias,
-            mlp_norm,
             gate,
             gate_bias,
-            mlp1_bias,
             mlp2_bias,
+            attn_norm,
+            mlp_norm,
+            sinks,
+            mlp1_bias,
             mlp1,
             mlp2,
         ) in enumerate(layers):
             mixed = _attention(
-                F.linear(rms_norm(x, attn_norm, c.rms_norm_eps), qkv, qkv_bias), sinks, sight, layer % 2, c
+                F.linear(fused.rms_norm(x, attn_norm, c.rms_norm_eps), qkv, qkv_bias),
+                sinks,
+                sight,
+                layer % 2,
+                c,
             )
             x = x + F.linear(mixed, out, out_bias)
-            normed = rms_norm(x, mlp_norm, c.rms_norm_eps)
+            normed = fused.rms_norm(x, mlp_norm, c.rms_norm_eps)
             scores = F.linear(normed, gate, gate_bias).float()
             chosen, weights = route(scores, c.experts_per_token)
-            imbalance = imbalance + _imbalance(scores, chosen)
-            x = x + _experts(
-                normed, chosen, weights.bfloat16(), mlp1, mlp1_bias, mlp2, mlp2_bias, c.swiglu_limit
-            )
-        x = rms_norm(x[len(prefix) :].index_select(0, rows), self.norm.bfloat16(), c.rms_norm_eps)
-        return F.linear(x, self.unembedding.bfloat16()).float(), imbalance / c.num_layers
+            imbalance = imbalance + _imbalance(scores[: len(flat)], chosen[: len(flat)])
+            used = torch.zeros_like(scores).scatter(-1, chosen, weights)
+            x = x + _experts(normed, used, mlp1, mlp1_bias, mlp2, mlp2_bias, c.swiglu_limit)
+        padded = F.pad(rows, (0, -len(rows) % ROWS))
+        x = fused.rms_norm(x[len(prefix) :].index_select(0, padded), self.norm, c.rms_norm_eps)
+        return F.linear(x, self.unembedding.bfloat16()).float()[: len(rows)], imbalance / c.num_layers
 
     def export(self, folder: Path) -> None:
         """config.json and model.safetensors, in the original layout."""
@@ -218,9 +225,38 @@ class Network(nn.Module):
         save_file(self.tensors(), folder / "model.safetensors")
         (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it
 
+    @torch.no_grad()
+    def take(self, folder: Path) -> None:
+        """Goes on from exported weights, as they were rounded."""
+        checkpoint = Checkpoint.open(folder)
+        if checkpoint.config != self.config:
+            raise ValueError(f"{folder} is of another shape: {checkpoint.config}")
+        for name, parameter, layer in self._places():
+            if name.endswith("mlp1_weight") or name.endswith("mlp2_weight"):
+                blocks, scales = (checkpoint.read(f"{name}.{part}") for part in ("blocks", "scales"))
+                parameter[layer] = mxfp4.decode(blocks, scales, torch.float32).view_as(parameter[layer])
+            else:
+                target = parameter if layer is None else parameter[layer]
+                target.copy_(checkpoint.read(name))
+
     def tensors(self) -> dict[str, Tensor]:
         """All weights by their names in the original layout."""
-        dense = {
+        found: dict[str, Tensor] = {}
+        for name, parameter, layer in self._places():
+            weight = (parameter if layer is None else parameter[layer]).detach()
+            if name.endswith("mlp1_weight") or name.endswith("mlp2_weight"):
+                blocks, scales = mxfp4.encode(weight)
+                found[f"{name}.blocks"], found[f"{name}.scales"] = blocks.contiguous(), scales.contiguous()
+            else:
+                found[name] = weight.bfloat16().contiguous()
+        return {name: weight.cpu() for name, weight in found.items()}
+
+    def _places(self) -> Iterator[tuple[str, nn.Parameter, int | None]]:
+        """Each weight's name in the original layout, and where it is: a parameter, and a layer in it."""
+        yield "embedding.weight", self.embedding, None
+        yield "norm.scale", self.norm, None
+        yield "unembedding.weight", self.unembedding, None
+        layered = {
             "attn.norm.scale": self.attn_norm,
             "attn.qkv.weight": self.qkv,
             "attn.qkv.bias": self.qkv_bias,
@@ -232,21 +268,12 @@ class Network(nn.Module):
             "mlp.gate.bias": self.gate_bias,
             "mlp.mlp1_bias": self.mlp1_bias,
             "mlp.mlp2_bias": self.mlp2_bias,
-        }
-        found: dict[str, Tensor] = {
-            "embedding.weight": self.embedding,
-            "norm.scale": self.norm,
-            "unembedding.weight": self.unembedding,
+            "mlp.mlp1_weight": self.mlp1,
+            "mlp.mlp2_weight": self.mlp2,
         }
         for layer in range(self.config.num_layers):
-            found |= {f"block.{layer}.{name}": weight[layer] for name, weight in dense.items()}
-        tensors = {name: weight.detach().bfloat16().contiguous() for name, weight in found.items()}
-        for layer in range(self.config.num_layers):
-            for name, weight in (("mlp1", self.mlp1), ("mlp2", self.mlp2)):
-                blocks, scales = mxfp4.encode(weight[layer].detach())
-                tensors[f"block.{layer}.mlp.{name}_weight.blocks"] = blocks.contiguous()
-                tensors[f"block.{layer}.mlp.{name}_weight.scales"] = scales.contiguous()
-        return tensors
+            for name, parameter in layered.items():
+                yield f"block.{layer}.{name}", parameter, layer
 
 
 def _straight_through(weight: Tensor) -> Tensor:
@@ -276,11 +303,11 @@ class Sight:
         cls, P: int, shape: torch.Size, c: ModelConfig, frequencies: Tensor, concentration: float
     ) -> Sight:
         B, R = shape
-        positions = torch.arange(P + R)
+        positions = torch.arange(P + R, device=frequencies.device)
         cos, sin = rotation(torch.cat((positions[:P], positions[P:].repeat(B))), frequencies, concentration)
         distance = positions[:, None] - positions
         seen = torch.stack([(distance >= 0) & (distance < (c.window(layer) or P + R)) for layer in (0, 1)])
-        seen = torch.cat((torch.ones(2, P + R, 1, dtype=torch.bool), seen), dim=-1)
+        seen = torch.cat((torch.ones(2, P + R, 1, dtype=torch.bool, device=seen.device), seen), dim=-1)
         masks = torch.where(seen, 0.0, -math.inf).bfloat16()
         return cls(cos, sin, masks[:, :P, : 1 + P], masks[:, P:], (P, B, R))
 
@@ -288,93 +315,54 @@ class Sight:
 def _attention(qkv: Tensor, sinks: Tensor, sight: Sight, kind: int, c: ModelConfig) -> Tensor:
     """Grouped-query attention with sinks: the prefix over itself, each row over the prefix and itself.
 
-    qkv      [P + B * R, (H + 2 KV) * D]
-    returns  [P + B * R, H * D]
+    qkv      [T, (H + 2 KV) * D]   T is P + B * R and what was put behind to fill up
+    returns  [T, H * D]
     """
     P, B, R = sight.shape
     H, KV, D = c.num_heads, c.num_kv_heads, c.head_dim
-    qk, v = torch.split(qkv.view(len(qkv), -1, D), [H + KV, KV], dim=1)
-    qk = rotate(qk, sight.cos, sight.sin)
+    G, end = H // KV, P + B * R
+    qk, v = torch.split(qkv[:end].view(end, -1, D), [H + KV, KV], dim=1)
+    qk = fused.rotate(qk, sight.cos, sight.sin)
     q, k = (qk[:, :H] * D**-0.5), qk[:, H:]
 
-    def own(x: Tensor) -> Tensor:
-        """[KV, B, R, ...] of what follows the prefix."""
-        return x[P:].view(B, R, -1, D).permute(2, 0, 1, 3)
+    def keys(x: Tensor) -> Tensor:
+        """[KV, B, 1 + P + R, D]: the sink's zeros, the prefix, the row's own."""
+        own = x[P:].view(B, R, KV, D).permute(2, 0, 1, 3)
+        shared = F.pad(x[:P].transpose(0, 1), (0, 0, 1, 0))[:, None].expand(KV, B, 1 + P, D)
+        return torch.cat((shared, own), dim=2).flatten(0, 1)
 
-    def with_prefix(x: Tensor) -> Tensor:
-        return torch.cat((x[:P].transpose(0, 1)[:, None].expand(KV, B, P, D), own(x)), dim=2)
+    def first_keys(x: Tensor) -> Tensor:
+        return F.pad(x[:P].transpose(0, 1), (0, 0, 1, 0))
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """q [H, B, Q, D], keys and values [KV, B, K, D].
+    def grouped(q: Tensor, B: int) -> Tensor:
+        """[KV * B, G * Q, D]: the heads of a group share one product."""
+        return q.view(B, -1, KV, G, D).permute(2, 0, 3, 1, 4).reshape(KV * B, -1, D)
 
-        The sink is a key and a value of zeros; its logit is in the mask.
-        """
-        B, Q = q.shape[1:3]
-        k, v = (F.pad(x, (0, 0, 1, 0)).flatten(0, 1) for x in (k, v))
-        # The heads of a group share one product.
-        grouped = q.reshape(KV, -1, B, Q, D).transpose(1, 2).reshape(KV * B, -1, D)
-        scores = torch.bmm(grouped, k.transpose(1, 2)).view(KV, B, H // KV, Q, -1)
-        sink = sinks.view(KV, 1, H // KV, 1, 1).expand(KV, 1, H // KV, Q, 1)
-        bias = torch.cat((sink, mask[:, 1:].expand(KV, 1, H // KV, Q, -1)), dim=-1)
-        weights = (scores + bias).softmax(-1)
-        mixed = torch.bmm(weights.view(KV * B, H // KV * Q, -1), v)
-        return mixed.view(KV, B, H // KV, Q, D).permute(1, 3, 0, 2, 4).reshape(B * Q, H * D)
+    def back(mixed: Tensor, B: int) -> Tensor:
+        return mixed.view(KV, B, G, -1, D).permute(1, 3, 0, 2, 4).reshape(-1, H * D)
 
-    first_q, first_k, first_v = (x[:P].transpose(0, 1)[:, None] for x in (q, k, v))
-    first = attend(first_q, first_k, first_v, sight.prefix[kind])
-    rest = attend(own(q), with_prefix(k), with_prefix(v), sight.rows[kind])
-    return torch.cat((first, rest))
-
-
-class _Permute(torch.autograd.Function):
-    """Rows repeated and reordered: y[i] = x[order[i] // repeats].  Both ways are a gather, no scatter."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, repeats: int) -> Tensor:
-        ctx.save_for_backward(back)
-        ctx.repeats = repeats
-        return x.index_select(0, order // repeats)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (back,) = ctx.saved_tensors
-        gradient = gradient.index_select(0, back)
-        if ctx.repeats > 1:
-            gradient = gradient.view(-1, ctx.repeats, gradient.shape[-1]).sum(1)
-        return gradient, None, None, None
-
-
-def _permute(x: Tensor, order: Tensor, back: Tensor, repeats: int) -> Tensor:
-    return cast(Tensor, _Permute.apply(x, order, back, repeats))  # type: ignore[no-untyped-call]
+    per_group = sinks.view(KV, G)
+    first = fused.attend(grouped(q[:P], 1), first_keys(k), first_keys(v), per_group, sight.prefix[kind])
+    rest = fused.attend(grouped(q[P:], B), keys(k), keys(v), per_group, sight.rows[kind])
+    return F.pad(torch.cat((back(first, 1), back(rest, B))), (0, 0, 0, len(qkv) - end))
 
 
 def _experts(
-    x: Tensor,
-    chosen: Tensor,
-    weights: Tensor,
-    mlp1: Tensor,
-    mlp1_bias: Tensor,
-    mlp2: Tensor,
-    mlp2_bias: Tensor,
-    limit: float,
+    x: Tensor, used: Tensor, mlp1: Tensor, mlp1_bias: Tensor, mlp2: Tensor, mlp2_bias: Tensor, limit: float
 ) -> Tensor:
-    """The chosen experts' answers, weighted.
+    """The experts' answers, weighted.
 
     x        [T, C]
-    chosen   [T, A], weights [T, A]
+    used     [T, E]  how much of each expert, 0 for those not chosen
     returns  [T, C]
     """
-    A, E = chosen.shape[1], len(mlp1)
-    order = chosen.flatten().argsort()
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order))
-    counts = chosen.flatten().bincount(minlength=E).tolist()
-    parts = torch.split(_permute(x, order, back, A), counts)
-    widened = torch.cat([F.linear(part, mlp1[e], mlp1_bias[e]) for e, part in enumerate(parts)])
-    inner = torch.split(clamped_swiglu(widened, limit), counts)
-    answers = torch.cat([F.linear(part, mlp2[e], mlp2_bias[e]) for e, part in enumerate(inner)])
-    unsorted = _permute(answers, back, order, 1).view(len(x), A, -1)
-    return (weights[:, None] @ unsorted)[:, 0]
+    E, width, C = len(mlp1), mlp1.shape[1] // 2, mlp1.shape[2]
+    # Gates and values apart: the rows come interleaved, [E, 2F, ...].
+    wide = mlp1.view(E, width, 2, C).permute(2, 0, 1, 3).reshape(-1, C)
+    bias = mlp1_bias.view(E, width, 2).permute(2, 0, 1).flatten()
+    inner = fused.weighted_swiglu(F.linear(x, wide, bias.bfloat16()), used, limit)
+    answers = F.linear(inner, mlp2.transpose(0, 1).flatten(1))
+    return answers + used.bfloat16() @ mlp2_bias
 
 
 def _imbalance(scores: Tensor, chosen: Tensor) -> Tensor:
