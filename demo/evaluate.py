@@ -5,12 +5,16 @@
 Per family and temperature: the share of answers that are exactly right.  A case is right if what the client
 would see, content or call, is to the letter what the corpus says; the wording of the analysis does not count,
 but it must be there unless the effort is "none".
+
+It ends with an error if a family is worse than the committed table (measured.json) says: such weights are not
+committed.  `--write` puts the new figures there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +26,15 @@ from demo.corpus.sample import FunctionCall, Sample
 from engine.engine import Engine
 from engine.request import Failure, Request, SamplingParams
 from gptoss.assembly import assemble
+from language.harmony.messages import Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
 from server.settings import Settings
 
+MEASURED = Path(__file__).parent / "measured.json"
+ROOM = {"greedy": 0.01, "sampled": 0.02}
+"""Shares by which a family may be worse than the table: two cases of 200, and four where it is sampled."""
 LONGEST = 512
 """Tokens of an answer, at most."""
 
@@ -51,28 +59,24 @@ def held_out_samples(family: str, count: int, seed: int) -> list[Sample]:
 
 
 def answers(
-    engine: Engine, tokenizer: Tokenizer, samples: list[Sample], temperature: float, seed: int
+    engine: Engine, tokenizer: Tokenizer, conversations: list[Conversation], temperature: float, seed: int
 ) -> list[Said]:
     """What the model says to each, in their order."""
     renderer = Renderer(tokenizer)
-    readers = [
-        Reader(tokenizer, "final" if sample.conversation.effort == "none" else None) for sample in samples
-    ]
-    spoken: list[list[int]] = [[] for _ in samples]
-    waiting = iter(enumerate(samples))
+    readers = [Reader(tokenizer, "final" if one.effort == "none" else None) for one in conversations]
+    spoken: list[list[int]] = [[] for _ in conversations]
+    waiting = iter(enumerate(conversations))
     running = 0
     exhausted = False
     while running or not exhausted:
         while not exhausted and running < engine.limits.max_running:
-            place, sample = next(waiting, (None, None))
-            if place is None or sample is None:
+            place, conversation = next(waiting, (None, None))
+            if place is None or conversation is None:
                 exhausted = True
                 break
             sampling = SamplingParams(temperature=temperature, seed=seed + place)
             engine.add(
-                Request(
-                    str(place), renderer.render(sample.conversation), LONGEST, renderer.stop_tokens, sampling
-                )
+                Request(str(place), renderer.render(conversation), LONGEST, renderer.stop_tokens, sampling)
             )
             running += 1
         for event in engine.step():
@@ -132,7 +136,8 @@ def rows(
         samples = held_out_samples(family, cases, seed)
         marks: dict[float, list[bool]] = {}
         for temperature in (0.0, 1.0):
-            said = answers(engine, tokenizer, samples, temperature, seed)
+            conversations = [sample.conversation for sample in samples]
+            said = answers(engine, tokenizer, conversations, temperature, seed)
             marks[temperature] = [right(sample, one) for sample, one in zip(samples, said, strict=True)]
             shown = 0
             for sample, one, mark in zip(samples, said, marks[temperature], strict=True):
@@ -161,6 +166,20 @@ def _share(marks: list[bool]) -> float:
     return sum(marks) / len(marks)
 
 
+def fallen(measured: dict[str, dict[str, float]], found: list[Row]) -> list[str]:
+    """The families that are worse than measured before, by more than `ROOM`; and those that are not known."""
+    worse = []
+    for row in found:
+        before = measured.get(row.family)
+        if before is None:
+            worse.append(f"{row.family} is not in the table")
+            continue
+        for name, now in (("greedy", row.greedy), ("sampled", row.sampled)):
+            if now < before[name] - ROOM[name]:
+                worse.append(f"{row.family}, {name}: {now:.1%}, was {before[name]:.1%}")
+    return worse
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -171,11 +190,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--family", action="append", choices=list(FAMILIES))
     parser.add_argument("--wrong", type=int, default=0, help="wrong answers to show per family")
+    parser.add_argument("--measured", type=Path, default=MEASURED, help="the table to compare with")
+    parser.add_argument("--write", action="store_true", help="put the new figures into the table")
     options = parser.parse_args()
     assembled = assemble(Settings(model=options.model, backend=options.backend))
     print(assembled.summary)
     began = time.monotonic()
     print("| family | cases | greedy | temperature 1 | greedy by effort |\n|---|---|---|---|---|")
+    found = []
     for row in rows(
         assembled.engine,
         assembled.tokenizer,
@@ -184,11 +206,21 @@ def main() -> None:
         options.seed,
         options.wrong,
     ):
+        found.append(row)
         efforts = ", ".join(f"{effort} {share:.0%}" for effort, share in row.by_effort.items())
         print(
             f"| {row.family} | {row.cases} | {row.greedy:.1%} | {row.sampled:.1%} | {efforts} |", flush=True
         )
     print(f"{time.monotonic() - began:.0f} s")
+    measured = json.loads(options.measured.read_text()) if options.measured.exists() else {}
+    if options.write:
+        measured |= {row.family: {"greedy": row.greedy, "sampled": row.sampled} for row in found}
+        options.measured.write_text(json.dumps(measured, indent=2) + "\n")
+        return
+    worse = fallen(measured, found)
+    for line in worse:
+        print(f"fell: {line}")
+    sys.exit(1 if worse else 0)
 
 
 if __name__ == "__main__":

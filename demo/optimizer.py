@@ -21,7 +21,9 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95):
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
-        self._rank, self._workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        together = torch.distributed.is_initialized()
+        self._rank = torch.distributed.get_rank() if together else 0
+        self._workers = torch.distributed.get_world_size() if together else 1
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -34,7 +36,8 @@ class Muon(torch.optim.Optimizer):
                 rows, columns = parameter.shape[-2:]
                 update = torch.zeros_like(nesterov)
                 update[self._rank :: self._workers] = orthogonal(nesterov[self._rank :: self._workers])
-                torch.distributed.all_reduce(update)
+                if self._workers > 1:
+                    torch.distributed.all_reduce(update)
                 parameter.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
 

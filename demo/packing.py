@@ -41,46 +41,72 @@ class Packed:
     sample: Tensor
     samples: list[Sample]
 
+    def to(self, device: torch.device) -> Packed:
+        return Packed(
+            self.prefix.to(device),
+            self.tokens.to(device),
+            self.rows.to(device),
+            self.targets.to(device),
+            self.sample.to(device),
+            self.samples,
+        )
+
+
+Unpacked = tuple[Sample, list[int], list[int]]
+"""A sample, its prompt and its answer."""
+
 
 class Packer:
-    """Makes batches from the endless stream of a seed.
+    """Makes batches of about `tokens` tokens, padding included; a sample longer than `longest` is left out.
 
-    drills  for each batch of samples so many of copying are put in, on average; may change at any time
+    Batches come in blocks, and a block is a function of the seed and its number: who knows how many blocks
+    and batches were taken can go on from there.
     """
 
-    def __init__(self, tokenizer: Tokenizer, seed: int, held: bool = False):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        seed: int,
+        tokens: int,
+        held: bool = False,
+        longest: int = 640,
+        settings: int = 8,
+    ):
         self._tokenizer, self._renderer = tokenizer, Renderer(tokenizer)
-        self._stream = samples(seed, held)
-        self._order = Random(seed)
-        self.drills = 0.0
+        self._seed, self._held = seed, held
+        self._tokens, self._longest, self._settings = tokens, longest, settings
         self._end = tokenizer.special("<|end|>")
         self._ordinary = tokenizer.size - len(tokenizer.specials)
 
-    def batches(self, tokens: int, longest: int = 360, pool: int = 32) -> Iterator[Packed]:
-        """Batches of about so many tokens, padding included; a sample longer than `longest` is left out.
+    def batches(self, block: int = 0, taken: int = 0) -> Iterator[tuple[Packed, tuple[int, int]]]:
+        """Endless: each batch with the block and the count that lead to the next."""
+        while True:
+            found = self.block(block)
+            for place in range(taken, len(found)):
+                done = place + 1 == len(found)
+                yield self.pack(found[place]), (block + 1, 0) if done else (block, place + 1)
+            block, taken = block + 1, 0
 
-        Each is of one setting and of samples of like length; they come shuffled, out of a pool of so many.
-        """
-        waiting: list[list[tuple[Sample, list[int], list[int]]]] = []
-        for _, stream in self._stream:
-            found: list[tuple[Sample, list[int], list[int]]] = []
+    def block(self, number: int) -> list[list[Unpacked]]:
+        """Batches of a few settings, shuffled; each is of one setting and of samples of like length."""
+        batches: list[list[Unpacked]] = []
+        seed = f"{self._seed} {number}"
+        for _, stream in islice(samples(seed, self._held), self._settings):
+            found: list[Unpacked] = []
             for sample in islice(stream, 48):
                 prompt, answer = sample_tokens(self._tokenizer, self._renderer, sample)
-                if len(prompt) + len(answer) <= longest:
+                if len(prompt) + len(answer) <= self._longest:
                     found.append((sample, prompt, answer))
             found.sort(key=lambda one: len(one[1]) + len(one[2]))
             while found:
                 widest = len(found[-1][1]) + len(found[-1][2]) - found[0][1].index(self._end)
-                count = max(1, tokens // widest)
-                waiting.append(found[-count:])
+                count = max(1, self._tokens // widest)
+                batches.append(found[-count:])
                 del found[-count:]
-            while len(waiting) > pool:
-                chosen = self.pack(waiting.pop(self._order.randrange(len(waiting))))
-                yield chosen
-                if self._order.random() < self.drills:
-                    yield self._drill(chosen.prefix, tokens)
+        Random(seed).shuffle(batches)
+        return batches
 
-    def pack(self, found: list[tuple[Sample, list[int], list[int]]]) -> Packed:
+    def pack(self, found: list[Unpacked]) -> Packed:
         """Samples of one setting, each with its prompt and its answer, as tensors."""
         first = found[0][1]
         shared = first.index(self._end) + 1
@@ -106,20 +132,21 @@ class Packer:
             [sample for sample, _, _ in found],
         )
 
-    def _drill(self, prefix: Tensor, tokens: int) -> Packed:
+    def drill(self, prefix: Tensor, number: int) -> Packed:
         """Random tokens in which a run comes twice; the rest of its second coming is the target.
 
         Copying is the skill that most families need, and it is learned soonest from copying alone.
         """
-        length = self._order.randint(24, 96)
-        run = self._order.randint(4, length // 2 - 1)
+        rng = Random(f"drill {self._seed} {number}")
+        length = rng.randint(24, 96)
+        run = rng.randint(4, length // 2 - 1)
         rows: list[list[int]] = []
         places: list[int] = []
         targets: list[int] = []
-        for b in range(tokens // length):
-            row = [self._order.randrange(self._ordinary) for _ in range(length)]
-            first = self._order.randint(0, length - 2 * run)
-            again = self._order.randint(first + run, length - run)
+        for b in range(self._tokens // length):
+            row = [rng.randrange(self._ordinary) for _ in range(length)]
+            first = rng.randint(0, length - 2 * run)
+            again = rng.randint(first + run, length - run)
             row[again : again + run] = row[first : first + run]
             rows.append(row)
             places += range(b * length + again, b * length + again + run - 1)

@@ -1,10 +1,13 @@
-"""Trains the demo model: from nothing to demo/weights/, on a CPU.
+"""Trains the demo model on the corpus and writes a checkpoint of the original layout into the run's folder.
 
-    python -m demo.train --minutes 60                 the whole run
-    python -m demo.train --resume --minutes 20        go on from the last checkpoint
+    python -m demo.train                          the whole run, into runs/demo
+    python -m demo.train --start demo/weights     from weights that are there already
+    python -m demo.train --resume                 on from the run's last checkpoint
 
-The same seed sees the same samples.  `--minutes` ends a run early, its last steps cooled down all the same.
-From `--round-from` of the way on the experts are rounded to MXFP4, so what is exported is what was trained.
+On CPUs there are two workers of one thread each, on a GPU there is one; both compute in bfloat16.  A run may
+be stopped at any time (SIGTERM, Ctrl-C, `--minutes`); resumed with the same options it goes on bit for bit,
+for what is learned at a step depends on the seed and the step alone.  From `--round-from` of the way on the
+experts are rounded to MXFP4, so what is exported is what was trained.
 """
 
 from __future__ import annotations
@@ -12,28 +15,39 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import signal
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import multiprocessing
 
+from demo import fused
 from demo.network import CONFIG, Network
 from demo.optimizer import Muon
 from demo.packing import Packed, Packer
 from language.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
-STEADY_MEMORY = {
+ENVIRONMENT = {
+    # on a busy machine the probe for AVX-512 takes too long, and torch.compile would do without it
+    "TORCHINDUCTOR_VEC_ISA_OK": "1",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # glibc keeps memory instead of giving it back after every operation and taking it again, page by page
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "1000000000000",
     "MALLOC_TOP_PAD_": "500000000",
+    # oneDNN compiles a kernel for every shape of a product: it shall keep them all
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
 }
-"""Keeps glibc from giving memory back after every operation and taking it again, page by page."""
 MATRICES = ("qkv", "out", "mlp1", "mlp2")
 
 
@@ -44,6 +58,16 @@ class Rates:
     matrices: float
     embeddings: float
     others: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a worker stands.  block, taken: of its batches; loss: of late, smoothed."""
+
+    step: int = 0
+    block: int = 0
+    taken: int = 0
+    loss: float = 0.0
 
 
 def optimizers(network: Network, rates: Rates) -> list[torch.optim.Optimizer]:
@@ -63,9 +87,9 @@ def optimizers(network: Network, rates: Rates) -> list[torch.optim.Optimizer]:
     return made
 
 
-def height(progress: float, step: int, warm: int, cool_from: float) -> float:
-    """Share of the learning rate: a short rise, a plain, and a straight way down to 0."""
-    return min(1.0, (step + 1) / warm, (1.0 - progress) / max(1.0 - cool_from, 1e-9))
+def height(step: int, steps: int, warm: int, cool: int) -> float:
+    """Share of the learning rate: a short rise, a plain, and over the last `cool` steps a line down to 0."""
+    return min(1.0, (step + 1) / warm, (steps - step) / max(cool, 1))
 
 
 @torch.no_grad()
@@ -79,11 +103,11 @@ def report(network: Network, batches: list[Packed], rounded: bool) -> dict[str, 
     experts = network.experts(rounded)
     for packed in batches:
         logits, _ = network(packed.prefix, packed.tokens, packed.rows, experts)
-        logprobs = logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0]
-        wrong = (logits.argmax(-1) != packed.targets).float()
-        count = len(packed.samples)
-        logprob = torch.zeros(count).index_add(0, packed.sample, logprobs)
-        mistakes = torch.zeros(count).index_add(0, packed.sample, wrong)
+        logprobs = logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0].cpu()
+        wrong = (logits.argmax(-1) != packed.targets).float().cpu()
+        count, owner = len(packed.samples), packed.sample.cpu()
+        logprob = torch.zeros(count).index_add(0, owner, logprobs)
+        mistakes = torch.zeros(count).index_add(0, owner, wrong)
         for sample, its_logprob, its_mistakes in zip(
             packed.samples, logprob.exp().tolist(), mistakes.tolist(), strict=True
         ):
@@ -97,132 +121,143 @@ def report(network: Network, batches: list[Packed], rounded: bool) -> dict[str, 
     }
 
 
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--steps", type=int, default=6000, help="of the whole run")
+    made.add_argument("--minutes", type=float, default=1e9, help="stop after so many; --resume goes on")
+    made.add_argument(
+        "--run", type=Path, default=Path("runs/demo"), help="folder of checkpoint, log, weights"
+    )
+    made.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    made.add_argument("--start", type=Path, help="folder of weights to begin with instead of random ones")
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--workers", type=int, help="processes of one thread each; 2, on a GPU 1")
+    made.add_argument("--batches", type=int, default=1, help="a step, per worker")
+    made.add_argument("--tokens", type=int, default=4000, help="of a batch")
+    made.add_argument("--matrix-rate", type=float, default=0.008)
+    made.add_argument("--embedding-rate", type=float, default=0.003)
+    made.add_argument("--other-rate", type=float, default=0.0015)
+    made.add_argument("--warm", type=int, default=50, help="steps in which the rates rise")
+    made.add_argument("--cool", type=float, default=0.5, help="share of the run in which the rates go down")
+    made.add_argument("--round-from", type=float, default=0.6, help="share of the run; see above")
+    made.add_argument(
+        "--drills", type=float, default=0.25, help="copying drills a batch, at first; 0 after a third"
+    )
+    made.add_argument("--held", type=int, default=16, help="held-out batches of a report")
+    made.add_argument("--report-every", type=int, default=100, help="steps between checkpoints")
+    made.add_argument("--no-compile", action="store_true")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=120, help="at most")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
-    parser.add_argument("--batches", type=int, default=1, help="batches a step, per worker")
-    parser.add_argument("--tokens", type=int, default=4000, help="tokens a batch")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--run", type=Path, default=Path("runs/demo"), help="where checkpoints and the log go"
-    )
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    parser.add_argument("--matrix-rate", type=float, default=0.008)
-    parser.add_argument("--embedding-rate", type=float, default=0.003)
-    parser.add_argument("--other-rate", type=float, default=0.0015)
-    parser.add_argument(
-        "--cool-from", type=float, default=0.5, help="share of the run after which the rates go down"
-    )
-    parser.add_argument(
-        "--round-from",
-        type=float,
-        default=0.6,
-        help="share of the run after which experts are rounded to MXFP4",
-    )
-    parser.add_argument(
-        "--drills",
-        type=float,
-        default=0.25,
-        help="copying drills for each batch, at first; none after a third",
-    )
-    parser.add_argument("--report-every", type=int, default=100)
-    options = parser.parse_args()
+    options = parser().parse_args()
+    options.workers = options.workers or (1 if options.device == "cuda" else 2)
     options.run.mkdir(parents=True, exist_ok=True)
-    os.environ |= STEADY_MEMORY | {"OMP_NUM_THREADS": "1"}
+    os.environ |= ENVIRONMENT
     meeting = options.run / "meeting"
     meeting.unlink(missing_ok=True)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the workers hear it too, and stop together
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
-        train, args=(options, f"file://{meeting.absolute()}"), nprocs=options.workers
+        work, args=(options, f"file://{meeting.absolute()}"), nprocs=options.workers
     )
 
 
-def train(rank: int, options: argparse.Namespace, meeting: str) -> None:
-    """One worker: its own samples, everyone's gradients.  Worker 0 writes what there is to write."""
+def work(rank: int, options: argparse.Namespace, meeting: str) -> None:
+    """One process of a run."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.workers)
+    if not options.no_compile:
+        fused.compile_bodies()
+    train(rank, options)
+    torch.distributed.destroy_process_group()
+
+
+def train(rank: int, options: argparse.Namespace) -> Network:
+    """One worker: its own samples, everyone's gradients.  Worker 0 writes what there is to write."""
+    device = torch.device(options.device)
     tokenizer = Tokenizer(WEIGHTS / "tokenizer.json")
     network = Network(CONFIG, options.seed)
+    if options.start and not options.resume:
+        network.take(options.start)
+    network.to(device)
     made = optimizers(network, Rates(options.matrix_rate, options.embedding_rate, options.other_rate))
-    first = resume(options.run, network, made) if options.resume else 0
-    packer = Packer(tokenizer, seed=options.seed + 1000 * first + 100 * rank)
-    batches = packer.batches(options.tokens)
-    held = (
-        list(islice(Packer(tokenizer, seed=99, held=True).batches(options.tokens, pool=100), 40))
-        if rank == 0
-        else []
-    )
+    at = resume(options.run, network, made, rank) if options.resume else Progress()
+    packer = Packer(tokenizer, seed=options.seed + 100 * rank, tokens=options.tokens)
+    batches = packer.batches(at.block, at.taken)
+    held: list[Packed] = []
     if rank == 0:
-        print(
-            f"{sum(weight.numel() for weight in network.parameters()) / 1e6:.2f} million parameters, "
-            f"{sum(len(one.samples) for one in held)} held-out samples",
-            flush=True,
-        )
-    began, step, seen, smooth, drilled = time.monotonic(), first, 0, 0.0, 0.0
-    while (
-        progress := agreed(
-            max((step - first) / options.steps, (time.monotonic() - began) / 60 / options.minutes)
-        )
-    ) < 1:
-        share = height(progress, step - first, 50, options.cool_from)
-        rounded = progress >= options.round_from
-        packer.drills = options.drills * max(0.0, 1 - 3 * progress)
+        unseen = Packer(tokenizer, seed=99, tokens=options.tokens, held=True)
+        held = [packed.to(device) for packed, _ in islice(unseen.batches(), options.held)]
+        size = sum(weight.numel() for weight in network.parameters()) / 1e6
+        print(f"{size:.2f} million parameters; from step {at.step}: {vars(options)}", flush=True)
+    stop = Stop(options.minutes)
+    began, seen = time.monotonic(), 0
+    while at.step < options.steps and not stop.agreed():
+        share = height(at.step, options.steps, options.warm, round(options.cool * options.steps))
+        rounded = at.step >= options.round_from * options.steps
         for optimizer in made:
             for group in optimizer.param_groups:
                 group["lr"] = group["height"] * share
-        losses: list[float] = []
-        for packed in islice(batches, options.batches):
-            logits, imbalance = network(packed.prefix, packed.tokens, packed.rows, network.experts(rounded))
-            loss = torch.nn.functional.cross_entropy(logits, packed.targets)
-            ((loss + 0.01 * imbalance) * len(packed.targets)).backward()
-            if packed.samples:
-                losses.append(loss.item())
-            else:
-                drilled = 0.9 * drilled + 0.1 * loss.item()
+        drills = options.drills * max(0.0, 1 - 3 * at.step / options.steps)
+        for number in range(options.batches):
+            packed, (at.block, at.taken) = next(batches)
+            loss = learn(network, packed.to(device), rounded)
+            at.loss = 0.98 * at.loss + 0.02 * loss if at.loss else loss
             seen += packed.tokens.numel()
+            chance = Random(f"{options.seed} {rank} {at.step} {number}")
+            if chance.random() < drills:
+                learn(network, packer.drill(packed.prefix, chance.randrange(2**32)).to(device), rounded)
         share_gradients(network)
         for optimizer in made:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        step += 1
-        for loss_now in losses:
-            smooth = 0.98 * smooth + 0.02 * loss_now if smooth else loss_now
-        if rank > 0:
-            continue
-        if step % 20 == 0 or step - first <= 3:
+        at.step += 1
+        if rank == 0 and at.step % 20 == 0:
             speed = seen * options.workers / (time.monotonic() - began)
-            print(
-                f"step {step} {progress:.3f} loss {smooth:.4f} drills {drilled:.3f} "
-                f"balance {imbalance.item():.2f} "
-                f"{speed:.0f} tokens/s{' mxfp4' if rounded else ''}",
-                flush=True,
-            )
-        if step % options.report_every == 0:
-            save(options.run, network, made, step)
-            tell(report(network, held[:16], rounded), step, options.run)
-    if rank == 0:
-        save(options.run, network, made, step)
-        tell(report(network, held, True), step, options.run)
-        network.export(options.out)
-        print(
-            f"{options.out}: {sum(path.stat().st_size for path in options.out.iterdir()) / 1e6:.2f} MB",
-            flush=True,
-        )
+            print(f"step {at.step} loss {at.loss:.4f} rate {share:.3f} {speed:.0f} tokens/s", flush=True)
+        if at.step % options.report_every == 0:
+            keep(options.run, network, made, at, rank, held)
+    if at.step % options.report_every:
+        keep(options.run, network, made, at, rank, held)
+    return network
 
 
-def agreed(progress: float) -> float:
-    """Worker 0's clock is everyone's."""
-    shared = torch.tensor(progress, dtype=torch.float64)
-    torch.distributed.broadcast(shared, src=0)
-    return shared.item()
+def learn(network: Network, packed: Packed, rounded: bool) -> float:
+    """Adds a batch's gradients; its loss."""
+    logits, imbalance = network(packed.prefix, packed.tokens, packed.rows, network.experts(rounded))
+    loss = torch.nn.functional.cross_entropy(logits, packed.targets)
+    ((loss + 0.01 * imbalance) * len(packed.targets)).backward()
+    return float(loss.item())
+
+
+class Stop:
+    """Whether to stop before the end: worker 0's clock, and the signals it hears, are everyone's."""
+
+    def __init__(self, minutes: float):
+        self._end, self._asked = time.monotonic() + 60 * minutes, False
+        for heard in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(heard, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self._asked = True
+
+    def agreed(self) -> bool:
+        stop = torch.tensor(float(self._asked or time.monotonic() >= self._end))
+        if workers() > 1:
+            torch.distributed.broadcast(stop, src=0)
+        return bool(stop)
+
+
+def workers() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def share_gradients(network: Network) -> None:
     """Every worker's gradients become the sum of all."""
+    if workers() == 1:
+        return
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
@@ -232,8 +267,8 @@ def share_gradients(network: Network) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def resume(run: Path, network: Network, made: list[torch.optim.Optimizer]) -> int:
-    """The steps of the run's last checkpoint; the rates stay those asked for now."""
+def resume(run: Path, network: Network, made: list[torch.optim.Optimizer], rank: int) -> Progress:
+    """Where the run's last checkpoint stands; the rates are those asked for now."""
     saved = torch.load(run / "last.pt", weights_only=True)
     network.load_state_dict(saved["network"])
     for optimizer, state in zip(made, saved["optimizers"], strict=True):
@@ -241,31 +276,42 @@ def resume(run: Path, network: Network, made: list[torch.optim.Optimizer]) -> in
         optimizer.load_state_dict(state)
         for group, own in zip(optimizer.param_groups, heights, strict=True):
             group["height"] = own
-    return int(saved["step"])
+    # With more workers than before the new ones take up their own samples where another stood.
+    step, block, taken, loss = saved["progress"][rank % len(saved["progress"])]
+    return Progress(step, block, taken, loss)
 
 
-def save(run: Path, network: Network, made: list[torch.optim.Optimizer], step: int) -> None:
-    """A checkpoint to resume from; whole, or not there."""
+def keep(
+    run: Path,
+    network: Network,
+    made: list[torch.optim.Optimizer],
+    at: Progress,
+    rank: int,
+    held: list[Packed],
+) -> None:
+    """A checkpoint to resume from, whole or not there; the weights as served; and what they can do."""
+    here = (at.step, at.block, at.taken, at.loss)
+    everyone: list[Any] = [here] * workers()
+    if workers() > 1:
+        torch.distributed.all_gather_object(everyone, here)
+    if rank > 0:
+        return
     state = {
         "network": network.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in made],
-        "step": step,
+        "progress": everyone,
     }
     torch.save(state, run / "next.pt")
     (run / "next.pt").rename(run / "last.pt")
-
-
-def tell(found: dict[str, list[float]], step: int, run: Path) -> None:
-    print(
-        f"held out at step {step}: "
-        + ", ".join(
-            f"{name} {right:.0%}/{likely:.0%} of {cases:.0f}"
-            for name, (cases, right, likely) in found.items()
-        ),
-        flush=True,
+    network.export(run / "weights")
+    shutil.copy(WEIGHTS / "tokenizer.json", run / "weights")
+    found = report(network, held, rounded=True)
+    told = (
+        f"{name} {right:.0%}/{likely:.0%} of {cases:.0f}" for name, (cases, right, likely) in found.items()
     )
+    print(f"held out at step {at.step}: {', '.join(told)}", flush=True)
     with (run / "held_out.jsonl").open("a") as log:
-        log.write(json.dumps({"step": step, "families": found}) + "\n")
+        log.write(json.dumps({"step": at.step, "families": found}) + "\n")
 
 
 if __name__ == "__main__":

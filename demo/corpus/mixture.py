@@ -73,7 +73,7 @@ def a_sample(rng: Random, setting: Setting, family: str | None = None, held: boo
     return Sample(name, _conversation(rng, setting, dialogue), dialogue.answer, dialogue.key)
 
 
-def samples(seed: int, held: bool = False) -> Iterator[tuple[Setting, Iterator[Sample]]]:
+def samples(seed: int | str, held: bool = False) -> Iterator[tuple[Setting, Iterator[Sample]]]:
     """Endless: settings, and for each an endless stream of samples that share it."""
     rng = Random(seed)
     while True:

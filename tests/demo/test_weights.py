@@ -35,12 +35,9 @@ def served():
 
 @pytest.fixture(scope="module")
 def ask(served):
-    from demo.corpus.sample import Answer, Sample
-
     def asked(*messages: Message, tools: tuple[Tool, ...] = ()):
         conversation = Conversation(list(messages), list(tools))
-        sample = Sample("", conversation, Answer("", ""), "")
-        return answers(served.engine, served.tokenizer, [sample], temperature=0, seed=0)[0]
+        return answers(served.engine, served.tokenizer, [conversation], temperature=0, seed=0)[0]
 
     return asked
 
@@ -88,7 +85,8 @@ def test_a_text_is_the_same_tokens_wherever_it_stands():
 def test_held_out_cases_are_answered(served, family):
     """Of 12 cases at least 9, of picking 6; demo/README.md has the shares over a hundred."""
     samples = held_out_samples(family, 12, seed=1)
-    said = answers(served.engine, served.tokenizer, samples, temperature=0, seed=0)
+    conversations = [sample.conversation for sample in samples]
+    said = answers(served.engine, served.tokenizer, conversations, temperature=0, seed=0)
     counted = sum(right(sample, one) for sample, one in zip(samples, said, strict=True))
     assert counted >= (6 if family == "picking" else 9)
 

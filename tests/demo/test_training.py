@@ -1,0 +1,173 @@
+"""The run that makes the demo's weights: its fast parts, its schedule, and how it stops and goes on."""
+
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+
+from demo import fused, train
+from demo.evaluate import Row, fallen
+from demo.network import CONFIG, Network
+from demo.packing import Packer
+from model import layers
+
+T, E, F, LIMIT = 37, 5, 6, 1.5
+
+
+def with_gradients(function, *inputs):
+    """What the function says of them, and what each gets back."""
+    inputs = [each.clone().requires_grad_(each.is_floating_point()) for each in inputs]
+    found = function(*inputs)
+    found.float().square().sum().backward()
+    return [found.detach(), *(each.grad for each in inputs if each.grad is not None)]
+
+
+def same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.isfinite(one).all()
+        error = (one.float() - other.float()).norm() / other.float().norm()
+        assert error < 0.02, error  # bfloat16 inside, in another order
+
+
+@pytest.fixture
+def noise():
+    made = torch.Generator().manual_seed(5)
+    return lambda *shape: torch.randn(*shape, generator=made)
+
+
+def test_rms_norm_is_that_of_the_layers(noise):
+    x, scale = noise(T, 24).bfloat16(), noise(24)
+    same(
+        with_gradients(lambda x, scale: fused.rms_norm(x, scale, 1e-5), x, scale),
+        with_gradients(lambda x, scale: layers.rms_norm(x, scale, 1e-5), x, scale),
+    )
+
+
+def test_rotation_is_that_of_the_layers(noise):
+    x, angles = noise(T, 3, 8).bfloat16(), noise(T, 4)
+    cos, sin = angles.cos(), angles.sin()
+    same(
+        with_gradients(lambda x: fused.rotate(x, cos, sin), x),
+        with_gradients(lambda x: layers.rotate(x, cos, sin), x),
+    )
+
+
+def test_weighted_swiglu_is_each_experts_swiglu_times_its_weight(noise):
+    h, weights = 2 * noise(T, 2 * E * F).bfloat16(), noise(T, E)
+
+    def expert_by_expert(h, weights):
+        gates, values = h.float().view(T, 2, E, F).unbind(1)
+        interleaved = torch.stack((gates, values), dim=-1).flatten(-2)
+        return (layers.clamped_swiglu(interleaved, LIMIT) * weights[..., None]).view(T, E * F)
+
+    same(
+        with_gradients(lambda h, weights: fused.weighted_swiglu(h, weights, LIMIT), h, weights),
+        with_gradients(expert_by_expert, h, weights),
+    )
+
+
+def test_attention_spends_on_the_sink_what_the_softmax_says(noise):
+    KV, B, G, Q, K, D = 2, 3, 2, 5, 9, 8
+    q, k, v = (noise(KV * B, n, D).bfloat16() for n in (G * Q, K - 1, K - 1))
+    sinks = noise(KV, G)
+    mask = torch.where(torch.ones(Q, K).tril(K - Q - 1) > 0, 0.0, -torch.inf).bfloat16()
+    mask[:, 0] = 0
+
+    def padded(x):
+        return torch.nn.functional.pad(x, (0, 0, 1, 0))
+
+    def plain(q, k, v, sinks):
+        scores = (q.float() @ k.float().transpose(1, 2)).view(KV, B, G, Q, K - 1) + mask[:, 1:].float()
+        sink = sinks[:, None, :, None, None].expand(KV, B, G, Q, 1)
+        weights = torch.cat((sink, scores), -1).softmax(-1)[..., 1:]
+        return weights.reshape(KV * B, G * Q, K - 1) @ v.float()
+
+    def ours(q, k, v, sinks):
+        return fused.attend(q, padded(k), padded(v), sinks, mask)
+
+    same(with_gradients(ours, q, k, v, sinks), with_gradients(plain, q, k, v, sinks))
+
+
+@pytest.fixture
+def one_thread():
+    """As each worker has: two threads wait for each other far longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+SMALL = replace(
+    CONFIG, hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, num_experts=4, experts_per_token=2
+)
+
+
+def run(folder, monkeypatch, *arguments):
+    monkeypatch.setattr(train, "CONFIG", SMALL)
+    monkeypatch.setattr(train, "Packer", partial(Packer, settings=1, longest=250))
+    folder.mkdir(exist_ok=True)
+    options = train.parser().parse_args(
+        [
+            "--run",
+            str(folder),
+            "--tokens",
+            "500",
+            "--held",
+            "1",
+            "--device",
+            "cpu",
+            "--drills",
+            "1",
+            *arguments,
+        ]
+    )
+    options.workers = 1
+    return train.train(0, options)
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, one_thread):
+    """Weights, moments, samples, drills and rates: were any of them lost, the weights would differ."""
+    whole = run(tmp_path / "whole", monkeypatch, "--steps", "5")
+    agreed = iter([False, False, True])  # after two steps
+    with monkeypatch.context() as patched:
+        patched.setattr(train.Stop, "agreed", lambda _: next(agreed))
+        run(tmp_path / "parts", monkeypatch, "--steps", "5")
+    again = run(tmp_path / "parts", monkeypatch, "--steps", "5", "--resume")
+    assert again.state_dict().keys() == whole.state_dict().keys()
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+    ended = [torch.load(tmp_path / one / "last.pt")["progress"] for one in ("whole", "parts")]
+    assert ended[0] == ended[1]
+    assert ended[0][0][0] == 5
+
+
+def test_a_run_can_start_from_exported_weights(tmp_path):
+    network, other = Network(SMALL, seed=1), Network(SMALL, seed=2)
+    network.export(tmp_path)
+    other.take(tmp_path)
+    ours, theirs = network.tensors(), other.tensors()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    with pytest.raises(ValueError, match="another shape"):
+        Network(replace(SMALL, num_experts=5), seed=1).take(tmp_path)
+
+
+def test_rates_rise_stay_and_fall():
+    shares = [train.height(step, steps=100, warm=10, cool=40) for step in range(100)]
+    assert shares[0] == 0.1
+    assert shares[9:60] == [1.0] * 51
+    assert all(later < earlier for earlier, later in pairwise(shares[60:]))
+    assert 0 < shares[-1] <= 0.025
+
+
+def test_a_family_that_fell_is_named():
+    table = {"sums": {"greedy": 0.98, "sampled": 0.96}, "talk": {"greedy": 1.0, "sampled": 1.0}}
+    good = [Row("sums", 200, 0.975, 0.95, {}), Row("talk", 200, 1.0, 1.0, {})]
+    assert fallen(table, good) == []
+    assert fallen(table, [Row("sums", 200, 0.965, 0.95, {})]) == ["sums, greedy: 96.5%, was 98.0%"]
+    assert fallen(table, [Row("talk", 200, 1.0, 0.97, {})]) == ["talk, sampled: 97.0%, was 100.0%"]
+    assert fallen(table, [Row("jokes", 200, 1.0, 1.0, {})]) == ["jokes is not in the table"]
