@@ -22,6 +22,7 @@ class PromptTooLong(EngineError):
     def __init__(self, tokens: int, limit: int):
         super().__init__(f"the prompt has {tokens} tokens; at most {limit} fit with one token of answer")
         self.tokens, self.limit = tokens, limit
+        self.tokens, self.limit = tokens, limit
 
 
 class EmptyPrompt(EngineError):

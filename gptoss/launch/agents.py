@@ -106,7 +106,12 @@ def codex(url: str, key: str | None, model: Model, folder: Path) -> Launch:
         "model_auto_compact_token_limit": model.full,
         "check_for_update_on_startup": False,
     }
-    provider = {"name": "gptoss", "base_url": f"{url}/v1", "wire_api": "responses", "env_key": "LOCAL_SERVER_KEY"}
+    provider = {
+        "name": "gptoss",
+        "base_url": f"{url}/v1",
+        "wire_api": "responses",
+        "env_key": "LOCAL_SERVER_KEY",
+    }
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     lines += [
         "",

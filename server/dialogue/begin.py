@@ -12,7 +12,7 @@ from engine.request import Request
 from language.constraints import AnswerConstraint
 from language.harmony.messages import Conversation
 from server.dialogue.turn import Turn
-from server.errors import as_api_error, bad_request
+from server.errors import ApiError, as_api_error, bad_request
 from server.service import Service
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def begin_all(turns: Sequence[Turn], id: str, service: Service) -> list[Be
                 name, prompt, constraint, service.renderer, service.max_context, service.timeout_seconds
             )
         )
-    streams = iter(_submit([each for of_turn in requests for each in of_turn], turns[0].param, service))
+    streams = iter(_submit([each for of_turn in requests for each in of_turn], turns[0], service))
     return [
         Begun(turn, prompt, [next(streams) for _ in of_turn])
         for turn, prompt, of_turn in zip(turns, prompts, requests, strict=True)
@@ -114,7 +114,7 @@ async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerC
         raise DeadlineExceeded(service.settings.request_timeout) from None
 
 
-def _submit(requests: Sequence[Request], param: str, service: Service) -> list[TokenStream]:
+def _submit(requests: Sequence[Request], turn: Turn, service: Service) -> list[TokenStream]:
     """One stream for each, or none at all.  Raises ApiError or EngineError; then none of them runs."""
     if len(requests) > service.settings.max_queued:
         limit = service.settings.max_queued
@@ -127,8 +127,19 @@ def _submit(requests: Sequence[Request], param: str, service: Service) -> list[T
         for stream in streams:
             stream.close()
         if isinstance(error, PromptTooLong):
-            refusal = as_api_error(error)
-            refusal.param = param
-            raise refusal from error
+            raise _context_exceeded(error, turn, service.max_context) from error
         raise
     return streams
+
+
+def _context_exceeded(error: PromptTooLong, turn: Turn, max_context: int) -> ApiError:
+    """In OpenAI's words: LiteLLM, pi and others recognise a full context by them alone."""
+    answer = turn.max_tokens or 1
+    asked = f"{error.tokens + answer} tokens ({error.tokens} in the messages, {answer} in the completion)"
+    refusal = as_api_error(error)
+    refusal.message = (
+        f"This model's maximum context length is {max_context} tokens. However, you requested {asked}."
+        " Please reduce the length of the messages or completion."
+    )
+    refusal.param = turn.param
+    return refusal
