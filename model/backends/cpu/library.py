@@ -102,6 +102,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ("isas", string, []),
         ("open", pointer, [ctypes.c_int, string]),
         ("close", None, [pointer]),
+        ("prompt_bits", None, [pointer, ctypes.c_int]),
         ("prefetch", None, [pointer, ctypes.c_int]),
         ("run", long, [pointer, ctypes.POINTER(Instruction), ctypes.c_int, ctypes.POINTER(Step)]),
         ("packed_bytes", long, [ctypes.c_int, long, long]),

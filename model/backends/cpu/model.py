@@ -141,6 +141,7 @@ class CpuModel:
             cache.values.data_ptr(),
             logits.data_ptr(),
             None if temperatures is None else temperatures.data_ptr(),
+            None if batch.prompts is None else batch.prompts.data_ptr(),
             cache.num_pages,
             len(batch.tokens),
             len(batch.lengths),
@@ -219,9 +220,9 @@ class Scratch:
         """Room for rows of 16-bit codes; see `Rows` in native/abi.h."""
         codes = torch.empty(count, 4 * width, dtype=torch.int8)
         sums = torch.empty(count, width // 32, dtype=torch.int32)
-        scales = torch.empty(count)
-        self._rows += [codes, sums, scales]
-        return Rows(codes.data_ptr(), sums.data_ptr(), scales.data_ptr())
+        scales, blocks = torch.empty(count), torch.empty(count, width // 32)
+        self._rows += [codes, sums, scales, blocks]
+        return Rows(*(tensor.data_ptr() for tensor in (codes, sums, scales, blocks)))
 
 
 def network(config: ModelConfig, weights: Weights, scratch: Scratch) -> Program:

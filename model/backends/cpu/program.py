@@ -11,7 +11,7 @@ import ctypes
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from typing import ClassVar
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 PAGE_SIZE = 32
 
 MXFP4, INT8, BF16, HIGH, LOW = range(5)
@@ -22,7 +22,12 @@ ALL, SAMPLED, WHOLE = range(3)
 
 
 class Rows(Structure):
-    _fields_: ClassVar = [("codes", c_void_p), ("sums", c_void_p), ("scales", c_void_p)]
+    _fields_: ClassVar = [
+        ("codes", c_void_p),
+        ("sums", c_void_p),
+        ("scales", c_void_p),
+        ("blocks", c_void_p),
+    ]
 
 
 class Embed(Structure):
@@ -165,6 +170,7 @@ class Step(Structure):
         ("values", c_void_p),
         ("logits", c_void_p),
         ("temperatures", c_void_p),
+        ("prompts", c_void_p),
         ("num_pages", c_int64),
         ("num_tokens", c_int32),
         ("num_sequences", c_int32),

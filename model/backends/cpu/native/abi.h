@@ -11,7 +11,7 @@
 
 #include <cstdint>
 
-constexpr int ABI_VERSION = 2;  // raise it with every change below
+constexpr int ABI_VERSION = 3;  // raise it with every change below
 constexpr int PAGE = 32;        // positions in a page of the KV cache: the lanes of one product with the keys
 
 enum Opcode : int32_t {
@@ -40,11 +40,12 @@ enum Which : int32_t {
 };
 
 // Rows of activations as 16-bit integers: x = scale * code.  The order of the codes is the instruction set's
-// own affair.
+// own affair.  Tokens of prompts may have 8-bit codes instead, with a scale for each block.
 struct Rows {
     int8_t* codes;  // [rows, 4 * inputs]  bytes
     int32_t* sums;  // [rows, inputs / 32] of the codes of each block of 32 columns
     float* scales;  // [rows]
+    float* blocks;  // [rows, inputs / 32]  scales of 8-bit codes
 };
 
 struct Embed {              // x = table[token]
@@ -157,6 +158,7 @@ struct Step {                   // the batch, see model/batch.py
     uint16_t* values;           // [ceil(L / 2), pages] of bf16 [KV, 32, D rounded up to 32], woven
     float* logits;              // [N, V rounded up to 32]
     const float* temperatures;  // [N], see model/batch.py, or null
+    const int32_t* prompts;     // [S] positions of each sequence that are its prompt's, or null: none
     int64_t num_pages;
     int32_t num_tokens, num_sequences, num_samples, table_width;
 };
@@ -173,6 +175,7 @@ const char* gptoss_isas();  // what this processor can run, best first, separate
 
 Machine* gptoss_open(int threads, const char* isa);  // null if this processor cannot run it
 void gptoss_close(Machine*);
+void gptoss_prompt_bits(Machine*, int bits);  // of the activations of prompts: 16 if not told otherwise, or 8
 void gptoss_prefetch(Machine*, int wanted);  // weights, in steps of one token; on if not told otherwise
 
 // 0, or 1 + the index of the token that is not in the vocabulary.

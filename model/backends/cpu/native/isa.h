@@ -27,7 +27,8 @@ struct Row {
     const int32_t* sums;
     float scale;
     const float* values;
-    float* out;  // 32
+    float* out;           // 32
+    const float* blocks;  // scales of 8-bit codes; null: the codes have 16
 };
 
 // The sum of a row's codes over the group of columns that begins at `first`: one block or two.
@@ -53,7 +54,14 @@ struct Isa {
     void (*half)(const Tile&, const Row*, int rows);  // HIGH and LOW
     void (*bf16)(const Tile&, const Row*, int rows);
 
+    // The same of rows with 8-bit codes.  Each block of 32 columns counts by itself, in int8 too: its whole sum times the
+    // row's scale for the block, rounded, times the weights' scale and added, rounded once.
+    void (*mxfp4_coarse)(const Tile&, const Row*, int rows);
+    void (*int8_coarse)(const Tile&, const Row*, int rows);
+
     void (*quantise)(const float* values, int width, int8_t* codes, int32_t* sums, float* scale);
+    // To 8 bits: of each 8 columns first the even ones, then the odd ones.
+    void (*quantise_coarse)(const float* values, int width, int8_t* codes, int32_t* sums, float* blocks);
     void (*norm)(const float* x, const float* scale, int width, float epsilon, float* out);
     void (*swiglu)(float* values, int width, float limit, float alpha);
     void (*combine)(const float* values, const float* shares, int used, int width, float* x);

@@ -294,6 +294,82 @@ void half_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
 }
 
+// 4 columns of 8 outputs, signed, times one row's 8-bit codes.  |w * x| <= 127 * 127, so a sum of two fits 16 bits.
+inline __m256i coarse_step(__m256i total, __m256i weights, const int8_t* codes) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(broadcast(codes), weights));
+    return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+inline __m256 coarse_scaled(__m256i total, float block, __m256 scale, __m256 sum) {
+    return _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_set1_ps(block)), scale, sum);
+}
+
+template <int R>
+void mxfp4_coarse_rows(const Tile& tile, const Row* rows) {
+    const __m256i table = twice(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));  // 2 * e2m1
+    const __m256i nibble = _mm256_set1_epi8(15);
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    for (int b = 0; b < tile.inputs / BLOCK; b++) {
+        const uint8_t* scales = tile.weights + b / 2 * 1088 + b % 2 * 32;
+        const uint8_t* codes = tile.weights + b / 2 * 1088 + 64 + b % 2 * 512;
+        for (int line = 0; line < 8; line++) _mm_prefetch(codes + 64 * line + tile.ahead, _MM_HINT_T0);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) {
+            __m256i total[R];
+            for (int r = 0; r < R; r++) total[r] = _mm256_setzero_si256();
+            for (int g = 0; g < 4; g++) {
+                const __m256i packed = load_bytes(codes + 128 * g + 32 * v);
+                const __m256i even = _mm256_shuffle_epi8(table, _mm256_and_si256(packed, nibble));
+                const __m256i odd =
+                    _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble));
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) {
+                    const int8_t* x = rows[r].codes + 32 * int64_t(b) + 8 * g;
+                    total[r] = coarse_step(coarse_step(total[r], even, x), odd, x + 4);
+                }
+            }
+            for (int r = 0; r < R; r++)
+                sum[r].v[v] = coarse_scaled(total[r], rows[r].blocks[b], e8m0(scales + 8 * v), sum[r].v[v]);
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(0.5f)));
+}
+
+template <int R>
+void int8_coarse_rows(const Tile& tile, const Row* rows) {
+    const __m256i offset = _mm256_set1_epi8(char(128));
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t *p = tile.weights, *scales = p;
+    for (int b = 0; b < tile.inputs / BLOCK; b++, p += BLOCK * TILE) {
+        if (b % 2 == 0) scales = p, p += 64;
+        for (int line = 0; line < 16; line++) _mm_prefetch(p + 64 * line + tile.ahead, _MM_HINT_T0);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) {
+            __m256i total[R];
+            for (int r = 0; r < R; r++) total[r] = _mm256_setzero_si256();
+            for (int j = 0; j < BLOCK; j += 4) {
+                const __m256i weights = _mm256_xor_si256(load_bytes(p + 32 * (j + v)), offset);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++)
+                    total[r] = coarse_step(total[r], weights, rows[r].codes + 32 * int64_t(b) + j);
+            }
+            for (int r = 0; r < R; r++)
+                sum[r].v[v] = coarse_scaled(total[r], rows[r].blocks[b], group_scales(scales + 16 * v), sum[r].v[v]);
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], sum[r]);
+}
+
+constexpr Pass MXFP4_COARSE[MAX_ROWS] = {mxfp4_coarse_rows<1>, mxfp4_coarse_rows<2>, mxfp4_coarse_rows<3>,
+                                         mxfp4_coarse_rows<4>};
+void mxfp4_coarse(const Tile& tile, const Row* rows, int count) { MXFP4_COARSE[count - 1](tile, rows); }
+
+constexpr Pass INT8_COARSE[MAX_ROWS] = {int8_coarse_rows<1>, int8_coarse_rows<2>, int8_coarse_rows<3>,
+                                        int8_coarse_rows<4>};
+void int8_coarse(const Tile& tile, const Row* rows, int count) { INT8_COARSE[count - 1](tile, rows); }
+
 constexpr Pass MXFP4_PASSES[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
 void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 1](tile, rows); }
 
@@ -319,7 +395,7 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa AVX2 = {mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
+const Isa AVX2 = {mxfp4, int8, half, bf16, mxfp4_coarse, int8_coarse, quantise, quantise_coarse, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #if defined(__clang__)
 #pragma clang attribute pop

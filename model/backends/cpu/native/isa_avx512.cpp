@@ -192,6 +192,88 @@ void half_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
 }
 
+// The sums of a block of 8-bit codes, [2 halves], from where the offset of the weights is taken back.
+struct CoarseSums {
+    __m512i low, high;
+};
+
+inline void coarse_step(CoarseSums& sums, __m512i low, __m512i high, const int8_t* codes) {
+    const __m512i x = broadcast(codes);
+    sums = {_mm512_dpbusd_epi32(sums.low, low, x), _mm512_dpbusd_epi32(sums.high, high, x)};
+}
+
+inline Lanes coarse_scaled(CoarseSums sums, float block, Lanes scale, Lanes sum) {
+    const Lanes total = {_mm512_cvtepi32_ps(sums.low), _mm512_cvtepi32_ps(sums.high)};
+    return fma(mul(total, splat(block)), scale, sum);
+}
+
+template <int R>
+void mxfp4_coarse_rows(const Tile& tile, const Row* rows) {
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    for (int b = 0; b < tile.inputs / BLOCK; b++) {
+        const uint8_t* scales = tile.weights + b / 2 * 1088 + b % 2 * 32;
+        const uint8_t* codes = tile.weights + b / 2 * 1088 + 64 + b % 2 * 512;
+        _mm_prefetch(scales + tile.ahead, _MM_HINT_T0);
+        CoarseSums sums[R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) sums[r].low = sums[r].high = _mm512_set1_epi32(-12 * rows[r].sums[b]);
+#pragma GCC unroll 4
+        for (int g = 0; g < 4; g++) {
+            _mm_prefetch(codes + 128 * g + tile.ahead, _MM_HINT_T0);
+            _mm_prefetch(codes + 128 * g + 64 + tile.ahead, _MM_HINT_T0);
+            const __m512i low = _mm512_loadu_si512(codes + 128 * g), high = _mm512_loadu_si512(codes + 128 * g + 64);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                const int8_t* x = rows[r].codes + 32 * int64_t(b) + 8 * g;
+                coarse_step(sums[r], _mm512_permutexvar_epi8(low, table), _mm512_permutexvar_epi8(high, table), x);
+                coarse_step(sums[r], _mm512_permutexvar_epi8(_mm512_srli_epi16(low, 4), table),
+                            _mm512_permutexvar_epi8(_mm512_srli_epi16(high, 4), table), x + 4);
+            }
+        }
+        const Lanes scale = {e8m0(scales), e8m0(scales + 16)};
+        for (int r = 0; r < R; r++) sum[r] = coarse_scaled(sums[r], rows[r].blocks[b], scale, sum[r]);
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(0.5f)));
+}
+
+template <int R>
+void int8_coarse_rows(const Tile& tile, const Row* rows) {
+    Lanes sum[R], scale = zero();
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t* p = tile.weights;
+    for (int b = 0; b < tile.inputs / BLOCK; b++) {
+        if (b % 2 == 0) {
+            scale = group_scales(p);
+            _mm_prefetch(p + tile.ahead, _MM_HINT_T0);
+            p += 64;
+        }
+        CoarseSums sums[R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) sums[r].low = sums[r].high = _mm512_set1_epi32(-128 * rows[r].sums[b]);
+        for (int j = 0; j < BLOCK; j += 4, p += 128) {
+            _mm_prefetch(p + tile.ahead, _MM_HINT_T0);
+            _mm_prefetch(p + 64 + tile.ahead, _MM_HINT_T0);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++)
+                coarse_step(sums[r], _mm512_loadu_si512(p), _mm512_loadu_si512(p + 64),
+                            rows[r].codes + 32 * int64_t(b) + j);
+        }
+        for (int r = 0; r < R; r++) sum[r] = coarse_scaled(sums[r], rows[r].blocks[b], scale, sum[r]);
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], sum[r]);
+}
+
+constexpr Pass MXFP4_COARSE[MAX_ROWS] = {mxfp4_coarse_rows<1>, mxfp4_coarse_rows<2>, mxfp4_coarse_rows<3>,
+                                         mxfp4_coarse_rows<4>};
+void mxfp4_coarse(const Tile& tile, const Row* rows, int count) { MXFP4_COARSE[count - 1](tile, rows); }
+
+constexpr Pass INT8_COARSE[MAX_ROWS] = {int8_coarse_rows<1>, int8_coarse_rows<2>, int8_coarse_rows<3>,
+                                        int8_coarse_rows<4>};
+void int8_coarse(const Tile& tile, const Row* rows, int count) { INT8_COARSE[count - 1](tile, rows); }
+
 constexpr Pass MXFP4_PASSES[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
 void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 1](tile, rows); }
 
@@ -215,7 +297,7 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa AVX512 = {mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
+const Isa AVX512 = {mxfp4, int8, half, bf16, mxfp4_coarse, int8_coarse, quantise, quantise_coarse, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #if defined(__clang__)
 #pragma clang attribute pop

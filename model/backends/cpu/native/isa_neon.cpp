@@ -229,6 +229,79 @@ void half_rows(const Tile& tile, const Row* rows) {
     for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(rows[r].scale)));
 }
 
+// 8 columns of 4 outputs times R rows' 8-bit codes; `offset`: of the columns' codes.
+template <int R>
+inline void coarse_step(int8x16_t even, int8x16_t odd, const Row* rows, int64_t offset, int32x4_t (&total)[R]) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        const int8x8_t x = vld1_s8(rows[r].codes + offset);
+        total[r] = vdotq_lane_s32(vdotq_lane_s32(total[r], even, x, 0), odd, x, 1);
+    }
+}
+
+template <int R>
+inline void coarse_scaled(Lanes (&sum)[R], int v, const int32x4_t (&total)[R], const Row* rows, int block,
+                          float32x4_t scale) {
+    for (int r = 0; r < R; r++)
+        sum[r].v[v] =
+            vfmaq_f32(sum[r].v[v], vmulq_n_f32(vcvtq_f32_s32(total[r]), rows[r].blocks[block]), scale);
+}
+
+template <int R>
+void mxfp4_coarse_rows(const Tile& tile, const Row* rows) {
+    const int8x16_t table = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // 2 * e2m1
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    for (int b = 0; b < tile.inputs / BLOCK; b++) {
+        const uint8_t* scales = tile.weights + b / 2 * 1088 + b % 2 * 32;
+        const uint8_t* codes = tile.weights + b / 2 * 1088 + 64 + b % 2 * 512;
+        for (int line = 0; line < 8; line++) __builtin_prefetch(codes + 64 * line + tile.ahead);
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++) {
+            int32x4_t total[R] = {};
+            for (int g = 0; g < 4; g++) {
+                const uint8x16_t packed = vld1q_u8(codes + 128 * g + 16 * v);
+                coarse_step<R>(vqtbl1q_s8(table, vandq_u8(packed, vdupq_n_u8(15))),
+                               vqtbl1q_s8(table, vshrq_n_u8(packed, 4)), rows, 32 * int64_t(b) + 8 * g, total);
+            }
+            coarse_scaled<R>(sum, v, total, rows, b, e8m0(scales + 4 * v));
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], mul(sum[r], splat(0.5f)));
+}
+
+template <int R>
+void int8_coarse_rows(const Tile& tile, const Row* rows) {
+    const uint8x16_t offset = vdupq_n_u8(128);
+    Lanes sum[R];
+    for (int r = 0; r < R; r++) sum[r] = zero();
+    const uint8_t *p = tile.weights, *scales = p;
+    for (int b = 0; b < tile.inputs / BLOCK; b++, p += BLOCK * TILE) {
+        if (b % 2 == 0) scales = p, p += 64;
+        for (int line = 0; line < 16; line++) __builtin_prefetch(p + 64 * line + tile.ahead);
+        for (int v = 0; v < 8; v++) {
+            int32x4_t total[R] = {};
+            for (int j = 0; j < BLOCK; j += 8) {
+                const uint8_t* q = p + 32 * j + 16 * v;
+                coarse_step<R>(vreinterpretq_s8_u8(veorq_u8(vld1q_u8(q), offset)),
+                               vreinterpretq_s8_u8(veorq_u8(vld1q_u8(q + 128), offset)), rows,
+                               32 * int64_t(b) + j, total);
+            }
+            const uint16x4_t words = vreinterpret_u16_u8(vld1_u8(scales + 8 * v));
+            coarse_scaled<R>(sum, v, total, rows, b, vreinterpretq_f32_u32(vshll_n_u16(words, 16)));
+        }
+    }
+    for (int r = 0; r < R; r++) emit(tile, rows[r], sum[r]);
+}
+
+constexpr Pass MXFP4_COARSE[MAX_ROWS] = {mxfp4_coarse_rows<1>, mxfp4_coarse_rows<2>, mxfp4_coarse_rows<3>,
+                                         mxfp4_coarse_rows<4>};
+void mxfp4_coarse(const Tile& tile, const Row* rows, int count) { MXFP4_COARSE[count - 1](tile, rows); }
+
+constexpr Pass INT8_COARSE[MAX_ROWS] = {int8_coarse_rows<1>, int8_coarse_rows<2>, int8_coarse_rows<3>,
+                                        int8_coarse_rows<4>};
+void int8_coarse(const Tile& tile, const Row* rows, int count) { INT8_COARSE[count - 1](tile, rows); }
+
 constexpr Pass MXFP4_PASSES[MAX_ROWS] = {mxfp4_rows<1>, mxfp4_rows<2>, mxfp4_rows<3>, mxfp4_rows<4>};
 void mxfp4(const Tile& tile, const Row* rows, int count) { MXFP4_PASSES[count - 1](tile, rows); }
 
@@ -252,6 +325,6 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa NEON = {mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
+const Isa NEON = {mxfp4, int8, half, bf16, mxfp4_coarse, int8_coarse, quantise, quantise_coarse, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
 
 #endif

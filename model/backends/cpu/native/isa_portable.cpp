@@ -108,8 +108,9 @@ inline int32_t code_at(const Row& row, int column) {
     return code;
 }
 
+const int8_t TABLE[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // 2 * e2m1
+
 void mxfp4_row(const Tile& tile, const Row& row) {
-    static const int8_t TABLE[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // 2 * e2m1
     Lanes sum = zero();
     const uint8_t* p = tile.weights;
     for (int b = 0; b < tile.inputs / BLOCK; b++) {
@@ -134,6 +135,48 @@ void mxfp4_row(const Tile& tile, const Row& row) {
 
 inline float group_scale(const uint8_t* scales, int r) {
     return from_bits(uint32_t(scales[2 * r] | scales[2 * r + 1] << 8) << 16);
+}
+
+inline int32_t coarse_at(const Row& row, int column) {
+    return row.codes[column / 8 * 8 + column % 2 * 4 + column % 8 / 2];
+}
+
+void mxfp4_coarse_row(const Tile& tile, const Row& row) {
+    Lanes sum = zero();
+    const uint8_t* p = tile.weights;
+    for (int b = 0; b < tile.inputs / BLOCK; b++) {
+        const uint8_t* scales = b % 2 ? p - 544 : p;
+        const uint8_t* codes = b % 2 ? p : p + 64;
+        p = codes + 512;
+        int32_t total[TILE] = {};
+        for (int j = 0; j < BLOCK; j++) {
+            const int32_t code = coarse_at(row, b * BLOCK + j);
+            const uint8_t* column = codes + j / 8 * 128 + j % 8 / 2;
+            for (int r = 0; r < TILE; r++) total[r] += TABLE[column[4 * r] >> j % 2 * 4 & 15] * code;
+        }
+        const float scale = row.blocks[b];
+        sum = each([&](int r) {
+            return __builtin_fmaf(float(total[r]) * scale, from_bits(uint32_t(scales[r]) << 23), sum.v[r]);
+        });
+    }
+    emit(tile, row, mul(sum, splat(0.5f)));
+}
+
+void int8_coarse_row(const Tile& tile, const Row& row) {
+    Lanes sum = zero();
+    const uint8_t *p = tile.weights, *scales = p;
+    for (int b = 0; b < tile.inputs / BLOCK; b++, p += BLOCK * TILE) {
+        if (b % 2 == 0) scales = p, p += 64;
+        int32_t total[TILE] = {};
+        for (int j = 0; j < BLOCK; j++) {
+            const int32_t code = coarse_at(row, b * BLOCK + j);
+            const uint8_t* column = p + j / 8 * 256 + j % 2 * 128 + j % 8 / 2;
+            for (int r = 0; r < TILE; r++) total[r] += (column[4 * r] - 128) * code;
+        }
+        const float scale = row.blocks[b];
+        sum = each([&](int r) { return __builtin_fmaf(float(total[r]) * scale, group_scale(scales, r), sum.v[r]); });
+    }
+    emit(tile, row, sum);
 }
 
 void half_row(const Tile& tile, const Row& row) {
@@ -183,6 +226,14 @@ void int8(const Tile& tile, const Row* rows, int count) {
     for (int r = 0; r < count; r++) int8_row(tile, rows[r]);
 }
 
+void mxfp4_coarse(const Tile& tile, const Row* rows, int count) {
+    for (int r = 0; r < count; r++) mxfp4_coarse_row(tile, rows[r]);
+}
+
+void int8_coarse(const Tile& tile, const Row* rows, int count) {
+    for (int r = 0; r < count; r++) int8_coarse_row(tile, rows[r]);
+}
+
 void half(const Tile& tile, const Row* rows, int count) {
     for (int r = 0; r < count; r++) half_row(tile, rows[r]);
 }
@@ -198,4 +249,4 @@ uint64_t sum(const uint8_t* data, int64_t bytes) {
 
 }  // namespace
 
-const Isa PORTABLE = {mxfp4, int8, half, bf16, quantise, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};
+const Isa PORTABLE = {mxfp4, int8, half, bf16, mxfp4_coarse, int8_coarse, quantise, quantise_coarse, norm, swiglu, combine, segment, merge, finish, dot, shares, maxima, sum};

@@ -84,6 +84,8 @@ Machine* gptoss_open(int threads, const char* isa) {
 
 void gptoss_close(Machine* machine) { delete machine; }
 
+void gptoss_prompt_bits(Machine* machine, int bits) { machine->prompt_bits = bits; }
+
 void gptoss_prefetch(Machine* machine, int wanted) { machine->ahead = wanted ? READ_AHEAD : 0; }
 
 double gptoss_read_bandwidth(Machine* machine, const uint8_t* data, int64_t bytes) {

@@ -54,17 +54,14 @@ constexpr int ROWS_IN_CACHE = 64;
 struct Machine {
     Machine(int threads, const Isa& isa, const Panels* panels) : pool(threads), isa(isa), panels(panels) {}
 
-    // Null where rows pass over a tile a few at a time.
-    const PanelKernel* panel_kernel(int format) const {
-        return !panels ? nullptr : format == MXFP4 ? &panels->mxfp4 : format == INT8 ? &panels->int8 : nullptr;
-    }
-
-    // Calls part(first, count) for pieces of `count` rows that stay in cache while a tile is multiplied with them.
-    template <typename Part>
-    void split(int format, int count, const Part& part) const {
-        const PanelKernel* kernel = panel_kernel(format);
-        const int most = kernel ? kernel->most : ROWS_IN_CACHE;
-        for (int first = 0; first < count; first += most) part(first, std::min(most, count - first));
+    // For so many rows; null where they pass over a tile a few at a time.
+    const PanelKernel* panel_kernel(int format, bool coarse, int count) const {
+        if (format != MXFP4 && format != INT8) return nullptr;
+        for (const Panels* each = panels; each; each = each->smaller) {
+            const PanelKernel& kernel = (format == MXFP4 ? each->mxfp4 : each->int8)[coarse];
+            if (count >= kernel.least) return &kernel;
+        }
+        return nullptr;
     }
 
     // With more tokens the pauses between loads are too long for a processor's own prefetchers.
@@ -75,6 +72,8 @@ struct Machine {
     const Panels* panels;
     int64_t ahead = READ_AHEAD;       // how far a tile is prefetched in a step of one token
     std::vector<Tokens> tokens;       // of this step, in pieces that share keys while these are in cache
+    int prompt_bits = 16;             // of the activations of prompts
+    std::vector<uint8_t> coarse;      // [T] whether a token's rows have 8-bit codes; empty: none
     std::vector<float> rotation;      // [T, 2, D / 2]  cosines and sines
     std::vector<float> partials;      // of attention, where one query's segments are different threads'
     std::vector<float> unwoven;       // [N, C]

@@ -21,8 +21,10 @@ struct PanelKernel {
     int most, least;  // rows in a panel: more have no room in cache, fewer are not worth it
 };
 
+// By whether codes have 8 bits.
 struct Panels {
-    PanelKernel mxfp4, int8;
+    PanelKernel mxfp4[2], int8[2];
+    const Panels* smaller;  // for fewer rows than these are worth it for, or null
 };
 
 #if defined(__x86_64__)

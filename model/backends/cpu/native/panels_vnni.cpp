@@ -120,13 +120,14 @@ inline void columns(const uint8_t* panel, int count, int inputs, int first, int 
     if (r < count) STRIPS[count - r - 1](rows + r * stride, stride, weights, columns, scale, sums + 32 * r);
 }
 
-inline void finish(const Tile& first, int t, const Row* rows, int count, const float* sums, float factor) {
+inline void finish(const Tile& first, int t, const Row* rows, int count, const float* sums, float factor,
+                   bool coarse = false) {
     Tile tile = first;
     if (tile.bias) tile.bias += TILE * t;
     for (int r = 0; r < count; r++) {
         Row row = rows[r];
         row.out += TILE * t;
-        emit(tile, row, mul(load(sums + 32 * r), splat(row.scale * factor)));
+        emit(tile, row, mul(load(sums + 32 * r), splat(coarse ? factor : row.scale * factor)));
     }
 }
 
@@ -162,9 +163,119 @@ void int8(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, i
     }
 }
 
+// -- 8-bit codes: vpdpbusd, four columns at a time, with the offset of the weights taken back beforehand
+
+// [rows, inputs] codes, [rows, inputs / 32] sums of each block's times -offset, [rows, inputs / 32] scales
+int64_t coarse_bytes(int inputs, int rows) { return int64_t(rows) * (inputs + inputs / BLOCK * 8); }
+
+template <int OFFSET>
+void coarse_gather(const Row* rows, int count, int inputs, uint8_t* panel) {
+    const int blocks = inputs / BLOCK;
+    int32_t* sums = reinterpret_cast<int32_t*>(panel + int64_t(count) * inputs);
+    float* scales = reinterpret_cast<float*>(sums + int64_t(count) * blocks);
+    for (int r = 0; r < count; r++, panel += inputs, sums += blocks, scales += blocks) {
+        std::memcpy(panel, rows[r].codes, inputs);
+        for (int b = 0; b < blocks; b++) sums[b] = -OFFSET * rows[r].sums[b];
+        std::memcpy(scales, rows[r].blocks, sizeof(float) * blocks);
+    }
+}
+
+// One block as 2 * e2m1 + 12, [4 eights of columns][even, odd][32 outputs][4 columns]: the order of the int8 layout.
+inline void coarse_decode(const uint8_t* codes, int64_t ahead, uint8_t* to) {
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    for (int line = 0; line < 8; line++) {
+        _mm_prefetch(codes + 64 * line + ahead, _MM_HINT_T0);
+        const __m512i packed = _mm512_loadu_si512(codes + 64 * line);
+        uint8_t* at = to + line / 2 * 256 + line % 2 * 64;
+        _mm512_store_si512(at, _mm512_permutexvar_epi8(packed, table));
+        _mm512_store_si512(at + 128, _mm512_permutexvar_epi8(_mm512_srli_epi16(packed, 4), table));
+    }
+}
+
+// R rows from the block's first column on, times one block of weights.
+template <int R>
+void coarse_strip(const uint8_t* rows, int64_t row, const int32_t* offsets, const float* blocks, int64_t block,
+                  const uint8_t* weights, Lanes scale, float* sums) {
+    __m512i low[R], high[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) low[r] = high[r] = _mm512_set1_epi32(offsets[r * block]);
+#pragma GCC unroll 8
+    for (int four = 0; four < BLOCK / 4; four++) {
+        const __m512i first = _mm512_loadu_si512(weights + 128 * four);
+        const __m512i second = _mm512_loadu_si512(weights + 128 * four + 64);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            const __m512i codes = broadcast(rows + r * row + 4 * four);
+            low[r] = _mm512_dpbusd_epi32(low[r], first, codes);
+            high[r] = _mm512_dpbusd_epi32(high[r], second, codes);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        const Lanes total = {_mm512_cvtepi32_ps(low[r]), _mm512_cvtepi32_ps(high[r])};
+        store(sums + 32 * r, fma(mul(total, splat(blocks[r * block])), scale, load(sums + 32 * r)));
+    }
+}
+
+using CoarseStrip = void (*)(const uint8_t*, int64_t, const int32_t*, const float*, int64_t, const uint8_t*, Lanes,
+                             float*);
+constexpr CoarseStrip COARSE_STRIPS[STRIP] = {coarse_strip<1>, coarse_strip<2>, coarse_strip<3>, coarse_strip<4>,
+                                              coarse_strip<5>, coarse_strip<6>, coarse_strip<7>, coarse_strip<8>};
+
+// Block `b` of all rows of a panel.
+inline void coarse_block(const uint8_t* panel, int count, int inputs, int b, const uint8_t* weights, Lanes scale,
+                         float* sums) {
+    const int64_t blocks = inputs / BLOCK;
+    const int32_t* offsets = reinterpret_cast<const int32_t*>(panel + int64_t(count) * inputs) + b;
+    const float* scales = reinterpret_cast<const float*>(offsets + count * blocks);
+    for (int r = 0; r < count; r += STRIP) {
+        const CoarseStrip strip = COARSE_STRIPS[std::min(STRIP, count - r) - 1];
+        strip(panel + int64_t(r) * inputs + b * BLOCK, inputs, offsets + r * blocks, scales + r * blocks, blocks,
+              weights, scale, sums + 32 * r);
+    }
+}
+
+void mxfp4_coarse(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, int count) {
+    alignas(64) float sums[PANEL_ROWS * TILE];
+    alignas(64) uint8_t weights[BLOCK * TILE];
+    for (int t = 0; t < tiles; t++) {
+        const uint8_t* p = first.weights + t * mxfp4_tile_bytes(first.inputs);
+        std::memset(sums, 0, sizeof(float) * TILE * count);
+        for (int b = 0; b < first.inputs / BLOCK; b++) {
+            const uint8_t* scales = p + b / 2 * 1088 + b % 2 * 32;
+            if (b % 2 == 0) _mm_prefetch(scales + first.ahead, _MM_HINT_T0);
+            coarse_decode(p + b / 2 * 1088 + 64 + b % 2 * 512, first.ahead, weights);
+            coarse_block(panel, count, first.inputs, b, weights, {e8m0(scales), e8m0(scales + 16)}, sums);
+        }
+        finish(first, t, rows, count, sums, 0.5f, true);
+    }
+}
+
+void int8_coarse(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, int count) {
+    alignas(64) float sums[PANEL_ROWS * TILE];
+    for (int t = 0; t < tiles; t++) {
+        const uint8_t* p = first.weights + t * int8_tile_bytes(first.inputs);
+        std::memset(sums, 0, sizeof(float) * TILE * count);
+        Lanes scale = zero();
+        for (int b = 0; b < first.inputs / BLOCK; b++, p += BLOCK * TILE) {
+            if (b % 2 == 0) {
+                scale = group_scales(p);
+                _mm_prefetch(p + first.ahead, _MM_HINT_T0);
+                p += 64;
+            }
+            for (int line = 0; line < 16; line++) _mm_prefetch(p + 64 * line + first.ahead, _MM_HINT_T0);
+            coarse_block(panel, count, first.inputs, b, p, scale, sums);
+        }
+        finish(first, t, rows, count, sums, 1.0f, true);
+    }
+}
+
 }  // namespace
 
-const Panels VNNI = {{bytes, gather, mxfp4, PANEL_ROWS, 5}, {bytes, gather, int8, PANEL_ROWS, 5}};
+const Panels VNNI = {{{bytes, gather, mxfp4, PANEL_ROWS, 5}, {coarse_bytes, coarse_gather<12>, mxfp4_coarse, PANEL_ROWS, 5}},
+                     {{bytes, gather, int8, PANEL_ROWS, 5}, {coarse_bytes, coarse_gather<128>, int8_coarse, PANEL_ROWS, 5}},
+                     nullptr};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -16,14 +16,23 @@ namespace {
 
 int8_t* codes_of(const Rows& rows, int64_t row, int inputs) { return rows.codes + 4 * row * inputs; }
 int32_t* sums_of(const Rows& rows, int64_t row, int inputs) { return rows.sums + row * (inputs / BLOCK); }
+float* blocks_of(const Rows& rows, int64_t row, int inputs) { return rows.blocks + row * (inputs / BLOCK); }
 
-Row row_of(const Rows& rows, int64_t row, int inputs, float* out) {
-    return {codes_of(rows, row, inputs), sums_of(rows, row, inputs), rows.scales[row], nullptr, out};
+Row row_of(const Rows& rows, int64_t row, int inputs, float* out, bool coarse) {
+    return {codes_of(rows, row, inputs), sums_of(rows, row, inputs), rows.scales[row], nullptr, out,
+            coarse ? blocks_of(rows, row, inputs) : nullptr};
 }
 
-void quantise(const Isa& isa, const float* values, int width, const Rows& rows, int64_t row) {
-    isa.quantise(values, width, codes_of(rows, row, width), sums_of(rows, row, width), rows.scales + row);
+void quantise(const Isa& isa, const float* values, int width, const Rows& rows, int64_t row, bool coarse) {
+    int8_t* codes = codes_of(rows, row, width);
+    int32_t* sums = sums_of(rows, row, width);
+    if (coarse)
+        isa.quantise_coarse(values, width, codes, sums, blocks_of(rows, row, width));
+    else
+        isa.quantise(values, width, codes, sums, rows.scales + row);
 }
+
+bool is_coarse(const Machine& machine, int64_t token) { return !machine.coarse.empty() && machine.coarse[token]; }
 
 // What all parts of an instruction's products have in common.
 struct Matrix {
@@ -49,7 +58,8 @@ void norm(Machine& machine, const Norm& op, const Step& step) {
             const float* x = op.x + (op.which == SAMPLED ? step.samples[row] : row) * op.width;
             float* normed = op.normed + row * op.width;
             machine.isa.norm(x, op.scale, op.width, op.epsilon, normed);
-            if (op.rows.codes) quantise(machine.isa, normed, op.width, op.rows, row);
+            if (op.rows.codes)
+                quantise(machine.isa, normed, op.width, op.rows, row, op.which == ALL && is_coarse(machine, row));
         }
     });
 }
@@ -57,7 +67,7 @@ void norm(Machine& machine, const Norm& op, const Step& step) {
 void quantise_rows(Machine& machine, const Quantise& op, const Step& step) {
     machine.pool.each(step.num_tokens, 1, [&](int64_t begin, int64_t end) {
         for (int64_t t = begin; t < end; t++)
-            quantise(machine.isa, op.values + t * op.width, op.width, op.rows, t);
+            quantise(machine.isa, op.values + t * op.width, op.width, op.rows, t, is_coarse(machine, t));
     });
 }
 
@@ -66,29 +76,42 @@ struct Part {
     const uint8_t* weights;
     const float* bias;
     int first, count;  // of the instruction's rows
-    bool panel;        // whether they are gathered
-    int64_t begin;     // their first unit of work: a tile, or PANEL_TILES of them
+    bool coarse;
+    const PanelKernel* kernel = nullptr;  // if they are gathered
+    int64_t begin = 0;                    // their first unit of work: a tile, or PANEL_TILES of them
 };
+
+// Rows first .. last, of one matrix and alike, as parts that stay in cache while a tile is multiplied with them.
+void split(const Machine& machine, int format, Part all, std::vector<Part>& parts) {
+    while (all.count > 0) {
+        Part part = all;
+        part.kernel = machine.panel_kernel(format, all.coarse, all.count);
+        part.count = std::min(all.count, part.kernel ? part.kernel->most : ROWS_IN_CACHE);
+        parts.push_back(part);
+        all.first += part.count;
+        all.count -= part.count;
+    }
+}
 
 // All parts' products in one region: four regions of one expert each are 10% slower.
 //
 // row(i) is row i of the instruction, its output that of the first tile.
 template <typename RowOf>
 void multiply(Machine& machine, const Matrix& matrix, std::vector<Part>& parts, const RowOf& row) {
-    const PanelKernel* kernel = machine.panel_kernel(matrix.format);
-    const auto pass = matrix.format == MXFP4  ? machine.isa.mxfp4
-                      : matrix.format == INT8 ? machine.isa.int8
-                      : matrix.format == BF16 ? machine.isa.bf16
-                                              : machine.isa.half;
+    const Isa& isa = machine.isa;
+    const auto pass = matrix.format == MXFP4  ? isa.mxfp4
+                      : matrix.format == INT8 ? isa.int8
+                      : matrix.format == BF16 ? isa.bf16
+                                              : isa.half;
+    const auto coarse_pass = matrix.format == MXFP4 ? isa.mxfp4_coarse : isa.int8_coarse;
     const int64_t tiles = round_up(matrix.outputs, TILE) / TILE, pairs = round_up(tiles, PANEL_TILES) / PANEL_TILES;
     const int64_t stride = tile_bytes(matrix.format, matrix.inputs);
     int64_t units = 0;
     bool panels = false;
     for (Part& part : parts) {
         part.begin = units;
-        part.panel = kernel && part.count >= kernel->least;
-        panels = panels || part.panel;
-        units += part.panel ? pairs : tiles;
+        panels = panels || part.kernel;
+        units += part.kernel ? pairs : tiles;
     }
     auto tile_of = [&](const Part& part, int64_t tile) {
         return Tile{part.weights + tile * stride, part.bias ? part.bias + tile * TILE : nullptr,
@@ -102,11 +125,11 @@ void multiply(Machine& machine, const Matrix& matrix, std::vector<Part>& parts, 
             for (const int64_t last = std::min(end, part + 1 < parts.end() ? (part + 1)->begin : units); begin < last;
                  begin++, fresh = false) {
                 const int64_t unit = begin - part->begin;
-                if (part->panel) {
+                if (part->kernel) {
                     Panel& panel = Panel::of_this_thread();
-                    if (fresh) panel.gather(*kernel, matrix.inputs, part->count, [&](int r) { return row(part->first + r); });
+                    if (fresh) panel.gather(*part->kernel, matrix.inputs, part->count, [&](int r) { return row(part->first + r); });
                     const int64_t tile = unit * PANEL_TILES;
-                    panel.multiply(*kernel, tile_of(*part, tile), tile, int(std::min<int64_t>(PANEL_TILES, tiles - tile)));
+                    panel.multiply(*part->kernel, tile_of(*part, tile), tile, int(std::min<int64_t>(PANEL_TILES, tiles - tile)));
                     continue;
                 }
                 const Tile tile = tile_of(*part, unit);
@@ -117,7 +140,7 @@ void multiply(Machine& machine, const Matrix& matrix, std::vector<Part>& parts, 
                         rows[r] = row(part->first + first + r);
                         rows[r].out += unit * TILE;
                     }
-                    pass(tile, rows, n);
+                    (part->coarse ? coarse_pass : pass)(tile, rows, n);
                 }
             }
     });
@@ -131,11 +154,20 @@ void dense(Machine& machine, const Dense& op, const Step& step) {
     const int64_t width = round_up(op.outputs, TILE);
     float* out = op.out ? op.out : step.logits;
     std::vector<Part> parts;
-    machine.split(matrix.format, count, [&](int first, int n) { parts.push_back({op.weights, op.bias, first, n}); });
+    std::vector<int32_t> order;  // of the rows, if some are coarse: those that are not come first
+    int exact = count;
+    if (op.which == ALL && (op.format == INT8 || op.format == MXFP4) && !machine.coarse.empty()) {
+        for (int t = 0; t < count; t++) order.push_back(t);
+        const auto end = std::stable_partition(order.begin(), order.end(), [&](int t) { return !machine.coarse[t]; });
+        exact = int(end - order.begin());
+    }
+    split(machine, op.format, {op.weights, op.bias, 0, exact, false}, parts);
+    split(machine, op.format, {op.weights, op.bias, exact, count - exact, true}, parts);
     multiply(machine, matrix, parts, [&](int i) -> Row {
-        const int64_t row = op.which == WHOLE ? machine.whole[i] : i;
-        if (op.format == BF16) return {nullptr, nullptr, 0.0f, op.values + row * op.inputs, out + row * width};
-        return row_of(op.rows, row, op.inputs, out + row * width);
+        const int64_t row = op.which == WHOLE ? machine.whole[i] : order.empty() ? i : order[i];
+        float* to = out + row * width;
+        if (op.format == BF16) return {nullptr, nullptr, 0.0f, op.values + row * op.inputs, to, nullptr};
+        return row_of(op.rows, row, op.inputs, to, i >= exact);
     });
 }
 
@@ -173,13 +205,21 @@ void experts(Machine& machine, const Experts& op, const Step& step) {
     const int64_t width = round_up(op.outputs, TILE), bytes = width / TILE * mxfp4_tile_bytes(op.inputs);
     const Matrix matrix = {MXFP4, op.inputs, op.outputs, false, machine.ahead_of(step.num_tokens)};
     std::vector<Part> parts;
-    for (int32_t expert = 0; expert < to.experts; expert++)
-        machine.split(MXFP4, to.starts[expert + 1] - to.starts[expert], [&](int first, int n) {
-            parts.push_back({op.weights + expert * bytes, op.bias + expert * width, to.starts[expert] + first, n});
-        });
+    std::vector<int32_t> pairs(to.pairs, to.pairs + to.starts[to.experts]);
+    for (int32_t expert = 0; expert < to.experts; expert++) {
+        const auto begin = pairs.begin() + to.starts[expert], end = pairs.begin() + to.starts[expert + 1];
+        const int first = to.starts[expert], exact = int(std::stable_partition(begin, end, [&](int32_t pair) {
+            return !is_coarse(machine, pair / to.used);
+        }) - begin);
+        const uint8_t* weights = op.weights + expert * bytes;
+        const float* bias = op.bias + expert * width;
+        split(machine, MXFP4, {weights, bias, first, exact, false}, parts);
+        split(machine, MXFP4, {weights, bias, first + exact, int(end - begin) - exact, true}, parts);
+    }
     multiply(machine, matrix, parts, [&](int i) {
-        const int64_t pair = to.pairs[i];
-        return row_of(op.rows, op.by_token ? pair / to.used : pair, op.inputs, op.out + pair * width);
+        const int64_t pair = pairs[i];
+        return row_of(op.rows, op.by_token ? pair / to.used : pair, op.inputs, op.out + pair * width,
+                      is_coarse(machine, pair / to.used));
     });
 }
 
@@ -188,7 +228,7 @@ void activate(Machine& machine, const Activate& op, const Step& step) {
         for (int64_t pair = begin; pair < end; pair++) {
             float* values = op.values + pair * 2 * op.width;
             machine.isa.swiglu(values, op.width, op.limit, op.alpha);
-            quantise(machine.isa, values, op.width, op.rows, pair);
+            quantise(machine.isa, values, op.width, op.rows, pair, is_coarse(machine, pair / op.used));
         }
     });
 }
@@ -306,6 +346,15 @@ void rescore(Machine& machine, const Rescore& op, const Step& step) {
     });
 }
 
+// Which tokens are of prompts whose activations have 8 bits.
+void mark(Machine& machine, const Step& step) {
+    machine.coarse.clear();
+    if (machine.prompt_bits == 16 || !step.prompts) return;
+    machine.coarse.resize(step.num_tokens);
+    for (int s = 0; s < step.num_sequences; s++)
+        for (int t = step.starts[s]; t < step.starts[s + 1]; t++) machine.coarse[t] = step.positions[t] < step.prompts[s];
+}
+
 void execute(Machine& machine, const Instruction& instruction, const Step& step) {
     const void* operands = instruction.operands;
     switch (Opcode(instruction.opcode)) {
@@ -348,6 +397,7 @@ extern "C" int64_t gptoss_run(Machine* machine, Instruction* program, int length
                     step->tokens[t] >= static_cast<const Embed*>(program[i].operands)->vocabulary)
                     return t + 1;
     cut(*machine, *step);
+    mark(*machine, *step);
     machine->pool.wake();
     auto before = std::chrono::steady_clock::now();
     for (int i = 0; i < length; i++) {
