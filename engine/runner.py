@@ -247,7 +247,7 @@ class Runner:
         size = self.model.page_size
         tokens, positions, samples, scored = array("q"), array("q"), array("q"), array("q")
         banded, full = array("q"), array("q")  # slots
-        starts, lengths = array("i", [0]), array("i")
+        starts, lengths, prompts = array("i", [0]), array("i"), array("i")
         temperatures = array("f")
         for chunk in plan.chunks:
             sequence, length = chunk.sequence, chunk.length
@@ -277,10 +277,12 @@ class Runner:
                 scored.extend(row + position - first for position in chunk.scored)
             starts.append(row + length)
             lengths.append(end)
+            prompts.append(len(sequence.request.prompt))
 
         temperatures.extend(math.inf for _ in scored)
         rows = samples + scored
-        return self._pack(plan, tokens, positions, banded + full, rows, temperatures, starts, lengths)
+        batch = self._pack(plan, tokens, positions, banded + full, rows, temperatures, starts, lengths)
+        return replace(batch, prompts=torch.frombuffer(prompts, dtype=torch.int32))
 
     def _batch_after(self, plan: Plan, previous: LaunchedStep) -> Batch:
         """One token of each sequence: the one that `previous` chooses."""

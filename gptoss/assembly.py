@@ -122,6 +122,7 @@ def backend_options(settings: Settings, device: devices.Device) -> dict[str, Any
         "threads": settings.threads,
         "dense": settings.dense,
         "kv_cache_dtype": settings.kv_cache_dtype,
+        "prompt_activations": settings.prompt_activations,
         "batch_invariant": settings.batch_invariant or None,
     }
     options = {option: value for option, value in asked.items() if value is not None}

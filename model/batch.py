@@ -52,6 +52,8 @@ class Batch:
     temperatures [N]       float32, on the host; what they are wanted for: 0: only the largest; t: a token is
                                   drawn at this temperature; infinity: each of them.  None: each, of all rows.
                                   A backend need not be exact about logits that cannot matter
+    prompts     [S]        int32, on the host; how many positions of each sequence are its prompt's, which a backend
+                                  may have been asked to compute with less precision.  None: no token here is
     """
 
     tokens: Tensor
@@ -62,6 +64,7 @@ class Batch:
     page_table: Tensor
     samples: Tensor
     temperatures: Tensor | None = None
+    prompts: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

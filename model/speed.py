@@ -25,6 +25,7 @@ class Load:
     """`sequences` chunks of `length` tokens, each behind `context` tokens that are in the cache already.
 
     temperature  what their logits are for, see `Batch.temperatures`
+    prompt       whether these tokens are a prompt's, see `Batch.prompts`
     """
 
     model: Model
@@ -32,6 +33,7 @@ class Load:
     length: int
     context: int
     temperature: float = 0.0
+    prompt: bool = False
 
     def __post_init__(self) -> None:
         size, s, total, device = self.model.page_size, self.sequences, self.seen, self.model.device
@@ -78,6 +80,7 @@ class Load:
             page_table=self.table,
             samples=(torch.arange(1, s + 1) * self.length - 1).to(device),
             temperatures=torch.full((s,), self.temperature),
+            prompts=torch.full((s,), self.seen, dtype=torch.int32) if self.prompt else None,
         )
 
 

@@ -26,6 +26,7 @@ from server.values import (
     memory,
     on_or_off,
     one_of,
+    one_of_numbers,
     path,
     seconds,
     share,
@@ -127,6 +128,15 @@ class Settings:
             one_of("int8", "bf16"),
             "how attention and unembedding are kept: int8, bf16",
             unset="int8 by the cpu backend, bf16 by others",
+        ),
+    )
+    prompt_activations: int | None = field(
+        default=None,
+        metadata=knob(
+            DEVICE,
+            one_of_numbers(16, 8),
+            "bits of activations while the cpu backend reads prompts; 8 is faster and less exact: 16, 8",
+            unset="16",
         ),
     )
     batch_invariant: bool = field(

@@ -58,6 +58,11 @@ def one_of(*words: str, place: str = "") -> Kind:
     return Kind(place or "|".join(words), parse)
 
 
+def one_of_numbers(*numbers: int) -> Kind:
+    words = one_of(*map(str, numbers))
+    return Kind(words.place, lambda text: int(words.parse(text)))
+
+
 def text(place: str) -> Kind:
     """Any text that is not blank."""
     return Kind(place, _not_blank)

@@ -22,6 +22,7 @@ MODEL_SETTINGS = (
     "backend",
     "threads",
     "dense",
+    "prompt_activations",
     "batch_invariant",
     "kv_cache_dtype",
     "max_context",

@@ -29,6 +29,8 @@ from model.device import physical_cores
 from model.interfaces import Backend
 from model.loading.tensors import TensorSource
 
+PROMPT_ACTIVATIONS = (16, 8)
+
 
 def build(
     checkpoint: TensorSource,
@@ -37,6 +39,7 @@ def build(
     dense: str = "int8",
     threads: int | None = None,
     isa: str | None = None,
+    prompt_activations: int = 16,
     batch_invariant: bool = True,
 ) -> CpuModel:
     """The checkpoint's model on the CPU.
@@ -46,6 +49,8 @@ def build(
              "bf16": as they were trained, at about two thirds of the speed
     threads  that share a step; None: one for each core
     isa      avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
+    prompt_activations  bits of a prompt's activations before products with int8 and MXFP4 weights.  16: nearly exact, and
+             the bits of decoding.  8: a scale for each 32, faster and less exact.  An answer's always have 16
     batch_invariant  may be asked for, and always holds: a row's sums depend on no other row
 
     From then on torch itself uses one thread in this process.
@@ -57,9 +62,12 @@ def build(
         raise ValueError(f"the cpu backend runs on the CPU, not on {device}")
     if dense not in DENSE_FORMATS:
         raise ValueError(f"dense weights can be kept as {' or '.join(DENSE_FORMATS)}, not {dense!r}")
+    if prompt_activations not in PROMPT_ACTIVATIONS:
+        raise ValueError(f"activations of prompts can have 16 or 8 bits, not {prompt_activations}")
     library = load()
     model = CpuModel(checkpoint, library, dense, threads or physical_cores(), choose_isa(library, isa))
     torch.set_num_threads(1)  # two pools would compete for the same cores; what is left to torch is small
+    model.shorten_prompts(prompt_activations)
     model.prefetch(prefetching_helps(model))
     return model
 

@@ -74,6 +74,7 @@ class CpuModel:
         weakref.finalize(self, library.gptoss_close, self._machine)
         self.weights = Packer(library, self._machine, checkpoint, DENSE_FORMATS[dense]).all()
         self.weight_bytes = self.weights.nbytes
+        self.prompt_activations = 16
         self._capacity = 0
         self.reserve(64)
 
@@ -97,7 +98,7 @@ class CpuModel:
     @property
     def cache_format(self) -> str:
         """Threads do not matter: each token's sums have one order."""
-        return f"cpu {self.isa} dense {self.dense}"
+        return f"cpu {self.isa} dense {self.dense} prompts {self.prompt_activations}"
 
     def new_cache(self, num_pages: int) -> KVCache:
         """A page's keys are [KV, D, 32], its values [KV, 32, D rounded up to 32], woven (native/layout.h)."""
@@ -122,7 +123,7 @@ class CpuModel:
         """The batch as the library sees it; the logits [N, V rounded up to 32] it will write; and the tensors
         it points to, the logits and the batch's own, which must be kept until it was run."""
         vocabulary, samples = self.config.vocab_size, len(batch.samples)
-        temperatures = batch.temperatures
+        temperatures, prompts = batch.temperatures, batch.prompts
         if temperatures is not None and len(temperatures) != samples:
             raise ValueError(f"{len(temperatures)} temperatures for {samples} rows of logits")
         logits = torch.empty(samples, vocabulary + -vocabulary % 32)
@@ -141,14 +142,15 @@ class CpuModel:
             cache.values.data_ptr(),
             logits.data_ptr(),
             None if temperatures is None else temperatures.data_ptr(),
-            None if batch.prompts is None else batch.prompts.data_ptr(),
+            None if prompts is None else prompts.data_ptr(),
             cache.num_pages,
             len(batch.tokens),
             len(batch.lengths),
             samples,
             batch.page_table.shape[-1],
         )
-        return step, logits, [*held, logits, *(() if temperatures is None else (temperatures,))]
+        on_the_host = [each for each in (temperatures, prompts) if each is not None]
+        return step, logits, [*held, logits, *on_the_host]
 
     def run(self, step: Step) -> int:
         """Run the program over a step there is room for.  Returns 0, or 1 + the row of an unknown token."""
@@ -164,6 +166,11 @@ class CpuModel:
     def prefetch(self, wanted: bool) -> None:
         """Whether steps of one token ask for weights ahead, or leave that to the processor."""
         self.library.gptoss_prefetch(self._machine, wanted)
+
+    def shorten_prompts(self, bits: int) -> None:
+        """How many bits activations of prompts have, 16 or 8; see `build`."""
+        self.prompt_activations = bits
+        self.library.gptoss_prompt_bits(self._machine, bits)
 
     def read_bandwidth(self, data: Tensor) -> float:
         """Bytes per second at which this model's threads read `data` [n] uint8 once, for comparison."""
@@ -217,7 +224,7 @@ class Scratch:
         )
 
     def rows(self, count: int, width: int) -> Rows:
-        """Room for rows of 16-bit codes; see `Rows` in native/abi.h."""
+        """Room for rows of codes; see `Rows` in native/abi.h."""
         codes = torch.empty(count, 4 * width, dtype=torch.int8)
         sums = torch.empty(count, width // 32, dtype=torch.int32)
         scales, blocks = torch.empty(count), torch.empty(count, width // 32)

@@ -65,9 +65,12 @@ class Machine:
         return out
 
     def multiply(
-        self, format: int, packed: np.ndarray, x: np.ndarray, outputs: int, bias=None, add_to=None
+        self, format: int, packed: np.ndarray, x: np.ndarray, outputs: int, bias=None, add_to=None, prompt=0
     ) -> np.ndarray:
-        """x [T, inputs] @ weights.T + bias, through Quantise and Dense."""
+        """x [T, inputs] @ weights.T + bias, through Quantise and Dense.
+
+        prompt  the first so many tokens are a prompt's, whose activations have 8 bits
+        """
         tokens, inputs = x.shape
         padded = outputs + -outputs % 32
         out = np.full((tokens, padded), np.nan, dtype=np.float32)
@@ -78,7 +81,8 @@ class Machine:
         codes = np.zeros((tokens, 4 * inputs), dtype=np.int8)
         sums = np.zeros((tokens, inputs // 32), dtype=np.int32)
         scales = np.full(tokens, np.nan, dtype=np.float32)
-        rows = Rows(codes.ctypes.data, sums.ctypes.data, scales.ctypes.data)
+        blocks = np.full((tokens, inputs // 32), np.nan, dtype=np.float32)
+        rows = Rows(*(array.ctypes.data for array in (codes, sums, scales, blocks)))
         x = np.ascontiguousarray(x, dtype=np.float32)
         operands = [] if format == BF16 else [Quantise(x.ctypes.data, rows, inputs)]
         where = (
@@ -89,7 +93,12 @@ class Machine:
             out.ctypes.data,
         )
         operands.append(Dense(*where, format, inputs, outputs, 0, add_to is not None))
-        self.run(*operands, num_tokens=tokens)
+        positions, starts = np.arange(tokens, dtype=np.int64), np.array([0, tokens], np.int32)
+        prompts, table = np.array([prompt], np.int32), np.zeros((2, 1, 1), np.int32)
+        self.library.gptoss_prompt_bits(self.handle, 8)
+        arrays = {"positions": positions, "starts": starts, "prompts": prompts, "page_table": table}
+        pointers = {name: array.ctypes.data for name, array in arrays.items()}
+        self.run(*operands, num_tokens=tokens, num_sequences=1, table_width=1, **pointers)
         return out[:, :outputs]
 
 
@@ -110,6 +119,31 @@ def quantised(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.float32
     )
     return np.rint(x.astype(np.float32) * inverse).astype(np.int64), scale
+
+
+def quantised_coarse(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of x as int64 codes of 8 bits, and float32 scales of each 32: x = code * scale."""
+    grouped = x.astype(np.float32).reshape(len(x), -1, 32)
+    top = np.abs(grouped).max(axis=2)
+    live = top >= np.float32(1e-30)
+    scales = np.where(live, top / np.float32(127), np.float32(0)).astype(np.float32)
+    inverse = np.where(live, np.float32(127) / np.where(live, top, np.float32(1)), np.float32(0)).astype(np.float32)
+    return np.rint(grouped * inverse[:, :, None]).astype(np.int64).reshape(x.shape), scales
+
+
+def coarse_product(x: np.ndarray, weights: np.ndarray, scales: np.ndarray, factor: float) -> np.ndarray:
+    """Whole sums of 32 products, each times the row's scale and rounded, then times the weights' and added, rounded once.
+
+    weights, scales  [outputs, inputs] whole numbers, [outputs, inputs / 32] float32
+    """
+    codes, blocks = quantised_coarse(x)
+    total = np.zeros((len(x), len(weights)), dtype=np.float32)
+    for b in range(blocks.shape[1]):
+        columns = slice(32 * b, 32 * b + 32)
+        sums = (codes[:, columns] @ weights[:, columns].T).astype(np.float32) * blocks[:, b : b + 1]
+        exact = sums.astype(np.longdouble) * scales[:, b] + total
+        total = exact.astype(np.float32)
+    return total * np.float32(factor)
 
 
 def codes_of(blocks: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from tests.model.backends.cpu.cpu_steps import (
     ISAS,
     Machine,
     bf16_bits,
+    coarse_product,
     codes_of,
     from_bf16_bits,
     group_product,
@@ -79,6 +80,48 @@ def test_products_of_halves_are_the_contracts_bits(isa, format, outputs, inputs,
     with Machine(isa) as machine:
         got = machine.multiply(format, machine.pack(format, weights, outputs, inputs), x, outputs)
     assert same_bits(got, group_product(x, *half_weights(weights, format)))
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), SIZES)
+@pytest.mark.parametrize("tokens", [1, 3, 5, 12, 17, 67, 300])
+def test_products_of_8_bit_rows_are_the_contracts_bits(isa, outputs, inputs, tokens):
+    random = np.random.default_rng(outputs + inputs + tokens)
+    blocks, scales = mxfp4(random, outputs, inputs)
+    bits = bf16_bits(random.standard_normal((outputs, inputs)))
+    x = random.standard_normal((tokens, inputs)).astype(np.float32) * random.choice([1, 9, 1e-20], inputs)
+    codes, groups = int8_weights(bits)
+    powers = (scales.astype(np.uint32) << 23).view(np.float32)
+    with Machine(isa) as machine:
+        packed = machine.pack(MXFP4, (blocks, scales), outputs, inputs)
+        got = machine.multiply(MXFP4, packed, x, outputs, prompt=tokens)
+        assert same_bits(got, coarse_product(x, codes_of(blocks).reshape(outputs, inputs), powers, 0.5))
+        got = machine.multiply(INT8, machine.pack(INT8, bits, outputs, inputs), x, outputs, prompt=tokens)
+        assert same_bits(got, coarse_product(x, codes, groups.repeat(2, axis=1)[:, : inputs // 32], 1.0))
+
+
+@pytest.mark.parametrize("format", [MXFP4, INT8])
+def test_rows_of_16_bits_are_the_same_beside_rows_of_8(isa, format):
+    random = np.random.default_rng(6)
+    outputs, inputs = 96, 160
+    x = random.standard_normal((60, inputs)).astype(np.float32)
+    with Machine(isa, threads=2) as machine:
+        packed = machine.pack(format, any_weights(random, format, outputs, inputs), outputs, inputs)
+        exact = machine.multiply(format, packed, x, outputs)
+        coarse = machine.multiply(format, packed, x, outputs, prompt=60)
+        mixed = machine.multiply(format, packed, x, outputs, prompt=33)
+    assert same_bits(mixed[:33], coarse[:33])
+    assert same_bits(mixed[33:], exact[33:])
+    assert (coarse != exact).mean() > 0.9
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_visible_in_rows_of_8_bits(isa, wrong):
+    blocks, scales = mxfp4(np.random.default_rng(1), 32, 64)
+    x = np.ones((20, 64), np.float32)
+    x[0, 5], x[17, 63] = wrong, wrong
+    with Machine(isa) as machine:
+        got = machine.multiply(MXFP4, machine.pack(MXFP4, (blocks, scales), 32, 64), x, 32, prompt=20)
+    assert np.isfinite(got).all(axis=1).tolist() == [row not in (0, 17) for row in range(20)]
 
 
 def test_both_halves_are_the_whole(isa):
@@ -228,7 +271,14 @@ def test_sixteen_bits_of_activation_are_nearly_exact(isa, outlier):
 
     with Machine(isa) as machine:
         packed = machine.pack(MXFP4, (blocks, scales), outputs, inputs)
+        dense = machine.pack(INT8, bits, outputs, inputs)
         assert error(machine.multiply(MXFP4, packed, x, outputs), exact) < 5e-4
-        got = machine.multiply(INT8, machine.pack(INT8, bits, outputs, inputs), x, outputs)
+        got = machine.multiply(INT8, dense, x, outputs)
+        coarse = [
+            error(machine.multiply(MXFP4, packed, x, outputs, prompt=4), exact),
+            error(machine.multiply(INT8, dense, x, outputs, prompt=4), dequantised),
+        ]
     assert error(got, dequantised) < 5e-4
+    # Eight bits: half a step of 1/127 of the largest of each 32; an outlier costs its own 32 only.
+    assert all(3e-3 < each < (8e-3 if outlier == 1 else 1e-2) for each in coarse), coarse
     assert error(got, from_bf16_bits(bits).astype(np.float64)) < 1e-2
