@@ -127,7 +127,9 @@ def quantised_coarse(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     top = np.abs(grouped).max(axis=2)
     live = top >= np.float32(1e-30)
     scales = np.where(live, top / np.float32(127), np.float32(0)).astype(np.float32)
-    inverse = np.where(live, np.float32(127) / np.where(live, top, np.float32(1)), np.float32(0)).astype(np.float32)
+    inverse = np.where(live, np.float32(127) / np.where(live, top, np.float32(1)), np.float32(0)).astype(
+        np.float32
+    )
     return np.rint(grouped * inverse[:, :, None]).astype(np.int64).reshape(x.shape), scales
 
 
