@@ -21,7 +21,7 @@ from dataclasses import fields
 from typing import NoReturn
 
 from engine.errors import EngineError
-from gptoss.commands import bench, chat, doctor, download, generate, launch, serve, verify
+from gptoss.commands import bench, chat, doctor, download, elsewhere, generate, launch, serve, verify
 from gptoss.standard_streams import give_up_what_cannot_be_written, make_sure_they_are_open
 from gptoss.start import StartError
 from server import logs
@@ -51,8 +51,10 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        if unknown := re.match(r"unrecognized arguments: (--[^ =]+)", message):
-            hint = knobs.did_you_mean(unknown[1], [knobs.flag(each) for each in fields(Settings)])
+        if unknown := re.match(r"unrecognized arguments: (--?[^ =]+)", message):
+            hint = elsewhere.hint(unknown[1]) or knobs.did_you_mean(
+                unknown[1], [knobs.flag(each) for each in fields(Settings)]
+            )
             message = f"there is no {unknown[1]}; {hint or f'`{PROG} COMMAND --help` lists what there is'}"
         elif unknown := re.match(r"argument \{.*\}: invalid choice: '(.*?)'", message):
             hint = knobs.did_you_mean(unknown[1], NAMES)
@@ -100,6 +102,10 @@ def _main() -> NoReturn:
     asked = parser().parse_args(words)
     if further:
         asked.arguments += further
+    if (named := getattr(asked, "named_model", None)) is not None:
+        if asked.model is not None:
+            _refuse(SettingsError(f"MODEL: {named!r} is named, and --model {asked.model!r} too"))
+        asked.model = named
     try:
         settings = knobs.read(vars(asked), os.environ)
     except SettingsError as error:

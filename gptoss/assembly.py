@@ -185,8 +185,11 @@ def plan_memory(settings: Settings, model: Footprint, device: devices.Device, av
 
 
 def max_context(settings: Settings, config: ModelConfig) -> int:
-    """Longest prompt and answer together, tokens."""
-    return min(settings.max_context or config.max_context, config.max_context)
+    """Longest prompt and answer together, tokens.  Raises StartError if it is more than the model can."""
+    asked = settings.max_context or config.max_context
+    if asked > config.max_context:
+        raise StartError(f"--max-context {asked}: this model's context is {config.max_context} tokens")
+    return asked
 
 
 def free_bytes(device: devices.Device) -> int:

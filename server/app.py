@@ -115,6 +115,12 @@ async def health(service: TheService) -> Response:
     return as_api_error(EngineDied()).response() if service.worker.died else Response("ok")
 
 
+@about.get("/version")
+async def program() -> dict[str, str]:
+    """The program's version."""
+    return {"version": VERSION}
+
+
 @about.get("/ready")
 async def ready(service: TheService) -> Response:
     """Accepting requests: neither dead nor draining."""

@@ -10,6 +10,7 @@ address or a traceback of ours.
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from engine.errors import (
@@ -70,6 +72,9 @@ class ApiError(Exception):
     def response(self) -> Response:
         return Response(json.dumps(self.body), self.status, self.headers, media_type="application/json")
 
+
+LONGEST_SHOWN = 200
+"""Characters of a path that an error repeats."""
 
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
@@ -166,7 +171,10 @@ def install(app: FastAPI) -> None:
     """
 
     async def answer(request: Request, error: Exception) -> Response:
-        return as_api_error(error).response()
+        told = as_api_error(error)
+        if told.code == "unknown_url":
+            told.message = _no_such_endpoint(request, app) or told.message
+        return told.response()
 
     for kind in (
         ApiError,
@@ -177,6 +185,14 @@ def install(app: FastAPI) -> None:
         StarletteHTTPException,
     ):
         app.add_exception_handler(kind, answer)
+
+
+def _no_such_endpoint(request: Request, app: FastAPI) -> str | None:
+    """Tells the nearest endpoint that there is; None if none is near."""
+    asked = request.url.path[:LONGEST_SHOWN]
+    known = [route.path for route in app.routes if isinstance(route, APIRoute)]
+    near = difflib.get_close_matches(asked, known, n=1, cutoff=0.8)
+    return f"{asked}: there is no such endpoint; did you mean {near[0]}?" if near else None
 
 
 class BodyRefused(HTTPException):

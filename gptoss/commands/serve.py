@@ -9,6 +9,15 @@ from gptoss.hub.offer import offer_download
 from server.settings import Settings
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "named_model",
+        nargs="?",
+        metavar="MODEL",
+        help="as --model MODEL (default: the bundled demo)",
+    )
+
+
 def run(settings: Settings, asked: argparse.Namespace) -> int:
     offer_download(settings.model)
 
@@ -17,4 +26,4 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     return serve(settings)
 
 
-COMMAND = Command("serve", "answer over HTTP", run, EVERY_SETTING)
+COMMAND = Command("serve", "answer over HTTP", run, EVERY_SETTING, add_flags)

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gptoss.__main__ import main
+from gptoss.__main__ import THE_NAMES, main
 from gptoss.assembly import assemble
 from gptoss.start import StartError
 from server.settings import Settings
@@ -140,16 +140,15 @@ def test_a_bad_word_is_one_line(gptoss, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            [],
-            "serve, generate, chat, download, bench, doctor or verify? `gptoss --help` tells what each does",
-        ),
+        ([], f"{THE_NAMES}? `gptoss --help` tells what each does"),
         (["sreve"], "there is no command sreve; did you mean serve?"),
-        (
-            ["dance"],
-            "there is no command dance; there are serve, generate, chat, download, bench, doctor or verify",
-        ),
+        (["dance"], f"there is no command dance; there are {THE_NAMES}"),
         (["serve", "--prot", "1"], "there is no --prot; did you mean --port?"),
+        (["serve", "--max-model-len", "1"], "there is no --max-model-len; here it is --max-context"),
+        (["serve", "-ngl", "99"], "there is no -ngl; here it is --device: all of a model is on one device"),
+        (["serve", "--jinja"], "there is no --jinja; not needed: it is always so here"),
+        (["serve", "one", "--model", "two"], "MODEL: 'one' is named, and --model 'two' too"),
+        (["serve", "--max-context", "999999"], "--max-context 999999: this model's context is 4096 tokens"),
     ],
 )
 def test_a_word_that_is_missing_or_misspelt_is_told(gptoss, words, said):

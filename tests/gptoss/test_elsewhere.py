@@ -1,0 +1,18 @@
+"""Flags of other servers are answered with our names for them."""
+
+from dataclasses import fields
+
+from gptoss.commands.elsewhere import OURS, TOLD, hint
+from server import settings as knobs
+from server.settings import Settings
+
+
+def test_every_flag_of_ours_that_is_named_exists_and_none_of_theirs_is_also_ours():
+    ours = {knobs.flag(each) for each in fields(Settings)}
+    assert {text.split()[0].strip(":,") for text in OURS.values()} <= ours
+    assert not ours & (OURS.keys() | TOLD.keys())
+
+
+def test_what_nobody_has_is_not_answered():
+    assert hint("--max-model-len") == "here it is --max-context"
+    assert hint("--nonsense") is None
