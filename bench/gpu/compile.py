@@ -62,7 +62,14 @@ def compile_all(
     full_dtype = eight_bits if kv_cache_dtype == "fp8" else torch.bfloat16
     triton.runtime.driver.set_active(ahead.Absent(capability))
     with ahead.compiling(note), torch.inference_mode():
-        options = (dense, kv_cache_dtype, batch_invariant, full_dtype, multiprocessors)
+        options = (
+            dense,
+            kv_cache_dtype,
+            batch_invariant,
+            full_dtype,
+            multiprocessors,
+            divmod(capability, 10),
+        )
         model = outlines.outline(config, *options)
         outlines.launch(model, steps)
         if capability >= 10 * dependent_launch.OLDEST[0]:

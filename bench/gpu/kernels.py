@@ -15,7 +15,7 @@ import torch
 
 from bench.gpu.load import Decode
 from model.backends.triton import attention_decode, dense, dense_int8, experts_few, experts_many
-from model.backends.triton.codes import lent
+from model.backends.triton.codes import lent, padded
 from model.backends.triton.dense import product
 from model.backends.triton.model import TritonModel
 from model.backends.triton.router import ROUTER_TILE, choose, router
@@ -143,8 +143,8 @@ def _few(model: TritonModel, tokens: int) -> Iterator[Piece]:
 def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
     config, layers = model.config, model.weights.layers
     used, limit = config.experts_per_token, config.swiglu_limit
-    x, normed = (_normal(model, tokens, config.hidden_size) for _ in range(2))
-    inner = _normal(model, tokens * used, config.intermediate_size)
+    x, normed = (_normal(model, tokens, width) for width in (config.hidden_size, padded(config.hidden_size)))
+    inner = _normal(model, tokens * used, padded(config.intermediate_size))
     outer = _normal(model, tokens * used, config.hidden_size)
     chosen = torch.empty(tokens, used, dtype=torch.int32, device=model.device)
     shares = torch.empty(tokens, used, device=model.device)
@@ -158,11 +158,11 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
 
     def run_up() -> None:
         for layer in layers:
-            experts_many.gate_up(normed, layer.mlp1, order, starts, inner, limit)
+            experts_many.gate_up(normed, layer.mlp1, order, starts, inner, limit, tiles=model.tiles)
 
     def run_down() -> None:
         for layer in layers:
-            experts_many.down(inner, layer.mlp2, order, starts, shares, outer)
+            experts_many.down(inner, layer.mlp2, order, starts, shares, outer, tiles=model.tiles)
 
     def run_sum() -> None:
         for _ in layers:
@@ -246,7 +246,7 @@ def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tupl
         row, small = dense_int8.ROW_TILE, dense_int8.SMALL_TILE
         along, stages = {"BG": (4, 8, 16)}, {"num_stages": (3, 6, 8)}
     few: dict[str, tuple[int, ...]] = {"BN": (1, 2, 4, 8), "num_warps": (1, 2)}
-    many = {"BN": (64, 128), "BW": (16, 32), "num_warps": (4, 8), "num_stages": (2, 3, 4)}
+    many = {"BN": (64, 128), "num_warps": (4, 8), "num_stages": (2, 3, 4)}
 
     qkv, output = _dense(model, 1)
     yield qkv, row, few | along
@@ -262,6 +262,8 @@ def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tupl
         choices = {"BN": (32, 64, 128), "num_warps": (2, 4), "num_stages": (4, 5, 7)}
         yield attention, attention_decode.TILE, choices
     for tokens in (64, 2048):
-        _sort, gate_up, _down, _sum = _many(model, tokens)
+        _sort, gate_up, down, _sum = _many(model, tokens)
         pairs, experts = tokens * model.config.experts_per_token, model.config.num_experts
-        yield gate_up, experts_many.TILES[experts_many.usual_rows(pairs, experts)], many
+        rows = experts_many.usual_rows(pairs, experts)
+        yield gate_up, model.tiles.gate_up[rows], many
+        yield down, model.tiles.down[rows], many

@@ -11,7 +11,7 @@ keys are many:
 
 Steps of more tokens leave dense products to the library, and sort the pairs of token and expert:
 
-    norm.py              RMSNorm, in columns and in planes
+    norm.py              RMSNorm, in the order of columns and of fragments
     rotary.py, attention_prefill.py      cache write; blocks of queries against pages
     experts_many.py      sort, gate and up, down, sum
 

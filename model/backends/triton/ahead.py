@@ -96,6 +96,7 @@ class Job:
             self.batch_invariant,
             getattr(torch, self.full_dtype),
             self.multiprocessors,
+            self.capability,
         )
         outlines.launch_all(model, (False, True) if self.capability >= dependent_launch.OLDEST else (False,))
 

@@ -1,87 +1,119 @@
-"""MXFP4 for the GPU: eight codes in a word, with their bits where a float32 wants them.
+"""MXFP4 for the GPU: eight codes in a word, two at a time where a pair of bfloat16 wants them.
 
-A code has a sign, two bits of exponent and one of mantissa: s ee m.  The last three, put at bits 22 to 24 of
-a float32, read as the code's magnitude times 2 ** -126 (as a subnormal number if ee is 0, exactly as e2m1
-means it), and the sign belongs at bit 31.  So a rotation and a mask make a number of a code, if its sign is
-nine places above its mantissa, counted around the word.  A word has room for six such codes; the others come
-in two parts, and take two of each:
+A code has a sign, two bits of exponent and one of mantissa: s ee m.  Put at bits 15 and 8 to 6 of a bfloat16,
+it reads as the code's value times 2 ** -126 (as a subnormal number if ee is 0, exactly as e2m1 means it).  A
+word of 32 bits holds two bfloat16, so one rotation and one mask make two numbers of two codes, if both lie
+equally far from where they are wanted.  A word has room for three such pairs; the fourth comes in two parts:
 
     bit    31 30 29 28 27 26 25 24 23 22 21 20 19 18 17 16 15 14 13 12 11 10  9  8  7  6  5  4  3  2  1  0
-    code    0  2  2  2  1  7  6  0  0  0  5  1  1  1  7  6  4  5  5  5  6  6  3  4  4  4  2  7  7  3  3  3
-    part    s  e  e  m  s  s  s  e  e  m  s  e  e  m  m  m  s  e  e  m  e  e  s  e  e  m  s  e  e  e  e  m
+    code    1  4  4  4  3  6  7  1  1  1  5  3  3  3  7  7  0  5  5  5  2  7  6  0  0  0  4  2  2  2  6  6
+    part    s  e  e  m  s  e  s  e  e  m  s  e  e  m  e  m  s  e  e  m  s  e  s  e  e  m  s  e  e  m  e  m
 
-Word j of a row holds the codes of columns 8 j to 8 j + 7, as the checkpoint's bytes do, read as 32-bit words.
-`plane` i of a row of activations is its columns 8 j + i, so that code i of all words meets contiguous
-numbers.
+Word j of a row holds the codes of columns 8 j to 8 j + 7, as the checkpoint's bytes do, read as 32-bit words;
+pair i of a word is its codes 2 i and 2 i + 1.
+
+Tensor cores want the weights of 128 columns in registers, four lanes to a row, and each lane should read 16
+bytes of codes that share one scale.  A lane that has 32 columns then multiplies them with activations that
+are not neighbours in memory, unless these lie in **fragment order**: of 128 columns first 0, 1, 32, 33, 64,
+65, 96, 97, then 2, 3, 34 and so on.  Rows of activations that experts read are in this order, their width
+rounded up to a multiple of 128 with zeros.
+
+The experts of few tokens decode one code after the other, as float32, which has its sign and exponent where
+the upper bfloat16 of a pair has them.  They want activations in **planes**: plane i of a row is its columns
+8 j + i, so that code i of all words meets contiguous numbers.
 
     words  [..., K / 8] int32      scales  [..., K / 32] uint8: 2 ** (byte - 127), shared by four words
 """
 
 from __future__ import annotations
 
+import os
+
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
 PLACES = (
-    (22, 23, 24, 31), (18, 19, 20, 27), (28, 29, 30, 5), (0, 1, 2, 9),
-    (6, 7, 8, 15), (12, 13, 14, 21), (16, 10, 11, 25), (17, 3, 4, 26),
+    (6, 7, 8, 15), (22, 23, 24, 31), (2, 3, 4, 11), (18, 19, 20, 27),
+    (28, 29, 30, 5), (12, 13, 14, 21), (0, 1, 26, 9), (16, 17, 10, 25),
 )  # fmt: skip
 """Where bits 0 to 3 of each code are in a word: m, e, e, s."""
 
-_WANTED = (22, 23, 24, 31)
-"""Where a float32 wants them."""
+_WANTED = ((6, 7, 8, 15), (22, 23, 24, 31))
+"""Where a pair of bfloat16 wants them."""
 
 LARGEST_SCALE = 154
-"""`lent_power` has a factor of 2 ** 100 in it, and must still be a float32."""
+"""`paired_power` has a factor of 2 ** 100 in it, and must still be a bfloat16.  Under scales below 21 weights
+lose bits, or become zero: they are smaller than 2 ** -103."""
+
+GROUP = tl.constexpr(32)
+"""Columns that share a scale."""
+GROUPS = tl.constexpr(4)
+"""Of a block in fragment order: one for each of the lanes that share a row."""
+BLOCK = tl.constexpr(128)
+"""Columns of such a block."""
 
 
-def _parts(places: tuple[int, ...]) -> list[tuple[int, int, bool]]:
-    """How a code's bits get where they are wanted: by how many bits to rotate the word to the left, the mask
-    of what is right then, and whether what it masks has gone around the word's end."""
-    turns: dict[int, list[tuple[int, int]]] = {}
-    for place, wanted in zip(places, _WANTED, strict=True):
-        turns.setdefault((wanted - place) % 32, []).append((place, wanted))
-    return [
-        (turn, sum(1 << wanted for _, wanted in bits), any(wanted < place for place, wanted in bits))
-        for turn, bits in turns.items()
-    ]
+def _parts(*codes: tuple[int, tuple[int, ...]]) -> tuple[tuple[int, int], ...]:
+    """How codes get where they are wanted: by how many bits to rotate the word to the left, and the mask of
+    what is right then; twice, if the second is nothing with a mask of 0."""
+    masks: dict[int, int] = {}
+    for code, wanted in codes:
+        for place, bit in zip(PLACES[code], wanted, strict=True):
+            turn = (bit - place) % 32
+            masks[turn] = masks.get(turn, 0) | 1 << bit
+    assert len(masks) <= 2
+    return (*masks.items(), (0, 0))[:2]
 
 
-_NONE = (0, 0, False)
-_ALL_PARTS = [(*_parts(places), _NONE)[:2] for places in PLACES]
-assert all(len(_parts(places)) <= 2 for places in PLACES)
-
-_TURN, _MASK, _AROUND = (
-    tl.constexpr(tuple(tuple(part[what] for part in parts) for parts in _ALL_PARTS)) for what in range(3)
+_PAIRS = [_parts(*zip((2 * i, 2 * i + 1), _WANTED, strict=True)) for i in range(4)]
+_SINGLE = [_parts((i, _WANTED[1])) for i in range(8)]  # a float32 wants it where the upper bfloat16 does
+_PAIR_TURN, _PAIR_MASK, _TURN, _MASK = (
+    tl.constexpr(tuple(tuple(part[what] for part in parts) for parts in each))
+    for each in (_PAIRS, _SINGLE)
+    for what in range(2)
 )
 _PLACES = tl.constexpr(PLACES)
 
-CODE_TO_ONE = tl.constexpr(2.0**26)
-"""What is left to multiply a sum of products by: 2 ** 126 over the 2 ** 100 that was lent to one factor."""
+_PACKED = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")
+"""Whether two bfloat16 are multiplied by one instruction: an interpreter knows none."""
+
 LENT = tl.constexpr(2.0**100)
-"""Either the activations bring it along (`lent`), or the scale does (`lent_power`)."""
+"""What activations bring along (`lent`), or scales (`paired_power`), so that products are not too small."""
+_MULTIPLY = tl.constexpr("{.reg .b32 both; fma.rn.bf16x2 both, $2, $3, $4; mov.b32 {$0, $1}, both;}")
+"""PTX: operands 2 and 3 multiplied in both halves, and what comes of it apart."""
+
+CODE_TO_ONE = tl.constexpr(2.0**26)
+"""What is left to multiply a sum of products by: 2 ** 126 over the 2 ** 100 that one factor has too much."""
 
 
 @triton.jit
-def _part(words, i: tl.constexpr, part: tl.constexpr):
-    """One part of code i of each word, where it is wanted."""
+def _part(words, TURN: tl.constexpr, MASK: tl.constexpr):
+    """What of each word is right when it has been turned so far."""
     turned = words
-    if _AROUND[i][part]:
-        turned = (words << _TURN[i][part]) | (words >> (32 - _TURN[i][part]))
-    elif _TURN[i][part] > 0:
-        turned = words << _TURN[i][part]
-    return turned & _MASK[i][part]
+    if TURN > 0:
+        turned = (words << TURN) | (words >> (32 - TURN))
+    return turned & MASK
 
 
 @triton.jit
 def code(words, i: tl.constexpr):
     """Code i of each word, times 2 ** -126, as float32."""
-    bits = _part(words, i, 0)
+    bits = _part(words, _TURN[i][0], _MASK[i][0])
     if _MASK[i][1] != 0:
-        bits |= _part(words, i, 1)
+        bits |= _part(words, _TURN[i][1], _MASK[i][1])
     return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def pair(words, i: tl.constexpr):
+    """Codes 2 i and 2 i + 1 of each word, times 2 ** -126, as bfloat16 in the lower and the upper half."""
+    bits = _part(words, _PAIR_TURN[i][0], _PAIR_MASK[i][0])
+    if _PAIR_MASK[i][1] != 0:
+        bits |= _part(words, _PAIR_TURN[i][1], _PAIR_MASK[i][1])
+    return bits
 
 
 @triton.jit
@@ -91,9 +123,61 @@ def power(scales):
 
 
 @triton.jit
-def lent_power(scales):
-    """2 ** (byte - 127), with 2 ** 100 lent: a code times this is a bfloat16 to the last bit."""
-    return ((scales.to(tl.uint32) + 100) << 23).to(tl.float32, bitcast=True)
+def paired_power(scales):
+    """2 ** (byte - 127) * 2 ** 100 as bfloat16, twice in a word."""
+    return (scales.to(tl.uint32) + 100) * 0x00800080
+
+
+@triton.jit
+def scaled(pairs, powers, DTYPE: tl.constexpr):
+    """Both numbers of each pair times its power of two: two tensors.  Exact, in bfloat16 too."""
+    if tl.bfloat16 == DTYPE and _PACKED:
+        minus_zero = powers * 0 + 0x80008000  # added to a product it changes nothing, not even a zero's sign
+        low, high = tl.inline_asm_elementwise(
+            _MULTIPLY,
+            "=h,=h,r,r,r",
+            [pairs, powers, minus_zero],
+            dtype=(tl.bfloat16, tl.bfloat16),
+            is_pure=True,
+            pack=1,
+        )
+    else:
+        scale = (powers << 16).to(tl.float32, bitcast=True)
+        low = ((pairs << 16).to(tl.float32, bitcast=True) * scale).to(DTYPE)
+        high = ((pairs & 0xFFFF0000).to(tl.float32, bitcast=True) * scale).to(DTYPE)
+    return low, high
+
+
+@triton.jit
+def weights(words, scales, DTYPE: tl.constexpr):
+    """A block of weights [ROWS, 128] in fragment order, times 2 ** -26.
+
+    words   [ROWS, 4, 4] uint32: of each group of 32 columns its four words
+    scales  [ROWS, 4] uint8
+    """
+    powers = tl.broadcast_to(paired_power(scales)[:, :, None], words.shape)
+    low0, high0 = scaled(pair(words, 0), powers, DTYPE)
+    low1, high1 = scaled(pair(words, 1), powers, DTYPE)
+    low2, high2 = scaled(pair(words, 2), powers, DTYPE)
+    low3, high3 = scaled(pair(words, 3), powers, DTYPE)
+    low = tl.join(tl.join(low0, low2), tl.join(low1, low3))
+    high = tl.join(tl.join(high0, high2), tl.join(high1, high3))
+    both = tl.reshape(tl.join(low, high), [words.shape[0], GROUPS, GROUP // 2, 2])
+    return tl.reshape(tl.permute(both, [0, 2, 1, 3]), [words.shape[0], BLOCK])
+
+
+@triton.jit
+def fragment_place(column):
+    """Where a column of a row lies in fragment order."""
+    group, within = column % BLOCK // GROUP, column % GROUP
+    return column // BLOCK * BLOCK + within // 2 * (2 * GROUPS) + group * 2 + within % 2
+
+
+@triton.jit
+def fragment_column(place):
+    """The column that lies at this place in fragment order."""
+    group, within = place % (2 * GROUPS) // 2, place % BLOCK // (2 * GROUPS) * 2 + place % 2
+    return place // BLOCK * BLOCK + group * GROUP + within
 
 
 @triton.jit
@@ -123,6 +207,19 @@ def unpack(words: Tensor) -> Tensor:
             raw |= ((words >> place) & 1) << (4 * i + bit)
     blocks: Tensor = raw.view(torch.uint8).unflatten(-1, (-1, 16))
     return blocks
+
+
+def padded(width: int) -> int:
+    """Of a row of so many columns in fragment order."""
+    return -(-width // BLOCK.value) * BLOCK.value
+
+
+def in_fragments(x: Tensor) -> Tensor:
+    """Rows x [..., K] in fragment order: [..., padded(K)], with zeros where there is no column."""
+    width = x.shape[-1]
+    blocks = F.pad(x, (0, padded(width) - width)).unflatten(-1, (-1, GROUPS.value, GROUP.value // 2, 2))
+    rows: Tensor = blocks.transpose(-3, -2).flatten(-4)
+    return rows
 
 
 def lent(x: Tensor) -> Tensor:

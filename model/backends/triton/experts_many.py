@@ -1,26 +1,29 @@
 """The experts of many tokens: pairs sorted by expert, and one product of matrices for each.
 
     sort        chosen [T, A]            →  order: the pairs, expert by expert; starts: where each one's begin
-    gate_up     planes [T, C]            →  inner [T * A, F], sorted, in planes, activated
+    gate_up     rows in fragment order   →  inner [T * A, F], sorted, in fragment order, activated
     down        inner, shares            →  outer [T * A, C], pairs in their own order again, weighted
     combine     outer                    →  x [T, C] += the sum over a token's pairs
 
-Weights stay MXFP4 in memory and are dequantised in registers, on the left side of the product, so that any
-number of tokens fills a tile and no column is padded.  A word's eight codes belong to eight planes of the
-activations: eight products of matrices of a few words each.  How many tiles there are depends on the routing,
-which only the device knows: there are programs for the most there can be, and those without a tile return at
-once."""
+Weights stay MXFP4 in memory.  They are the left operand of a product: a warp reads 128 columns of each of its
+rows of weights, makes bfloat16 of them in its own registers (codes.py) and hands those to the tensor cores,
+without a detour through shared memory.  A program has two blocks of rows of weights, which share the rows of
+activations on the right: gates and values, or two blocks of outputs.
+
+How many tiles there are depends on the routing, which only the device knows: there are programs for the most
+there can be, and those without a tile return at once."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.codes import CODE_TO_ONE, code, lent_power, planes
+from model.backends.triton import codes
+from model.backends.triton.codes import BLOCK, CODE_TO_ONE, GROUP, GROUPS, in_fragments, padded
 from model.backends.triton.experts_few import swiglu
 from model.layers import clamped_swiglu
 
@@ -82,77 +85,119 @@ def _tile(starts, tile, E: tl.constexpr, E_PAD: tl.constexpr, BM: tl.constexpr):
 
 
 @triton.jit
-def _weights(words, scales, n, inside, j, K: tl.constexpr):
-    """Words j of rows n, and their scales with 2 ** 100 lent: [BN, BW] both."""
-    mask = inside[:, None] & (j[None, :] < K // 8)
-    w = tl.load(words + n[:, None] * (K // 8) + j[None, :], mask, 0).to(tl.uint32, bitcast=True)
-    s = tl.load(scales + n[:, None] * (K // 32) + j[None, :] // 4, mask, 0)
-    return w, lent_power(s)
+def _two_products(
+    x, words, scales, first, second, first_here, second_here,
+    K: tl.constexpr, K_PAD: tl.constexpr, ALL: tl.constexpr, DTYPE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Two blocks of rows of a matrix [.., K], each times the same rows of activations: two sums [BN, BM].
+
+    x              [BM] pointers to rows in fragment order
+    first, second  [BN] which rows of the matrix; `first_here`, `second_here` whether there is such a row,
+                   which is so for all of them if ALL
+    """
+    group, word, k = tl.arange(0, GROUPS), tl.arange(0, 4), tl.arange(0, BLOCK)
+    words += group[None, :, None] * (GROUP // 8) + word[None, None, :]
+    scales += group[None, :]
+    words1, words2 = words + (first * (K // 8))[:, None, None], words + (second * (K // 8))[:, None, None]
+    scales1, scales2 = scales + (first * (K // GROUP))[:, None], scales + (second * (K // GROUP))[:, None]
+    x = x[None, :] + k[:, None]
+    one = tl.zeros([BN, BM], tl.float32)
+    two = tl.zeros([BN, BM], tl.float32)
+    # No asynchronous copy takes a single byte: the next block's scales are asked for by hand.
+    inside = group < K // GROUP
+    s1 = _load(scales1, inside[None, :], first_here[:, None], ALL, K == K_PAD)
+    s2 = _load(scales2, inside[None, :], second_here[:, None], ALL, K == K_PAD)
+    for done in range(0, K // GROUP, GROUPS):
+        inside = done + group < K // GROUP
+        w1 = _load(words1, inside[None, :, None], first_here[:, None, None], ALL, K == K_PAD)
+        w2 = _load(words2, inside[None, :, None], second_here[:, None, None], ALL, K == K_PAD)
+        columns = tl.load(x)
+        inside = done + GROUPS + group < K // GROUP
+        scales1 += GROUPS
+        scales2 += GROUPS
+        next1 = _load(scales1, inside[None, :], first_here[:, None], ALL, False)
+        next2 = _load(scales2, inside[None, :], second_here[:, None], ALL, False)
+        left = codes.weights(w1.to(tl.uint32, bitcast=True), s1, DTYPE)
+        one = tl.dot(left, columns, one, input_precision="ieee")
+        left = codes.weights(w2.to(tl.uint32, bitcast=True), s2, DTYPE)
+        two = tl.dot(left, columns, two, input_precision="ieee")
+        words1 += BLOCK // 8
+        words2 += BLOCK // 8
+        x += BLOCK
+        s1 = next1
+        s2 = next2
+    return one * CODE_TO_ONE, two * CODE_TO_ONE
+
+
+@triton.jit
+def _load(pointers, inside, here, ALL: tl.constexpr, WHOLE: tl.constexpr):
+    """With a mask only where there must be one: not for rows if ALL are here, not for columns if WHOLE."""
+    if ALL and WHOLE:
+        loaded = tl.load(pointers)
+    elif ALL:
+        loaded = tl.load(pointers, inside, 0)
+    else:
+        loaded = tl.load(pointers, inside & here, 0)
+    return loaded
 
 
 @triton.jit
 def _gate_up_kernel(
     normed, words, scales, bias, order, starts, inner, limit,
     E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, C: tl.constexpr, F: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+    C_PAD: tl.constexpr, F_PAD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     expert, first, end = _tile(starts, tl.program_id(0), E, E_PAD, BM)
     if first < end:
         m = first + tl.arange(0, BM)
-        n = tl.program_id(1) * BN + tl.arange(0, BN)
-        token = (tl.load(order + m, m < end, 0) // A).to(tl.int64)
+        # A tile is of neighbours in fragment order.  Beyond F there is nothing: zeros are written there.
+        place = tl.program_id(1) * BN + tl.arange(0, BN)
+        n = codes.fragment_column(place)
+        here = n < F
+        token = (tl.load(order + tl.minimum(m, end - 1)) // A).to(tl.int64)
         words += expert.to(tl.int64) * (2 * F) * (C // 8)
-        scales += expert.to(tl.int64) * (2 * F) * (C // 32)
-        gate = tl.zeros([BN, BM], tl.float32)
-        value = tl.zeros([BN, BM], tl.float32)
-        for at in range(0, C // 8, BW):
-            j = at + tl.arange(0, BW)
-            gates, gate_scales = _weights(words, scales, 2 * n, n < F, j, C)
-            values, value_scales = _weights(words, scales, 2 * n + 1, n < F, j, C)
-            x = normed + token[None, :] * C + j[:, None]
-            mask = (m < end)[None, :] & (j[:, None] < C // 8)
-            for i in tl.static_range(8):
-                plane = tl.load(x + i * (C // 8), mask, 0.0)
-                left = (code(gates, i) * gate_scales).to(plane.dtype)
-                gate = tl.dot(left, plane, gate, input_precision="ieee")
-                left = (code(values, i) * value_scales).to(plane.dtype)
-                value = tl.dot(left, plane, value, input_precision="ieee")
+        scales += expert.to(tl.int64) * (2 * F) * (C // GROUP)
+        gate, value = _two_products(
+            normed + token * C_PAD, words, scales, 2 * n, 2 * n + 1, here, here,
+            C, C_PAD, F == F_PAD, normed.dtype.element_ty, BM, BN,
+        )  # fmt: skip
         biases = bias + expert * (2 * F) + 2 * n
-        gate = gate * CODE_TO_ONE + tl.load(biases, n < F, 0.0).to(tl.float32)[:, None]
-        value = value * CODE_TO_ONE + tl.load(biases + 1, n < F, 0.0).to(tl.float32)[:, None]
-        out = inner + m.to(tl.int64)[None, :] * F + ((n % 8) * (F // 8) + n // 8)[:, None]
+        gate += tl.load(biases, here, 0.0).to(tl.float32)[:, None]
+        value += tl.load(biases + 1, here, 0.0).to(tl.float32)[:, None]
+        out = inner + m.to(tl.int64)[None, :] * F_PAD + place[:, None]
         activated = swiglu(gate, value, limit).to(inner.dtype.element_ty)
-        tl.store(out, activated, (n < F)[:, None] & (m < end)[None, :])
+        tl.store(out, activated, (m < end)[None, :] & (place < F_PAD)[:, None])
 
 
 @triton.jit
 def _down_kernel(
     inner, words, scales, bias, order, starts, shares, outer,
-    E: tl.constexpr, E_PAD: tl.constexpr, C: tl.constexpr, F: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+    E: tl.constexpr, E_PAD: tl.constexpr, C: tl.constexpr, F: tl.constexpr, F_PAD: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     expert, first, end = _tile(starts, tl.program_id(0), E, E_PAD, BM)
     if first < end:
         m = first + tl.arange(0, BM)
-        n = tl.program_id(1) * BN + tl.arange(0, BN)
+        n = tl.program_id(1) * (2 * BN) + tl.arange(0, BN)
         words += expert.to(tl.int64) * C * (F // 8)
-        scales += expert.to(tl.int64) * C * (F // 32)
-        total = tl.zeros([BN, BM], tl.float32)
-        for at in range(0, F // 8, BW):
-            j = at + tl.arange(0, BW)
-            w, s = _weights(words, scales, n, n < C, j, F)
-            x = inner + m.to(tl.int64)[None, :] * F + j[:, None]
-            mask = (m < end)[None, :] & (j[:, None] < F // 8)
-            for i in tl.static_range(8):
-                plane = tl.load(x + i * (F // 8), mask, 0.0)
-                total = tl.dot((code(w, i) * s).to(plane.dtype), plane, total, input_precision="ieee")
+        scales += expert.to(tl.int64) * C * (F // GROUP)
+        row = tl.minimum(m, end - 1).to(tl.int64)
+        one, two = _two_products(
+            inner + row * F_PAD, words, scales, n, n + BN, n < C, n + BN < C,
+            F, F_PAD, C % (2 * BN) == 0, inner.dtype.element_ty, BM, BN,
+        )  # fmt: skip
         pair = tl.load(order + m, m < end, 0)
         share = tl.load(shares + pair, m < end, 0.0)
-        biases = bias + expert * C + n
-        total = total * CODE_TO_ONE + tl.load(biases, n < C, 0.0).to(tl.float32)[:, None]
-        total *= share[None, :]
         out = outer + pair.to(tl.int64)[None, :] * C + n[:, None]
-        tl.store(out, total.to(outer.dtype.element_ty), (n < C)[:, None] & (m < end)[None, :])
+        _store_down(one, bias + expert * C + n, share, out, n < C, m < end)
+        _store_down(two, bias + expert * C + n + BN, share, out + BN, n + BN < C, m < end)
+
+
+@triton.jit
+def _store_down(total, bias, share, out, n_inside, m_inside):
+    total = (total + tl.load(bias, n_inside, 0.0).to(tl.float32)[:, None]) * share[None, :]
+    tl.store(out, total.to(out.dtype.element_ty), n_inside[:, None] & m_inside[None, :])
 
 
 @triton.jit
@@ -169,11 +214,45 @@ INVARIANT_ROWS = 64
 """Of a tile, however many pairs there are, where no sum may depend on that."""
 
 
-TILES = {
-    rows: {"BN": 64, "BW": 16, "num_warps": 4, "num_stages": 3 if rows < 128 else 2}
-    for rows in (16, 32, 64, 128)
-}
-"""By the pairs of a tile: outputs, words at a time."""
+Tile = dict[str, int]
+
+
+class Tiles(NamedTuple):
+    """By the pairs of a tile: rows of each of its two blocks of weights, warps, and how many blocks of 128
+    columns are under way."""
+
+    gate_up: dict[int, Tile]
+    down: dict[int, Tile]
+
+
+def _both(tiles: dict[int, Tile]) -> Tiles:
+    return Tiles(tiles, {rows: dict(tile) for rows, tile in tiles.items()})
+
+
+OF_WARP_GROUPS = _both(
+    {
+        16: {"BN": 64, "num_warps": 4, "num_stages": 4},
+        32: {"BN": 64, "num_warps": 4, "num_stages": 4},
+        64: {"BN": 64, "num_warps": 4, "num_stages": 3},
+        128: {"BN": 128, "num_warps": 8, "num_stages": 3},
+    }
+)
+"""Of tensor cores that four warps use together, and that take activations from shared memory."""
+
+OF_WARPS = _both(
+    {
+        16: {"BN": 64, "num_warps": 4, "num_stages": 4},
+        32: {"BN": 64, "num_warps": 4, "num_stages": 3},
+        64: {"BN": 64, "num_warps": 8, "num_stages": 2},
+        128: {"BN": 64, "num_warps": 8, "num_stages": 2},
+    }
+)
+"""Of those that each warp has for itself: activations need registers too, and there is less shared memory."""
+
+
+def tiles_for(capability: tuple[int, int]) -> Tiles:
+    """Of a GPU of this compute capability: Hopper and the large Blackwells have warp groups."""
+    return OF_WARP_GROUPS if capability[0] in (9, 10, 11) else OF_WARPS
 
 
 def usual_rows(pairs: int, experts: int) -> int:
@@ -182,10 +261,10 @@ def usual_rows(pairs: int, experts: int) -> int:
     return min(128, max(16, 1 << (pairs_of_one - 1).bit_length()))
 
 
-def _shape(pairs: int, experts: int, invariant: bool) -> dict[str, int]:
+def _shape(tiles: dict[int, Tile], pairs: int, experts: int, invariant: bool) -> Tile:
     """The tile for so many pairs; if `invariant`, always the same."""
     rows = INVARIANT_ROWS if invariant else usual_rows(pairs, experts)
-    return {"BM": rows, **TILES[rows]}
+    return {"BM": rows, **tiles[rows]}
 
 
 def gate_up(
@@ -196,17 +275,20 @@ def gate_up(
     inner: Tensor,
     limit: float,
     invariant: bool = False,
+    tiles: Tiles = OF_WARP_GROUPS,
 ) -> None:
-    """The chosen experts' activations, in planes, into inner [T * A, F]: its rows are in the sorted order.
+    """The chosen experts' activations into inner [T * A, padded(F)]: its rows are in the sorted order.
 
-    normed     [T, C] in planes
+    normed     [T, padded(C)] in fragment order, as `inner` will be
     invariant  whether a pair's result must be the same, to the bit, in whatever company it comes
     """
-    (tokens, hidden), (pairs, width), experts = normed.shape, inner.shape, len(mlp1.bias)
-    shape = _shape(pairs, experts, invariant)
-    grid = (pairs // shape["BM"] + experts, triton.cdiv(width, shape["BN"]))
+    tokens, pairs, (experts, outputs) = len(normed), len(inner), mlp1.bias.shape
+    hidden, width = mlp1.words.shape[2] * 8, outputs // 2
+    shape = _shape(tiles.gate_up, pairs, experts, invariant)
+    grid = (pairs // shape["BM"] + experts, triton.cdiv(padded(width), shape["BN"]))
     operands = (normed, mlp1.words, mlp1.scales, mlp1.bias, order, starts, inner, limit)
-    sizes = (experts, triton.next_power_of_2(experts), pairs // tokens, hidden, width)
+    widths = (hidden, width, padded(hidden), padded(width))
+    sizes = (experts, triton.next_power_of_2(experts), pairs // tokens, *widths)
     _gate_up_kernel[grid](*operands, *sizes, **shape)
 
 
@@ -218,16 +300,18 @@ def down(
     shares: Tensor,
     outer: Tensor,
     invariant: bool = False,
+    tiles: Tiles = OF_WARP_GROUPS,
 ) -> None:
     """What the experts make of `inner`, times its share, into outer [T * A, C], pairs in their own order.
 
     shares  [T, A] float32
     """
-    (pairs, width), hidden, experts = inner.shape, outer.shape[1], len(mlp2.bias)
-    shape = _shape(pairs, experts, invariant)
-    grid = (pairs // shape["BM"] + experts, triton.cdiv(hidden, shape["BN"]))
+    pairs, (experts, hidden) = len(inner), mlp2.bias.shape
+    width = mlp2.words.shape[2] * 8
+    shape = _shape(tiles.down, pairs, experts, invariant)
+    grid = (pairs // shape["BM"] + experts, triton.cdiv(hidden, 2 * shape["BN"]))
     operands = (inner, mlp2.words, mlp2.scales, mlp2.bias, order, starts, shares, outer)
-    sizes = (experts, triton.next_power_of_2(experts), hidden, width)
+    sizes = (experts, triton.next_power_of_2(experts), hidden, width, padded(width))
     _down_kernel[grid](*operands, *sizes, **shape)
 
 
@@ -241,12 +325,12 @@ def combine(outer: Tensor, x: Tensor) -> None:
 def plain_gate_up(
     x: Tensor, mlp1: Matrices, order: Tensor, starts: Tensor, limit: float, used: int
 ) -> Tensor:
-    """`inner` in planes [T * used, F] float32, from x [T, C] in the order of columns."""
+    """`inner` [T * used, padded(F)] float32 in fragment order, from x [T, C] in the order of columns."""
     parts = []
     for expert, (first, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
         rows = x[order[first:end].long() // used].float()
         parts.append(clamped_swiglu(rows @ mlp1.decoded(expert).T + mlp1.bias[expert].float(), limit))
-    return planes(torch.cat(parts))
+    return in_fragments(torch.cat(parts))
 
 
 def plain_down(inner: Tensor, mlp2: Matrices, order: Tensor, starts: Tensor, shares: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.backends.triton import attention_decode, attention_prefill, experts_few, experts_many, fp8, rotary
+from model.backends.triton.codes import padded
 from model.backends.triton.dense import Dense, linear, product
 from model.backends.triton.dense_int8 import Quantised
 from model.backends.triton.edits import edit_logits
@@ -81,6 +82,8 @@ class TritonModel:
         """Whether kernels of a decode step begin while those before them end, see dependent_launch.py."""
         on_gpu = device.type == "cuda"
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
+        capability = torch.cuda.get_device_capability(device) if on_gpu else (9, 0)
+        self.tiles = experts_many.tiles_for(capability)
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
         with self.current:
             self.turn = rotary.angles(config.max_context, *yarn_frequencies(config, device))
@@ -221,17 +224,17 @@ class TritonModel:
             experts_few.gate_up(normed, logits, layer.mlp1, inner, limit, used, self.pdl)
             experts_few.down(inner, logits, layer.mlp2, x, used, self.pdl)
             return
-        normed, in_planes = torch.empty_like(x), torch.empty_like(x)
-        inner = x.new_empty(tokens * used, config.intermediate_size)
-        normalise(x, layer.experts_norm, eps, normed, in_planes)
+        normed, in_order = torch.empty_like(x), x.new_empty(tokens, padded(config.hidden_size))
+        inner = x.new_empty(tokens * used, padded(config.intermediate_size))
+        normalise(x, layer.experts_norm, eps, normed, in_order)
         product(normed, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
         chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
         shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
         choose(logits, chosen, shares)
         order, starts = experts_many.sort(chosen, config.num_experts)
-        experts_many.gate_up(in_planes, layer.mlp1, order, starts, inner, limit, invariant)
+        experts_many.gate_up(in_order, layer.mlp1, order, starts, inner, limit, invariant, self.tiles)
         outer = x.new_empty(tokens * used, config.hidden_size)
-        experts_many.down(inner, layer.mlp2, order, starts, shares, outer, invariant)
+        experts_many.down(inner, layer.mlp2, order, starts, shares, outer, invariant, self.tiles)
         experts_many.combine(outer, x)
 
     def splits(self, sequences: int) -> int:

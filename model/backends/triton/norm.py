@@ -1,5 +1,5 @@
-"""RMSNorm by itself, for steps of many tokens: in the order of columns, and in planes as experts want their
-rows (see codes.py)."""
+"""RMSNorm by itself, for steps of many tokens: in the order of columns, and in fragment order as
+experts want their rows (codes.py)."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.codes import planes
+from model.backends.triton.codes import fragment_place, in_fragments, padded
 from model.layers import rms_norm
 
 
 @triton.jit
 def _norm_kernel(
-    x, norm, out, out_planes, eps, K: tl.constexpr, OUT: tl.constexpr, PLANES: tl.constexpr, BK: tl.constexpr
-):
-    row = tl.program_id(0).to(tl.int64) * K
+    x, norm, out, out_fragments, eps,
+    K: tl.constexpr, K_PAD: tl.constexpr, OUT: tl.constexpr, FRAGMENTS: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, BK)
-    values = tl.load(x + row + k, k < K, 0.0).to(tl.float32)
+    values = tl.load(x + row * K + k, k < K, 0.0).to(tl.float32)
     values *= 1.0 / tl.sqrt(tl.sum(values * values, 0) / K + eps)
     values *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
     values = values.to(x.dtype.element_ty)
     if OUT:
-        tl.store(out + row + k, values, k < K)
-    if PLANES:
-        tl.store(out_planes + row + (k % 8) * (K // 8) + k // 8, values, k < K)
+        tl.store(out + row * K + k, values, k < K)
+    if FRAGMENTS:  # beyond K values are zero
+        tl.store(out_fragments + row * K_PAD + fragment_place(k), values, k < K_PAD)
 
 
 def normalise(
-    x: Tensor, norm: Tensor, eps: float, out: Tensor | None = None, out_planes: Tensor | None = None
+    x: Tensor, norm: Tensor, eps: float, out: Tensor | None = None, out_fragments: Tensor | None = None
 ) -> None:
-    """RMSNorm of x [T, K] with scale norm [K], into whichever of `out` and `out_planes` [T, K] there is."""
+    """RMSNorm of x [T, K] with scale norm [K], into whichever there is of `out` [T, K] and `out_fragments`
+    [T, padded(K)]."""
     tokens, width = x.shape
-    sizes = (width, out is not None, out_planes is not None, triton.next_power_of_2(width))
-    _norm_kernel[(tokens,)](x, norm, out, out_planes, eps, *sizes)
+    sizes = (width, padded(width), out is not None, out_fragments is not None)
+    _norm_kernel[(tokens,)](x, norm, out, out_fragments, eps, *sizes, triton.next_power_of_2(padded(width)))
 
 
 def plain_normalise(x: Tensor, norm: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """What `normalise` writes: both of them."""
     out = rms_norm(x, norm, eps)
-    return out, planes(out)
+    return out, in_fragments(out)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from model.backends.triton import graphs
+from model.backends.triton import experts_many, graphs
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader, Weights
 from model.batch import Batch, pages_for
@@ -52,13 +52,15 @@ def outline(
     batch_invariant: bool,
     full_dtype: torch.dtype,
     multiprocessors: int,
+    capability: tuple[int, int],
 ) -> TritonModel:
-    """A model of these sizes and options; full_dtype and multiprocessors are those of the GPU meant."""
+    """A model of these sizes and options; the last three are those of the GPU meant."""
     reader = OutlineReader(Outlines(config), META, torch.bfloat16, dense)
     options = {"kv_cache_dtype": kv_cache_dtype, "batch_invariant": batch_invariant}
     model = TritonModel(config, reader.all(), **options)  # type: ignore[arg-type]
     model.full_dtype = full_dtype
     model.multiprocessors = multiprocessors
+    model.tiles = experts_many.tiles_for(capability)
     return model
 
 

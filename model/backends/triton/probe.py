@@ -17,7 +17,7 @@ from torch import Tensor
 from triton.errors import TritonError
 
 from model.backends.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
-from model.backends.triton.codes import lent, planes
+from model.backends.triton.codes import in_fragments, lent, padded
 from model.backends.triton.dense import decoded, plain_product, product
 from model.backends.triton.edits import edit_logits
 from model.backends.triton.fp8 import plain_numbers, plain_stored
@@ -160,14 +160,14 @@ def _dense(draw: Draw, tokens: int) -> Results:
     want = plain_product(x, ends, got, norm=norm, eps=eps, rows=rows)
     yield "norm and unembedding", torch.cat((got[:, :100], got[:, -100:]), 1), want
 
-    out, in_planes = draw.poison(*x.shape), draw.poison(*x.shape)
+    out = draw.poison(*x.shape)
     normalise(x, layer.attention_norm, eps, out)
     want, _ = plain_normalise(x, layer.attention_norm, eps)
     yield "norm", out, want
-    out = draw.poison(*x.shape)
-    normalise(x, layer.experts_norm, eps, out, in_planes)
-    want, want_planes = plain_normalise(x, layer.experts_norm, eps)
-    yield "norm of both orders", torch.stack((out, in_planes)), torch.stack((want, want_planes))
+    out, in_order = draw.poison(*x.shape), draw.poison(tokens, padded(x.shape[1]))
+    normalise(x, layer.experts_norm, eps, out, in_order)
+    want, want_in_order = plain_normalise(x, layer.experts_norm, eps)
+    yield "norm of both orders", torch.cat((out, in_order), 1), torch.cat((want, want_in_order), 1)
 
 
 def _attention(draw: Draw, tokens: int) -> Results:
@@ -287,15 +287,17 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     want_order, want_starts = experts_many.plain_sort(chosen, experts)
     yield "sort", torch.cat((order, starts)), torch.cat((want_order, want_starts))
 
+    choice = draw.model.batch_invariant, draw.model.tiles
     normed = draw.normal(tokens, config.hidden_size)
-    inner = draw.poison(tokens * used, config.intermediate_size)
+    inner = draw.poison(tokens * used, padded(config.intermediate_size))
     sorted_pairs = (layer.mlp1, order, starts)
-    experts_many.gate_up(planes(normed), *sorted_pairs, inner, limit, draw.model.batch_invariant)
+    experts_many.gate_up(in_fragments(normed), *sorted_pairs, inner, limit, *choice)
     yield "gate and up of many", inner, experts_many.plain_gate_up(normed, *sorted_pairs, limit, used)
 
-    inner, outer = draw.normal(*inner.shape), draw.poison(tokens * used, config.hidden_size)
+    inner = draw.normal(tokens * used, config.intermediate_size)
+    outer = draw.poison(tokens * used, config.hidden_size)
     sorted_pairs = (layer.mlp2, order, starts)
-    experts_many.down(planes(inner), *sorted_pairs, shares, outer, draw.model.batch_invariant)
+    experts_many.down(in_fragments(inner), *sorted_pairs, shares, outer, *choice)
     yield "down of many", outer, experts_many.plain_down(inner, *sorted_pairs, shares)
 
     x = draw.normal(tokens, config.hidden_size)

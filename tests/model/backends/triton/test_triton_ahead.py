@@ -51,7 +51,7 @@ for job in map(ahead.Job.read, sys.argv[1:]):
     with ahead.compiling(), torch.inference_mode():
         made = launched(job.compile)
         options = (job.dense, job.kv_cache_dtype, job.batch_invariant)
-        model = outlines.outline(job.config, *options, torch.bfloat16, job.multiprocessors)
+        model = outlines.outline(job.config, *options, torch.bfloat16, job.multiprocessors, job.capability)
         for model.pdl in (False, True):
             asked = launched(lambda: outlines.launch(model, decodes))
             asked |= launched(lambda: outlines.launch(model, prompts + mixed))

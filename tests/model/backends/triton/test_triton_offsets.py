@@ -255,23 +255,23 @@ def test_the_last_expert_and_the_last_rows_are_found_for_very_many_tokens(noise)
     order[-128:] = tokens - 128 + torch.randperm(128, generator=noise)
     here = order[-128:].long() - (tokens - 128)
     x, shares = torch.randn(128, C, generator=noise) / 50, torch.rand(128, 1, generator=noise)
-    normed, inner, outer = lazy(tokens, C), lazy(tokens, F), lazy(tokens, C)
+    normed, inner = lazy(tokens, codes.padded(C)), lazy(tokens, codes.padded(F))
+    outer = lazy(tokens, C)
 
     def of_the_last_rows(grid):
         return [(tokens // 128 - 1, grid[1] - 1, 0)]
 
     one_expert = torch.tensor([0, 128])
     with watching(programs=of_the_last_rows, poison=False):
-        normed[-128:] = codes.planes(x)
+        normed[-128:] = codes.in_fragments(x)
         experts_many.gate_up(normed, mlp1, order, starts, inner, CONFIG.swiglu_limit)
     want = experts_many.plain_gate_up(x, one1, here, one_expert, CONFIG.swiglu_limit, 1)
-    at = [(n % 8) * (F // 8) + n // 8 for n in range(F - 64, F)]
-    close(inner[-128:, at], want[:, at])
+    close(inner[-128:, -codes.BLOCK.value :], want[:, -codes.BLOCK.value :])
 
     all_shares = lazy(tokens, 1)
     all_shares[-128:] = shares
     with watching(programs=of_the_last_rows, poison=False):
-        inner[-128:] = codes.planes(x[:, :F])
+        inner[-128:] = codes.in_fragments(x[:, :F])
         experts_many.down(inner, mlp2, order, starts, all_shares, outer)
     want = experts_many.plain_down(x[:, :F], one2, here, one_expert, shares)
     close(outer[-128:, -64:], want[:, -64:])
@@ -304,7 +304,7 @@ def test_the_last_row_of_very_many_is_normalised(noise):
     tokens = rows_beyond(C)
     x, norm = lazy(tokens, C), 1 + torch.randn(C, generator=noise) / 9
     x[-1] = torch.randn(C, generator=noise)
-    outs = lazy(tokens, C), lazy(tokens, C)
+    outs = lazy(tokens, C), lazy(tokens, codes.padded(C))
     with watching(programs=last, poison=False):
         normalise(x, norm, 1e-5, *outs)
     for got, want in zip(outs, plain_normalise(x[-1:], norm, 1e-5), strict=True):
