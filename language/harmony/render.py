@@ -108,6 +108,10 @@ class Renderer:
             prompt += self._tokens(CHANNEL, "final", MESSAGE)
         return prompt
 
+    def sampled_parts(self, tokens: Sequence[int]) -> list[Part]:
+        """What was sampled, message by message, up to what is no proper harmony."""
+        return self._replay.split(tokens)
+
     # -- messages ------------------------------------------------------------------------------------------
 
     def _developer(self, text: str) -> list[int]:

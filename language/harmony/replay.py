@@ -74,16 +74,20 @@ class Replay:
         actions   call id → the tokens sampled for the action that ended in this call
         """
         said: list[Part] = []
-        stretches: list[_Stretch] = []
+        known: list[tuple[int, list[Part]]] = []
         for message, thinking in messages:
             if message.sampled and (sampled := self.split(message.sampled)):
-                stretches.append(_Stretch(len(said), len(said), sampled))
+                known.append((len(said), sampled))
             said += _parts(message, thinking)
-        for stretch, limit in zip(
-            stretches, [*(each.start for each in stretches[1:]), len(said)], strict=False
-        ):
-            stretch.end = _forward(said, stretch.start, limit, _visible(stretch.sampled))
-        self._add_actions(said, stretches, actions)
+        stretches = self._actions(said, actions)
+        covered = {i for stretch in stretches for i in range(stretch.start, stretch.end)}
+        limits = sorted(
+            {*(start for start, _ in known), *(stretch.start for stretch in stretches), len(said)}
+        )
+        for start, sampled in known:
+            if start not in covered and start < len(said):
+                limit = next(limit for limit in limits if limit > start)
+                stretches.append(_Stretch(start, _forward(said, start, limit, _visible(sampled)), sampled))
         stretches.sort(key=lambda stretch: stretch.start)
         parts: list[Part] = []
         done = 0
@@ -94,7 +98,7 @@ class Replay:
         return parts + said[done:]
 
     def split(self, tokens: Sequence[int]) -> list[Part]:
-        """The parts of what was sampled; none if it is not the harmony that a prompt may have.
+        """The parts of what was sampled, up to what is not the harmony that a prompt may have.
 
         tokens  from behind `<|start|>assistant` on, of as many messages as there were
         """
@@ -104,22 +108,23 @@ class Replay:
             if i > begin:
                 pieces.append(list(tokens[begin:i]))
             begin = i
-        parts = [self._part(piece) for piece in pieces]
-        return [part for part in parts if part] if all(parts) else []
+        parts: list[Part] = []
+        for piece in pieces:
+            if (part := self._part(piece)) is None:
+                break
+            parts.append(part)
+        return parts
 
-    def _add_actions(
-        self, said: Sequence[Part], stretches: list[_Stretch], actions: Mapping[str, Sequence[int]]
-    ) -> None:
-        """Adds the stretches that are known by the call that ends them, and by nothing else."""
-        taken = [range(stretch.start, stretch.end) for stretch in stretches]
-        free_from = 0
+    def _actions(self, said: Sequence[Part], actions: Mapping[str, Sequence[int]]) -> list[_Stretch]:
+        """The stretches that are known by the calls that end them."""
+        stretches: list[_Stretch] = []
+        done = 0
         for i, part in enumerate(said):
-            if any(i in each for each in taken):
-                free_from = i + 1
-            elif part.call is not None and (sampled := self.split(actions.get(part.call.id, ()))):
-                start = _backward(said, i, free_from, _visible(sampled))
+            if part.call is not None and (sampled := self.split(actions.get(part.call.id, ()))):
+                start = _backward(said, i, done, _visible(sampled))
                 stretches.append(_Stretch(start, i + 1, sampled))
-                free_from = i + 1
+                done = i + 1
+        return stretches
 
     def _part(self, piece: list[int]) -> Part | None:
         """What one message says; None if it is none, or its header is no proper one."""
