@@ -12,8 +12,12 @@ Where full layers keep theirs in fewer bytes (`KVCache.full`), each kind has its
 the lower are banded pages, the others full ones.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 BANDED, FULL = 0, 1
@@ -65,6 +69,44 @@ class Batch:
     samples: Tensor
     temperatures: Tensor | None = None
     prompts: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[tuple[int, int]],
+        page_table: Tensor,
+        page_size: int,
+        tokens: Tensor | None = None,
+        samples: Tensor | None = None,
+        temperatures: Tensor | None = None,
+        prompts: Tensor | None = None,
+    ) -> Batch:
+        """Chunks of consecutive tokens over the pages of `page_table`, on its device.
+
+        The engine's runner makes the same batches from arrays of the host, in one copy (engine/runner.py).
+
+        chunks      of each sequence: how many keys are in the cache already, and how many tokens follow
+        page_table  [2, S, P]
+        tokens      [T]; None: zeros
+        samples     [N]; None: the last row of each chunk
+        """
+        device = page_table.device
+        known, counts = torch.tensor(chunks, device=device).T
+        ends = counts.cumsum(0)
+        owner = torch.arange(len(chunks), device=device).repeat_interleave(counts)
+        positions = torch.arange(len(owner), device=device) + (known - ends + counts)[owner]
+        pages = page_table[:, owner, positions // page_size].long()
+        return cls(
+            tokens=torch.zeros_like(positions) if tokens is None else tokens,
+            positions=positions,
+            slots=pages * page_size + positions % page_size,
+            starts=torch.cat((ends[:1] * 0, ends)).int(),
+            lengths=(known + counts).int(),
+            page_table=page_table.int(),
+            samples=ends - 1 if samples is None else samples,
+            temperatures=temperatures,
+            prompts=prompts,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,14 +73,5 @@ def _prompt_and_decode(model: Model) -> list[Tensor]:
 
 def _behind(load: Load, model: Model) -> Batch:
     """A token of each sequence, behind the load's; their last pages have room, since 41 fills none."""
-    size, device, sequences = model.page_size, model.device, load.sequences
-    slots = load.table[:, :, load.length // size].long() * size + load.length % size
-    return Batch(
-        tokens=torch.arange(sequences, device=device) + 7,
-        positions=torch.full((sequences,), load.length, device=device),
-        slots=slots,
-        starts=torch.arange(sequences + 1, dtype=torch.int32, device=device),
-        lengths=torch.full((sequences,), load.length + 1, dtype=torch.int32, device=device),
-        page_table=load.table,
-        samples=torch.arange(sequences, device=device),
-    )
+    tokens = torch.arange(load.sequences, device=model.device) + 7
+    return Batch.of([(load.length, 1)] * load.sequences, load.table, model.page_size, tokens)

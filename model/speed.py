@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -43,12 +43,14 @@ class Load:
         for tensor in self.cache.tensors:
             tensor.view(torch.uint8).random_(0x3C, 0x3F)  # small positive numbers, in bfloat16 and in fp8
         self.table = torch.stack([kind * each + torch.randperm(each) for kind in range(2)])
-        self.table = self.table.view(2, s, pages).int()
-        self.positions = torch.arange(self.context, total).repeat(s)
-        owner = torch.arange(s).repeat_interleave(self.length)
-        places = torch.stack([self.table[kind, owner, self.positions // size].long() for kind in range(2)])
-        self.slots = (places * size + self.positions % size).to(device)
-        self.table, self.positions = self.table.to(device), self.positions.to(device)
+        self.table = self.table.view(2, s, pages).to(device)
+        self._batch = Batch.of(
+            [(self.context, self.length)] * s,
+            self.table,
+            size,
+            temperatures=torch.full((s,), self.temperature),
+            prompts=torch.full((s,), self.seen, dtype=torch.int32) if self.prompt else None,
+        )
 
     @property
     def seen(self) -> int:
@@ -68,20 +70,8 @@ class Load:
     def batch(self, seed: int) -> Batch:
         """Other tokens for every seed, so that other experts are chosen."""
         random = torch.Generator().manual_seed(seed)
-        s, device = self.sequences, self.model.device
-        return Batch(
-            tokens=torch.randint(0, self.model.config.vocab_size, (self.tokens,), generator=random).to(
-                device
-            ),
-            positions=self.positions,
-            slots=self.slots,
-            starts=(torch.arange(s + 1) * self.length).int().to(device),
-            lengths=torch.full((s,), self.seen, dtype=torch.int32, device=device),
-            page_table=self.table,
-            samples=(torch.arange(1, s + 1) * self.length - 1).to(device),
-            temperatures=torch.full((s,), self.temperature),
-            prompts=torch.full((s,), self.seen, dtype=torch.int32) if self.prompt else None,
-        )
+        tokens = torch.randint(0, self.model.config.vocab_size, (self.tokens,), generator=random)
+        return replace(self._batch, tokens=tokens.to(self.model.device))
 
 
 @dataclass(frozen=True, slots=True)

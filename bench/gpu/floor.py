@@ -60,16 +60,7 @@ def _reference(config: ModelConfig, device: torch.device) -> float:
         pool.fill_(0.1)
     position = 1000
     table = torch.arange(64, dtype=torch.int32, device=device).view(2, 1, 32)
-    slots = table[:, 0, position // 32, None].long() * 32 + position % 32
-    batch = Batch(
-        tokens=torch.tensor([5], device=device),
-        positions=torch.tensor([position], device=device),
-        slots=slots,
-        starts=torch.tensor([0, 1], dtype=torch.int32, device=device),
-        lengths=torch.tensor([position + 1], dtype=torch.int32, device=device),
-        page_table=table,
-        samples=torch.tensor([0], device=device),
-    )
+    batch = Batch.of([(position, 1)], table, 32, tokens=torch.tensor([5], device=device))
     return _seconds(lambda: model.forward(batch, cache))
 
 

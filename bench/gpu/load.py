@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,24 +63,13 @@ class Decode:
         numbers = torch.randperm(streams * window, device=device).int().view(streams, window)
         banded[:, pages - held :] = numbers[:, :held]
         self.table = torch.stack((banded, full))
-        self.positions = torch.full((streams,), context, device=device)
-        page = self.table[:, :, context // size].long()
-        self.slots = page * size + context % size
+        self._batch = Batch.of([(context, 1)] * streams, self.table, size)
         noise = torch.Generator(device).manual_seed(context)
         self.tokens = torch.randint(0, model.config.vocab_size, (16, streams), generator=noise, device=device)
 
     def batch(self, turn: int) -> Batch:
         """Other tokens each turn, so that other experts are chosen."""
-        device, streams = self.model.device, self.streams
-        return Batch(
-            tokens=self.tokens[turn % len(self.tokens)],
-            positions=self.positions,
-            slots=self.slots,
-            starts=torch.arange(streams + 1, dtype=torch.int32, device=device),
-            lengths=torch.full((streams,), self.context + 1, dtype=torch.int32, device=device),
-            page_table=self.table,
-            samples=torch.arange(streams, device=device),
-        )
+        return replace(self._batch, tokens=self.tokens[turn % len(self.tokens)])
 
     def seconds(self, steps: int) -> tuple[float, float]:
         """Of one step: on the device alone, and from host to host with the chosen tokens read back."""
@@ -128,18 +118,8 @@ class Prefill:
         pages = -(-tokens // size)
         self.cache = model.new_cache(pages_for(pages, pages, model.page_bytes))
         table = torch.stack([kind * pages + torch.randperm(pages, device=device) for kind in range(2)])
-        table = table.int().view(2, 1, pages)
-        positions = torch.arange(tokens, device=device)
-        slots = table[:, 0, positions // size].long() * size + positions % size
-        self.batch = Batch(
-            tokens=torch.randint(0, model.config.vocab_size, (tokens,), device=device),
-            positions=positions,
-            slots=slots,
-            starts=torch.tensor([0, tokens], dtype=torch.int32, device=device),
-            lengths=torch.tensor([tokens], dtype=torch.int32, device=device),
-            page_table=table,
-            samples=torch.tensor([tokens - 1], device=device),
-        )
+        words = torch.randint(0, model.config.vocab_size, (tokens,), device=device)
+        self.batch = Batch.of([(0, tokens)], table.view(2, 1, pages), size, words)
 
     def seconds(self, rounds: int) -> float:
         """From host to host with the chosen token read back."""

@@ -97,7 +97,7 @@ def test_the_engine_takes_steps_to_be_timed(model):
 def test_a_layers_slots_and_tables_agree(model):
     decode = Decode(model, 3, 21)
     pages = decode.table[:, :, 21 // 4]
-    assert torch.equal(decode.slots, pages.long() * 4 + 21 % 4)
+    assert torch.equal(decode.batch(0).slots, pages.long() * 4 + 21 % 4)
     assert len(set(decode.table[1].flatten().tolist())) == decode.table[1].numel()
     seen = decode.table[0, :, (22 - CONFIG.sliding_window) // 4 :].flatten().tolist()
     assert len(set(seen)) == len(seen)

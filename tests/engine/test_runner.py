@@ -12,7 +12,7 @@ from engine.errors import DeadlineExceeded, NonFinite, UnknownToken
 from engine.request import Chunk, Failure, Plan, SamplingParams, Sequence
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.batch import BANDED, FULL
+from model.batch import BANDED, FULL, Batch
 from tests.tools.traffic.historian import (
     GREEDY,
     LIMITS,
@@ -24,6 +24,7 @@ from tests.tools.traffic.historian import (
     ids,
     make_engine,
 )
+from tests.tools.traffic.traffic import Traffic
 
 pytestmark = pytest.mark.usefixtures("order")
 
@@ -249,3 +250,30 @@ def test_a_fault_that_makes_no_sense_is_refused(text):
 def test_faults_are_read_from_one_line():
     assert faults.parse("step:3=nan, step:10=hang") == {3: "nan", 10: "hang"}
     assert faults.parse("") == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_runners_batches_are_those_of_their_chunks(seed, monkeypatch):
+    """It builds them from arrays of the host, for speed; `Batch.of` is how everybody else does."""
+    made = Runner.batch
+
+    def compared(self, plan):
+        batch = made(self, plan)
+        tables = [(chunk.sequence.pages.banded, chunk.sequence.pages.full) for chunk in plan.chunks]
+        width = max(len(full) for _, full in tables)
+        rows = [
+            [[*pages, *[0] * (width - len(pages))] for pages in each] for each in zip(*tables, strict=True)
+        ]
+        known = [(chunk.sequence.computed, chunk.length) for chunk in plan.chunks]
+        words = [c.sequence.tokens[c.sequence.computed :][: c.length] for c in plan.chunks]
+        same = Batch.of(
+            known, torch.tensor(rows), self.model.page_size, torch.tensor([t for each in words for t in each])
+        )
+        for name in ("tokens", "positions", "slots", "starts", "lengths", "page_table"):
+            assert torch.equal(getattr(batch, name), getattr(same, name)), name
+        sampling = [chunk.samples for chunk in plan.chunks]
+        assert batch.samples[: sum(sampling)].tolist() == same.samples[torch.tensor(sampling)].tolist()
+        return batch
+
+    monkeypatch.setattr(Runner, "batch", compared)
+    Traffic(seed).run()

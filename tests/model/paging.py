@@ -59,29 +59,15 @@ class Paged:
         """The batch of the next so many tokens of these sequences; they count as computed."""
         size = self.model.page_size
         tokens: list[int] = []
-        positions: list[Tensor] = []
-        slots: list[Tensor] = []
-        starts, lengths = [0], []
+        known = []
         tables = torch.full((2, len(chunks), max(table.shape[1] for table in self.tables)), NOWHERE)
         for row, (s, count) in enumerate(chunks.items()):
-            place = torch.arange(self.computed[s], self.computed[s] + count)
+            known.append((self.computed[s], count))
+            tokens += self.sequences[s][self.computed[s] : self.computed[s] + count]
             self.computed[s] += count
-            tokens += self.sequences[s][place[0] : self.computed[s]]
-            positions.append(place)
-            slots.append(self.tables[s][:, place // size] * size + place % size)
-            starts.append(starts[-1] + count)
-            lengths.append(self.computed[s])
             held = -(-self.computed[s] // size)
             tables[:, row, :held] = self.tables[s][:, :held]
-        return Batch(
-            tokens=torch.tensor(tokens),
-            positions=torch.cat(positions),
-            slots=torch.cat(slots, dim=1),
-            starts=torch.tensor(starts, dtype=torch.int32),
-            lengths=torch.tensor(lengths, dtype=torch.int32),
-            page_table=tables.to(torch.int32),
-            samples=torch.arange(len(tokens)),
-        )
+        return Batch.of(known, tables, size, torch.tensor(tokens), samples=torch.arange(len(tokens)))
 
     def run(self, lengths: list[int], sequence: int = 0) -> Tensor:
         """One sequence alone in chunks of these lengths.  Returns logits [T, V]."""

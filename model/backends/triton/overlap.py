@@ -56,15 +56,7 @@ def _step(model: TritonModel) -> tuple[Tensor, float]:
     """Logits of a sequence's first token, and the seconds that a step takes, through a graph of its own."""
     assert model.graphs is not None
     cache, device = model.new_cache(pages_for(1, 1, model.page_bytes)), model.device
-    batch = Batch(
-        tokens=torch.zeros(1, dtype=torch.int64, device=device),
-        positions=torch.zeros(1, dtype=torch.int64, device=device),
-        slots=torch.tensor([[0], [model.page_size]], device=device),
-        starts=torch.tensor([0, 1], dtype=torch.int32, device=device),
-        lengths=torch.ones(1, dtype=torch.int32, device=device),
-        page_table=torch.tensor([[[0]], [[1]]], dtype=torch.int32, device=device),
-        samples=torch.zeros(1, dtype=torch.int64, device=device),
-    )
+    batch = Batch.of([(0, 1)], torch.tensor([[[0]], [[1]]], device=device), model.page_size)
     try:
         logits = model.forward(batch, cache).clone()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -100,19 +100,8 @@ class Draw:
         device, size = self.model.device, self.model.page_size
         width = max(-(-(known + length) // size) for known, length in chunks)
         pages = torch.randperm(2 * len(chunks) * width, generator=self.noise, device=device)
-        table = pages.view(2, len(chunks), width).int()
-        owner = torch.tensor([s for s, (_, n) in enumerate(chunks) for _ in range(n)], device=device)
-        positions = torch.cat([torch.arange(known, known + n, device=device) for known, n in chunks])
-        starts = torch.tensor([0, *(n for _, n in chunks)], device=device).cumsum(0)
-        return Batch(
-            tokens=torch.zeros_like(positions),
-            positions=positions,
-            slots=table[:, owner, positions // size].long() * size + positions % size,
-            starts=starts.int(),
-            lengths=torch.tensor([known + n for known, n in chunks], dtype=torch.int32, device=device),
-            page_table=table,
-            samples=positions[:0],
-        )
+        table = pages.view(2, len(chunks), width)
+        return Batch.of(chunks, table, size, samples=torch.empty(0, dtype=torch.int64, device=device))
 
     def cache(self, batch: Batch, kind: int) -> tuple[Tensor, Tensor]:
         """One layer's keys and values: those before the batch's own are random, all else is NaN."""

@@ -3,7 +3,6 @@
 Sizes all differ; window, segments and pages are crossed; pages are scattered and hold NaN before.
 """
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -51,17 +50,12 @@ class Book:
 
     def batch(self, chunks, samples=None):
         """chunks [(sequence, first, length)]; samples: rows, or None for all."""
-        owner = torch.tensor([s for s, _, n in chunks for _ in range(n)])
-        positions = torch.cat([torch.arange(first, first + n) for _, first, n in chunks])
-        slots = torch.stack([self.table[kind][owner, positions // PAGE].long() for kind in range(2)])
-        return Batch(
+        return Batch.of(
+            [(first, length) for _, first, length in chunks],
+            self.table[:, [s for s, _, _ in chunks]],
+            PAGE,
             tokens=torch.cat([self.tokens[s][first : first + n] for s, first, n in chunks]),
-            positions=positions,
-            slots=slots * PAGE + positions % PAGE,
-            starts=torch.tensor([0, *itertools.accumulate(n for _, _, n in chunks)], dtype=torch.int32),
-            lengths=torch.tensor([first + n for _, first, n in chunks], dtype=torch.int32),
-            page_table=self.table[:, [s for s, _, _ in chunks]],
-            samples=torch.arange(len(positions)) if samples is None else torch.tensor(samples),
+            samples=torch.arange(sum(n for _, _, n in chunks)) if samples is None else torch.tensor(samples),
         )
 
 

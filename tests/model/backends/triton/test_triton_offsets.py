@@ -107,18 +107,8 @@ def batch_of(pages, chunks):
     """Chunks of (keys before it, tokens) over these pages."""
     width = -(-max(known + length for known, length in chunks) // PAGE)
     table = torch.tensor(pages[: len(chunks) * width], dtype=torch.int32).view(1, len(chunks), width)
-    owner = torch.tensor([s for s, (_, length) in enumerate(chunks) for _ in range(length)])
-    positions = torch.cat([torch.arange(known, known + length) for known, length in chunks])
-    return Batch(
-        tokens=torch.zeros_like(positions),
-        positions=positions,
-        slots=(table[0, owner, positions // PAGE].long() * PAGE + positions % PAGE)
-        .expand(2, -1)
-        .contiguous(),
-        starts=torch.tensor([0, *(length for _, length in chunks)]).cumsum(0).int(),
-        lengths=torch.tensor([known + length for known, length in chunks], dtype=torch.int32),
-        page_table=table.expand(2, -1, -1).contiguous(),
-        samples=positions[:0],
+    return Batch.of(
+        chunks, table.expand(2, -1, -1).contiguous(), PAGE, samples=torch.empty(0, dtype=torch.int64)
     )
 
 
