@@ -1,11 +1,12 @@
-"""Decoding and prompts against llama.cpp and ik_llama.cpp: a turn of one, then a turn of the next, over and over.
+"""Decoding and prompts against llama.cpp and ik_llama.cpp: a turn of one, a turn of the next, over and over.
 
 On a shared machine the memory's speed changes within minutes, and a ratio of runs minutes apart tells as
-much about that as about the programs.  Here turns alternate and take seconds.  So that all have room in memory
-they get half of gpt-oss's experts: a token uses four of them however many there are, and reads as many bytes.
+much about that as about the programs.  Here turns alternate and take seconds.  So that all have room in
+memory they get half of gpt-oss's experts: a token uses four of them however many there are, and reads as
+many bytes.
 
 How the peers are built, from the sources on PyPI (`pip download --no-deps --no-binary :all: llama-cpp-python
-ik-llama-cpp-python`, and unpack):
+ik-llama-cpp-python`, unpacked here):
 
     cmake -S llama_cpp_python-*/vendor/llama.cpp -B llama -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
         && cmake --build llama --target llama-bench
@@ -15,10 +16,11 @@ ik-llama-cpp-python`, and unpack):
     python -m bench.peer --llama-bench llama/bin/llama-bench --ik-llama-bench ik/bin/llama-bench
     python -m bench.peer --ik-llama-bench ik/bin/llama-bench --only prompt_512 | tail -1 | jq .prompt_512
 
-A prompt goes through in steps of 512 tokens, as the engine and the peers have it.  A round's ratio is of a peer's
-turn and the mean of our turns before and after it.  ik_llama.cpp takes its turns twice, as it is and with weights
-repacked when they are loaded (-rtr 1).  ik_llama.cpp's llama-bench cannot begin behind other tokens: 512 tokens
-behind 4,000 are the difference of 4,512 and 4,000.
+A prompt goes through in steps of 512 tokens, as the engine and the peers have it; ours once with activations
+of 16 bits and once with 8 (`--prompt-activations`).  A round's ratio is of a peer's turn and the mean of our
+turns before and after it.  ik_llama.cpp takes its turns twice, as it is and with weights repacked when they
+are loaded (-rtr 1).  Its llama-bench cannot begin behind other tokens: 512 tokens behind 4,000 are the
+difference of 4,512 and 4,000.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +88,6 @@ class Peer:
 class Ours:
     """The CPU backend, its weights and caches in memory."""
 
-    name = "ours"
-
     def __init__(self, model: CpuModel):
         self.model = model
         self._loads: dict[tuple[int, int], Load] = {}
@@ -94,14 +95,16 @@ class Ours:
     def decode(self, tokens: int) -> float:
         return 1 / statistics.mean(time_steps(self._load(1, CONTEXT), rounds=tokens).seconds)
 
-    def prompt(self, length: int, depth: int) -> float:
+    def prompt(self, length: int, depth: int, bits: int) -> float:
+        """`bits` of activations."""
+        self.model.shorten_prompts(bits)
         steps = [self._load(STEP, depth + first) for first in range(0, length, STEP)]
         return length / sum(time_steps(step, rounds=1).seconds[0] for step in steps)
 
     def _load(self, length: int, context: int) -> Load:
         key = (length, context)
         if key not in self._loads:
-            self._loads[key] = Load(self.model, 1, length, context)
+            self._loads[key] = Load(self.model, 1, length, context, prompt=length > 1)
         return self._loads[key]
 
 
@@ -168,31 +171,38 @@ def _peers(asked: argparse.Namespace) -> list[Peer]:
 def _measure(
     name: str, asked: argparse.Namespace, ours: Ours, peers: list[Peer], file: Path
 ) -> dict[str, Any]:
-    """Rounds of turns of one kind: tokens per second, and of each peer the ratios of ours to its own."""
+    """Rounds of turns of one kind: tokens per second, and ratios of each of ours to each peer."""
     size = MEASURES[name]
-
-    def own() -> float:
-        return ours.decode(asked.tokens) if size is None else ours.prompt(*size)
+    own: dict[str, Callable[[], float]]
+    if size is None:
+        own = {"ours": lambda: ours.decode(asked.tokens)}
+    else:
+        length, depth = size
+        own = {
+            "ours": lambda: ours.prompt(length, depth, 16),
+            "ours, 8 bits": lambda: ours.prompt(length, depth, 8),
+        }
 
     def of(peer: Peer) -> float:
         threads = ours.model.threads
         return peer.decode(file, threads, asked.tokens) if size is None else peer.prompt(file, threads, *size)
 
-    speeds: dict[str, list[float]] = {ours.name: [own()], **{peer.name: [] for peer in peers}}
-    ratios: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    speeds = {who: [run()] for who, run in own.items()} | {peer.name: [] for peer in peers}
+    ratios: dict[str, list[float]] = {f"{who} : {peer.name}": [] for who in own for peer in peers}
     memory = []
     for number in range(asked.rounds):
         for peer in peers:
-            before = speeds[ours.name][-1]
             speeds[peer.name].append(of(peer))
-            speeds[ours.name].append(own())
-            ratios[peer.name].append((before + speeds[ours.name][-1]) / 2 / speeds[peer.name][-1])
+            for who, run in own.items():
+                speeds[who].append(run())
+                around = statistics.mean(speeds[who][-2:])
+                ratios[f"{who} : {peer.name}"].append(around / speeds[peer.name][-1])
         memory.append(_memory(ours.model, number))
         turn = ", ".join(f"{who} {values[-1]:.2f}" for who, values in speeds.items())
         print(f"{name} {number + 1:3}: {turn} tokens/s; {memory[-1]:.1f} GB/s", flush=True)
     for who, values in ratios.items():
         low, middle, high = _quartiles(values)
-        print(f"{name}: {middle:.2f}x {who} ({low:.2f} to {high:.2f})")
+        print(f"{name}, {who}: {middle:.2f} ({low:.2f} to {high:.2f})")
     return {
         "tokens_per_second": _summary(speeds, 2),
         "ratio": _summary(ratios, 3),

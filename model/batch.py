@@ -56,8 +56,8 @@ class Batch:
     temperatures [N]       float32, on the host; what they are wanted for: 0: only the largest; t: a token is
                                   drawn at this temperature; infinity: each of them.  None: each, of all rows.
                                   A backend need not be exact about logits that cannot matter
-    prompts     [S]        int32, on the host; how many positions of each sequence are its prompt's, which a backend
-                                  may have been asked to compute with less precision.  None: no token here is
+    prompts     [S]        int32, on the host; how many positions of each sequence are its prompt's: a backend
+                                  may have been asked to be less exact about them.  None: no token here is
     """
 
     tokens: Tensor

@@ -48,9 +48,10 @@ def build(
              where only the best can matter (`Batch.temperatures`), the others are estimates of four bits.
              "bf16": as they were trained, at about two thirds of the speed
     threads  that share a step; None: one for each core
-    isa      avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
-    prompt_activations  bits of a prompt's activations before products with int8 and MXFP4 weights.  16: nearly exact, and
-             the bits of decoding.  8: a scale for each 32, faster and less exact.  An answer's always have 16
+    isa      amx, avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
+    prompt_activations  bits of a prompt's activations in products with int8 and MXFP4 weights.  16: nearly
+             exact, and the bits of decoding.  8: a scale for each 32, faster, and off by 0.5% of a product.
+             An answer's always have 16
     batch_invariant  may be asked for, and always holds: a row's sums depend on no other row
 
     From then on torch itself uses one thread in this process.

@@ -58,20 +58,21 @@ inline float exponential(float x) {
 void quantise_coarse(const float* values, int width, int8_t* codes, int32_t* sums, float* blocks) {
     const Lanes round = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves no fraction bits
     for (int b = 0; b < width / 32; b++, values += 32, codes += 32) {
-        uint32_t bits[32], largest = 0;  // compared as integers, above all numbers a NaN
+        int32_t bits[32], largest = 0;  // compared as integers, above all numbers a NaN
         __builtin_memcpy(bits, values, sizeof bits);
-        for (int i = 0; i < 32; i++) largest = largest > (bits[i] & 0x7fffffff) ? largest : bits[i] & 0x7fffffff;
+        for (int i = 0; i < 32; i++) bits[i] &= 0x7fffffff;
+        for (int i = 0; i < 32; i++) largest = largest > bits[i] ? largest : bits[i];
         float top, code[32];
         __builtin_memcpy(&top, &largest, 4);
         const bool live = top >= SMALLEST && top < __builtin_inff();
         blocks[b] = top < SMALLEST ? 0.0f : top / 127.0f;
         store(code, sub(add(mul(load(values), splat(live ? 127.0f / top : 0.0f)), round), round));
-        sums[b] = 0;
-        for (int i = 0; i < 32; i++) {
-            const int8_t whole = live ? int8_t(code[i]) : 0;  // what is not finite has no code; the scale says so
-            codes[i / 8 * 8 + i % 2 * 4 + i % 8 / 2] = whole;
-            sums[b] += whole;
-        }
+        int32_t whole[32], total = 0;
+        // What is not finite has no code; the scale says so.
+        for (int i = 0; i < 32; i++) whole[i] = live ? int32_t(code[i]) : 0;
+        for (int i = 0; i < 32; i++) total += whole[i];
+        sums[b] = total;
+        for (int i = 0; i < 32; i++) codes[i] = int8_t(whole[i / 8 * 8 + i % 4 * 2 + i % 8 / 4]);
     }
 }
 

@@ -134,7 +134,7 @@ def quantised_coarse(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coarse_product(x: np.ndarray, weights: np.ndarray, scales: np.ndarray, factor: float) -> np.ndarray:
-    """Whole sums of 32 products, each times the row's scale and rounded, then times the weights' and added, rounded once.
+    """Whole sums of 32 products, times the row's scale, rounded, times the weights' and added, rounded once.
 
     weights, scales  [outputs, inputs] whole numbers, [outputs, inputs / 32] float32
     """
