@@ -17,7 +17,8 @@ from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
 from server import errors
-from server.api import chat, completions, tokens
+from server.api import chat, completions, responses, tokens
+from server.dialogue.items import Items, StoreError
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
 from server.errors import as_api_error
@@ -26,7 +27,7 @@ from server.hosts import Hosts
 from server.metrics import Metrics
 from server.rates import Rates
 from server.service import Service, TheService
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 from server.version import VERSION
 
 if TYPE_CHECKING:
@@ -56,11 +57,16 @@ def create_app(
             await worker.drain(settings.grace)
             worker.stop()
             compilers.close()
+            items.close()
 
     constraints = Constraints(tokenizer, tokenizer.end)
     compilers = CompilerThreads(constraints, settings.max_queued)
     seal = Seal(settings.seal_secret(), tokenizer.checksum)
-    metrics = Metrics(worker, seal)
+    try:
+        items = Items(settings.store, settings.store_size, settings.store_age)
+    except StoreError as error:
+        raise SettingsError(f"--store {settings.store}: {error}") from None
+    metrics = Metrics(worker, seal, items)
     app = FastAPI(
         title="gptoss",
         version=VERSION,
@@ -78,13 +84,14 @@ def create_app(
         compilers=compilers,
         recall=Recall(settings.recall_memory),
         seal=seal,
+        items=items,
         settings=settings,
         model_id=model_id,
         max_context=max_context,
         fingerprint=fingerprint,
         date=settings.date or date.today().isoformat(),
     )
-    for router in (chat.router, completions.router, tokens.router, about):
+    for router in (chat.router, completions.router, responses.router, tokens.router, about):
         app.include_router(router)
     errors.install(app)
     app.add_middleware(
@@ -99,7 +106,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origin,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )

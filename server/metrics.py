@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from server.dialogue.items import Items
     from server.dialogue.seal import Seal
     from server.logs import Outcome
 
@@ -29,11 +30,10 @@ WHOLE_ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 30
 class Metrics:
     """One process's figures, in a registry of their own."""
 
-    def __init__(self, worker: Worker, seal: Seal | None = None):
+    def __init__(self, worker: Worker, seal: Seal, items: Items):
         self._registry = CollectorRegistry()
         self._registry.register(EngineFigures(worker))
-        if seal is not None:
-            self._registry.register(SealFigures(seal))
+        self._registry.register(KeptFigures(seal, items))
         self.between_tokens = self._histogram(
             "inter_token_latency_seconds", "between arrivals of tokens of one answer", BETWEEN_TOKENS_SECONDS
         )
@@ -75,17 +75,20 @@ class Metrics:
         return Histogram(f"{PREFIX}_{name}", meaning, buckets=buckets, registry=self._registry)
 
 
-class SealFigures(Collector):
-    """How many sealed chains of thought came back, and how many of them were not ours to open."""
+class KeptFigures(Collector):
+    """What was said, and what is kept of it: here, and sealed by clients."""
 
-    def __init__(self, seal: Seal):
-        self._seal = seal
+    def __init__(self, seal: Seal, items: Items):
+        self._seal, self._items = seal, items
 
     def collect(self) -> Iterator[Metric]:
         seals = CounterMetricFamily(f"{PREFIX}_seals", "sealed tokens that came back", labels=("outcome",))
         seals.add_metric(("opened",), self._seal.opened)
         seals.add_metric(("refused",), self._seal.refused)
         yield seals
+        kept, size = self._items.count, self._items.size
+        yield GaugeMetricFamily(f"{PREFIX}_store_objects", "responses and conversations that are kept", kept)
+        yield GaugeMetricFamily(f"{PREFIX}_store_bytes", "what they take", size)
 
 
 class EngineFigures(Collector):

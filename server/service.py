@@ -14,6 +14,7 @@ from language.constraints import Constraints
 from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
+from server.dialogue.items import Items
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
 from server.errors import ApiError
@@ -42,6 +43,7 @@ class Service:
     compilers: CompilerThreads
     recall: Recall
     seal: Seal
+    items: Items
     settings: Settings
     model_id: str
     max_context: int

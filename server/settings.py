@@ -212,6 +212,24 @@ class Settings:
             MEMORY, memory, "for chains of thought that led to calls, until the results come, as 64MiB"
         ),
     )
+    store: Path | None = field(
+        default=None,
+        metadata=knob(
+            MEMORY,
+            path("FILE"),
+            "where responses and conversations are kept that clients come back to by id, so that they "
+            "outlive a restart",
+            unset="in memory",
+        ),
+    )
+    store_size: int = field(
+        default=256 * 2**20,
+        metadata=knob(MEMORY, memory, "the most that is kept of them, as 256MiB; the oldest give way"),
+    )
+    store_age: float = field(
+        default=30 * 24 * 3600,
+        metadata=knob(TIME, seconds, "seconds after its last use that a response or conversation is kept"),
+    )
     request_timeout: float = field(
         default=600, metadata=knob(TIME, seconds, "seconds a request may take; 0: no limit")
     )

@@ -1,0 +1,162 @@
+"""Calls whose items are no function calls: shells and patches that a client runs itself, and wrapped Python.
+
+The model calls functions; here their arguments become the items that clients of these tools expect, and back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from language.harmony.messages import Tool
+from server.wire import dumps
+
+TOOLS = ("local_shell", "shell", "apply_patch")
+
+ITEMS: dict[str, Literal["local_shell_call", "shell_call", "apply_patch_call"]] = {
+    "local_shell": "local_shell_call",
+    "shell": "shell_call",
+    "apply_patch": "apply_patch_call",
+}
+
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+_COUNT = {"type": "integer"}
+
+
+def _object(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+_TOLD: dict[str, tuple[str, dict[str, Any]]] = {
+    "local_shell": (
+        "Runs a command on the user's computer.",
+        _object(["command"], command=_STRINGS, working_directory={"type": "string"}, timeout_ms=_COUNT),
+    ),
+    "shell": (
+        "Runs commands in a shell on the user's computer, each in a shell of its own.",
+        _object(["commands"], commands=_STRINGS, timeout_ms=_COUNT, max_output_length=_COUNT),
+    ),
+    "apply_patch": (
+        "Creates, updates or deletes one file.  The diff is in the V4A format: lines that begin with a "
+        "space, + or -, under @@ lines that say where; for a new file, every line begins with +.",
+        _object(
+            ["type", "path"],
+            type={"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+            path={"type": "string"},
+            diff={"type": "string"},
+        ),
+    ),
+}
+
+
+def tool(kind: str, name: str, description: str | None) -> Tool:
+    """What the model is told of one of TOOLS."""
+    told, parameters = _TOLD[kind]
+    return Tool(name, description or told, parameters)
+
+
+def fields(item: str, arguments: str) -> dict[str, Any]:
+    """What the item of a call says, of the arguments that the model wrote.  They may have been cut short."""
+    asked = _object_of(arguments)
+    if item == "local_shell_call":
+        return {
+            "action": {
+                "type": "exec",
+                "command": _strings(asked.get("command")),
+                "env": {},
+                "timeout_ms": _count(asked.get("timeout_ms")),
+                "working_directory": _string(asked.get("working_directory")),
+                "user": None,
+            }
+        }
+    if item == "shell_call":
+        return {
+            "action": {
+                "commands": _strings(asked.get("commands")),
+                "timeout_ms": _count(asked.get("timeout_ms")),
+                "max_output_length": _count(asked.get("max_output_length")),
+            },
+            "environment": None,
+        }
+    kind = asked.get("type")
+    operation = {
+        "type": kind if kind in ("create_file", "update_file", "delete_file") else "update_file",
+        "path": _string(asked.get("path")) or "",
+    }
+    if operation["type"] != "delete_file":
+        operation["diff"] = _string(asked.get("diff")) or ""
+    return {"operation": operation}
+
+
+def arguments(item: Mapping[str, Any]) -> str:
+    """The arguments of a call whose item comes back without those that the model wrote."""
+    if item["type"] == "apply_patch_call":
+        told = item.get("operation")
+    else:
+        told = item.get("action")
+    known = _TOLD[str(item["type"]).removesuffix("_call")][1]["properties"]
+    action = told if isinstance(told, dict) else {}
+    return dumps({key: action[key] for key in known if action.get(key) is not None})
+
+
+def output(item: Mapping[str, Any]) -> str:
+    """What the model hears of the outcome."""
+    told = item.get("output")
+    if isinstance(told, str):
+        return told
+    if not told:
+        return str(item.get("status") or "")
+    if item["type"] != "shell_call_output" or not isinstance(told, list):
+        return dumps(told)
+    texts = []
+    for each in told:
+        each = each if isinstance(each, dict) else {}
+        outcome = each.get("outcome") if isinstance(each.get("outcome"), dict) else {}
+        code = outcome.get("exit_code") if outcome else None
+        end = "timed out" if outcome and outcome.get("type") == "timeout" else f"exit code {code}"
+        texts.append(f"{each.get('stdout') or ''}{each.get('stderr') or ''}[{end}]")
+    return "\n".join(texts)
+
+
+def unwrapped(arguments: str, property: str) -> str:
+    """The one string of a function's arguments; what is no such thing stays as it is."""
+    value = _object_of(arguments).get(property)
+    return value if isinstance(value, str) else arguments
+
+
+def escaped(text: str) -> str:
+    """A piece of text as it stands inside of a JSON string."""
+    return dumps(text)[1:-1]
+
+
+def opening(property: str) -> str:
+    return f'{{{dumps(property)}:"'
+
+
+CLOSING = '"}'
+
+
+def _object_of(arguments: str) -> dict[str, Any]:
+    try:
+        found = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _strings(value: Any) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,173 @@
+"""The answer to one request: tokens → deltas → items and events, and what is kept of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.request import Token
+from server.api.responses.tools import Tools
+from server.api.responses.writer import Event, ResponseWriter
+from server.dialogue.answer import AnswerReader
+from server.dialogue.begin import Begun
+from server.dialogue.choices import Choice, as_they_come
+from server.dialogue.items import Group, Item, Kept
+from server.dialogue.logprobs import chat_entry
+from server.errors import ApiError
+from server.logs import Figures
+from server.service import Service
+from server.streaming import PING
+from server.wire import event
+
+if TYPE_CHECKING:
+    from engine.worker import TokenStream
+
+QUIET_SECONDS = 8.0
+"""A sign of life that comes this soon after something was said need not be an event."""
+
+
+class ResponseAnswer:
+    """
+    head      the response before anything is said
+    items     of the request, as they are kept; None: nothing is kept
+    previous  id of the response before
+    """
+
+    end = b""
+
+    def __init__(
+        self,
+        head: dict[str, Any],
+        begun: Begun,
+        tools: Tools,
+        owner: bytes,
+        service: Service,
+        figures: Figures,
+        *,
+        items: Sequence[Item] | None,
+        summary: bool,
+        seals: bool,
+        logprobs: bool,
+    ):
+        self.streams: Sequence[TokenStream] = begun.streams
+        self.figures = figures
+        self._service, self._owner, self._items, self._logprobs = service, owner, items, logprobs
+        self._prompt = len(begun.prompt)
+        self._reader = AnswerReader(begun.turn, service.renderer, service.recall.keep)
+        self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
+        self.writer = ResponseWriter(
+            head,
+            tools,
+            summary=summary,
+            seal=self._sealed if seals else None,
+            entry=(lambda id, logprob: chat_entry(service.tokenizer, id, logprob)) if logprobs else None,
+        )
+        self._told_at = 0.0
+
+    @property
+    def response(self) -> dict[str, Any]:
+        return self.writer.response
+
+    async def events(self) -> AsyncIterator[bytes]:
+        async for batch in self.batches():
+            yield encoded(batch)
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """All events, those together that come together."""
+        yield self._told(self.writer.begin())
+        async for _, tokens in as_they_come([self._choice]):
+            events = self._read(tokens)
+            if self._choice.finish is not None:
+                events += self.writer.end(self._choice.finish, self.usage())
+                self._keep()
+            if events:
+                yield self._told(events)
+
+    async def whole(self) -> dict[str, Any]:
+        async for _ in self.batches():
+            pass
+        return self.response
+
+    def ping(self) -> bytes:
+        """An event where nothing was told for a while: comments do not count as life with all clients."""
+        if time.monotonic() - self._told_at < QUIET_SECONDS:
+            return PING
+        return encoded([self.writer.alive()])
+
+    def failure(self, error: ApiError) -> bytes:
+        failed = self.writer.fail(error)
+        self._keep()
+        return encoded([failed])
+
+    def usage(self) -> dict[str, Any]:
+        reader = self._reader
+        return {
+            "input_tokens": self._prompt,
+            "input_tokens_details": {"cached_tokens": reader.cached_tokens, "cache_write_tokens": 0},
+            "output_tokens": len(reader.token_ids),
+            "output_tokens_details": {"reasoning_tokens": reader.reasoning_tokens},
+            "total_tokens": self._prompt + len(reader.token_ids),
+        }
+
+    def _told(self, events: list[Event]) -> list[Event]:
+        self._told_at = time.monotonic()
+        return events
+
+    def _read(self, tokens: Sequence[Token]) -> list[Event]:
+        if not self._logprobs:
+            return self.writer.add(self._choice.feed(tokens), self._reader.calls)
+        events: list[Event] = []
+        for token in tokens:  # one by one, so that each one's entry goes with its own text
+            if self._choice.finish is None:
+                news = self._choice.feed([token])
+                events += self.writer.add(news, self._reader.calls, self._reader.new_logprobs())
+        return events
+
+    def _sealed(self) -> str:
+        """The chain of thought that ended just now, as it was sampled."""
+        parts = self._service.renderer.sampled_parts(self._reader.token_ids)
+        while parts and parts[-1].kind != "analysis":
+            parts.pop()
+        first = len(parts)
+        while first and parts[first - 1].kind == "analysis":
+            first -= 1
+        return self._service.seal.close([id for part in parts[first:] for id in part.tokens], self._owner)
+
+    def _keep(self) -> None:
+        if self._items is None:
+            return
+        body = dict(self.response)
+        output = body.pop("output")
+        group = Group(body["id"], "response", body["status"], body["previous_response_id"], body)
+        kept = [Kept(dict(item)) for item in self._items]
+        kept += [
+            Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
+        ]
+        self._service.items.put(self._owner, group, kept)
+
+    def _sampled(self, output: Sequence[Item]) -> list[list[int]]:
+        """What was sampled for each item, as far as it can be told apart."""
+        sampled: list[list[int]] = [[] for _ in output]
+        parts = self._service.renderer.sampled_parts(self._reader.token_ids)
+        at = 0
+        for i, item in enumerate(output):
+            while at < len(parts) and parts[at].kind == _kind(item):
+                sampled[i] += parts[at].tokens
+                at += 1
+                if _kind(item) == "call":
+                    break
+        return sampled
+
+
+def _kind(item: Item) -> str:
+    match item["type"]:
+        case "reasoning":
+            return "analysis"
+        case "message":
+            return "commentary" if item.get("phase") == "commentary" else "final"
+    return "call"
+
+
+def encoded(events: Sequence[Event]) -> bytes:
+    return b"".join(event(each, each["type"]) for each in events)

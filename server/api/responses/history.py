@@ -1,0 +1,234 @@
+"""The items of a Responses request as the messages of a conversation.
+
+Clients send back our own items in many ways: whole, by reference, sealed, or without what led to a call.
+What was sampled is attached wherever it can be found, so that the prompt has the very same tokens
+(language/harmony/replay.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from language.harmony.messages import Message
+from language.harmony.render import Renderer
+from server.api.responses import actions
+from server.api.responses.tools import Tools
+from server.errors import ApiError, bad_request, unsupported
+
+MAX_ITEMS = 10_000
+
+IGNORED = frozenset(
+    ("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call",
+     "mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response", "computer_call",
+     "computer_call_output", "tool_search_call", "tool_search_output", "additional_tools",
+     "compaction_trigger", "configuration_update")
+)  # fmt: skip
+"""Items of what other servers run: a history that began there goes on here without them."""
+
+Item = Mapping[str, Any]
+
+
+class Known(Protocol):
+    """What was kept of earlier items, for one owner."""
+
+    def item(self, id: str) -> tuple[Item, Sequence[int]] | None:
+        """An item, and the tokens that were sampled for it, if any were."""
+
+    def unsealed(self, text: str) -> list[int]:
+        """The tokens of `encrypted_content`; none if it is not ours."""
+
+
+@dataclass(slots=True)
+class History:
+    """
+    messages  of the conversation
+    paths     of the request's fields that they come from, one for each
+    """
+
+    tools: Tools
+    known: Known
+    renderer: Renderer
+    messages: list[Message] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+    def add_all(self, items: Sequence[Item], where: str) -> None:
+        """Raises ApiError."""
+        if len(items) > MAX_ITEMS:
+            raise bad_request(f"{where}: there are {len(items)} items; at most {MAX_ITEMS} are read", where)
+        resolved = [(*self._resolved(item, f"{where}[{i}]"), f"{where}[{i}]") for i, item in enumerate(items)]
+        preambles = _preambles([item for item, _, _ in resolved])
+        for (item, sampled, path), is_preamble in zip(resolved, preambles, strict=True):
+            for message in self._messages(item, sampled, path):
+                if message.role == "assistant" and is_preamble:
+                    message = replace(message, preamble=True)
+                self.messages.append(message)
+                self.paths.append(path)
+
+    def _resolved(self, item: Item, path: str) -> tuple[Item, Sequence[int]]:
+        """The item itself where it is a reference, and what was sampled for it, where that was kept."""
+        id, kind = item.get("id"), _type(item)
+        found = self.known.item(id) if isinstance(id, str) and _is_ours(item) else None
+        if kind == "item_reference":
+            if not isinstance(id, str):
+                raise bad_request(f"{path}.id: a reference needs it", f"{path}.id")
+            if found is None:
+                raise ApiError(
+                    404, f"{path}: there is no item {id[:100]!r} here", param=f"{path}.id", code="not_found"
+                )
+            return found
+        if found is None:
+            return item, ()
+        return found if kind == "reasoning" and not _thought(item) else (item, found[1])
+
+    def _messages(self, item: Item, sampled: Sequence[int], path: str) -> Iterator[Message]:
+        kind = _type(item)
+        match kind:
+            case "message":
+                yield self._message(item, sampled, path)
+            case "reasoning":
+                yield from self._reasoning(item, sampled)
+            case (
+                "function_call" | "custom_tool_call" | "local_shell_call" | "shell_call" | "apply_patch_call"
+            ):
+                yield self._call(item, sampled, path)
+            case (
+                "function_call_output"
+                | "custom_tool_call_output"
+                | "shell_call_output"
+                | "apply_patch_call_output"
+            ):
+                content = item.get("output")
+                if kind.startswith(("shell", "apply")):
+                    text = actions.output(item)
+                else:
+                    text = _text(content, f"{path}.output")
+                yield Message("tool", text, call_id=_string(item, "call_id", path))
+            case "local_shell_call_output":
+                id = item.get("call_id") or item.get("id")
+                if not isinstance(id, str):
+                    raise bad_request(f"{path}.id: it is missing", f"{path}.id")
+                yield Message("tool", actions.output(item), call_id=id)
+            case _ if kind in IGNORED:
+                return
+            case _:
+                raise unsupported(
+                    f"{path}.type: this server knows no items of type {kind[:100]!r}", f"{path}.type"
+                )
+
+    def _message(self, item: Item, sampled: Sequence[int], path: str) -> Message:
+        role = item.get("role")
+        if role not in ("system", "developer", "user", "assistant"):
+            raise bad_request(f"{path}.role: it must be system, developer, user or assistant", f"{path}.role")
+        text = _text(item.get("content"), f"{path}.content")
+        if role != "assistant":
+            return Message(role, text)
+        return Message("assistant", text, sampled=sampled)
+
+    def _reasoning(self, item: Item, sampled: Sequence[int]) -> Iterator[Message]:
+        sealed = item.get("encrypted_content")
+        if isinstance(sealed, str) and sealed and (unsealed := self.known.unsealed(sealed)):
+            sampled = unsealed
+        thought = _thought(item)
+        if not thought and sampled:
+            thought = "".join(part.text for part in self.renderer.sampled_parts(sampled))
+        if thought:
+            yield Message("assistant", None, thought, sampled=sampled)
+
+    def _call(self, item: Item, sampled: Sequence[int], path: str) -> Message:
+        kind = _type(item)
+        id = _string(item, "call_id", path)
+        namespace = item.get("namespace")
+        if kind in ("function_call", "custom_tool_call"):
+            name = _string(item, "name", path)
+            text = kind == "custom_tool_call"
+            arguments = _string(item, "input" if text else "arguments", path)
+        else:
+            name, text = kind.removesuffix("_call"), False
+            arguments = actions.arguments(item)
+            if sampled and (parts := self.renderer.sampled_parts(sampled)) and parts[-1].call:
+                arguments = parts[-1].text  # the model's own spelling
+        call = self.tools.call(id, name, namespace if isinstance(namespace, str) else None, arguments, text)
+        return Message("assistant", None, calls=(call,), sampled=sampled)
+
+
+def _type(item: Item) -> str:
+    kind = item.get("type")
+    if kind is None:
+        return "message" if "role" in item else "item_reference" if set(item) == {"id"} else "unknown"
+    return kind if isinstance(kind, str) else "unknown"
+
+
+def _is_ours(item: Item) -> bool:
+    """Whether the item may be one that this server made: only those have something sampled."""
+    return item.get("role") in (None, "assistant") and not _type(item).endswith("_output")
+
+
+def _preambles(items: Sequence[Item]) -> list[bool]:
+    """Which are messages that the assistant said before an action.
+
+    Their phase says so; for clients that know no phases, a call that follows does.
+    """
+    preambles = []
+    acts = False
+    for item in reversed(items):
+        kind = _type(item)
+        said = kind == "message" and item.get("role") == "assistant"
+        phase = item.get("phase")
+        preambles.append(said and (acts if phase is None else phase == "commentary"))
+        if kind.endswith("_call") and kind not in IGNORED:
+            acts = True
+        elif not said and kind != "reasoning":
+            acts = False
+    return preambles[::-1]
+
+
+def _thought(item: Item) -> str:
+    """The chain of thought of a reasoning item: itself, or else its summary, which is the same with us."""
+    for key in ("content", "summary"):
+        parts = item.get(key)
+        texts = (
+            [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        )
+        if text := "".join(each for each in texts if isinstance(each, str)):
+            return text
+    return ""
+
+
+def _string(item: Item, key: str, path: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str):
+        raise bad_request(f"{path}.{key}: a {_type(item)} needs it, as text", f"{path}.{key}")
+    return value
+
+
+TEXTS = {
+    "input_text": "text",
+    "output_text": "text",
+    "text": "text",
+    "refusal": "refusal",
+    "summary_text": "text",
+}
+
+
+def _text(content: Any, where: str) -> str:
+    """The text of a content: its parts laid end to end."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise bad_request(f"{where}: it must be text, or a list of parts", where)
+    texts = []
+    for i, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(kind, str):
+            raise bad_request(f"{where}[{i}].type: it is missing", f"{where}[{i}].type")
+        if kind not in TEXTS:
+            raise unsupported(
+                f"{where}[{i}]: this model reads text, not {kind[:100]!r}", f"{where}[{i}].type"
+            )
+        text = part.get(TEXTS[kind])
+        if not isinstance(text, str):
+            raise bad_request(f"{where}[{i}].{TEXTS[kind]}: it is missing", f"{where}[{i}].{TEXTS[kind]}")
+        texts.append(text)
+    return "".join(texts)

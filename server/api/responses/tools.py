@@ -1,0 +1,284 @@
+"""Tools of a Responses request: as clients declare them, as the model is told of them, and as calls go back.
+
+| declared as                         | the model sees             | a call comes back as       |
+|-------------------------------------|----------------------------|----------------------------|
+| function                            | a function                 | function_call              |
+| namespace                           | a namespace of functions   | function_call, namespace   |
+| custom                              | a function that takes text | custom_tool_call           |
+| local_shell, shell, apply_patch     | a function                 | the item of that name      |
+| functions browser.* and python      | what it was trained on     | function_call              |
+| web_search                          | nothing; a warning says so |                            |
+
+Whoever declares a tool runs it: this server runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from language.harmony import builtin
+from language.harmony.messages import Call, Grammar, Tool
+from language.names import FunctionNames, ToolName
+from server.api.responses import actions
+from server.dialogue.turn import Demands
+from server.errors import bad_request, unsupported
+from server.wire import Body
+
+MAX_TOOLS = 1024
+
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+
+
+class GrammarFormat(Body):
+    type: Literal["text", "grammar"]
+    syntax: Literal["lark", "regex"] | None = None
+    definition: str | None = None
+
+
+class ToolBody(Body):
+    """A tool of any type.  What a type needs is checked as the tools are taken together."""
+
+    type: str
+    name: Name | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    format: GrammarFormat | None = None
+    tools: list[ToolBody] | None = None
+
+
+class ChosenTool(Body):
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[ChosenTool] | None = None
+
+
+ToolChoice = Literal["none", "auto", "required"] | ChosenTool
+
+SEARCH = ("web_search", "web_search_preview")
+INSTEAD = {
+    "file_search": "declare a function that searches your files",
+    "code_interpreter": "declare a function called python that runs code, and run it yourself",
+    "image_generation": "this model writes text only",
+    "computer": "declare functions for what the computer can do",
+    "computer_use_preview": "declare functions for what the computer can do",
+    "mcp": "connect to the MCP server yourself, and declare its tools as functions",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """
+    name    as the client knows it
+    tool    as the model knows it
+    item    the type of the items that its calls come back as
+    wrap    of Python, declared as a function: the one property that holds the code
+    strict  whether every word of the schema must be followed
+    path    of the request's field
+    """
+
+    name: ToolName
+    tool: Tool
+    item: Literal["function_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"]
+    wrap: str | None
+    strict: bool
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The tools of one request.
+
+    namespaces  what there is to say of each, by the name that the prompt uses
+    ignored     types of tools that the model is not told of
+    """
+
+    declared: dict[ToolName, Declared]
+    names: FunctionNames
+    namespaces: dict[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+    def told(self) -> list[Tool]:
+        return [each.tool for each in self.declared.values()]
+
+    def find(self, name: str, namespace: str | None = None) -> Declared | None:
+        return self.declared.get(ToolName(name, namespace))
+
+    def call(self, id: str, name: str, namespace: str | None, arguments: str, text: bool = False) -> Call:
+        """A call of the history, as the prompt has it."""
+        known = self.find(name, namespace)
+        if known is None:
+            return Call(id, self.names.inside(name, namespace), arguments, text)
+        if known.wrap is not None:
+            arguments = actions.unwrapped(arguments, known.wrap)
+        return Call(id, known.tool.name, arguments, bool(known.tool.text), known.tool.builtin)
+
+
+def tools_of(bodies: Sequence[ToolBody]) -> Tools:
+    """Raises ApiError."""
+    flat = list(_flat(bodies))
+    if len(flat) > MAX_TOOLS:
+        raise bad_request(f"tools: there are {len(flat)}; at most {MAX_TOOLS} can be declared", "tools")
+    spaces = {body.name: body.description or "" for body in bodies if body.type == "namespace" and body.name}
+    trained = {str(body.name) for body, _, _ in flat if _is_trained(body)}
+    names = FunctionNames((ToolName(_name(body, path), space) for body, space, path in flat), trained)
+    declared: dict[ToolName, Declared] = {}
+    for body, space, path in flat:
+        each = _declared(body, space, path, names)
+        if each.name in declared:
+            raise bad_request(f"{path}.name: there is another tool called {each.name.name!r}", f"{path}.name")
+        declared[each.name] = each
+    told = {names.namespace(name): description for name, description in spaces.items() if description}
+    ignored = dict.fromkeys(body.type for body in bodies if body.type.startswith(SEARCH))
+    return Tools(declared, names, told, tuple(ignored))
+
+
+def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, str]]:
+    """Each tool that the model is told of, its namespace, and its path."""
+    for i, body in enumerate(bodies):
+        path = f"tools[{i}]"
+        if body.type == "namespace":
+            if not body.name:
+                raise bad_request(f"{path}.name: a namespace needs one", f"{path}.name")
+            for k, inner in enumerate(body.tools or ()):
+                if inner.type not in ("function", "custom"):
+                    raise unsupported(
+                        f"{path}.tools[{k}].type: a namespace holds function and custom tools only",
+                        f"{path}.tools[{k}].type",
+                    )
+                yield inner, body.name, f"{path}.tools[{k}]"
+        elif body.type in ("function", "custom", *actions.TOOLS):
+            yield body, None, path
+        elif not body.type.startswith(SEARCH):
+            base = next((name for name in INSTEAD if body.type.startswith(name)), "")
+            instead = INSTEAD.get(
+                base, "there are function, custom, namespace, local_shell, shell and apply_patch"
+            )
+            raise unsupported(
+                f"{path}.type: {body.type[:100]!r} runs on OpenAI's servers, not here; {instead}",
+                f"{path}.type",
+            )
+
+
+def _name(body: ToolBody, path: str) -> str:
+    if body.type in actions.TOOLS:
+        return body.type
+    if not body.name:
+        raise bad_request(f"{path}.name: a {body.type} tool needs one", f"{path}.name")
+    return body.name
+
+
+def _is_trained(body: ToolBody) -> bool:
+    """Whether the model was trained on it: then it is declared in the words of the training.
+
+    Python takes its code as text, so its function must have one string to put it in.
+    """
+    if body.name == "python":
+        return body.type == "custom" or _only_string(body.parameters) is not None
+    return body.type == "function" and body.name in builtin.TOOLS
+
+
+def _only_string(parameters: Mapping[str, Any] | None) -> str | None:
+    properties = (parameters or {}).get("properties")
+    if not isinstance(properties, dict) or len(properties) != 1:
+        return None
+    ((name, schema),) = properties.items()
+    return name if isinstance(schema, dict) and schema.get("type") == "string" else None
+
+
+def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames) -> Declared:
+    name = ToolName(_name(body, path), space)
+    inside = names.inside(name.name, space)
+    if space is None and _is_trained(body):
+        python = name.name == "python"
+        wrap = _only_string(body.parameters) if python and body.type == "function" else None
+        item: Any = "custom_tool_call" if body.type == "custom" else "function_call"
+        return Declared(name, builtin.TOOLS[name.name], item, wrap, False, path)
+    if body.type in actions.TOOLS:
+        return Declared(
+            name,
+            actions.tool(body.type, inside, body.description),
+            actions.ITEMS[body.type],
+            None,
+            True,
+            path,
+        )
+    if body.type == "custom":
+        return Declared(
+            name,
+            Tool(inside, body.description, text=_text(body, path)),
+            "custom_tool_call",
+            None,
+            False,
+            path,
+        )
+    return Declared(
+        name,
+        Tool(inside, body.description, body.parameters),
+        "function_call",
+        None,
+        bool(body.strict),
+        path,
+    )
+
+
+def _text(body: ToolBody, path: str) -> bool | Grammar:
+    asked = body.format
+    if asked is None or asked.type == "text":
+        return True
+    if asked.syntax is None or asked.definition is None:
+        raise bad_request(f"{path}.format: a grammar needs a syntax and a definition", f"{path}.format")
+    return Grammar(asked.syntax, asked.definition)
+
+
+def demands_of(choice: ToolChoice | None, tools: Tools) -> Demands:
+    """What `tool_choice` demands, and which arguments must follow every word of their schema.
+
+    Raises ApiError.
+    """
+    strict = frozenset(each.tool.name for each in tools.declared.values() if each.strict)
+    mode, allowed = _chosen(choice, tools)
+    return Demands(tool_choice=mode, allowed_tools=allowed, strict_tools=strict)
+
+
+def _chosen(
+    choice: ToolChoice | None, tools: Tools
+) -> tuple[Literal["none", "auto", "required"], frozenset[str] | None]:
+    match choice:
+        case None | "auto":
+            return "auto", None
+        case "none":
+            return "none", None
+        case "required":
+            if not tools.declared:
+                raise bad_request("tool_choice: there is no tool to choose from", "tool_choice")
+            return "required", None
+        case ChosenTool(type="allowed_tools", mode=mode, tools=chosen):
+            allowed = frozenset(
+                _find(each, tools, f"tool_choice.tools[{i}]")
+                for i, each in enumerate(chosen or ())
+                if not each.type.startswith(SEARCH)
+            )
+            if not allowed:
+                raise bad_request("tool_choice.tools: there is no tool to choose from", "tool_choice.tools")
+            return mode or "auto", allowed
+        case ChosenTool():
+            return "required", frozenset({_find(choice, tools, "tool_choice")})
+
+
+def _find(chosen: ChosenTool, tools: Tools, path: str) -> str:
+    if chosen.type not in ("function", "custom", *actions.TOOLS):
+        raise unsupported(f"{path}.type: this server has no {chosen.type[:100]!r} to call", f"{path}.type")
+    name = chosen.type if chosen.type in actions.TOOLS else chosen.name or ""
+    found = tools.find(name, chosen.namespace)
+    if found is None and chosen.namespace is None:
+        found = next((each for each in tools.declared.values() if each.name.name == name), None)
+    if found is None:
+        raise bad_request(f"{path}.name: there is no tool {name[:100]!r} in tools", f"{path}.name")
+    return found.tool.name

@@ -1,0 +1,288 @@
+"""What was said, kept for clients that come back to it by id: responses, their items, conversations.
+
+Everything is in one SQLite database: in memory, or in a file that outlives the server.  It is bounded by
+bytes and by age; what was used least recently gives way, a whole response at a time.  Nothing is found by
+anybody but its owner.
+
+A response's history is the chain of `previous`: nothing is copied from one to the next.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROW_BYTES = 300
+"""What a row costs beside its text."""
+
+VERSION = 1
+SCHEMA = """
+create table if not exists groups (
+    id text primary key, owner blob not null, kind text not null, created real not null, used real not null,
+    bytes integer not null, status text not null, previous text, body text not null
+);
+create index if not exists groups_by_use on groups (used);
+create table if not exists items (
+    serial integer primary key autoincrement, group_id text not null, owner blob not null, id text not null,
+    kind text not null, body text not null, tokens blob not null
+);
+create index if not exists items_by_id on items (owner, id);
+create index if not exists items_by_group on items (group_id, serial);
+"""
+
+Item = dict[str, Any]
+
+
+class StoreError(Exception):
+    """The file cannot be used; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An item, and what was sampled for it; nothing for a client's own.  kind: input or output"""
+
+    body: Item
+    tokens: Sequence[int] = ()
+    kind: str = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A response, or a conversation.
+
+    status    of a response
+    previous  the response before it
+    body      the object itself, without its items
+    """
+
+    id: str
+    kind: str
+    status: str
+    previous: str | None
+    body: dict[str, Any]
+
+
+class Items:
+    """Safe to use from several threads, which take turns.
+
+    max_bytes    of all that is kept
+    max_seconds  since it was last used
+    """
+
+    def __init__(self, file: Path | None, max_bytes: int, max_seconds: float) -> None:
+        """Raises StoreError."""
+        self._max_bytes, self._max_seconds = max_bytes, max_seconds
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(file or ":memory:", check_same_thread=False, isolation_level=None)
+            (version,) = self._db.execute("pragma user_version").fetchone()
+            if version not in (0, VERSION):
+                raise StoreError(f"it is of version {version}, and this program reads version {VERSION}")
+            if file is not None:
+                self._db.execute("pragma journal_mode = wal")
+                self._db.execute("pragma synchronous = normal")
+                file.chmod(0o600)
+            self._db.executescript(f"{SCHEMA} pragma user_version = {VERSION};")
+            (self._bytes,) = self._db.execute("select coalesce(sum(bytes), 0) from groups").fetchone()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(str(error)) from None
+
+    # -- groups ----------------------------------------------------------------------------------------------
+
+    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
+        """Keeps a response or a conversation with its items, instead of what was kept under its id."""
+        now = time.time()
+        body = _dumps(group.body)
+        with self._transaction():
+            self._drop(group.id)
+            self._db.execute(
+                "insert into groups values (?, ?, ?, ?, ?, 0, ?, ?, ?)",
+                (group.id, owner, group.kind, now, now, group.status, group.previous, body),
+            )
+            self._grow(group.id, len(body) + ROW_BYTES)
+            self._insert(owner, group.id, items)
+        self._make_room()
+
+    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> None:
+        """Appends items to a group; nothing happens if there is none."""
+        with self._transaction():
+            if self.get(owner, id) is not None:
+                self._insert(owner, id, items)
+        self._make_room()
+
+    def get(self, owner: bytes, id: str) -> Group | None:
+        with self._lock:
+            row = self._db.execute(
+                "select id, kind, status, previous, body from groups where id = ? and owner = ?", (id, owner)
+            ).fetchone()
+            if row is None:
+                return None
+            self._db.execute("update groups set used = ? where id = ?", (time.time(), id))
+        id, kind, status, previous, body = row
+        return Group(id, kind, status, previous, json.loads(body))
+
+    def delete(self, owner: bytes, id: str) -> bool:
+        """Whether there was such a group."""
+        with self._transaction():
+            if self.get(owner, id) is None:
+                return False
+            self._drop(id)
+        return True
+
+    # -- items -----------------------------------------------------------------------------------------------
+
+    def item(self, owner: bytes, id: str) -> Kept | None:
+        """The latest item of this id."""
+        with self._lock:
+            row = self._db.execute(
+                "select body, tokens, kind, group_id from items where owner = ? and id = ? "
+                "order by serial desc limit 1",
+                (owner, id),
+            ).fetchone()
+            if row is None:
+                return None
+            self._db.execute("update groups set used = ? where id = ?", (time.time(), row[3]))
+        return _kept(row)
+
+    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
+        """Those of a group, in order."""
+        with self._lock:
+            rows = self._db.execute(
+                "select body, tokens, kind from items where owner = ? and group_id = ? order by serial",
+                (owner, group_id),
+            ).fetchall()
+        return [_kept(row) for row in rows if kind in (None, row[2])]
+
+    def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
+        """Whether there was such an item in the group."""
+        with self._transaction():
+            where = "where owner = ? and group_id = ? and id = ?"
+            values = (owner, group_id, item_id)
+            (freed,) = self._db.execute(
+                f"select coalesce(sum(length(body) + length(tokens) + {ROW_BYTES}), 0) from items {where}",
+                values,
+            ).fetchone()
+            self._db.execute(f"delete from items {where}", values)
+            self._grow(group_id, -freed)
+        return bool(freed)
+
+    def chain(self, owner: bytes, response_id: str) -> list[Group] | str:
+        """The responses up to this one, the first one first; or the id of one that is not there."""
+        found: list[Group] = []
+        id: str | None = response_id
+        with self._lock:
+            while id is not None:
+                group = self.get(owner, id)
+                if group is None or group.kind != "response":
+                    return id
+                found.append(group)
+                id = group.previous
+        return found[::-1]
+
+    # -- figures ---------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(self._bytes)
+
+    @property
+    def count(self) -> int:
+        """Responses and conversations."""
+        with self._lock:
+            return int(self._db.execute("select count(*) from groups").fetchone()[0])
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # -- room ------------------------------------------------------------------------------------------------
+
+    def _insert(self, owner: bytes, group_id: str, items: Sequence[Kept]) -> None:
+        rows = [
+            (
+                group_id,
+                owner,
+                str(kept.body.get("id", "")),
+                kept.kind,
+                _dumps(kept.body),
+                _packed(kept.tokens),
+            )
+            for kept in items
+        ]
+        self._db.executemany(
+            "insert into items (group_id, owner, id, kind, body, tokens) values (?, ?, ?, ?, ?, ?)", rows
+        )
+        self._grow(group_id, sum(len(row[4]) + len(row[5]) + ROW_BYTES for row in rows))
+
+    def _grow(self, id: str, by: int) -> None:
+        self._db.execute("update groups set bytes = bytes + ? where id = ?", (by, id))
+        self._bytes += by
+
+    def _drop(self, id: str) -> None:
+        row = self._db.execute("select bytes from groups where id = ?", (id,)).fetchone()
+        if row is not None:
+            self._bytes -= row[0]
+            self._db.execute("delete from groups where id = ?", (id,))
+            self._db.execute("delete from items where group_id = ?", (id,))
+
+    def _make_room(self) -> None:
+        """Drops what is too old, and the least recently used while there is too much."""
+        with self._transaction():
+            too_old = time.time() - self._max_seconds
+            for used, id in self._db.execute("select used, id from groups order by used").fetchmany(100):
+                if used >= too_old and self._bytes <= self._max_bytes:
+                    break
+                self._drop(id)
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db, self._lock)
+
+
+class _Transaction:
+    """A lock and a transaction, of which only the outermost counts."""
+
+    def __init__(self, db: sqlite3.Connection, lock: Any) -> None:
+        self._db, self._lock = db, lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._outermost = not self._db.in_transaction
+        if self._outermost:
+            self._db.execute("begin immediate")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._outermost:
+                self._db.execute("commit" if kind is None else "rollback")
+        finally:
+            self._lock.release()
+
+
+def _kept(row: Sequence[Any]) -> Kept:
+    return Kept(json.loads(row[0]), array("i", row[1]), row[2])
+
+
+def _packed(tokens: Sequence[int]) -> bytes:
+    return array("i", tokens).tobytes()
+
+
+def _dumps(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def pages(items: Sequence[Kept], after: str | None, limit: int, ascending: bool) -> Iterator[list[Kept]]:
+    """One page of a list, and what is left behind it."""
+    ordered = list(items) if ascending else list(reversed(items))
+    if after is not None:
+        places = [i for i, kept in enumerate(ordered) if kept.body.get("id") == after]
+        ordered = ordered[places[0] + 1 :] if places else []
+    yield ordered[:limit]
+    yield ordered[limit:]
