@@ -1,4 +1,4 @@
-"""Measures the demo model on held-out prompts, through the very engine, model and reader that serve it.
+"""Measures the demo model on held-out prompts, through the very engine, grammars and reader that serve it.
 
     python -m demo.evaluate --cases 200
 
@@ -22,32 +22,17 @@ from pathlib import Path
 from random import Random
 
 from demo.corpus.mixture import FAMILIES, WITH_TOOLS, a_sample, a_setting
-from demo.corpus.sample import FunctionCall, Sample
-from engine.engine import Engine
-from engine.request import Failure, Request, SamplingParams
-from gptoss.assembly import assemble
+from demo.corpus.sample import Sample
+from engine.request import SamplingParams
+from gptoss.llm import LLM, Answer
 from language.harmony.messages import Conversation
-from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
-from language.harmony.render import Renderer
-from language.tokenizer import Tokenizer
-from server.settings import Settings
+from server.dialogue.turn import Turn
 
 MEASURED = Path(__file__).parent / "measured.json"
 ROOM = {"greedy": 0.01, "sampled": 0.02}
 """Shares by which a family may be worse than the table: two cases of 200, and four where it is sampled."""
 LONGEST = 512
 """Tokens of an answer, at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """An answer as a client sees it.  recoveries: departures from the harmony format."""
-
-    reasoning: str
-    content: str
-    calls: tuple[FunctionCall, ...]
-    recoveries: int
-    tokens: int
 
 
 def held_out_samples(family: str, count: int, seed: int) -> list[Sample]:
@@ -58,35 +43,21 @@ def held_out_samples(family: str, count: int, seed: int) -> list[Sample]:
     ]
 
 
-def answers(
-    engine: Engine, tokenizer: Tokenizer, conversations: list[Conversation], temperature: float, seed: int
-) -> list[Said]:
-    """What the model says to each, in their order."""
-    renderer = Renderer(tokenizer)
-    readers = [Reader(tokenizer, "final" if one.effort == "none" else None) for one in conversations]
-    spoken: list[list[int]] = [[] for _ in conversations]
-    waiting = iter(enumerate(conversations))
-    running = 0
-    exhausted = False
-    while running or not exhausted:
-        while not exhausted and running < engine.limits.max_running:
-            place, conversation = next(waiting, (None, None))
-            if place is None or conversation is None:
-                exhausted = True
-                break
-            sampling = SamplingParams(temperature=temperature, seed=seed + place)
-            engine.add(
-                Request(str(place), renderer.render(conversation), LONGEST, renderer.stop_tokens, sampling)
+def answers(llm: LLM, conversations: list[Conversation], temperature: float, seed: int) -> list[Answer]:
+    """What a client would see of the answer to each, in their order."""
+    return llm.answers(
+        [
+            Turn(
+                conversation,
+                max_tokens=LONGEST,
+                sampling=SamplingParams(temperature=temperature, seed=seed + place),
             )
-            running += 1
-        for event in engine.step():
-            assert not isinstance(event, Failure), event
-            spoken[int(event.request_id)].append(event.id)
-            running -= event.finish is not None
-    return [_read(reader, tokens) for reader, tokens in zip(readers, spoken, strict=True)]
+            for place, conversation in enumerate(conversations)
+        ]
+    )
 
 
-def right(sample: Sample, said: Said) -> bool:
+def right(sample: Sample, said: Answer) -> bool:
     """Whether the client sees exactly the answer of the corpus."""
     expected = sample.answer
     if (expected.analysis is None) != (not said.reasoning) or said.recoveries:
@@ -101,25 +72,6 @@ def right(sample: Sample, said: Said) -> bool:
         return False
 
 
-def _read(reader: Reader, tokens: list[int]) -> Said:
-    reasoning, content, names, arguments = "", "", list[str](), list[str]()
-    deltas = [delta for token in tokens for delta in reader.feed(token)] + reader.finish()
-    for delta in deltas:
-        match delta:
-            case ReasoningDelta(text):
-                reasoning += text
-            case ContentDelta(text):
-                content += text
-            case CallStart(_, name):
-                names.append(name)
-                arguments.append("")
-            case CallDelta(index, text):
-                arguments[index] += text
-    return Said(
-        reasoning, content, tuple(map(FunctionCall, names, arguments)), reader.recoveries, len(tokens)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     family: str
@@ -129,15 +81,13 @@ class Row:
     by_effort: dict[str, float]
 
 
-def rows(
-    engine: Engine, tokenizer: Tokenizer, families: list[str], cases: int, seed: int, wrong_shown: int
-) -> Iterator[Row]:
+def rows(llm: LLM, families: list[str], cases: int, seed: int, wrong_shown: int) -> Iterator[Row]:
     for family in families:
         samples = held_out_samples(family, cases, seed)
         marks: dict[float, list[bool]] = {}
         for temperature in (0.0, 1.0):
             conversations = [sample.conversation for sample in samples]
-            said = answers(engine, tokenizer, conversations, temperature, seed)
+            said = answers(llm, conversations, temperature, seed)
             marks[temperature] = [right(sample, one) for sample, one in zip(samples, said, strict=True)]
             shown = 0
             for sample, one, mark in zip(samples, said, marks[temperature], strict=True):
@@ -193,14 +143,13 @@ def main() -> None:
     parser.add_argument("--measured", type=Path, default=MEASURED, help="the table to compare with")
     parser.add_argument("--write", action="store_true", help="put the new figures into the table")
     options = parser.parse_args()
-    assembled = assemble(Settings(model=options.model, backend=options.backend))
-    print(assembled.summary)
+    llm = LLM(options.model, backend=options.backend)
+    print(llm.assembled.summary)
     began = time.monotonic()
     print("| family | cases | greedy | temperature 1 | greedy by effort |\n|---|---|---|---|---|")
     found = []
     for row in rows(
-        assembled.engine,
-        assembled.tokenizer,
+        llm,
         options.family or list(FAMILIES),
         options.cases,
         options.seed,

@@ -80,6 +80,7 @@ class Answer:
     reasoning  its chain of thought
     calls      of functions: each has an id, a name, and arguments as the model wrote them
     finish     why it ended: stop, length or tool_calls
+    recoveries  departures from the harmony format that were read all the same
     """
 
     content: str
@@ -87,6 +88,7 @@ class Answer:
     calls: tuple[Call, ...]
     usage: Usage
     finish: str
+    recoveries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +372,9 @@ def gathered(news: Sequence[Delta], reader: AnswerReader, prompt_tokens: int) ->
         Call(id, name, "".join(each)) for id, name, each in zip(reader.calls, names, arguments, strict=True)
     ]
     usage = Usage(prompt_tokens, len(reader.token_ids), reader.cached_tokens, reader.reasoning_tokens)
-    return Answer("".join(content), "".join(reasoning), tuple(calls), usage, str(reader.finish))
+    return Answer(
+        "".join(content), "".join(reasoning), tuple(calls), usage, str(reader.finish), reader.recoveries
+    )
 
 
 def _checked(kind: type[B], body: Mapping[str, Any]) -> B:

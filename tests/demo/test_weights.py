@@ -8,11 +8,10 @@ import torch
 from demo.corpus.mixture import FAMILIES
 from demo.evaluate import answers, held_out_samples, right
 from demo.tokenizer import SPECIALS, WEIGHTS
-from gptoss.assembly import assemble
+from gptoss import LLM
 from language.harmony.messages import Conversation, Message, Tool
 from language.tokenizer import Tokenizer
 from model.loading.checkpoint import Checkpoint
-from server.settings import Settings
 
 WEATHER = Tool(
     "get_weather",
@@ -30,14 +29,14 @@ WEATHER = Tool(
 
 @pytest.fixture(scope="module")
 def served():
-    return assemble(Settings(backend="reference"))
+    return LLM(backend="reference")
 
 
 @pytest.fixture(scope="module")
 def ask(served):
     def asked(*messages: Message, tools: tuple[Tool, ...] = ()):
         conversation = Conversation(list(messages), list(tools))
-        return answers(served.engine, served.tokenizer, [conversation], temperature=0, seed=0)[0]
+        return answers(served, [conversation], temperature=0, seed=0)[0]
 
     return asked
 
@@ -86,7 +85,7 @@ def test_held_out_cases_are_answered(served, family):
     """Of 12 cases at least 9, of picking 6; demo/README.md has the shares over a hundred."""
     samples = held_out_samples(family, 12, seed=1)
     conversations = [sample.conversation for sample in samples]
-    said = answers(served.engine, served.tokenizer, conversations, temperature=0, seed=0)
+    said = answers(served, conversations, temperature=0, seed=0)
     counted = sum(right(sample, one) for sample, one in zip(samples, said, strict=True))
     assert counted >= (6 if family == "picking" else 9)
 
