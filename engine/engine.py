@@ -144,8 +144,7 @@ class Engine:
         self._scheduler.check(request)
         size = self._runner.vocab_size
         for token in (
-            min(request.prompt),
-            max(request.prompt),
+            *(request.extremes or (min(request.prompt), max(request.prompt))),
             *request.sampling.logit_bias,
             *request.stop_tokens,
         ):

@@ -101,6 +101,10 @@ class Request:
     prompt_logprobs: int | None = None
     """How many alternatives to report for each token of the prompt; None for no prompt log-probabilities."""
     timeout_seconds: float | None = None
+    extremes: tuple[int, int] | None = None
+    """The smallest and the largest id of the prompt, if known: several answers may have one prompt."""
+    caller: str = ""
+    """Whom it is for: places in the queue are shared fairly between callers."""
 
     @property
     def edits_logits(self) -> bool:
@@ -125,6 +129,7 @@ class Sequence:
     limit            how long `tokens` may become
     seed             the request's own, or one drawn for it
     deadline         when it must be done, by the engine's clock
+    round            in which its caller's turn comes
     ended            whether it has finished, failed or been cancelled
     pages            what it holds; nothing while it waits
     hashes           of its complete pages, for the prefix cache
@@ -144,6 +149,7 @@ class Sequence:
     limit: int
     seed: int
     deadline: float = float("inf")
+    round: int = 0
     computed: int = 0
     ended: bool = False
     pages: PageTable = field(default_factory=PageTable)

@@ -1,10 +1,11 @@
 """Which tokens the next step computes, and what follows from its result: plan(), commit().  No tensors.
 
-Order is arrival order throughout: all of `running` is older than `waiting`, and both are oldest first.  Each
-step has a budget of tokens.  The oldest sequence takes from it first: one token if it decodes, or as much of
-its prompt as budget and pages allow.  The next prompt is begun only when the one before is planned to its
-end.  So sequences that decode are older than those in prefill, and a long prompt never stalls the answers
-being generated (chunked prefill).
+Order is arrival order throughout; but where several callers wait, they take turns (engine/fairness.py).
+"Older" means: began to run, or will, earlier.  All of `running` is older than `waiting`, and both are oldest
+first.  Each step has a budget of tokens.  The oldest sequence takes from it first: one token if it decodes,
+or as much of its prompt as budget and pages allow.  The next prompt is begun only when the one before is
+planned to its end.  So sequences that decode are older than those in prefill, and a long prompt never stalls
+the answers being generated (chunked prefill).
 
 A sequence that needs a page when there is none preempts the newest running one.  That one keeps its tokens
 and goes back to the head of the queue; its keys and values are computed again later, or found in the prefix
@@ -25,6 +26,7 @@ from dataclasses import dataclass, replace
 
 from engine.disk_cache import DiskCache, Fetch
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
+from engine.fairness import Rounds
 from engine.pages import Pages
 from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sampled, Sequence, Token
 from model.batch import FULL, PerKind
@@ -102,6 +104,7 @@ class Scheduler:
         self.pages = pages or Pages(limits.num_pages, limits.page_size, limits.window)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self._rounds = Rounds()
         self.prefix_queries = self.prefix_hits = 0  # tokens looked up, tokens found
         self.prefix_disk_hits = 0  # those of them that came from disk
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
@@ -153,8 +156,18 @@ class Scheduler:
         )
         if request.prompt_logprobs is not None:
             sequence.prompt_logprobs.append(None)  # nothing comes before the first token
-        self.waiting.append(sequence)
+        self._line_up(sequence)
         return sequence
+
+    def _line_up(self, sequence: Sequence) -> None:
+        """Put it behind those that wait for its round or an earlier one.  Work may have begun for the head of
+        the queue, which stays it.
+        """
+        sequence.round = self._rounds.join(sequence.request.caller)
+        place = len(self.waiting)
+        while place > 1 and self.waiting[place - 1].round > sequence.round:
+            place -= 1
+        self.waiting.insert(place, sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """End a sequence that runs or waits; its pages are free at once."""
@@ -200,6 +213,7 @@ class Scheduler:
             and self._admit(self.waiting[0], coming)
         ):
             sequence = self.waiting.popleft()
+            self._rounds.serve(sequence.round)
             self.running.append(sequence)
             chunk = Chunk(sequence, self._make_room(sequence, budget.offer(sequence)))
             prefills.append(chunk)

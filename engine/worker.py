@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from engine.engine import Engine, Stats
 from engine.errors import EngineDied, EngineError, QueueFull, ShuttingDown
+from engine.fairness import Shares
 from engine.request import Failure, Request, Token
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ class TokenStream(AsyncIterator[list[Token]]):
     with `finish`.  It raises the EngineError that ended the request, if one did.  The caller closes it.
     """
 
-    def __init__(self, request_id: str, worker: Worker):
-        self.request_id = request_id
+    def __init__(self, request_id: str, worker: Worker, caller: str = ""):
+        self.request_id, self.caller = request_id, caller
         self._worker = worker
         self._arrived: list[Token] = []
         self._error: EngineError | None = None
@@ -103,9 +104,10 @@ class TokenStream(AsyncIterator[list[Token]]):
 class Worker:
     """Runs an engine on a thread of its own, for streams on one event loop."""
 
-    def __init__(self, engine: Engine, step_timeout_seconds: float = 300.0):
+    def __init__(self, engine: Engine, step_timeout_seconds: float = 300.0, callers: int = 1):
         """
         step_timeout_seconds  if a step takes longer, the engine counts as dead
+        callers               how many there can be, who share its places
         """
         self.died: BaseException | None = None  # the exception the engine died of
         self._engine = engine
@@ -119,6 +121,7 @@ class Worker:
         # On the event loop only:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: dict[str, TokenStream] = {}
+        self._shares = Shares(engine.limits.max_running + engine.limits.max_queued, callers)
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -155,12 +158,12 @@ class Worker:
         if self._draining or self._stopping:
             raise ShuttingDown
         self._engine.check(request)
-        limits = self._engine.limits
-        if len(self._streams) >= limits.max_running + limits.max_queued:
+        if self._shares.refuses(request.caller):
             raise QueueFull(len(self._streams) - self._stats.running)
         assert request.id not in self._streams, f"request {request.id} is in the engine already"
         self._attach()
-        stream = self._streams[request.id] = TokenStream(request.id, self)
+        stream = self._streams[request.id] = TokenStream(request.id, self, request.caller)
+        self._shares.take(request.caller)
         self._idle.clear()
         self._send(_Add(request))
         return stream
@@ -196,6 +199,8 @@ class Worker:
     def _forget(self, request_id: str) -> bool:
         """Drop a stream; returns whether it was still open."""
         stream = self._streams.pop(request_id, None)
+        if stream is not None:
+            self._shares.give_back(stream.caller)
         if not self._streams:
             self._idle.set()
         return stream is not None

@@ -42,10 +42,10 @@ OTHER_DESCRIPTORS = 200
 
 def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit code.  Raises StartError or SettingsError."""
-    settings.api_keys()  # a bad key file is found before the model is loaded, as is a taken port
+    keys = settings.api_keys()  # a bad key file is found before the model is loaded, as is a taken port
     listener = bind(settings.host, settings.port)
     assembled = assemble(settings)
-    worker = Worker(assembled.engine)
+    worker = Worker(assembled.engine, callers=len(keys))
     app = create_app(
         worker,
         assembled.tokenizer,

@@ -35,7 +35,9 @@ class FunctionNames:
 
     def __init__(self, declared: Iterable[str | ToolName], builtin: Collection[str] = ()):
         self._builtin = frozenset(builtin)
+        self._counts: dict[str, int] = {}
         self._spaces: dict[str, str] = {}
+        self._taken = set(RESERVED)  # what another namespace cannot be called
         self._inside: dict[ToolName, str] = {}
         self._outside: dict[str, ToolName] = {}
         names = dict.fromkeys(ToolName(name) if isinstance(name, str) else name for name in declared)
@@ -51,7 +53,7 @@ class FunctionNames:
                 inside = whole
             else:
                 space = f"{self._space(namespace)}." if namespace else ""
-                inside = _free(space + _identifier(name), self._outside)
+                inside = self._free(space + _identifier(name), self._outside)
             self._inside[key] = inside
             self._outside.setdefault(inside, key)
         return self._inside[key]
@@ -66,19 +68,24 @@ class FunctionNames:
 
     def _space(self, name: str) -> str:
         if name not in self._spaces:
-            self._spaces[name] = _free(_identifier(name), {*self._spaces.values(), *RESERVED})
+            self._spaces[name] = space = self._free(_identifier(name), self._taken)
+            self._taken.add(space)
         return self._spaces[name]
+
+    def _free(self, wanted: str, taken: Collection[str]) -> str:
+        """`wanted`, or it with the first number behind it that is free.
+
+        It goes on from the number before: a thousand names with one identifier would take a million looks.
+        """
+        free = wanted
+        while free in taken:
+            self._counts[wanted] = self._counts.get(wanted, 1) + 1
+            free = f"{wanted}_{self._counts[wanted]}"
+        return free
 
 
 def _is_changed(name: ToolName) -> bool:
     return any(_identifier(part) != part for part in (name.name, name.namespace) if part)
-
-
-def _free(wanted: str, taken: Collection[str]) -> str:
-    free, count = wanted, 2
-    while free in taken:
-        free, count = f"{wanted}_{count}", count + 1
-    return free
 
 
 def _identifier(name: str) -> str:

@@ -18,6 +18,9 @@ from pathlib import Path
 
 import tokenizers
 
+WITHOUT_GIL = 1000
+"""Characters from which on a text is encoded without the GIL, as a batch of one: other threads go on."""
+
 
 class TokenizerError(Exception):
     """The file is no tokenizer we can use, or lacks a special token."""
@@ -57,10 +60,14 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of `text`; names of special tokens in it are ordinary text."""
         try:
-            return self._bpe.encode(text, add_special_tokens=False).ids
+            return self._encode(text)
         except (TypeError, UnicodeEncodeError):  # half of a surrogate pair: a str, but no text
-            whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-            return self._bpe.encode(whole, add_special_tokens=False).ids
+            return self._encode(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+    def _encode(self, text: str) -> list[int]:
+        if len(text) < WITHOUT_GIL:
+            return self._bpe.encode(text, add_special_tokens=False).ids
+        return self._bpe.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
     def encode_with_specials(self, text: str) -> list[int]:
         """The ids of `text`, in which names of special tokens are LIVE.  Never for text in a conversation."""

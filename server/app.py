@@ -18,6 +18,7 @@ from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
 from server import errors
 from server.api import chat, completions, responses, tokens
+from server.desk import Desk
 from server.dialogue.items import Items, StoreError
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
@@ -58,9 +59,12 @@ def create_app(
             worker.stop()
             compilers.close()
             items.close()
+            desk.close()
 
     constraints = Constraints(tokenizer, tokenizer.end)
     compilers = CompilerThreads(constraints, settings.max_queued)
+    keys = settings.api_keys()
+    desk = Desk(settings.max_queued, callers=len(keys))
     seal = Seal(settings.seal_secret(), tokenizer.checksum)
     try:
         items = Items(settings.store, settings.store_size, settings.store_age)
@@ -85,6 +89,7 @@ def create_app(
         recall=Recall(settings.recall_memory),
         seal=seal,
         items=items,
+        desk=desk,
         settings=settings,
         model_id=model_id,
         max_context=max_context,
@@ -96,7 +101,7 @@ def create_app(
     errors.install(app)
     app.add_middleware(
         Gate,
-        keys=settings.api_keys(),
+        keys=keys,
         max_body_bytes=settings.max_body_bytes,
         metrics=metrics,
         hosts=Hosts(settings.host_names()),

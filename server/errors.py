@@ -59,8 +59,10 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
+        message = _shortened(message, MAX_MESSAGE)
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.code = status, message, code
+        self.param = None if param is None else _shortened(param, MAX_PARAM)
         self.headers = dict(headers or {})
 
     @property
@@ -75,6 +77,14 @@ class ApiError(Exception):
 
 LONGEST_SHOWN = 200
 """Characters of a path that an error repeats."""
+
+MAX_MESSAGE, MAX_PARAM = 1000, 200
+"""Characters: both may quote what the client wrote, which may be megabytes."""
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
 
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
@@ -115,6 +125,8 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(status, str(error), code=code, headers=headers)
         case RequestValidationError():
             return _from_validation(error.errors(), error.body)
+        case BodyUnfit():
+            return error.error
         case StarletteHTTPException():
             return _from_http(error)
     return ApiError(500, "the server failed on this request; its log says why", code="internal_error")
@@ -197,6 +209,14 @@ def _no_such_endpoint(request: Request, app: FastAPI) -> str | None:
 
 class BodyRefused(HTTPException):
     """Raised while the body is read: of all exceptions, FastAPI lets only its own out of there unchanged."""
+
+
+class BodyUnfit(BodyRefused):
+    """The body was read, and is refused before it is validated."""
+
+    def __init__(self, error: ApiError):
+        super().__init__(error.status, error.message)
+        self.error = error
 
 
 class BodyTooLarge(BodyRefused):

@@ -14,6 +14,7 @@ from language.constraints import Constraints
 from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
+from server.desk import Desk
 from server.dialogue.items import Items
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
@@ -44,6 +45,7 @@ class Service:
     recall: Recall
     seal: Seal
     items: Items
+    desk: Desk
     settings: Settings
     model_id: str
     max_context: int

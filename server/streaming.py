@@ -1,8 +1,8 @@
 """How responses end: a stream of events, or one object.  Both close their token streams, however they end.
 
 The response object owns the streams, and closes them in a `finally` around sending: a generator that was
-never started never runs its own.  A client that hangs up cancels a streaming response, but not an endpoint
-that waits for a whole answer: so `whole` waits for both.
+never started never runs its own.  A client that hangs up cancels a streaming response, but not one that waits
+for a whole answer: so `WholeAnswer` waits for both.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastapi import Request, Response
+from fastapi import Response
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import EngineError
+from server.bodies import left
 from server.errors import ApiError, as_api_error
 from server.logs import Figures
 from server.wire import dumps, event
@@ -71,10 +72,8 @@ class OpenAIStream:
         return event(error.body)
 
 
-async def respond(
-    request: Request, answer: Answer, stream: bool | None, headers: Mapping[str, str] | None = None
-) -> Response:
-    return AnswerStream(answer, headers) if stream else await whole(request, answer, headers)
+def respond(answer: Answer, stream: bool | None, headers: Mapping[str, str] | None = None) -> Response:
+    return AnswerStream(answer, headers) if stream else WholeAnswer(answer, headers)
 
 
 class AnswerStream(EventSourceResponse):
@@ -153,24 +152,26 @@ async def _told(answer: Answer) -> AsyncIterator[bytes]:
         yield answer.end
 
 
-async def whole(request: Request, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer as one object; nothing (499, for the log) if the client leaves before it is complete."""
-    answering = asyncio.ensure_future(answer.whole())
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            return Response(status_code=499)
-        return Response(dumps(answering.result()), headers=headers, media_type="application/json")
-    finally:
-        answering.cancel()
-        leaving.cancel()
-        _close(answer)
+class WholeAnswer(Response):
+    """An answer as one object.  It is waited for when nothing is left of the request's body any more."""
 
+    def __init__(self, answer: Answer, headers: Mapping[str, str] | None = None):
+        super().__init__()
+        self._answer, self._extra = answer, headers
 
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answering = asyncio.ensure_future(self._answer.whole())
+        leaving = asyncio.ensure_future(left(receive))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                return  # the client has left: nobody is there to be told
+            response = Response(dumps(answering.result()), headers=self._extra, media_type="application/json")
+        finally:
+            answering.cancel()
+            leaving.cancel()
+            _close(self._answer)
+        await response(scope, receive, send)
 
 
 def _close(answer: Answer) -> None:

@@ -12,18 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import from_json
 
 from engine.request import SamplingParams
 from server.dialogue.turn import INT64
 from server.errors import bad_request
 
 MAX_CHOICES = 128
+MAX_BIASES = 1024
 
 dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """JSON without spaces."""
@@ -34,34 +32,16 @@ otherwise.
 """
 
 
-class StrictRequest(Request):
-    """A request whose JSON is JSON: no NaN, no half surrogates, bounded depth, and numbers of bounded
-    length.
-    """
-
-    async def json(self) -> Any:
-        try:
-            return from_json(await self.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from None
-
-
-class JsonRoute(APIRoute):
-    """A route that reads its body through StrictRequest."""
-
-    def get_route_handler(self) -> Any:
-        handle = super().get_route_handler()
-
-        async def strict(request: Request) -> Any:
-            return await handle(StrictRequest(request.scope, request.receive))
-
-        return strict
-
-
 class Body(BaseModel):
     """A body, or an object in one."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+Item = TypeVar("Item")
+
+Many = Annotated[list[Item], Field(fail_fast=True)]
+"""A list, of which nothing is looked at behind the first element that is wrong."""
 
 
 def _one_or_more(stop: Any) -> Any:
@@ -70,10 +50,25 @@ def _one_or_more(stop: Any) -> Any:
 
 StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 StopStrings = Annotated[
-    list[StopString],
+    Many[StopString],
     Field(max_length=4),
     BeforeValidator(_one_or_more, json_schema_input_type=str | list[str]),
 ]
+
+
+def _at_most(limit: int) -> Callable[[Any], Any]:
+    """Counts what is in an object before any of it is looked at."""
+
+    def counted(given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > limit:
+            raise ValueError(f"at most {limit} entries")
+        return given
+
+    return counted
+
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class StreamOptions(Body):
@@ -113,10 +108,10 @@ class SamplingFields(Body):
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)  # a logit over less may be infinite
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=1024)
+    logit_bias: Annotated[dict[str, Bias], BeforeValidator(_at_most(MAX_BIASES))] | None = None
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     stop: StopStrings | None = None
-    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(None, max_length=1024)
+    stop_token_ids: Many[TokenId] | None = Field(None, max_length=1024)
     min_tokens: int | None = Field(None, ge=0, lt=2**31)
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None

@@ -12,16 +12,18 @@ from uuid import uuid4
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from engine.errors import PromptTooLong
 from server.api.chat_answer import ChatAnswer
 from server.api.conversation import ConversationFields
 from server.api.demands import demands
-from server.dialogue.begin import begin, render
+from server.bodies import JsonRoute
+from server.dialogue.begin import begin, beside, render
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.logs import Figures
 from server.service import TheService
 from server.streaming import respond
-from server.wire import JsonRoute, SamplingFields
+from server.wire import Many, SamplingFields, dumps
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -32,7 +34,7 @@ class ChatBody(SamplingFields, ConversationFields):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include_reasoning: bool | None = None
-    modalities: list[str] | None = None
+    modalities: Many[str] | None = None
     audio: Any = None
     web_search_options: Any = None
     moderation: Any = None
@@ -73,20 +75,26 @@ class ChatBody(SamplingFields, ConversationFields):
 async def chat_completions(body: ChatBody, request: Request, service: TheService) -> Response:
     service.check_model(body.model)
     id = f"chatcmpl-{uuid4().hex}"
-    begun = await begin(body.turn(service.date, service.tokenizer.known), id, service)
+    begun = await begin(body.turn(service.date, service.tokenizer.known), id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     shows_reasoning = body.include_reasoning is not False
-    return await respond(
-        request,
+    return respond(
         ChatAnswer(id, begun, body.view(bool(body.logprobs)), shows_reasoning, service, figures),
         body.stream,
     )
 
 
 @router.post("/v1/chat/completions/render")
-async def rendered(body: ChatBody, service: TheService) -> dict[str, Any]:
+async def rendered(body: ChatBody, service: TheService) -> Response:
     """The exact prompt that the same body would be answered from."""
     service.check_model(body.model)
     body.check()
     prompt = await render(body.conversation(service.date, body.names()), service)
-    return {"model": service.model_id, "token_ids": prompt, "text": service.tokenizer.decode(prompt)}
+    if len(prompt) >= service.max_context:
+        raise PromptTooLong(len(prompt), service.max_context - 1)
+
+    def written() -> str:
+        text = service.tokenizer.decode(prompt)
+        return dumps({"model": service.model_id, "token_ids": prompt, "text": text})
+
+    return Response(await beside(len(prompt), written, service), media_type="application/json")

@@ -13,13 +13,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, PlainValidator
 
 from server.api.completion_answer import CompletionAnswer, Wanted
-from server.dialogue.begin import begin_all
+from server.bodies import JsonRoute
+from server.dialogue.begin import begin_all, check_number
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.logs import Figures
 from server.service import TheService
 from server.streaming import respond
-from server.wire import JsonRoute, SamplingFields
+from server.wire import SamplingFields
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -99,11 +100,11 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     service.check_model(body.model)
     body.check()
     id = f"cmpl-{uuid4().hex}"
-    begun = await begin_all(body.turns(service.tokenizer.known), id, service)
+    check_number(len(body.prompt) * body.candidates, service)
+    begun = await begin_all(body.turns(service.tokenizer.known), id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=sum(len(each.prompt) for each in begun))
     wanted = Wanted(body.n or 1, body.candidates, bool(body.echo), body.max_tokens != 0)
-    return await respond(
-        request,
+    return respond(
         CompletionAnswer(id, begun, body.view(body.logprobs is not None), wanted, service, figures),
         body.stream,
     )

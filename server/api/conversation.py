@@ -12,7 +12,7 @@ from pydantic import Field
 from language.harmony.messages import Call, Conversation, Effort, Message, ResponseFormat, Role, Tool
 from language.names import FunctionNames
 from server.errors import bad_request, unsupported
-from server.wire import Body
+from server.wire import Body, Many
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -40,13 +40,13 @@ class MessageBody(Body):
     """A message of any role.  Which fields a role needs is checked as the conversation is built."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | Many[Part] | None = None
     name: AuthorName | None = None
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     thinking: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Many[ToolCall] | None = None
     function_call: FunctionCall | None = None
     tool_call_id: str | None = None
 
@@ -77,7 +77,7 @@ class AllowedTool(Body):
 
 class AllowedTools(Body):
     mode: Literal["auto", "required"]
-    tools: list[AllowedTool]
+    tools: Many[AllowedTool]
 
 
 class ToolChoice(Body):
@@ -101,10 +101,10 @@ class ResponseFormatBody(Body):
 class ConversationFields(Body):
     """What a prompt is made of."""
 
-    messages: list[MessageBody] = Field(min_length=1)
-    tools: list[ToolBody] | None = None
+    messages: Many[MessageBody] = Field(min_length=1)
+    tools: Many[ToolBody] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
-    functions: list[Function] | None = None
+    functions: Many[Function] | None = None
     function_call: Literal["none", "auto"] | Named | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormatBody | None = None
@@ -112,7 +112,7 @@ class ConversationFields(Body):
 
     def declared(self) -> list[Function]:
         """The functions of `tools`, and of the older `functions`.  Raises ApiError."""
-        found: list[Function] = []
+        found: Many[Function] = []
         for i, tool in enumerate(self.tools or ()):
             if tool.type != "function":
                 message = f"tools[{i}].type: {tool.type!r}; there is 'function' only"

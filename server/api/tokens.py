@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
-from fastapi import APIRouter
-from pydantic import Field
+from fastapi import APIRouter, Response
 
 from server.api.conversation import ConversationFields
+from server.bodies import JsonRoute
 from server.dialogue import logprobs
-from server.dialogue.begin import LONG_TEXT, render
+from server.dialogue.begin import beside, first_unknown, raw_tokens, render
 from server.errors import bad_request
-from server.service import TheService
-from server.wire import Body, JsonRoute
+from server.service import Service, TheService
+from server.wire import Body, Many, TokenId, dumps, quote
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -35,30 +35,46 @@ class TokenizeChatBody(ConversationFields):
 
 class DetokenizeBody(Body):
     model: str | None = None
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    tokens: Many[TokenId]
 
 
 @router.post("/tokenize")
-async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -> dict[str, Any]:
+async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -> Response:
     service.check_model(body.model)
     if isinstance(body, TokenizeChatBody):
         ids = await render(body.conversation(service.date, body.names()), service)
     elif body.prompt is None:
         raise bad_request("prompt: it is missing, and so are messages", "prompt")
-    elif len(body.prompt) > LONG_TEXT:
-        ids = await asyncio.to_thread(service.tokenizer.encode_with_specials, body.prompt)
+    elif body.prompt:
+        ids = await raw_tokens(body.prompt, service)
     else:
-        ids = service.tokenizer.encode_with_specials(body.prompt)
-    answer: dict[str, Any] = {"count": len(ids), "max_model_len": service.max_context, "tokens": ids}
-    if body.return_token_strs:
-        answer["token_strs"] = [logprobs.name(service.tokenizer, id) for id in ids]
-    return answer
+        ids = []
+    written = await beside(len(ids), _written, service, ids, bool(body.return_token_strs), service)
+    return Response(written, media_type="application/json")
+
+
+def _written(ids: list[int], names: bool, service: Service) -> str:
+    """The answer as JSON, made piece by piece: the whole at once would keep all other threads waiting."""
+    head = {"count": len(ids), "max_model_len": service.max_context}
+    fields = [dumps(head)[:-1], f'"tokens":{_joined(ids, str)}']
+    if names:
+        fields.append(f'"token_strs":{_joined(ids, lambda id: quote(logprobs.name(service.tokenizer, id)))}')
+    return ",".join(fields) + "}"
+
+
+def _joined(ids: list[int], write: Callable[[int], str]) -> str:
+    pieces = (",".join(map(write, ids[start : start + 1000])) for start in range(0, len(ids), 1000))
+    return f"[{','.join(pieces)}]"
 
 
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeBody, service: TheService) -> dict[str, Any]:
     service.check_model(body.model)
-    for i, id in enumerate(body.tokens):
-        if not service.tokenizer.known(id):
-            raise bad_request(f"tokens[{i}]: {id} is not the id of a token", f"tokens[{i}]")
-    return {"prompt": service.tokenizer.decode(body.tokens)}
+    if len(body.tokens) > service.max_context:
+        limit = service.max_context
+        raise bad_request(f"tokens: {len(body.tokens)} of them; at most {limit} have an answer", "tokens")
+    unknown = await beside(len(body.tokens), first_unknown, service, body.tokens, service.tokenizer)
+    if unknown is not None:
+        i = body.tokens.index(unknown)
+        raise bad_request(f"tokens[{i}]: {unknown} is not the id of a token", f"tokens[{i}]")
+    return {"prompt": await beside(len(body.tokens), service.tokenizer.decode, service, body.tokens)}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from engine.errors import DeadlineExceeded, PromptTooLong
 from engine.request import Request
 from language.constraints import AnswerConstraint
 from language.harmony.messages import Conversation
+from language.tokenizer import Tokenizer
 from server.dialogue.turn import Turn
 from server.errors import ApiError, as_api_error, bad_request
 from server.service import Service
@@ -18,10 +20,11 @@ from server.service import Service
 if TYPE_CHECKING:
     from engine.worker import TokenStream
 
-LONG_TEXT = 32_768
-"""Characters from which on a text is tokenised beside the event loop, so that other streams go on
-meanwhile.
-"""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LONG_TEXT = 16 * 2**10
+"""Characters from which on a text is tokenised by a thread, so that other streams go on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +40,37 @@ class Begun:
     streams: list[TokenStream]
 
 
-async def begin(turn: Turn, id: str, service: Service) -> Begun:
-    """Raises ApiError, ConversationError, SchemaError or EngineError; then nothing runs."""
-    (begun,) = await begin_all([turn], id, service)
+async def begin(turn: Turn, id: str, service: Service, caller: str = "") -> Begun:
+    """Raises ApiError, ConversationError, SchemaError or EngineError; then nothing runs.
+
+    caller  whom it is for
+    """
+    (begun,) = await begin_all([turn], id, service, caller)
     return begun
 
 
-async def begin_all(turns: Sequence[Turn], id: str, service: Service) -> list[Begun]:
+async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: str = "") -> list[Begun]:
     """All of them, or none.  Raises what `begin` raises."""
+    check_number(sum(turn.n for turn in turns), service)
     prompts = [await tokens_of(turn, service) for turn in turns]
     requests: list[list[Request]] = []
     for i, (turn, prompt) in enumerate(zip(turns, prompts, strict=True)):
         constraint = await constrain(turn, len(prompt), service)
         name = id if len(turns) == 1 else f"{id}-{i}"
-        requests.append(
-            turn.requests(
-                name, prompt, constraint, service.renderer, service.max_context, service.timeout_seconds
-            )
-        )
+        made = partial(turn.requests, name, prompt, constraint, service.renderer, service.max_context)
+        requests.append(await beside(len(prompt), made, service, service.timeout_seconds, caller))
     streams = iter(_submit([each for of_turn in requests for each in of_turn], turns[0], service))
     return [
         Begun(turn, prompt, [next(streams) for _ in of_turn])
         for turn, prompt, of_turn in zip(turns, prompts, requests, strict=True)
     ]
+
+
+def check_number(answers: int, service: Service) -> None:
+    """Raises ApiError if so many at once can never wait here: before anything is made of them."""
+    limit = service.settings.max_queued
+    if answers > limit:
+        raise bad_request(f"{answers} answers at once; at most {limit} can wait here", "n")
 
 
 async def tokens_of(turn: Turn, service: Service) -> list[int]:
@@ -69,28 +80,44 @@ async def tokens_of(turn: Turn, service: Service) -> list[int]:
             return await render(turn.prompt, service)
         case str():
             return await raw_tokens(turn.prompt, service)
-    for id in turn.prompt:
-        if not service.tokenizer.known(id):
-            raise bad_request(f"{turn.param}: {id} is not the id of a token", turn.param)
-    return list(turn.prompt)
+    ids = turn.prompt
+    if len(ids) >= service.max_context:
+        raise _context_exceeded(PromptTooLong(len(ids), service.max_context - 1), turn, service.max_context)
+    unknown = await beside(len(ids), first_unknown, service, ids, service.tokenizer)
+    if unknown is not None:
+        raise bad_request(f"{turn.param}: {unknown} is not the id of a token", turn.param)
+    return list(ids)
 
 
 async def render(conversation: Conversation, service: Service) -> list[int]:
-    """Raises ConversationError."""
+    """Raises ConversationError, and QueueFull: a long text waits for those before it."""
     messages = conversation.messages
     replay = service.recall.of(call.id for message in messages for call in message.calls)
-    if sum(len(message.content or "") for message in messages) > LONG_TEXT:
-        return await asyncio.to_thread(service.renderer.render, conversation, replay)
-    return service.renderer.render(conversation, replay)
+    length = sum(len(message.content or "") for message in messages)
+    return await beside(length, service.renderer.render, service, conversation, replay)
 
 
 async def raw_tokens(text: str, service: Service) -> list[int]:
-    """Names of special tokens in `text` are live.  Without any text: the beginning of a new document."""
+    """Names of special tokens in `text` are live.  Without any text: the beginning of a new document.
+
+    Raises QueueFull.
+    """
     if not text:
         return [service.renderer.end_of_text]
-    if len(text) > LONG_TEXT:
-        return await asyncio.to_thread(service.tokenizer.encode_with_specials, text)
-    return service.tokenizer.encode_with_specials(text)
+    return await beside(len(text), service.tokenizer.encode_with_specials, service, text)
+
+
+async def beside(
+    length: int, function: Callable[P, T], service: Service, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """The function's result: from a thread, if the request is large, or `length` (of its text) alone is."""
+    if service.desk.seated or length > LONG_TEXT:
+        return await service.desk.run(function, *args, **kwargs)
+    return function(*args, **kwargs)
+
+
+def first_unknown(ids: Sequence[int], tokenizer: Tokenizer) -> int | None:
+    return next((id for id in ids if not tokenizer.known(id)), None)
 
 
 async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerConstraint | None:
@@ -116,9 +143,6 @@ async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerC
 
 def _submit(requests: Sequence[Request], turn: Turn, service: Service) -> list[TokenStream]:
     """One stream for each, or none at all.  Raises ApiError or EngineError; then none of them runs."""
-    if len(requests) > service.settings.max_queued:
-        limit = service.settings.max_queued
-        raise bad_request(f"{len(requests)} answers at once; at most {limit} can wait here", "n")
     streams: list[TokenStream] = []
     try:
         for request in requests:

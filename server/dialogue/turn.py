@@ -106,6 +106,7 @@ class Turn:
         renderer: Renderer,
         max_context: int,
         timeout_seconds: float | None = None,
+        caller: str = "",
     ) -> list[Request]:
         """One request to the engine for each answer.
 
@@ -113,6 +114,7 @@ class Turn:
         constraint  of each answer, which gets a copy of its own
         """
         raw = not isinstance(self.prompt, Conversation)
+        extremes = (min(prompt), max(prompt)) if prompt else None  # once for all answers
         ends = renderer.stop_tokens | ({renderer.end_of_text} if raw else frozenset())
         return [
             Request(
@@ -125,6 +127,8 @@ class Turn:
                 min_tokens=self.min_tokens,
                 prompt_logprobs=self.prompt_logprobs,
                 timeout_seconds=timeout_seconds,
+                extremes=extremes,
+                caller=caller,
             )
             for i in range(self.n)
         ]

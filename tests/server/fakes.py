@@ -212,8 +212,8 @@ def serving(app, protocol=PatientProtocol):
 class Live:
     """A scripted worker behind a real server."""
 
-    def __init__(self, tokenizer: Tokenizer, worker: ScriptedWorker, url: str):
-        self.tokenizer, self.worker, self.url = tokenizer, worker, url
+    def __init__(self, tokenizer: Tokenizer, worker: ScriptedWorker, url: str, app):
+        self.tokenizer, self.worker, self.url, self.app = tokenizer, worker, url, app
         self.http = httpx.Client(base_url=url, timeout=10)
 
     def openai(self, **more):
@@ -254,7 +254,7 @@ def live(
     worker.reset(steps, cached_tokens)
     app = create_app(worker, tokenizer, settings or PLAIN_SETTINGS, "tiny", max_context, "fp_test")
     with serving(app) as url:
-        yield Live(tokenizer, worker, url)
+        yield Live(tokenizer, worker, url, app)
 
 
 PLAIN_SETTINGS = Settings(date="2025-06-28")
@@ -266,7 +266,7 @@ def _shared(tokenizer: Tokenizer) -> Live:
     """A server that ends with the process."""
     worker = ScriptedWorker()
     app = create_app(worker, tokenizer, PLAIN_SETTINGS, "tiny", 4096, "fp_test")
-    return Live(tokenizer, worker, _for_good.enter_context(serving(app)))
+    return Live(tokenizer, worker, _for_good.enter_context(serving(app)), app)
 
 
 def final(text: str, thought: str = "") -> str:

@@ -114,7 +114,7 @@ def test_the_engines_figures_are_its_own():
 def test_gauges_rise_under_load_and_return_to_nothing(tiny_tokenizer):
     async def scrape(port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = await reader.read()
         writer.close()
         return read(answer.partition(b"\r\n\r\n")[2].decode())

@@ -1,0 +1,146 @@
+"""How a request's body is read: counted before it is parsed, parsed while its client is there, and gone
+before the answer is.
+
+A parsed body takes many times its bytes, and parsing and validating it holds up everybody.  So what costs
+(its arrays, objects and elements) is counted in the bytes, which is quick; and a large body waits for a seat
+(server/desk.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.types import Receive
+
+from engine.errors import EngineError
+from server.desk import Desk
+from server.errors import ApiError, BodyUnfit, as_api_error, bad_request
+from server.gate import CLIENT_LEFT
+
+if TYPE_CHECKING:
+    from server.settings import Settings
+
+LARGE_BODY = 16 * 2**10
+"""Bytes from which on a body waits for a seat.  Less text is tokenised in some milliseconds."""
+
+MAX_CONTAINERS = 100_000
+"""Arrays and objects in one body."""
+
+MAX_PAIRS = 100_000
+"""Names with values, of all its objects together."""
+
+MAX_ELEMENTS = 1_000_000
+"""Of all its arrays and objects together: token ids are the most that anybody sends."""
+
+
+class CountedRequest(Request):
+    """A request whose JSON is JSON, and no more of it than can be answered.  (JSON: no NaN, no half
+    surrogates, bounded depth, numbers of bounded length.)
+    """
+
+    def __init__(self, request: Request, opened: AsyncExitStack):
+        """opened  where its seat is put, if it needs one"""
+        super().__init__(request.scope, request.receive)
+        self._opened = opened
+        self.read = asyncio.Event()  # from then on, `left` can tell whether the client is still there
+
+    async def body(self) -> bytes:
+        body = await super().body()
+        self.read.set()
+        return body
+
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            if len(body) >= LARGE_BODY:
+                check_counts(body)
+                await self._take_a_seat()
+            parsed = from_json(body, allow_inf_nan=False)
+            if isinstance(parsed, dict):
+                check_lists(parsed, self.app.state.service.settings)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+        except (ApiError, EngineError) as error:
+            raise BodyUnfit(as_api_error(error)) from None
+        return parsed
+
+    async def _take_a_seat(self) -> None:
+        desk: Desk = self.app.state.service.desk
+        await self._opened.enter_async_context(desk.seat(self.state.caller))
+        desk.sit_down()
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is read through CountedRequest, and which ends when its client leaves."""
+
+    def get_route_handler(self) -> Any:
+        handle = super().get_route_handler()
+
+        async def counted(request: Request) -> Any:
+            async with AsyncExitStack() as opened:
+                asked = CountedRequest(request, opened)
+                return await unless_left(handle(asked), asked)
+
+        return counted
+
+
+async def unless_left(answering: Awaitable[Response], request: CountedRequest) -> Response:
+    """The response; an empty one (499, for the log), and the rest cancelled, if the client leaves before."""
+    answer = asyncio.ensure_future(answering)
+    leaving = asyncio.ensure_future(_left_after_reading(request))
+    try:
+        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return answer.result() if answer.done() else Response(status_code=CLIENT_LEFT)
+    finally:
+        leaving.cancel()
+        if not answer.done():
+            answer.cancel()
+            await asyncio.wait({answer})
+
+
+async def _left_after_reading(request: CountedRequest) -> None:
+    await request.read.wait()
+    await left(request.receive)
+
+
+async def left(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def check_counts(body: bytes) -> None:
+    """Raises ApiError if this JSON has more parts than can be answered.  What is no JSON may pass."""
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # so that each quote begins or ends a string
+    if bare.count(b'"') > 2 * (MAX_ELEMENTS + MAX_PAIRS):
+        raise _too_much(f"{MAX_ELEMENTS} elements")
+    outside = b"".join(bare.split(b'"')[::2])
+    if outside.count(b"[") + outside.count(b"{") > MAX_CONTAINERS:
+        raise _too_much(f"{MAX_CONTAINERS} arrays and objects")
+    if outside.count(b":") > MAX_PAIRS:
+        raise _too_much(f"{MAX_PAIRS} names")
+    if outside.count(b",") > MAX_ELEMENTS:
+        raise _too_much(f"{MAX_ELEMENTS} elements")
+
+
+def _too_much(limit: str) -> ApiError:
+    return ApiError(400, f"the body has more than {limit}", code="body_too_complex")
+
+
+def check_lists(body: Mapping[str, Any], settings: Settings) -> None:
+    """Raises ApiError if one of the lists is longer than this server takes."""
+    for name, limit in (
+        ("messages", settings.max_messages),
+        ("tools", settings.max_tools),
+        ("functions", settings.max_tools),
+    ):
+        given = body.get(name)
+        if isinstance(given, list) and len(given) > limit:
+            raise bad_request(f"{name}: {len(given)} of them; at most {limit} in one request", name)
