@@ -274,7 +274,7 @@ def assemble(
     tokenizer = tokenizer or Tokenizer(DEMO / "tokenizer.json")
     worker = ScriptedWorker(tokenizer, script, settings)
     model_id = settings.served_model_name or "scripted"
-    return worker, create_app(worker, tokenizer, settings, model_id, worker.max_context, "fp_script", SUMMARY)
+    return worker, create_app(worker, tokenizer, settings, model_id, worker.max_context, "fp_script")
 
 
 def lines(found: Any) -> list[Transcript | When]:

@@ -173,7 +173,7 @@ def test_names_that_are_one_identifier_take_linear_time():
     assert time.process_time() - began < 2
     inside = [mapped.inside(name) for name in names]
     assert len(set(inside)) == len(set(names))
-    assert all(mapped.outside(own) == name for own, name in zip(inside, names, strict=True))
+    assert all(mapped.outside(own).name == name for own, name in zip(inside, names, strict=True))
 
 
 def test_names_that_look_numbered_already_are_told_apart():

@@ -55,6 +55,7 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
         "max_messages": "8", "max_tools": "9",
         "prefix_cache_dir": "cache", "prefix_cache_disk": "9GiB", "thinking_budget": "100",
         "seal_key_file": "key", "prompt_activations": "8",
+        "store": "file", "store_size": "1GiB", "store_age": "60",
         "log_level": "debug", "log_format": "json",
     }  # fmt: skip
     assert set(texts) == {each.name for each in dataclasses.fields(Settings)}

@@ -16,12 +16,12 @@ from server.api.responses.answer import ResponseAnswer
 from server.api.responses.body import InputFields, ResponseBody, in_our_words
 from server.api.responses.history import Item
 from server.api.responses.writer import new_id
+from server.bodies import JsonRoute
 from server.dialogue.begin import begin
 from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service, TheService
 from server.streaming import respond
-from server.wire import JsonRoute
 
 log = logging.getLogger("gptoss.server")
 
@@ -46,7 +46,7 @@ class KnownItems:
 @router.post("/v1/responses")
 async def create(body: ResponseBody, request: Request, service: TheService) -> Response:
     answer, headers = await begun(body, request, service)
-    return await respond(request, answer, body.stream, headers)
+    return respond(answer, body.stream, headers)
 
 
 async def begun(
@@ -60,7 +60,7 @@ async def begun(
     turn, tools, paths = body.turn(earlier(body, owner, service), known, service)
     id = new_id("resp")
     try:
-        begun = await begin(turn, id, service)
+        begun = await begin(turn, id, service, request.state.caller)
     except (ConversationError, SchemaError) as error:
         raise in_our_words(error, paths, tools) from error
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))

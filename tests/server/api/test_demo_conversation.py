@@ -40,7 +40,7 @@ def demo():
         assembled.fingerprint,
     )
     with serving(app) as url:
-        yield Live(assembled.tokenizer, worker, url)
+        yield Live(assembled.tokenizer, worker, url, app)
 
 
 def ask(demo, *turns, **more):
