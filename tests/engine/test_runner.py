@@ -33,8 +33,8 @@ def test_chunks_are_laid_end_to_end():
     """A prompt's middle, and a decode, with pages scattered about."""
     runner = Runner(Historian(page_size=4, window=6), 30)
     prompt, decode = (
-        Sequence(ask(id, range(tokens)), list(range(tokens)), limit=99, seed=0, computed=computed)
-        for id, tokens, computed in (("prompt", 12, 3), ("decode", 10, 9))
+        Sequence(ask(id, range(prompt)), list(range(tokens)), limit=99, seed=0, computed=computed)
+        for id, prompt, tokens, computed in (("prompt", 12, 12, 3), ("decode", 8, 10, 9))
     )
     prompt.pages.full.extend([20, 5, 11])
     prompt.pages.banded.extend([7, 2, 9])
@@ -50,9 +50,11 @@ def test_chunks_are_laid_end_to_end():
     assert batch.lengths.tolist() == [10, 9]
     assert batch.page_table[FULL].tolist() == [[8, 3, 12], [20, 5, 11]]
     assert batch.page_table[BANDED, :, 1:].tolist() == [[1, 4], [2, 9]]
+    assert batch.prompts.tolist() == [8, 12]
     assert batch.samples.tolist() == [0], "the prompt does not reach its end"
     assert [t.dtype for t in (batch.tokens, batch.positions, batch.slots, batch.samples)] == [torch.int64] * 4
-    assert [t.dtype for t in (batch.starts, batch.lengths, batch.page_table)] == [torch.int32] * 3
+    of_32_bits = batch.starts, batch.lengths, batch.page_table, batch.prompts
+    assert [t.dtype for t in of_32_bits] == [torch.int32] * 4
 
 
 @pytest.mark.parametrize(

@@ -48,14 +48,15 @@ class Book:
         pages = torch.randperm(PAGES, generator=random)[: 2 * len(lengths) * self.width]
         self.table = pages.view(2, len(lengths), self.width).int()
 
-    def batch(self, chunks, samples=None):
-        """chunks [(sequence, first, length)]; samples: rows, or None for all."""
+    def batch(self, chunks, samples=None, prompts=None):
+        """chunks [(sequence, first, length)]; samples: rows, or None for all; prompts: how long each is."""
         return Batch.of(
             [(first, length) for _, first, length in chunks],
             self.table[:, [s for s, _, _ in chunks]],
             PAGE,
             tokens=torch.cat([self.tokens[s][first : first + n] for s, first, n in chunks]),
             samples=torch.arange(sum(n for _, _, n in chunks)) if samples is None else torch.tensor(samples),
+            prompts=prompts and torch.tensor([prompts[s] for s, _, _ in chunks], dtype=torch.int32),
         )
 
 
@@ -129,9 +130,55 @@ def test_chunked_batched_and_threaded_give_the_same_bits(checkpoint, isa, dense)
 
 
 @pytest.mark.parametrize("dense", ["int8", "bf16"])
-def test_every_instruction_set_gives_the_same_bits(checkpoint, dense):
-    batch = Book(checkpoint.config, [100, 9]).batch([(0, 0, 100), (1, 0, 9)])
-    models = [build(checkpoint, CPU, dense=dense, isa=isa, threads=1) for isa in Machine.available()]
+def test_a_prompt_read_with_8_bits_has_the_same_bits_in_any_chunks(checkpoint, isa, dense):
+    """The answer behind it has 16 bits wherever it is: a token by itself, or several to be computed again."""
+    lengths, prompts = [90, 50], [70, 33]
+    book = Book(checkpoint.config, lengths)
+    model = build(checkpoint, CPU, dense=dense, isa=isa, threads=2, prompt_activations=8)
+    alone = [
+        model.forward(book.batch([(s, 0, n)], prompts=prompts), fresh(model)) for s, n in enumerate(lengths)
+    ]
+    cache, got = fresh(model), [[], []]
+    for chunks in (
+        [(0, 0, 69)],
+        [(0, 69, 1), (1, 0, 32)],
+        [(1, 32, 2), (0, 70, 1)],
+        [(0, 71, 19), (1, 34, 16)],
+    ):
+        logits = model.forward(book.batch(chunks, prompts=prompts), cache)
+        for (s, _, _), part in zip(chunks, logits.split([n for _, _, n in chunks]), strict=True):
+            got[s].append(part)
+    for ours, whole in zip(got, alone, strict=True):
+        assert torch.equal(torch.cat(ours), whole)
+
+
+def test_8_bits_are_for_prompts_alone(checkpoint):
+    """Without a prompt in the step the bits are those of a model that was not asked; with one they are others,
+    but near (test_cpu_products.py and test_cpu_float64.py: how near)."""
+    book = Book(checkpoint.config, [64])
+    exact, asked = (build(checkpoint, CPU, threads=1, prompt_activations=bits) for bits in (16, 8))
+    answer, prompt = book.batch([(0, 0, 64)]), book.batch([(0, 0, 64)], prompts=[64])
+    want = exact.forward(answer, fresh(exact))
+    assert torch.equal(asked.forward(answer, fresh(asked)), want)
+    assert torch.equal(exact.forward(prompt, fresh(exact)), want)
+    got = asked.forward(prompt, fresh(asked))
+    assert not torch.equal(got, want)
+    assert errors(got, want).median() < 0.15  # random weights: another expert is soon chosen
+
+
+def test_activations_of_other_widths_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="16 or 8 bits, not 4"):
+        build(checkpoint, CPU, prompt_activations=4)
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+@pytest.mark.parametrize("dense", ["int8", "bf16"])
+def test_every_instruction_set_gives_the_same_bits(checkpoint, dense, bits):
+    batch = Book(checkpoint.config, [100, 9]).batch([(0, 0, 100), (1, 0, 9)], prompts=[80, 9])
+    models = [
+        build(checkpoint, CPU, dense=dense, isa=isa, threads=1, prompt_activations=bits)
+        for isa in Machine.available()
+    ]
     logits = [model.forward(batch, fresh(model)) for model in models]
     assert all(torch.equal(each, logits[0]) for each in logits)
 
