@@ -19,6 +19,7 @@ from language.tokenizer import Tokenizer
 from server import errors
 from server.api import chat, completions, responses, tokens
 from server.desk import Desk
+from server.api.responses.background import Jobs
 from server.dialogue.items import Items, StoreError
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
@@ -56,6 +57,7 @@ def create_app(
             yield
         finally:
             await worker.drain(settings.grace)
+            await app.state.jobs.close()
             worker.stop()
             compilers.close()
             items.close()
@@ -79,6 +81,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # such an answer would send the client to whatever host it named itself
     )
+    app.state.jobs = Jobs(settings.max_queued)
     app.state.service = Service(
         worker=worker,
         tokenizer=tokenizer,

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -278,11 +278,10 @@ def _dumps(value: Mapping[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def pages(items: Sequence[Kept], after: str | None, limit: int, ascending: bool) -> Iterator[list[Kept]]:
-    """One page of a list, and what is left behind it."""
+def page(items: Sequence[Kept], after: str | None, limit: int, ascending: bool) -> tuple[list[Kept], bool]:
+    """The part of a list behind the item `after`, and whether there is more behind it."""
     ordered = list(items) if ascending else list(reversed(items))
     if after is not None:
-        places = [i for i, kept in enumerate(ordered) if kept.body.get("id") == after]
-        ordered = ordered[places[0] + 1 :] if places else []
-    yield ordered[:limit]
-    yield ordered[limit:]
+        place = next((i for i, kept in enumerate(ordered) if kept.body.get("id") == after), len(ordered))
+        ordered = ordered[place + 1 :]
+    return ordered[:limit], len(ordered) > limit

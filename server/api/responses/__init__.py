@@ -13,10 +13,10 @@ conversations.py  /v1/conversations
 
 from fastapi import APIRouter
 
-from server.api.responses import create
+from server.api.responses import conversations, create, stored
 
 router = APIRouter()
-for part in (create.router,):
+for part in (create.router, stored.router, conversations.router):
     router.include_router(part)
 
 __all__ = ["router"]

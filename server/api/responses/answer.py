@@ -73,14 +73,18 @@ class ResponseAnswer:
         async for batch in self.batches():
             yield encoded(batch)
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
-        """All events, those together that come together."""
-        yield self._told(self.writer.begin())
+    async def batches(self, background: bool = False) -> AsyncIterator[list[Event]]:
+        """All events, those together that come together.
+
+        background  nobody waits: the response is queued until its first token comes
+        """
+        yield self._told(self.writer.queue() if background else self.writer.begin())
         async for _, tokens in as_they_come([self._choice]):
-            events = self._read(tokens)
+            events = self.writer.start() if background and self.response["status"] == "queued" else []
+            events += self._read(tokens)
             if self._choice.finish is not None:
                 events += self.writer.end(self._choice.finish, self.usage())
-                self._keep()
+                self.save()
             if events:
                 yield self._told(events)
 
@@ -97,7 +101,7 @@ class ResponseAnswer:
 
     def failure(self, error: ApiError) -> bytes:
         failed = self.writer.fail(error)
-        self._keep()
+        self.save()
         return encoded([failed])
 
     def usage(self) -> dict[str, Any]:
@@ -134,7 +138,8 @@ class ResponseAnswer:
             first -= 1
         return self._service.seal.close([id for part in parts[first:] for id in part.tokens], self._owner)
 
-    def _keep(self) -> None:
+    def save(self) -> None:
+        """Keeps the response as it is now, if it is to be kept."""
         if self._items is None:
             return
         body = dict(self.response)
@@ -145,6 +150,9 @@ class ResponseAnswer:
             Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
         self._service.items.put(self._owner, group, kept)
+        conversation = body["conversation"]
+        if conversation is not None and body["status"] in ("completed", "incomplete"):
+            self._service.items.add(self._owner, conversation["id"], kept)
 
     def _sampled(self, output: Sequence[Item]) -> list[list[int]]:
         """What was sampled for each item, as far as it can be told apart."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from language.constraints import SchemaError
 from language.harmony.messages import ConversationError
 from server.api.responses.answer import ResponseAnswer
+from server.api.responses.background import Job, Jobs
 from server.api.responses.body import InputFields, ResponseBody, in_our_words
 from server.api.responses.history import Item
 from server.api.responses.writer import new_id
@@ -21,7 +23,7 @@ from server.dialogue.begin import begin
 from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service, TheService
-from server.streaming import respond
+from server.streaming import AnswerStream, respond
 
 log = logging.getLogger("gptoss.server")
 
@@ -45,8 +47,17 @@ class KnownItems:
 
 @router.post("/v1/responses")
 async def create(body: ResponseBody, request: Request, service: TheService) -> Response:
+    jobs: Jobs = request.app.state.jobs
+    if body.background:
+        jobs.check_room()
     answer, headers = await begun(body, request, service)
-    return respond(answer, body.stream, headers)
+    if not body.background:
+        return respond(answer, body.stream, headers)
+    job = Job(answer, owner_of(request), bool(body.stream))
+    jobs.add(job)
+    if body.stream:
+        return AnswerStream(job.watch(-1), headers)
+    return JSONResponse(job.response, headers=headers)
 
 
 async def begun(

@@ -79,6 +79,16 @@ class ResponseWriter:
     def begin(self) -> list[Event]:
         return [self._told("response.created"), self._told("response.in_progress")]
 
+    def queue(self) -> list[Event]:
+        """Begins a response for which nobody waits."""
+        self.response["status"] = "queued"
+        return [self._told("response.created"), self._told("response.queued")]
+
+    def start(self) -> list[Event]:
+        """Such a response is being made now."""
+        self.response["status"] = "in_progress"
+        return [self._told("response.in_progress")]
+
     def alive(self) -> Event:
         """Says nothing new."""
         return self._told("response.in_progress")

@@ -1,0 +1,136 @@
+"""/v1/conversations: items that several responses share, and that clients may change."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+
+from server.api.responses.create import KnownItems, missing, named, owner_of
+from server.api.responses.stored import Limit, Order, listed
+from server.api.responses.writer import new_id
+from server.dialogue.items import Group, Kept
+from server.errors import ApiError
+from server.service import Service, TheService
+from server.wire import Body, JsonRoute
+
+router = APIRouter(route_class=JsonRoute)
+
+MAX_ITEMS = 20
+"""That one request may add, as with OpenAI."""
+
+Metadata = Annotated[dict[str, str], Field(max_length=16)]
+NewItems = Annotated[list[dict[str, Any]], Field(max_length=MAX_ITEMS)]
+
+
+class NewConversation(Body):
+    items: NewItems | None = None
+    metadata: Metadata | None = None
+
+
+class ChangedConversation(Body):
+    metadata: Metadata | None = None
+
+
+class AddedItems(Body):
+    items: NewItems
+
+
+@router.post("/v1/conversations")
+async def create(
+    request: Request, service: TheService, body: NewConversation | None = None
+) -> dict[str, Any]:
+    owner = owner_of(request)
+    asked = body or NewConversation()
+    known = KnownItems(service, owner)
+    conversation = {
+        "id": new_id("conv"),
+        "object": "conversation",
+        "created_at": int(time.time()),
+        "metadata": asked.metadata or {},
+    }
+    items = [Kept(named(item, known)) for item in asked.items or ()]
+    service.items.put(owner, _group(conversation), items)
+    return conversation
+
+
+@router.get("/v1/conversations/{id}")
+async def retrieve(id: str, request: Request, service: TheService) -> dict[str, Any]:
+    return find(owner_of(request), id, service)
+
+
+@router.post("/v1/conversations/{id}")
+async def update(id: str, body: ChangedConversation, request: Request, service: TheService) -> dict[str, Any]:
+    owner = owner_of(request)
+    conversation = {**find(owner, id, service), "metadata": body.metadata or {}}
+    service.items.put(owner, _group(conversation), service.items.items(owner, id))
+    return conversation
+
+
+@router.delete("/v1/conversations/{id}")
+async def delete(id: str, request: Request, service: TheService) -> dict[str, Any]:
+    owner = owner_of(request)
+    find(owner, id, service)
+    service.items.delete(owner, id)
+    return {"id": id, "object": "conversation.deleted", "deleted": True}
+
+
+@router.post("/v1/conversations/{id}/items")
+async def add(id: str, body: AddedItems, request: Request, service: TheService) -> dict[str, Any]:
+    owner = owner_of(request)
+    find(owner, id, service)
+    known = KnownItems(service, owner)
+    items = [Kept(named(item, known)) for item in body.items]
+    service.items.add(owner, id, items)
+    return listed(items, MAX_ITEMS, "asc", None)
+
+
+@router.get("/v1/conversations/{id}/items")
+async def items(
+    id: str,
+    request: Request,
+    service: TheService,
+    limit: Limit = 20,
+    order: Order = "desc",
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> dict[str, Any]:
+    owner = owner_of(request)
+    find(owner, id, service)
+    return listed(service.items.items(owner, id), limit, order, after)
+
+
+@router.get("/v1/conversations/{id}/items/{item_id}")
+async def item(id: str, item_id: str, request: Request, service: TheService) -> dict[str, Any]:
+    owner = owner_of(request)
+    find(owner, id, service)
+    for kept in service.items.items(owner, id):
+        if kept.body.get("id") == item_id:
+            return listed([kept], 1, "asc", None)["data"][0]  # type: ignore[no-any-return]
+    raise _no_item(item_id)
+
+
+@router.delete("/v1/conversations/{id}/items/{item_id}")
+async def remove(id: str, item_id: str, request: Request, service: TheService) -> dict[str, Any]:
+    owner = owner_of(request)
+    conversation = find(owner, id, service)
+    if not service.items.remove(owner, id, item_id):
+        raise _no_item(item_id)
+    return conversation
+
+
+def find(owner: bytes, id: str, service: Service) -> dict[str, Any]:
+    """Raises ApiError."""
+    group = service.items.get(owner, id)
+    if group is None or group.kind != "conversation":
+        raise missing("conversation", id, None)
+    return group.body
+
+
+def _group(conversation: dict[str, Any]) -> Group:
+    return Group(conversation["id"], "conversation", "", None, conversation)
+
+
+def _no_item(id: str) -> ApiError:
+    return ApiError(404, f"there is no item {id[:100]!r} in this conversation", code="item_not_found")

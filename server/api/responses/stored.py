@@ -1,0 +1,135 @@
+"""What comes back to a response by its id, and what counts a prompt without answering it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from language.harmony.messages import ConversationError
+from server.api.responses.background import Job, Jobs
+from server.api.responses.body import InputFields, in_our_words
+from server.api.responses.create import KnownItems, earlier, missing, owner_of
+from server.dialogue.begin import render
+from server.dialogue.items import Kept, page
+from server.errors import ApiError, bad_request
+from server.service import Service, TheService
+from server.streaming import AnswerStream
+from server.wire import JsonRoute
+
+router = APIRouter(route_class=JsonRoute)
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+Order = Literal["asc", "desc"]
+
+
+@router.post("/v1/responses/input_tokens")
+async def input_tokens(body: InputFields, request: Request, service: TheService) -> dict[str, Any]:
+    """How many tokens the prompt of such a response has."""
+    service.check_model(body.model)
+    owner = owner_of(request)
+    conversation, tools, paths = body.told(earlier(body, owner, service), KnownItems(service, owner), service)
+    try:
+        prompt = await render(conversation, service)
+    except ConversationError as error:
+        raise in_our_words(error, paths, tools) from error
+    return {"object": "response.input_tokens", "input_tokens": len(prompt)}
+
+
+@router.get("/v1/responses/{id}")
+async def retrieve(
+    id: str,
+    request: Request,
+    service: TheService,
+    stream: bool = False,
+    starting_after: Annotated[int, Query(ge=0)] | None = None,
+) -> Response:
+    owner = owner_of(request)
+    job = jobs_of(request).get(owner, id)
+    if stream:
+        if job is None:
+            whole(owner, id, service)
+            message = "stream: only a response that was made with background and stream can be streamed again"
+            raise bad_request(message, "stream")
+        return AnswerStream(job.watch(-1 if starting_after is None else starting_after))
+    if starting_after is not None:
+        raise bad_request("starting_after: needs stream to be true", "starting_after")
+    return JSONResponse(job.response if job is not None else whole(owner, id, service))
+
+
+@router.delete("/v1/responses/{id}")
+async def delete(id: str, request: Request, service: TheService) -> dict[str, Any]:
+    owner = owner_of(request)
+    if (job := jobs_of(request).get(owner, id)) is not None:
+        await job.cancel()
+        jobs_of(request).forget(job)
+    if not service.items.delete(owner, id):
+        raise missing("response", id, None)
+    return {"id": id, "object": "response", "deleted": True}
+
+
+@router.post("/v1/responses/{id}/cancel")
+async def cancel(id: str, request: Request, service: TheService) -> dict[str, Any]:
+    owner = owner_of(request)
+    job: Job | None = jobs_of(request).get(owner, id)
+    if job is not None:
+        await job.cancel()
+        return job.response
+    response = whole(owner, id, service)
+    if not response["background"]:
+        raise ApiError(
+            400, "only a response that was made in the background can be cancelled", code="invalid_value"
+        )
+    return response
+
+
+@router.get("/v1/responses/{id}/input_items")
+async def input_items(
+    id: str,
+    request: Request,
+    service: TheService,
+    limit: Limit = 20,
+    order: Order = "desc",
+    after: str | None = None,
+) -> dict[str, Any]:
+    owner = owner_of(request)
+    whole(owner, id, service)
+    return listed(service.items.items(owner, id, "input"), limit, order, after)
+
+
+def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:
+    """A response that was kept.  Raises ApiError."""
+    group = service.items.get(owner, id)
+    if group is None or group.kind != "response":
+        raise missing("response", id, None)
+    output = [kept.body for kept in service.items.items(owner, id, "output")]
+    return {**group.body, "output": output}
+
+
+def listed(items: list[Kept], limit: int, order: Order, after: str | None) -> dict[str, Any]:
+    """One page of items, as OpenAI lists them."""
+    shown, more = page(items, after, limit, order == "asc")
+    data = [_listed(kept.body) for kept in shown]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": more,
+    }
+
+
+def _listed(item: dict[str, Any]) -> dict[str, Any]:
+    """A message as lists show it: its content is always a list of parts."""
+    content = item.get("content")
+    if item.get("type") != "message" or not isinstance(content, str):
+        return item
+    kind = "output_text" if item.get("role") == "assistant" else "input_text"
+    more = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
+    return {"status": "completed", **item, "content": [{"type": kind, "text": content, **more}]}
+
+
+def jobs_of(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
