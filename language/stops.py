@@ -9,6 +9,7 @@ class StopStrings:
     """Takes text in pieces and gives it on, less what could still turn out to be a stop string.
 
     stopped  one was found; it and what follows are gone
+    found    which
     """
 
     def __init__(self, strings: Sequence[str]):
@@ -16,16 +17,18 @@ class StopStrings:
         self._longest = max(map(len, self._strings), default=0)
         self._held = ""
         self.stopped = False
+        self.found: str | None = None
 
     def feed(self, text: str) -> str:
         """What of the text so far may be shown now."""
         if not self._strings:
             return text
         text = self._held + text
-        found = [at for string in self._strings if (at := text.find(string)) >= 0]
+        found = [(at, string) for string in self._strings if (at := text.find(string)) >= 0]
         if found:
+            at, self.found = min(found)
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[:at]
         safe = self._safe(text)
         self._held = text[safe:]
         return text[:safe]

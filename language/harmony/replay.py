@@ -12,6 +12,7 @@ compared with what was sampled, part by part:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,9 +42,11 @@ class Part:
 
     def says(self, other: Part) -> bool:
         """Whether both say the same, so that one may stand for the other."""
+        if self.kind != other.kind:
+            return False
         if self.call is not None and other.call is not None and self.call.name != other.call.name:
             return False
-        return self.kind == other.kind and self.text == other.text
+        return self.text == other.text or (self.kind == "call" and _same_json(self.text, other.text))
 
 
 @dataclass(slots=True)
@@ -159,6 +162,20 @@ class Replay:
             elif id == self._constrain:
                 header.type = ""
         return header
+
+
+def _same_json(one: str, other: str) -> bool:
+    """Whether two texts are the same JSON: an API may give arguments as an object, and have them back as one."""
+    value = _value(one)
+    return value is not None and value == _value(other)
+
+
+def _value(text: str) -> str | None:
+    """One spelling for each JSON value; None if it is none.  JavaScript writes 1.0 as 1."""
+    try:
+        return json.dumps(json.loads(text, parse_int=float), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _parts(message: Message, thinking: bool) -> list[Part]:

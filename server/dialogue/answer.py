@@ -30,6 +30,8 @@ class AnswerReader:
     finish            why it ended, in OpenAI's words; None while it has not
     calls             the ids of its calls so far
     reasoning_tokens  how many of the tokens were chain of thought
+    thoughts          the tokens of each chain of thought that is complete: of the harmony messages that were
+                      shown as reasoning without anything else in between, from behind `<|start|>assistant`
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class AnswerReader:
         self._stops = StopStrings(turn.stop)
         self._stop_tokens = renderer.stop_tokens
         self._call = tokenizer.special("<|call|>")
+        self._start = tokenizer.special("<|start|>")
         self._special = frozenset(tokenizer.specials.values())
         self._names, self._keep, self._shows_reasoning = turn.names, keep, shows_reasoning
         self._logprobs: UntilShown[tuple[int, Logprob]] = UntilShown()
@@ -51,6 +54,14 @@ class AnswerReader:
         self.finish: str | None = None
         self.calls: list[str] = []
         self.reasoning_tokens = 0
+        self.thoughts: list[Sequence[int]] = []
+        self._message_at = 0  # where in `token_ids` the harmony message begins that is being read
+        self._thought_at: int | None = None  # likewise the chain of thought that is not complete
+
+    @property
+    def stop_string(self) -> str | None:
+        """Which one ended the answer."""
+        return self._stops.found
 
     @property
     def recoveries(self) -> int:
@@ -68,6 +79,8 @@ class AnswerReader:
 
     def add(self, token: Token, news: list[Delta]) -> None:
         """Put what `token` adds to the end of `news`.  Sets `finish` if it ends the answer."""
+        if token.id == self._start:
+            self._message_at = len(self.token_ids)
         self.token_ids.append(token.id)
         if token.prefill is not None:
             self.cached_tokens = token.prefill.cached_tokens
@@ -87,6 +100,7 @@ class AnswerReader:
 
     def _end(self, reason: str) -> None:
         self.finish = reason
+        self._end_thought(len(self.token_ids))
         if self._keep is not None and len(self.calls) == 1 and self.token_ids[-1] == self._call:
             self._keep(self.calls[0], self.token_ids)
 
@@ -128,8 +142,18 @@ class AnswerReader:
     def _held_back(self) -> ContentDelta:
         return ContentDelta(self._stops.flush(), self._channel)
 
+    def _end_thought(self, end: int) -> None:
+        if self._thought_at is not None:
+            self.thoughts.append(self.token_ids[self._thought_at : end])
+            self._thought_at = None
+
     def _append(self, delta: Delta, news: list[Delta]) -> None:
         last = news[-1] if news else None
+        if isinstance(delta, ReasoningDelta):
+            if self._thought_at is None:
+                self._thought_at = self._message_at
+        elif not isinstance(delta, ContentDelta) or delta.text:
+            self._end_thought(self._message_at)
         if isinstance(delta, ContentDelta):
             self._shown_length += len(delta.text)
             if isinstance(last, ContentDelta) and last.channel == delta.channel:

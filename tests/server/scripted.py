@@ -264,9 +264,6 @@ def scripted(
         yield Scripted(url, script, worker, cut)
 
 
-SUMMARY = "device: none, kernels: scripted\nmemory: none is needed"
-
-
 def assemble(
     script: Script, settings: Settings, tokenizer: Tokenizer | None = None
 ) -> tuple[ScriptedWorker, Any]:
@@ -326,7 +323,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     worker, app = assemble(script, settings)
     host, port = listener.getsockname()[:2]
-    Server(app, worker, settings.grace, banner=f"listening on http://{host}:{port}").run(sockets=[listener])
+    url = f"http://{host}:{port}"
+    server = Server(app, worker, settings.grace, settings.max_connections, url, f"listening on {url}")
+    server.run(sockets=[listener])
     return 0
 
 
