@@ -18,8 +18,8 @@ from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
 from server import errors
 from server.api import chat, completions, responses, tokens
-from server.desk import Desk
 from server.api.responses.background import Jobs
+from server.desk import Desk
 from server.dialogue.items import Items, StoreError
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal

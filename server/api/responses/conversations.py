@@ -11,10 +11,11 @@ from pydantic import Field
 from server.api.responses.create import KnownItems, missing, named, owner_of
 from server.api.responses.stored import Limit, Order, listed
 from server.api.responses.writer import new_id
+from server.bodies import JsonRoute
 from server.dialogue.items import Group, Kept
 from server.errors import ApiError
 from server.service import Service, TheService
-from server.wire import Body, JsonRoute
+from server.wire import Body
 
 router = APIRouter(route_class=JsonRoute)
 
