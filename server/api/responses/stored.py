@@ -126,7 +126,7 @@ def _listed(item: dict[str, Any]) -> dict[str, Any]:
     if item.get("type") != "message" or not isinstance(content, str):
         return item
     kind = "output_text" if item.get("role") == "assistant" else "input_text"
-    more = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
+    more: dict[str, Any] = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
     return {"status": "completed", **item, "content": [{"type": kind, "text": content, **more}]}
 
 
