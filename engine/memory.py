@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from engine.pages import Pages
 from model.batch import BANDED, FULL, PerKind, bytes_of
+from model.byte_sizes import format_bytes
 
 GIB = 2**30
 
@@ -64,8 +65,9 @@ class MemoryPlan:
             pages = f"{full} pages of {self.page_size} positions for full layers, {banded} for banded ones"
         cache = f"{pages}, {self.context_tokens} tokens of context"
         return (
-            f"memory: {_size(self.weights)} weights + {_size(self.keys_and_values)} keys and values"
-            f" + {_size(self.workspace)} workspace, of {_size(self.available)} available\n"
+            f"memory: {format_bytes(self.weights)} weights"
+            f" + {format_bytes(self.keys_and_values)} keys and values"
+            f" + {format_bytes(self.workspace)} workspace, of {format_bytes(self.available)} available\n"
             f"cache: {cache} at {self.bytes_per_token / 1000:.1f} kB each"
         )
 
@@ -101,8 +103,9 @@ def plan(
         least = 2 * page_bytes if isinstance(page_bytes, int) else bytes_of((one[BANDED], 1), page_bytes)
         asked = least if kv_bytes is None else kv_bytes
         raise TooLittleMemory(
-            f"{_size(available_bytes)} of memory are available, but {_size(weights)} are needed for weights,"
-            f" {_size(workspace_bytes)} for workspace and {_size(asked)} for keys and values"
+            f"{format_bytes(available_bytes)} of memory are available,"
+            f" but {format_bytes(weights)} are needed for weights,"
+            f" {format_bytes(workspace_bytes)} for workspace and {format_bytes(asked)} for keys and values"
         )
     context_tokens = min(max_context, Pages(num_pages, page_size, window).capacity)
     return MemoryPlan(
@@ -147,10 +150,3 @@ def free_host_bytes() -> int:
             return min(free, int(limit.read()) - int(used.read()))
     except (OSError, ValueError):  # no control group, or no limit: "max"
         return free
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"

@@ -21,13 +21,14 @@ from engine.runner import Runner
 from engine.scheduler import Limits
 from gptoss.hub.cache import is_repo, locate, repo_of
 from gptoss.prefix_disk import prefix_pages_on_disk
-from gptoss.progress import Progress, gigabytes
+from gptoss.progress import Progress
 from gptoss.start import StartError
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer, TokenizerError
 from model import backends as kernels
 from model import device as devices
 from model.batch import PerKind
+from model.byte_sizes import format_bytes
 from model.config import CheckpointError, ModelConfig
 from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import Synthetic
@@ -84,7 +85,7 @@ def assemble(settings: Settings) -> Assembled:
     except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
         raise StartError(str(error)) from error
     load_seconds = time.perf_counter() - began
-    speed = f"{gigabytes(checkpoint.nbytes)} at {gigabytes(checkpoint.nbytes / load_seconds)}/s"
+    speed = f"{format_bytes(checkpoint.nbytes)} at {format_bytes(checkpoint.nbytes / load_seconds)}/s"
     model_id = settings.served_model_name or name_of(settings)
     config = checkpoint.config
     sizes = f"{config.num_layers} layers, {config.num_experts} experts"

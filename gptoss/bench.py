@@ -26,10 +26,10 @@ from engine.runner import Runner
 from engine.scheduler import Limits
 from gptoss.assembly import DEMO, build, folder_of, free_bytes, name_of
 from gptoss.loading import measure_loading
-from gptoss.progress import gigabytes
 from gptoss.start import StartError
 from model import backends as kernels
 from model import device as devices
+from model.byte_sizes import format_bytes
 from model.config import CheckpointError, ModelConfig
 from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import SIZES, Synthetic
@@ -131,12 +131,12 @@ def _measure(model: LoadedModel, seconds: float) -> dict[str, Any]:
     """All figures, each printed when it is known."""
     choices = dict(model.settings)
     told = "".join(f", {key} {value}" for key, value in choices.items())
-    print(f"{gigabytes(model.weight_bytes)} of weights{told}\n")
+    print(f"{format_bytes(model.weight_bytes)} of weights{told}\n")
     print(f"{'':>30}  {'step':>10}  {'tokens/s':>9}  of the memory's speed")
     results: dict[str, Any] = {}
     for case in _cases(model):
         if (missing := _lacks(model, case)) is not None:
-            print(f"{case.name:>30}  no room: its keys and values need {gigabytes(missing)}")
+            print(f"{case.name:>30}  no room: its keys and values need {format_bytes(missing)}")
             results[case.key] = None
             continue
         measured = _time(model, case, seconds)
@@ -193,7 +193,7 @@ def _time(model: LoadedModel, case: Case, seconds: float) -> Measured:
 def _line(name: str, measured: Measured) -> str:
     line = f"{name:>30}  {measured.milliseconds:>7.1f} ms  {measured.tokens_per_second:>9.1f}"
     if measured.share is not None and measured.memory is not None:
-        line += f"  {measured.share:.0%} of {gigabytes(measured.memory)}/s"
+        line += f"  {measured.share:.0%} of {format_bytes(measured.memory)}/s"
     return line
 
 

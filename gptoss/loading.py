@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptoss.assembly import build, folder_of
-from gptoss.progress import gigabytes
 from model import device as devices
+from model.byte_sizes import format_bytes
 from model.loading.checkpoint import Checkpoint
 from server.settings import Settings
 
@@ -44,9 +44,9 @@ class Loading:
 
     def __str__(self) -> str:
         def line(what: str, seconds: float) -> str:
-            return f"{what:>30}  {seconds:>8.2f} s  {gigabytes(self.file_bytes / seconds)}/s"
+            return f"{what:>30}  {seconds:>8.2f} s  {format_bytes(self.file_bytes / seconds)}/s"
 
-        peak, size = gigabytes(self.peak_bytes), gigabytes(self.file_bytes)
+        peak, size = format_bytes(self.peak_bytes), format_bytes(self.file_bytes)
         return "\n".join(
             (
                 line("reading, as found", self.found_seconds),

@@ -10,6 +10,8 @@ from collections import deque
 from types import TracebackType
 from typing import TextIO
 
+from model.byte_sizes import format_bytes
+
 REDRAW_SECONDS = 0.2
 LOG_STEPS = 10
 """Lines that a log gets, where there is no terminal to draw on."""
@@ -18,14 +20,6 @@ SETTLED_SECONDS, WINDOW_SECONDS = 2, 10
 """The speed is that of the last so many seconds; with less than the first to go by, none is shown."""
 
 BAR_WIDTH = 20
-
-
-def gigabytes(size: float) -> str:
-    """In units of 1000, as disks and hubs count."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size:.0f} B"
 
 
 def duration(seconds: float) -> str:
@@ -116,9 +110,9 @@ class Progress:
 
     def __str__(self) -> str:
         done, total = self._pace.done, self._pace.total
-        told = f"{gigabytes(done)} of {gigabytes(total)}, {100 * done // max(total, 1)} %"
+        told = f"{format_bytes(done)} of {format_bytes(total)}, {100 * done // max(total, 1)} %"
         if (speed := self._pace.speed) is not None:
-            told += f", {gigabytes(speed)}/s, {duration((total - done) / speed)} left"
+            told += f", {format_bytes(speed)}/s, {duration((total - done) / speed)} left"
         return told
 
 

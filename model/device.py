@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from model.byte_sizes import format_bytes
+
 Device = torch.device
 
 METER_BYTES = 1 << 28
@@ -82,7 +84,7 @@ def abilities(gpu: torch.device) -> str:
     """What there is to say about a GPU besides its name: what it can compute, its memory, what drives it."""
     major, minor = torch.cuda.get_device_capability(gpu)
     free, total = torch.cuda.mem_get_info(gpu)
-    told = f"compute capability {major}.{minor}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    told = f"compute capability {major}.{minor}, {format_bytes(free)} of {format_bytes(total)} free"
     return f"{told}, driver {nvidia_driver() or 'unknown'}, CUDA {torch.version.cuda}"
 
 

@@ -12,13 +12,13 @@ from gptoss.assembly import WORTH_SHOWING, folder_of, free_bytes, name_of, plan_
 from gptoss.doctor.findings import Finding
 from gptoss.hub.cache import NotDownloaded
 from gptoss.llm import LLM
-from gptoss.progress import gigabytes
 from gptoss.start import StartError
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer, TokenizerError
 from model import backends
 from model import device as devices
 from model.batch import BANDED, FULL, PerKind
+from model.byte_sizes import format_bytes
 from model.config import CheckpointError, ModelConfig
 from model.interfaces import Backend
 from model.loading.checkpoint import Checkpoint
@@ -45,7 +45,7 @@ def examine(settings: Settings, device: devices.Device | None, full: bool) -> It
         yield Finding("model", str(error), "name another folder with --model, or none", problem=True)
         return
     config = checkpoint.config
-    sizes = f"{config.num_layers} layers, {config.num_experts} experts, {gigabytes(checkpoint.nbytes)}"
+    sizes = f"{config.num_layers} layers, {config.num_experts} experts, {format_bytes(checkpoint.nbytes)}"
     yield Finding("model", f"{name_of(settings)}: {sizes}, in {checkpoint.folder}")
     tokenizer = _tokenizer(checkpoint)
     yield tokenizer
@@ -62,7 +62,7 @@ def examine(settings: Settings, device: devices.Device | None, full: bool) -> It
     if full or checkpoint.nbytes < WORTH_SHOWING:
         yield _first_token(settings)
     else:
-        size = gigabytes(checkpoint.nbytes)
+        size = format_bytes(checkpoint.nbytes)
         yield Finding("first token", f"not tried, since {size} would be loaded; --full tries it")
 
 
@@ -119,8 +119,8 @@ def _plan(settings: Settings, config: ModelConfig, device: devices.Device, backe
             "free some memory, or ask for less with --kv-cache-memory; gpt-oss-20b needs about 16 GB in all"
         )
         return Finding("memory", str(error), remedy, problem=True)
-    shares = f"{gigabytes(plan.weights)} weights, {gigabytes(plan.keys_and_values)} keys and values"
-    told = f"about {shares}, of {gigabytes(plan.available)} free on {device}"
+    shares = f"{format_bytes(plan.weights)} weights, {format_bytes(plan.keys_and_values)} keys and values"
+    told = f"about {shares}, of {format_bytes(plan.available)} free on {device}"
     return Finding(
         "memory", f"{told}: {plan.context_tokens} tokens of context, {_streams(settings, config, plan)}"
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 from engine import memory
 from gptoss.assembly import backend_options
 from gptoss.doctor.findings import Finding
-from gptoss.progress import gigabytes
 from gptoss.serve import bind
 from gptoss.start import StartError
 from model import backends
 from model import device as devices
+from model.byte_sizes import format_bytes
 from model.check import Check
 from model.self_check import kernel_checks, whole_model_checks
 from server.settings import Settings, SettingsError
@@ -46,7 +46,7 @@ def device(device: devices.Device) -> Iterator[Finding]:
     if device.type == "cuda":
         yield Finding("device", f"{device}: {name}, {devices.abilities(device)}")
         return
-    free = gigabytes(memory.free_host_bytes())
+    free = format_bytes(memory.free_host_bytes())
     yield Finding("device", f"{device}: {name}, {devices.physical_cores()} cores, {free} of memory free")
     if (driver := devices.nvidia_driver()) is not None:
         yield Finding(
@@ -105,10 +105,10 @@ def disk() -> Finding:
     folder = Path(HF_HUB_CACHE)
     there = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(there).free
-    told = f"{gigabytes(free)} free in {folder}, where models are downloaded to"
+    told = f"{format_bytes(free)} free in {folder}, where models are downloaded to"
     if free >= DOWNLOAD_BYTES:
         return Finding("disk", told)
-    needed = gigabytes(DOWNLOAD_BYTES)
+    needed = format_bytes(DOWNLOAD_BYTES)
     return Finding("disk", told, f"gpt-oss-20b needs {needed}; HF_HOME names another place")
 
 

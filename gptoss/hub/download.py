@@ -31,8 +31,9 @@ from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 from gptoss.hub.cache import missing, snapshot
 from gptoss.hub.files import NotAModel, wanted
 from gptoss.hub.transfer import HubFile, Transfer, bytes_there
-from gptoss.progress import Progress, gigabytes
+from gptoss.progress import Progress
 from gptoss.start import StartError
+from model.byte_sizes import format_bytes
 from server.version import VERSION
 
 CONNECTIONS = 4
@@ -127,7 +128,7 @@ def _require_room(listing: Listing, needed: list[HubFile]) -> None:
     free = shutil.disk_usage(folder).free
     if to_come > free:
         raise StartError(
-            f"{gigabytes(to_come)} have yet to come, but {folder} has {gigabytes(free)} free; "
+            f"{format_bytes(to_come)} have yet to come, but {folder} has {format_bytes(free)} free; "
             f"HF_HOME names another place for the cache"
         )
 
@@ -139,7 +140,7 @@ def _fetch(listing: Listing, needed: list[HubFile]) -> None:
     if lacking:
         total = sum(file.size for file in lacking)
         done = sum(bytes_there(listing.place(file)) for file in lacking)
-        print(f"{listing.repo}: {gigabytes(total)} to {listing.store}", file=sys.stderr)
+        print(f"{listing.repo}: {format_bytes(total)} to {listing.store}", file=sys.stderr)
         with Progress("downloading", total, done) as progress:
             _at_once([listing.transfer(file, progress.add).run for file in lacking], listing.stop)
     if here:

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from gptoss import progress
-from gptoss.progress import Progress, PromptBar, bar, duration, gigabytes
+from gptoss.progress import Progress, PromptBar, bar, duration
+from model.byte_sizes import format_bytes
 
 
 class Terminal(io.StringIO):
@@ -35,7 +36,7 @@ def clock(monkeypatch):
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (4_200_000, "4.2 MB"), (13_761_300_984, "13.8 GB")],
 )
 def test_sizes(size, text):
-    assert gigabytes(size) == text
+    assert format_bytes(size) == text
 
 
 @pytest.mark.parametrize(
