@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ from server.wire import event
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
+
+log = logging.getLogger("gptoss.server")
 
 QUIET_SECONDS = 8.0
 """A sign of life that comes this soon after something was said need not be an event."""
@@ -149,10 +153,12 @@ class ResponseAnswer:
         kept += [
             Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
-        self._service.items.put(self._owner, group, kept)
-        conversation = body["conversation"]
-        if conversation is not None and body["status"] in ("completed", "incomplete"):
-            self._service.items.add(self._owner, conversation["id"], kept)
+        try:
+            self._service.items.put(self._owner, group, kept)
+            if body["conversation"] is not None and body["status"] in ("completed", "incomplete"):
+                self._service.items.add(self._owner, body["conversation"]["id"], kept)
+        except sqlite3.Error:  # of a full disk, say: the answer is no worse for it
+            log.exception("a response could not be kept")
 
     def _sampled(self, output: Sequence[Item]) -> list[list[int]]:
         """What was sampled for each item, as far as it can be told apart."""

@@ -14,7 +14,7 @@ from server.api.responses.create import KnownItems, earlier, missing, owner_of
 from server.bodies import JsonRoute
 from server.dialogue.begin import render
 from server.dialogue.items import Kept, page
-from server.errors import ApiError, bad_request
+from server.errors import bad_request
 from server.service import Service, TheService
 from server.streaming import AnswerStream
 
@@ -78,9 +78,7 @@ async def cancel(id: str, request: Request, service: TheService) -> dict[str, An
         return job.response
     response = whole(owner, id, service)
     if not response["background"]:
-        raise ApiError(
-            400, "only a response that was made in the background can be cancelled", code="invalid_value"
-        )
+        raise bad_request("only a response that was made with background can be cancelled", None)
     return response
 
 
