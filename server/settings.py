@@ -76,7 +76,7 @@ class Settings:
         metadata=knob(
             MODEL,
             path("MODEL"),
-            "folder of a checkpoint, or its name on the hub, as openai/gpt-oss-20b",
+            "the checkpoint: a folder, or a name on the Hugging Face hub such as openai/gpt-oss-20b",
             unset="the bundled demo",
         ),
     )
@@ -111,14 +111,17 @@ class Settings:
         metadata=knob(
             DEVICE,
             text("BACKEND"),
-            "which kernels compute it: cpu, triton, reference",
+            "which implementation computes the model: cpu, triton, or reference (slow, for comparison)",
             unset="the device's own",
         ),
     )
     threads: int | None = field(
         default=None,
         metadata=knob(
-            DEVICE, whole_number(1, 4096), "of the cpu backend, in one step", unset="one for each core"
+            DEVICE,
+            whole_number(1, 4096),
+            "threads of the cpu backend; fewer leave cores for other programs",
+            unset="one for each core",
         ),
     )
     dense: str | None = field(
@@ -126,7 +129,7 @@ class Settings:
         metadata=knob(
             DEVICE,
             one_of("int8", "bf16"),
-            "how attention and unembedding are kept: int8, bf16",
+            "format of the attention and unembedding weights; int8 is smaller and faster: int8, bf16",
             unset="int8 by the cpu backend, bf16 by others",
         ),
     )
@@ -135,7 +138,7 @@ class Settings:
         metadata=knob(
             DEVICE,
             one_of_numbers(16, 8),
-            "bits of activations while the cpu backend reads prompts; 8 is faster and less exact: 16, 8",
+            "precision of activations while the cpu backend computes prompts; 8 bits are faster and less exact: 16, 8",
             unset="16",
         ),
     )
@@ -144,7 +147,7 @@ class Settings:
         metadata=knob(
             DEVICE,
             on_or_off,
-            "the same bits alone and in any company, at some cost; the cpu backend always is: on, off",
+            "output is bit-identical whatever else is in the batch (slower on GPUs; always so on CPUs): on, off",
         ),
     )
     kv_cache_dtype: str | None = field(
@@ -152,20 +155,23 @@ class Settings:
         metadata=knob(
             MEMORY,
             one_of("bf16", "fp8"),
-            "how the triton backend keeps keys and values of full layers: bf16, fp8",
+            "format of the KV cache of full-attention layers on GPUs; fp8 halves its memory: bf16, fp8",
             unset="bf16",
         ),
     )
     max_context: int | None = field(
         default=None,
         metadata=knob(
-            MEMORY, whole_number(16), "longest prompt and answer together, tokens", unset="the checkpoint's"
+            MEMORY,
+            whole_number(16),
+            "longest prompt and answer together, in tokens; less needs less memory",
+            unset="the checkpoint's",
         ),
     )
     kv_cache_memory: int | None = field(
         default=None,
         metadata=knob(
-            MEMORY, memory, "for keys and values, as 4GiB", unset="planned from what the device has"
+            MEMORY, memory, "memory for the KV cache, such as 4GiB", unset="planned from what the device has"
         ),
     )
     kv_cache_fraction: float | None = field(
@@ -173,13 +179,13 @@ class Settings:
         metadata=knob(
             MEMORY,
             share,
-            "share of what weights and workspace leave that goes to keys and values",
+            "share of the memory left by weights and workspace that the KV cache takes",
             unset="0.9 of a GPU's memory, 0.5 of a computer's",
         ),
     )
     prefix_cache: bool = field(
         default=True,
-        metadata=knob(MEMORY, on_or_off, "reuse keys and values of beginnings that prompts share: on, off"),
+        metadata=knob(MEMORY, on_or_off, "reuse the KV cache of prefixes that prompts share: on, off"),
     )
     prefix_cache_dir: Path | None = field(
         default=None,
@@ -196,7 +202,7 @@ class Settings:
         metadata=knob(MEMORY, memory, "the most that `--prefix-cache-dir` may take of its disk, as 8GiB"),
     )
     max_running: int = field(
-        default=64, metadata=knob(LOAD, whole_number(1), "sequences computed in one step")
+        default=64, metadata=knob(LOAD, whole_number(1), "sequences computed together in one step")
     )
     max_queued: int = field(
         default=256,
@@ -204,12 +210,18 @@ class Settings:
     )
     max_tokens_per_step: int = field(
         default=512,
-        metadata=knob(LOAD, whole_number(1), "tokens computed in one step, prompts and answers together"),
+        metadata=knob(
+            LOAD,
+            whole_number(1),
+            "tokens computed in one step; more make long prompts faster and running answers less smooth",
+        ),
     )
     recall_memory: int = field(
         default=64 * 2**20,
         metadata=knob(
-            MEMORY, memory, "for chains of thought that led to calls, until the results come, as 64MiB"
+            MEMORY,
+            memory,
+            "memory for chains of thought that led to tool calls, kept until the results come, such as 64MiB",
         ),
     )
     store: Path | None = field(
@@ -235,12 +247,17 @@ class Settings:
     )
     grace: float = field(
         default=30,
-        metadata=knob(TIME, seconds, "seconds that running answers get when the server is asked to stop"),
+        metadata=knob(
+            TIME, seconds, "seconds that running answers may still take when the server is asked to stop"
+        ),
     )
     date: str | None = field(
         default=None,
         metadata=knob(
-            MODEL, iso_date, "the date the model is told, as 2025-06-28", unset="the day of the start"
+            MODEL,
+            iso_date,
+            "the date that the model is told, such as 2025-06-28",
+            unset="the day of the start",
         ),
     )
     thinking_budget: int | None = field(
