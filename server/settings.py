@@ -138,7 +138,7 @@ class Settings:
         metadata=knob(
             DEVICE,
             one_of_numbers(16, 8),
-            "precision of activations while the cpu backend computes prompts; 8 bits are faster and less exact: 16, 8",
+            "bits of activations while the cpu backend computes prompts; 8 is faster, less exact: 16, 8",
             unset="16",
         ),
     )
@@ -147,7 +147,7 @@ class Settings:
         metadata=knob(
             DEVICE,
             on_or_off,
-            "output is bit-identical whatever else is in the batch (slower on GPUs; always so on CPUs): on, off",
+            "output is bit-identical whatever else is in the batch (slower on GPUs): on, off",
         ),
     )
     kv_cache_dtype: str | None = field(
