@@ -37,7 +37,7 @@ from model.transfer import link
 if TYPE_CHECKING:
     from model.draws import Draws
     from model.interfaces import Model
-    from model.transfer import Arrival
+    from model.transfer import Download
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ class TokensInFlight:
     chosen: Tensor
     raw: Tensor
     errors: dict[str, EngineError]
-    arrival: Arrival
+    download: Download
 
     def read(self) -> Sampled:
         """Wait for the tokens: usually the step's only wait for the device."""
-        return finish_sampling(self.arrival.wait(), self.raw, self.sequences, self.errors)
+        return finish_sampling(self.download.wait(), self.raw, self.sequences, self.errors)
 
 
 class LaunchedStep:

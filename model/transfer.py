@@ -1,7 +1,7 @@
-"""From the host's arrays to tensors on the device, and from a tensor there to numbers here: a `Link`.
+"""Copies between host and device in each step: a `Link` uploads arrays and downloads tensors.
 
-On a CPU both are the same memory.  A GPU copies from and to pinned memory when its turn comes, while the host
-goes on; so a copy has its piece of memory to itself until the GPU is done with it.
+On a CPU both are the same memory, and nothing is copied.  A GPU copies from and to pinned memory while the
+host goes on, so each copy has a buffer of its own until the GPU is done with it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 
 RING = 6
-"""Pinned buffers each way: two steps are under way at once, and bring a batch, draws and edits at most."""
+"""Pinned buffers in each direction: two steps are in flight, each with a batch, draws and edits at most."""
 
 
-class Arrival(Protocol):
-    """Numbers on their way to the host."""
+class Download(Protocol):
+    """Numbers that are being copied to the host."""
 
     def wait(self) -> list[list[int]]:
-        """The numbers, once they are there."""
+        """Wait for the copy; returns the numbers."""
 
 
 class Link(Protocol):
     def upload(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
         """Both arrays, of 64 and 32 bits, as tensors on the device: int64 and int32.  One copy."""
 
-    def download(self, tensor: Tensor) -> Arrival:
-        """Begin to fetch a tensor [A, B] of int64.  One copy."""
+    def download(self, tensor: Tensor) -> Download:
+        """Start to copy a tensor [A, B] of int64 to the host.  One copy."""
 
 
 def link(device: torch.device) -> Link:
@@ -41,11 +41,11 @@ class Shared:
     def upload(self, wide: array[int], narrow: array[int]) -> tuple[Tensor, Tensor]:
         return _sharing(wide, torch.int64), _sharing(narrow, torch.int32)
 
-    def download(self, tensor: Tensor) -> Arrival:
-        return _Here(tensor)
+    def download(self, tensor: Tensor) -> Download:
+        return _SharedDownload(tensor)
 
 
-class _Here:
+class _SharedDownload:
     def __init__(self, tensor: Tensor):
         self._tensor = tensor
 
@@ -95,15 +95,15 @@ class Pinned:
         buffer.copying(self._device)
         return there[: longs.nbytes].view(torch.int64), there[longs.nbytes :].view(torch.int32)
 
-    def download(self, tensor: Tensor) -> Arrival:
+    def download(self, tensor: Tensor) -> Download:
         buffer = _next(self._home)
         here = buffer.take(tensor.nbytes).view(torch.int64).view(tensor.shape)
         here.copy_(tensor, non_blocking=True)
         buffer.copying(self._device)
-        return _Coming(here, buffer)
+        return _PinnedDownload(here, buffer)
 
 
-class _Coming:
+class _PinnedDownload:
     """Good until its buffer's next turn."""
 
     def __init__(self, tensor: Tensor, buffer: _Buffer):

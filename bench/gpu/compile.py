@@ -60,7 +60,7 @@ def compile_all(
     native = 10 * fp8.NATIVE[0] + fp8.NATIVE[1]
     eight_bits = torch.float8_e4m3fn if capability >= native else torch.uint8
     full_dtype = eight_bits if kv_cache_dtype == "fp8" else torch.bfloat16
-    triton.runtime.driver.set_active(ahead.Absent(capability))
+    triton.runtime.driver.set_active(ahead.OfflineDriver(capability))
     with ahead.compiling(note), torch.inference_mode():
         options = (
             dense,

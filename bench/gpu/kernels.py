@@ -15,7 +15,7 @@ import torch
 
 from bench.gpu.load import Decode
 from model.backends.triton import attention_decode, dense, dense_int8, experts_few, experts_many
-from model.backends.triton.codes import lent, padded
+from model.backends.triton.codes import padded, prescaled
 from model.backends.triton.dense import product
 from model.backends.triton.model import TritonModel
 from model.backends.triton.router import ROUTER_TILE, choose, router
@@ -117,10 +117,10 @@ def _few(model: TritonModel, tokens: int) -> Iterator[Piece]:
     config, layers, eps = model.config, model.weights.layers, model.config.rms_norm_eps
     used, limit = config.experts_per_token, config.swiglu_limit
     x = _normal(model, tokens, config.hidden_size)
-    normed = lent(_normal(model, tokens, config.hidden_size))
+    normed = prescaled(_normal(model, tokens, config.hidden_size))
     logits = torch.randn(tokens, config.num_experts, device=model.device)
     found = logits.clone()
-    inner = lent(_normal(model, tokens * used, config.intermediate_size))
+    inner = prescaled(_normal(model, tokens * used, config.intermediate_size))
     up, back = _active_bytes(model, logits.topk(used).indices)
 
     def run_router() -> None:

@@ -169,7 +169,7 @@ def compiling(seen: Callable[[Any, dict[str, Any], Any], object] | None = None) 
         JITFunction.run = run
 
 
-class Absent:
+class OfflineDriver:
     """A driver of a GPU that is not there: enough of one for Triton to compile for it."""
 
     def __init__(self, capability: int):
@@ -195,7 +195,7 @@ def main(job: Job, share: int, shares: int) -> None:
         return zlib.crc32(f"{fn.name} {key}".encode()) % shares != share
 
     major, minor = job.capability
-    triton.runtime.driver.set_active(Absent(10 * major + minor))
+    triton.runtime.driver.set_active(OfflineDriver(10 * major + minor))
     triton.knobs.runtime.jit_cache_hook = of_another
     with compiling(), torch.inference_mode():
         job.compile()

@@ -80,8 +80,8 @@ _PLACES = tl.constexpr(PLACES)
 _PACKED = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")
 """Whether two bfloat16 are multiplied by one instruction: an interpreter knows none."""
 
-LENT = tl.constexpr(2.0**100)
-"""What activations bring along (`lent`), or scales (`paired_power`), so that products are not too small."""
+PRESCALE = tl.constexpr(2.0**100)
+"""Multiplied into activations (`prescaled`) or scales (`paired_power`): products are not too small then."""
 _MULTIPLY = tl.constexpr("{.reg .b32 both; fma.rn.bf16x2 both, $2, $3, $4; mov.b32 {$0, $1}, both;}")
 """PTX: operands 2 and 3 multiplied in both halves, and what comes of it apart."""
 
@@ -222,9 +222,9 @@ def in_fragments(x: Tensor) -> Tensor:
     return rows
 
 
-def lent(x: Tensor) -> Tensor:
+def prescaled(x: Tensor) -> Tensor:
     """x [..., K] as `code` wants what it is multiplied by: in planes, float32, times 2 ** 100."""
-    rows: Tensor = planes(x).float() * LENT.value
+    rows: Tensor = planes(x).float() * PRESCALE.value
     return rows
 
 

@@ -7,7 +7,7 @@ is.
     gate_up   normed [T, C]            →  inner [T * A, F], activated
     down      inner, shares            →  x [T, C] += the weighted sum
 
-`normed` and `inner` are in planes, and float32 with 2 ** 100 multiplied in (`lent` in codes.py): rounded as
+`normed` and `inner` are in planes, and float32 times 2 ** 100 (`prescaled` in codes.py): rounded as
 activations are, but each of the many warps that read them is spared their conversion.
 """
 
@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.codes import CODE_TO_ONE, LENT, code, lent, power
+from model.backends.triton.codes import CODE_TO_ONE, PRESCALE, code, power, prescaled
 from model.backends.triton.dependent_launch import await_previous, launch_next
 from model.backends.triton.router import best_experts
 from model.config import SWIGLU_ALPHA
@@ -82,7 +82,7 @@ def _gate_up_kernel(
     values = tl.sum(value, 1) * CODE_TO_ONE + tl.load(bias + 2 * n + 1, n < F, 0.0).to(tl.float32)
     at = inner + pair.to(tl.int64) * F + (n % 8) * (F // 8) + n // 8
     activated = swiglu(gates, values, limit).to(bias.dtype.element_ty)
-    tl.store(at, activated.to(tl.float32) * LENT, n < F)
+    tl.store(at, activated.to(tl.float32) * PRESCALE, n < F)
 
 
 @triton.jit
@@ -128,7 +128,7 @@ def gate_up(
     used: int,
     pdl: bool = False,
 ) -> None:
-    """The chosen experts' activations into inner [T * used, F], `lent`.
+    """The chosen experts' activations into inner [T * used, F], `prescaled`.
 
     normed  [T, C]  likewise
     logits  [T, E]  float32, of which the best `used` are chosen
@@ -142,7 +142,7 @@ def gate_up(
 
 
 def down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor, used: int, pdl: bool = False) -> None:
-    """Adds to x [T, C] what the chosen experts make of inner [T * used, F], `lent`, by their shares."""
+    """Adds to x [T, C] what the chosen experts make of inner [T * used, F], `prescaled`, by their shares."""
     (tokens, hidden), experts, width = x.shape, logits.shape[1], inner.shape[1]
     sizes = _sizes(experts, used, hidden, width)
     operands = (inner, logits, mlp2.words, mlp2.scales, mlp2.bias, x)
@@ -162,7 +162,7 @@ def plain_gate_up(x: Tensor, logits: Tensor, mlp1: Matrices, limit: float, used:
         for row, experts in zip(x, chosen.tolist(), strict=True)
         for expert in experts
     ]
-    return lent(torch.stack(pairs))
+    return prescaled(torch.stack(pairs))
 
 
 def plain_down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor) -> Tensor:

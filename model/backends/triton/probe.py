@@ -17,7 +17,7 @@ from torch import Tensor
 from triton.errors import TritonError
 
 from model.backends.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
-from model.backends.triton.codes import in_fragments, lent, padded
+from model.backends.triton.codes import in_fragments, padded, prescaled
 from model.backends.triton.dense import decoded, plain_product, product
 from model.backends.triton.edits import edit_logits
 from model.backends.triton.fp8 import plain_numbers, plain_stored
@@ -247,14 +247,14 @@ def _experts_few(draw: Draw, tokens: int) -> Results:
 
     normed = draw.normal(*x.shape)
     inner = draw.poison(tokens * used, config.intermediate_size, dtype=torch.float32)
-    experts_few.gate_up(lent(normed), logits, layer.mlp1, inner, limit, used)
+    experts_few.gate_up(prescaled(normed), logits, layer.mlp1, inner, limit, used)
     yield "gate and up of few", inner, experts_few.plain_gate_up(normed, logits, layer.mlp1, limit, used)
 
     # Once added to nothing: beside a large residual its own roundings would not show.
     inner = draw.normal(*inner.shape)
     for name, residual in (("down of few", torch.zeros_like(x)), ("down of few and residual", x)):
         got = residual.clone()
-        experts_few.down(lent(inner), logits, layer.mlp2, got, used)
+        experts_few.down(prescaled(inner), logits, layer.mlp2, got, used)
         yield name, got, experts_few.plain_down(inner, logits, layer.mlp2, residual)
 
 

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.codes import LENT, lent
+from model.backends.triton.codes import PRESCALE, prescaled
 from model.backends.triton.dependent_launch import await_previous, launch_next
 from model.layers import rms_norm, route
 
@@ -50,7 +50,7 @@ def _router_kernel(
             row = tl.load(x + token * K + k, k < K, 0.0).to(tl.float32) * scale
             row *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
             at = normed + token * K + (k % 8) * (K // 8) + k // 8
-            tl.store(at, row.to(x.dtype.element_ty).to(tl.float32) * LENT, k < K)
+            tl.store(at, row.to(x.dtype.element_ty).to(tl.float32) * PRESCALE, k < K)
 
 
 def router(
@@ -68,7 +68,7 @@ def router(
     norm    [K]
     gate    [E, K], bias [E]
     logits  [T, E] float32
-    normed  [T, K] float32, `lent` (codes.py)
+    normed  [T, K] float32, `prescaled` (codes.py)
     pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
     """
     (tokens, width), experts = x.shape, len(gate)
@@ -80,7 +80,7 @@ def router(
 def plain_router(x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """What `router` writes; the logits are of the row before it is rounded."""
     logits = F.linear(rms_norm(x.float(), norm, eps), gate.float(), bias.float())
-    return logits, lent(rms_norm(x, norm, eps))
+    return logits, prescaled(rms_norm(x, norm, eps))
 
 
 @triton.jit

@@ -42,7 +42,7 @@ def launched(launches):
     launches()
     return set(keys)
 
-triton.runtime.driver.set_active(ahead.Absent(90))
+triton.runtime.driver.set_active(ahead.OfflineDriver(90))
 triton.knobs.runtime.jit_cache_hook = noted
 decodes = [(n, 1) for n in (*range(1, 20), *range(23, 60, 6), 65, 90, 127, 129, 255, 300, 700)]
 prompts = [(1, n) for n in (*range(2, 20), 31, 33, 63, 66, *range(90, 1200, 97), 2047, 2049, 5000)]

@@ -36,7 +36,7 @@ def _places_kernel(places, columns, SIZE: tl.constexpr):
 
 
 def decoded(blocks, scales, dtype):
-    """A block of weights by the kernels' function, with all that was lent paid back."""
+    """A block of weights by the kernels' function, without the factors that were multiplied in."""
     words = codes.pack(blocks.clone())
     out = torch.full((len(blocks), 128), torch.nan, dtype=dtype, device=DEVICE)
     _weights_kernel[(1,)](words, scales, out, len(blocks))

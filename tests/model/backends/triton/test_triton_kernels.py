@@ -110,7 +110,7 @@ def test_all_codes_and_scales_are_exact():
         for column in (0, 9, 18, 27, 4, 13, 22, 31):  # of each code of a word
             x = torch.zeros(1, outputs, device=DEVICE)
             one = torch.zeros(1, 1, device=DEVICE)  # the only expert has all of the share
-            experts_few.down(codes.lent(eye[column : column + 1]), one, matrices, x, 1)
+            experts_few.down(codes.prescaled(eye[column : column + 1]), one, matrices, x, 1)
             assert torch.equal(x[0], matrix[:, column])
 
 

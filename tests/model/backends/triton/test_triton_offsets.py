@@ -223,9 +223,9 @@ def test_the_last_expert_of_120b_is_found_for_few_tokens(noise):
     logits[:, -1] = 9.0
     x, inner = torch.randn(2, C, generator=noise) / 50, torch.zeros(2, F)
     with watching(programs=last, poison=False):
-        experts_few.gate_up(codes.lent(x), logits, mlp1, inner, CONFIG.swiglu_limit, 1)
+        experts_few.gate_up(codes.prescaled(x), logits, mlp1, inner, CONFIG.swiglu_limit, 1)
         out = torch.zeros(2, C)
-        experts_few.down(codes.lent(x[:, :F]), logits, mlp2, out, 1)
+        experts_few.down(codes.prescaled(x[:, :F]), logits, mlp2, out, 1)
     want = experts_few.plain_gate_up(x, logits[:, -1:], one1, CONFIG.swiglu_limit, 1)
     at = [(n % 8) * (F // 8) + n // 8 for n in (F - 2, F - 1)]
     close(inner[-1, at], want[-1, at])
