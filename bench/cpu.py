@@ -85,7 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, help="with --synthetic: only so many layers")
     parser.add_argument("--dense", default="int8", help="int8 (default) or bf16")
     parser.add_argument("--threads", type=int, help="default: one for each core")
-    parser.add_argument("--isa", help="avx512, avx2 or portable; default: the best there is")
+    parser.add_argument("--isa", help="amx, avx512, avx2 or portable; default: the best there is")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--only", default=",".join(("load", *MEASURES)), help="which to take, by commas")
     asked = parser.parse_args()

@@ -80,7 +80,7 @@ class Peer:
         if depth and not self.knows_depth:
             lengths = f"{depth},{depth + length}"
             short, long = self.run(file, threads, "-n", "0", "-p", lengths, "-w", "0")
-            return length / ((long["avg_ns"] - short["avg_ns"]) / 1e9)
+            return 1e9 * length / float(long["avg_ns"] - short["avg_ns"])
         words = ["-n", "0", "-p", str(length)]
         return float(self.run(file, threads, *words, *(("-d", str(depth)) if depth else ()))[0]["avg_ts"])
 

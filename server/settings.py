@@ -42,7 +42,7 @@ CONFIG = "GPTOSS_CONFIG"
 ELSEWHERE = {
     "GPTOSS_FAULT": "for tests: make the engine fail at a step, as `step:10=raise`, `nan`, `hang` or `oom`",
     "GPTOSS_TOKENIZER": "for tests: the tokenizer.json of the real gpt-oss",
-    "GPTOSS_CPU_ISA": "which instructions the cpu backend uses: avx512, avx2, neon, portable",
+    "GPTOSS_CPU_ISA": "which instructions the cpu backend uses: amx, avx512, avx2, neon, portable",
     "GPTOSS_CPU_LIBRARY": "for tests: a library of CPU kernels built by hand, as with a sanitizer",
 }
 """Variables with our prefix that are not knobs."""
