@@ -53,6 +53,7 @@ def serve(settings: Settings) -> int:
         assembled.model_id,
         assembled.max_context,
         assembled.fingerprint,
+        assembled.summary,
     )
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -27,6 +27,7 @@ from server.errors import as_api_error
 from server.gate import Gate
 from server.hosts import Hosts
 from server.metrics import Metrics
+from server.page import Pages
 from server.rates import Rates
 from server.service import Service, TheService
 from server.settings import Settings, SettingsError
@@ -43,11 +44,13 @@ def create_app(
     model_id: str,
     max_context: int,
     fingerprint: str = "fp_unknown",
+    summary: str = "",
 ) -> FastAPI:
     """The application around a worker, which it starts and stops.
 
     max_context  longest prompt and answer together, tokens
     fingerprint  identifies weights and version
+    summary      of what was loaded and where, for people: lines, `name: facts`
     """
 
     @asynccontextmanager
@@ -62,6 +65,8 @@ def create_app(
             compilers.close()
             items.close()
             desk.close()
+            if pages is not None:
+                pages.close()
 
     constraints = Constraints(tokenizer, tokenizer.end)
     compilers = CompilerThreads(constraints, settings.max_queued)
@@ -73,6 +78,8 @@ def create_app(
     except StoreError as error:
         raise SettingsError(f"--store {settings.store}: {error}") from None
     metrics = Metrics(worker, seal, items)
+    metrics = Metrics(worker, seal)
+    pages = Pages(summary) if settings.page else None
     app = FastAPI(
         title="gptoss",
         version=VERSION,
@@ -101,6 +108,8 @@ def create_app(
     )
     for router in (chat.router, completions.router, responses.router, tokens.router, about):
         app.include_router(router)
+    if pages is not None:
+        app.include_router(pages.router)
     errors.install(app)
     app.add_middleware(
         Gate,
@@ -109,6 +118,7 @@ def create_app(
         metrics=metrics,
         hosts=Hosts(settings.host_names()),
         rates=Rates(settings.key_requests_per_minute),
+        pages=() if pages is None else pages.paths,
     )
     if settings.cors_origin:
         app.add_middleware(

@@ -13,7 +13,7 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from uuid import uuid4
 
@@ -41,6 +41,9 @@ LINGER_BYTES = 2**20
 OPEN = frozenset({"/health", "/ready"})
 """Paths that need no key: whoever restarts us has none."""
 
+UNCOUNTED = frozenset({"/metrics", "/page/markdown"})
+"""Paths that no rate is for: asked every few seconds, or more often, whoever does nothing else."""
+
 
 class Gate:
     """Wraps `app`.
@@ -50,6 +53,7 @@ class Gate:
     metrics         told of every response
     hosts           names of this server, looked at where no key is needed
     rates           how often one key may come; without keys, all callers are one
+    pages           paths that need no key, being the same for everybody
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Gate:
         metrics: Metrics,
         hosts: Hosts | None = None,
         rates: Rates | None = None,
+        pages: Collection[str] = (),
     ):
         self._app = app
         self._digests = [_digest(key) for key in keys]
@@ -67,6 +72,8 @@ class Gate:
         self._metrics = metrics
         self._hosts = hosts or Hosts(())
         self._rates = rates or Rates(None)
+        self._pages = frozenset(pages)
+        self._uncounted = self._pages | UNCOUNTED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,11 +125,11 @@ class Gate:
             return ""
         caller = ""
         if self._digests:
-            caller = self._holder(headers)
+            caller = "" if scope["path"] in self._pages else self._holder(headers)
         elif not self._hosts.allows(host := headers.get(b"host", b"").decode("latin-1")):
             message = f"this server is not known as {host!r}; --allowed-host makes it so"
             raise ApiError(421, message, code="unknown_host")
-        if scope["path"] != "/metrics" and (seconds := self._rates.take(caller)):
+        if scope["path"] not in self._uncounted and (seconds := self._rates.take(caller)):
             message = f"too many requests a minute; try again in {seconds} s"
             headers_back = {"retry-after": str(seconds)}
             raise ApiError(429, message, code="rate_limit_exceeded", headers=headers_back)

@@ -64,7 +64,7 @@ class Outcome:
 
 def finished(request_id: str, method: str, path: str, outcome: Outcome) -> None:
     """One line about one request."""
-    quiet = path in ("/health", "/ready", "/metrics")  # a probe every few seconds
+    quiet = path in ("/health", "/ready", "/metrics", "/page/markdown")  # many a minute
     if len(path) > MAX_PATH:
         path = path[:MAX_PATH] + "…"
     facts: dict[str, Any] = {"request": request_id, "method": method, "path": path, "status": outcome.status}

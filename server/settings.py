@@ -332,6 +332,12 @@ class Settings:
         default=1000,
         metadata=knob(LOAD, whole_number(1, 10**6), "functions that one request may declare; more: 400"),
     )
+    page: bool = field(
+        default=True,
+        metadata=knob(
+            CALLERS, on_or_off, "a chat for people at / and the API's description at /docs: on, off"
+        ),
+    )
     max_body_bytes: int = field(
         default=8 * 2**20, metadata=knob(LOAD, memory, "longest request body, as 8MiB; longer: 413")
     )

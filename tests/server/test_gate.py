@@ -13,7 +13,7 @@ from tests.server.test_endings import connect
 
 BODY = {"messages": [{"role": "user", "content": "my secret question"}]}
 CHAT = "/v1/chat/completions"
-PATHS = ["/v1/models", "/v1/models/tiny", "/openapi.json", "/docs", "/nothing", "/metrics"]
+PATHS = ["/v1/models", "/v1/models/tiny", "/openapi.json", "/page/server", "/nothing", "/metrics"]
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
         "grace": "0", "date": "2024-02-29",
         "api_key": "k", "api_key_file": "file", "cors_origin": "*", "max_body_bytes": "64K",
         "allowed_host": "a.example", "key_requests_per_minute": "60", "max_connections": "7",
-        "max_messages": "8", "max_tools": "9",
+        "max_messages": "8", "max_tools": "9", "page": "off",
         "prefix_cache_dir": "cache", "prefix_cache_disk": "9GiB", "thinking_budget": "100",
         "seal_key_file": "key", "prompt_activations": "8",
         "store": "file", "store_size": "1GiB", "store_age": "60",
