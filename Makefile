@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 NPM    ?= npm
 
-.PHONY: help install serve test test-exhaustive clients test-clients test-sdks test-tools lock-clients sanitize check format lock audit \
+.PHONY: help install serve test test-exhaustive test-page pictures clients test-clients test-sdks test-tools lock-clients sanitize check format lock audit \
     lint-image image clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -24,6 +24,19 @@ test: $(READY)      ## run the tests
 	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
 test-exhaustive: $(READY)   ## run what takes long: every case of what the other tests try in a few
 	$(TEST) -m "exhaustive and not gpu" $(ARGS)
+
+PAGE = tests/server/page/browser
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser)
+test-page: $(VENV)/.browser $(PAGE)/node_modules    ## run the tests of the page in CHROMIUM (apt-get install chromium)
+	TEST_PAGE=all CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest $(PAGE) $(ARGS)
+pictures: $(VENV)/.browser  ## take the pictures of the page in docs/ again
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m $(subst /,.,$(PAGE)).pictures
+$(VENV)/.browser: pyproject.toml | $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@touch $@
+$(PAGE)/node_modules: $(PAGE)/package-lock.json
+	$(NPM) ci --prefix $(PAGE) --no-audit --no-fund --silent
+	@touch $@
 
 CLIENTS     = .venv-clients
 UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
