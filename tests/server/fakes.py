@@ -191,10 +191,10 @@ class ScriptedWorker:
 
 
 @contextmanager
-def serving(app, protocol=PatientProtocol):
-    """A real server for `app` on a free port; its base URL."""
+def serving(app, protocol=PatientProtocol, port=0):
+    """A real server for `app`, on a free port if none is named; its base URL."""
     config = uvicorn.Config(
-        app, http=protocol, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=2
+        app, http=protocol, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=2
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

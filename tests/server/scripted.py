@@ -118,12 +118,22 @@ class Script:
             if not self._next:
                 raise ScriptEnded(prompt)
             found = self._next.pop(0)
-        return [found] if isinstance(found, str | Pause | Broken) else found
+        return _parts(found)
+
+    def take_back(self, line: Sequence[Part]) -> None:
+        """The latest line was not played: whoever asks next gets it."""
+        self.prompts.pop()
+        if not any(line == _parts(each.transcript) for each in self._fitting):
+            self._next.insert(0, line)
 
     @property
     def left(self) -> int:
         """Lines that nobody has asked for; those with `when` do not count."""
         return len(self._next)
+
+
+def _parts(transcript: Transcript) -> Sequence[Part]:
+    return [transcript] if isinstance(transcript, str | Pause | Broken) else transcript
 
 
 @dataclass
@@ -206,14 +216,20 @@ class ScriptedWorker(Worker):
 
     def submit(self, request: Request) -> TokenStream:
         """Raises ScriptEnded too."""
+        self._engine.check(request)
+        line = self.script.line(self.tokenizer.decode(request.prompt))
         playing = Playing()
-        for piece in self.script.line(self.tokenizer.decode(request.prompt)):
-            if isinstance(piece, str):
-                playing.tokens += self.tokenizer.encode_with_specials(piece)
+        for part in line:
+            if isinstance(part, str):
+                playing.tokens += self.tokenizer.encode_with_specials(part)
             else:
-                playing.before[len(playing.tokens)] = piece
+                playing.before[len(playing.tokens)] = part
         self._model.playing[request.id] = playing
-        return super().submit(request)
+        try:
+            return super().submit(request)
+        except EngineError:
+            self.script.take_back(line)
+            raise
 
 
 class Cuttable:
@@ -264,6 +280,9 @@ def scripted(
         yield Scripted(url, script, worker, cut)
 
 
+SUMMARY = "device: none, kernels: scripted\nmemory: none is needed"
+
+
 def assemble(
     script: Script, settings: Settings, tokenizer: Tokenizer | None = None
 ) -> tuple[ScriptedWorker, Any]:
@@ -271,7 +290,7 @@ def assemble(
     tokenizer = tokenizer or Tokenizer(DEMO / "tokenizer.json")
     worker = ScriptedWorker(tokenizer, script, settings)
     model_id = settings.served_model_name or "scripted"
-    return worker, create_app(worker, tokenizer, settings, model_id, worker.max_context, "fp_script")
+    return worker, create_app(worker, tokenizer, settings, model_id, worker.max_context, "fp_script", SUMMARY)
 
 
 def lines(found: Any) -> list[Transcript | When]:
@@ -324,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     worker, app = assemble(script, settings)
     host, port = listener.getsockname()[:2]
     url = f"http://{host}:{port}"
-    server = Server(app, worker, settings.grace, settings.max_connections, url, f"listening on {url}")
+    server = Server(app, worker, settings.grace, settings.max_connections, url, banner=f"listening on {url}")
     server.run(sockets=[listener])
     return 0
 
