@@ -78,7 +78,6 @@ def create_app(
     except StoreError as error:
         raise SettingsError(f"--store {settings.store}: {error}") from None
     metrics = Metrics(worker, seal, items)
-    metrics = Metrics(worker, seal)
     pages = Pages(summary) if settings.page else None
     app = FastAPI(
         title="gptoss",

@@ -17,12 +17,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from server.bodies import JsonRoute
 from server.errors import bad_request
 from server.page.rendering import Rendering
 from server.page.snippets import snippets
 from server.service import TheService
 from server.version import VERSION
-from server.wire import Body, JsonRoute
+from server.wire import Body
 
 FILES = Path(__file__).with_name("files")
 

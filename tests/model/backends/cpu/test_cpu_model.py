@@ -153,8 +153,8 @@ def test_a_prompt_read_with_8_bits_has_the_same_bits_in_any_chunks(checkpoint, i
 
 
 def test_8_bits_are_for_prompts_alone(checkpoint):
-    """Without a prompt in the step the bits are those of a model that was not asked; with one they are others,
-    but near (test_cpu_products.py and test_cpu_float64.py: how near)."""
+    """Without a prompt in the step the bits are those of a model that was not asked.  With one they are
+    others, but near (test_cpu_products.py and test_cpu_float64.py: how near)."""
     book = Book(checkpoint.config, [64])
     exact, asked = (build(checkpoint, CPU, threads=1, prompt_activations=bits) for bits in (16, 8))
     answer, prompt = book.batch([(0, 0, 64)]), book.batch([(0, 0, 64)], prompts=[64])
