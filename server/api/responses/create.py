@@ -16,7 +16,7 @@ from language.harmony.messages import ConversationError
 from server.api.responses.answer import ResponseAnswer
 from server.api.responses.background import Job, Jobs
 from server.api.responses.body import InputFields, ResponseBody, in_our_words
-from server.api.responses.history import Item
+from server.api.responses.history import Item, type_of
 from server.api.responses.writer import new_id
 from server.bodies import JsonRoute
 from server.dialogue.begin import begin
@@ -130,8 +130,8 @@ def missing(kind: str, id: str, param: str | None) -> ApiError:
 def named(item: Item, known: KnownItems) -> dict[str, Any]:
     """An item of the input as it is kept: with an id, and itself in the place of a reference."""
     id = item.get("id")
-    if item.get("type") == "item_reference" and isinstance(id, str) and (found := known.item(id)):
+    kind = type_of(item)
+    if kind == "item_reference" and isinstance(id, str) and (found := known.item(id)):
         return dict(found[0])
-    kind = item.get("type") or "message"
-    prefix = "msg" if kind == "message" else "".join(word[0] for word in str(kind).split("_"))
+    prefix = "msg" if kind == "message" else "".join(word[0] for word in kind.split("_"))
     return {"type": kind, **item, "id": id if isinstance(id, str) and id else new_id(prefix)}

@@ -68,7 +68,7 @@ class History:
 
     def _resolved(self, item: Item, path: str) -> tuple[Item, Sequence[int]]:
         """The item itself where it is a reference, and what was sampled for it, where that was kept."""
-        id, kind = item.get("id"), _type(item)
+        id, kind = item.get("id"), type_of(item)
         found = self.known.item(id) if isinstance(id, str) and _is_ours(item) else None
         if kind == "item_reference":
             if not isinstance(id, str):
@@ -83,7 +83,7 @@ class History:
         return found if kind == "reasoning" and not _thought(item) else (item, found[1])
 
     def _messages(self, item: Item, sampled: Sequence[int], path: str) -> Iterator[Message]:
-        kind = _type(item)
+        kind = type_of(item)
         match kind:
             case "message":
                 yield self._message(item, sampled, path)
@@ -137,7 +137,7 @@ class History:
             yield Message("assistant", None, thought, sampled=sampled)
 
     def _call(self, item: Item, sampled: Sequence[int], path: str) -> Message:
-        kind = _type(item)
+        kind = type_of(item)
         id = _string(item, "call_id", path)
         namespace = item.get("namespace")
         if kind in ("function_call", "custom_tool_call"):
@@ -153,7 +153,8 @@ class History:
         return Message("assistant", None, calls=(call,), sampled=sampled)
 
 
-def _type(item: Item) -> str:
+def type_of(item: Item) -> str:
+    """The type of an item, also of messages and references that do not say it."""
     kind = item.get("type")
     if kind is None:
         return "message" if "role" in item else "item_reference" if set(item) == {"id"} else "unknown"
@@ -162,7 +163,7 @@ def _type(item: Item) -> str:
 
 def _is_ours(item: Item) -> bool:
     """Whether the item may be one that this server made: only those have something sampled."""
-    return item.get("role") in (None, "assistant") and not _type(item).endswith("_output")
+    return item.get("role") in (None, "assistant") and not type_of(item).endswith("_output")
 
 
 def _preambles(items: Sequence[Item]) -> list[bool]:
@@ -173,7 +174,7 @@ def _preambles(items: Sequence[Item]) -> list[bool]:
     preambles = []
     acts = False
     for item in reversed(items):
-        kind = _type(item)
+        kind = type_of(item)
         said = kind == "message" and item.get("role") == "assistant"
         phase = item.get("phase")
         preambles.append(said and (acts if phase is None else phase == "commentary"))
@@ -199,7 +200,7 @@ def _thought(item: Item) -> str:
 def _string(item: Item, key: str, path: str) -> str:
     value = item.get(key)
     if not isinstance(value, str):
-        raise bad_request(f"{path}.{key}: a {_type(item)} needs it, as text", f"{path}.{key}")
+        raise bad_request(f"{path}.{key}: a {type_of(item)} needs it, as text", f"{path}.{key}")
     return value
 
 

@@ -1,0 +1,259 @@
+"""POST /v1/responses as clients see it: items, events, and what becomes of the input."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import EngineDied, QueueFull
+from tests.server.api.response_events import ADD, ask, events_of, joined, shape
+from tests.server.fakes import Pause, call, final, live, prompt_text
+from tests.vocabularies import SPECIALS
+
+PREAMBLE = "<|channel|>commentary<|message|>Let me see.<|end|><|start|>assistant"
+SPAWN = {"type": "function", "name": "spawn-one", "parameters": {"type": "object", "properties": {}}}
+SPACE = {"type": "namespace", "name": "multi_agent_v1", "description": "Helpers.", "tools": [SPAWN]}
+PATCH = {"type": "custom", "name": "apply_patch", "description": "Patches."}
+PYTHON = {
+    "type": "function",
+    "name": "python",
+    "parameters": {"type": "object", "properties": {"code": {"type": "string"}}},
+}
+SHELL = {"type": "shell"}
+
+
+def text_call(header, text):
+    return f"<|channel|>{header}<|message|>{text}<|call|>"
+
+
+ANSWERS = {
+    "an answer": (final("Grüße 👋", "Hm."), [], [("reasoning", "Hm."), ("final_answer", "Grüße 👋")]),
+    "a call": (
+        call("add", '{"a": 1}', "Add."),
+        [ADD],
+        [("reasoning", "Add."), (None, "add", '{"a": 1}')],
+    ),
+    "a preamble": (
+        PREAMBLE + call("add", "{}", "Now."),
+        [ADD],
+        [("commentary", "Let me see."), ("reasoning", "Now."), (None, "add", "{}")],
+    ),
+    "a namespace": (
+        text_call("commentary to=multi_agent_v1.spawn_one <|constrain|>json", "{}"),
+        [SPACE],
+        [("multi_agent_v1", "spawn-one", "{}")],
+    ),
+    "a custom tool": (
+        text_call("commentary to=functions.apply_patch", '*** "Begin"\n'),
+        [PATCH],
+        [("apply_patch", '*** "Begin"\n')],
+    ),
+    "python": (
+        text_call("analysis to=python <|constrain|>code", 'print("é")\n'),
+        [PYTHON],
+        [(None, "python", '{"code":"print(\\"\\u00e9\\")\\n"}')],
+    ),
+    "a shell": (
+        call("shell", '{"commands": ["ls"], "timeout_ms": 5}'),
+        [SHELL],
+        [("shell_call", {"commands": ["ls"], "timeout_ms": 5, "max_output_length": None})],
+    ),
+    "an unknown function": (call("nothing", "{oops"), [ADD], [(None, "nothing", "{oops")]),
+    "nothing": ("<|channel|>final<|message|><|return|>", [], [("final_answer", "")]),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_items_are_what_the_model_said_streamed_or_not(tiny_tokenizer, name):
+    script, tools, wanted = ANSWERS[name]
+    with live(tiny_tokenizer, script, cached_tokens=5) as server:
+        whole = ask(server, tools=tools)
+        events = events_of(server, tools=tools, reasoning={"summary": "auto"})
+        assert server.worker.wait_until_idle()
+    assert shape(whole["output"]) == wanted
+    assert shape(events[-1]["response"]["output"]) == wanted
+    for response in (whole, events[-1]["response"]):
+        assert (response["status"], response["error"], response["incomplete_details"]) == (
+            "completed",
+            None,
+            None,
+        )
+        usage = response["usage"]
+        assert usage["input_tokens_details"]["cached_tokens"] == 5
+        assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    assert all(not item.get("summary") for item in whole["output"])
+    for item in events[-1]["response"]["output"]:
+        if item["type"] == "reasoning":
+            assert item["summary"] == [{"type": "summary_text", "text": item["content"][0]["text"]}]
+
+
+def test_an_answer_cut_short_is_incomplete(tiny_tokenizer):
+    with live(tiny_tokenizer, final("long", "thought")) as server:
+        for tokens in (3, 10, 15, 37):
+            whole = ask(server, max_output_tokens=tokens)
+            last = events_of(server, max_output_tokens=tokens)[-1]
+            assert last["type"] == "response.incomplete"
+            for response in (whole, last["response"]):
+                assert response["status"] == "incomplete"
+                assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+                assert all(item["status"] in ("completed", "incomplete") for item in response["output"])
+    assert whole["output"][-1]["status"] == "incomplete"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(EngineDied(), "server_error"), (QueueFull(9), "rate_limit_exceeded")]
+)
+def test_a_failure_after_the_first_byte_is_response_failed(tiny_tokenizer, error, code):
+    with live(tiny_tokenizer, ["<|channel|>final<|message|>Hal", Pause(0.05), error]) as server:
+        events = events_of(server)
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["code"] == code
+    assert events[-1]["response"]["status"] == "failed"
+
+
+def test_a_silent_stream_lives_by_events_and_not_by_comments(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr("server.streaming.PING_SECONDS", 0.05)
+    monkeypatch.setattr("server.api.responses.answer.QUIET_SECONDS", 0.01)
+    with live(tiny_tokenizer, [Pause(0.5), final("late")]) as server:
+        events = events_of(server)
+    kinds = [event["type"] for event in events]
+    assert kinds.count("response.in_progress") > 2
+    assert kinds.index("response.output_item.added") > 3
+
+
+def test_log_probabilities_go_with_their_text(tiny_tokenizer):
+    with live(tiny_tokenizer, final("Héy", "Hm.")) as server:
+        whole = ask(server, top_logprobs=2)["output"][-1]["content"][0]
+        events = events_of(server, include=["message.output_text.logprobs"], top_logprobs=2)
+    assert b"".join(bytes(each["bytes"]) for each in whole["logprobs"]).decode() == "Héy"
+    assert all(len(each["top_logprobs"]) == 2 for each in whole["logprobs"])
+    assert events[-1]["response"]["output"][-1]["content"][0]["logprobs"] == whole["logprobs"]
+
+
+def test_the_input_becomes_the_conversation(tiny_tokenizer):
+    items = [
+        {"role": "developer", "content": "Be kind."},
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
+        {
+            "role": "user",
+            "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}],
+        },
+        {"type": "reasoning", "id": "rs_unknown", "summary": [{"type": "summary_text", "text": "Think."}]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Wait."}]},
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 2}'},
+        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "3"}]},
+        {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+        {"type": "custom_tool_call", "call_id": "c2", "name": "apply_patch", "input": "***"},
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": "Done"},
+    ]
+    with live(tiny_tokenizer, final("ok")) as server:
+        ask(server, input=items, tools=[ADD, PATCH, {"type": "web_search", "external_web_access": False}])
+        prompt = prompt_text(server).split("<|end|>", 1)[1]
+    assert prompt.startswith("<|start|>developer<|message|># Instructions\n\nBe kind.\n\n# Tools")
+    assert prompt.split("// namespace functions<|end|>")[1] == (
+        "<|start|>developer<|message|># Instructions\n\nBe brief.<|end|>"
+        "<|start|>user<|message|>ab<|end|>"
+        "<|start|>assistant<|channel|>analysis<|message|>Think.<|end|>"
+        "<|start|>assistant<|channel|>commentary<|message|>Wait.<|end|>"
+        "<|start|>assistant<|channel|>commentary to=functions.add <|constrain|>json<|message|>"
+        '{"a": 2}<|call|>'
+        "<|start|>functions.add to=assistant<|channel|>commentary<|message|>3<|end|>"
+        "<|start|>assistant<|channel|>commentary to=functions.apply_patch<|message|>***<|call|>"
+        "<|start|>functions.apply_patch to=assistant<|channel|>commentary<|message|>Done<|end|>"
+        "<|start|>assistant"
+    )
+
+
+def test_instructions_come_first(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server:
+        ask(server, instructions="Rhyme.", input=[{"role": "system", "content": "S"}])
+        assert "# Instructions\n\nRhyme.<|end|><|start|>developer<|message|># Instructions\n\nS<|end|>" in (
+            prompt_text(server)
+        )
+
+
+def test_a_search_that_is_declared_is_named_in_a_warning_and_not_told(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server:
+        answer = server.http.post("/v1/responses", json={"input": "hi", "tools": [{"type": "web_search"}]})
+        assert answer.status_code == 200
+        assert "web_search" in answer.headers["warning"]
+        assert "search" not in prompt_text(server)
+
+
+USER = {"role": "user", "content": "hi"}
+OUTPUT = {"type": "function_call_output", "call_id": "none", "output": "x"}
+OOPS = {"type": "grammar", "syntax": "lark", "definition": "oops"}
+BAD = [
+    ({"input": [USER, OUTPUT]}, 400, "input[1].call_id"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, 400,
+     "input[0].content[0].type"),
+    ({"input": [{"role": "boss", "content": "x"}]}, 400, "input[0].role"),
+    ({"input": [{"type": "invention"}]}, 400, "input[0].type"),
+    ({"input": [{"type": "item_reference", "id": "msg_none"}]}, 404, "input[0].id"),
+    ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, 400, "input[0].call_id"),
+    ({"input": None}, 400, "input"),
+    ({"previous_response_id": "resp_none"}, 404, "previous_response_id"),
+    ({"conversation": "conv_none"}, 404, "conversation"),
+    ({"tools": [ADD, {"type": "mcp", "server_label": "x"}]}, 400, "tools[1].type"),
+    ({"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}, 400, "tools[0].type"),
+    ({"tools": [ADD, ADD]}, 400, "tools[1].name"),
+    ({"tools": [{"type": "function"}]}, 400, "tools[0].name"),
+    ({"tools": [{"type": "function", "name": "a b"}]}, 400, "tools[0].name"),
+    ({"tools": [SPACE, {**PATCH, "format": OOPS}]}, 400, "tools[1].format"),
+    ({"tools": [{**SPACE, "tools": [{**SPAWN, "strict": True, "parameters": {"type": "array"}}]}]}, 400,
+     "tools[0].tools[0].parameters"),
+    ({"tool_choice": "required"}, 400, "tool_choice"),
+    ({"tools": [ADD], "tool_choice": {"type": "function", "name": "sub"}}, 400, "tool_choice.name"),
+    ({"tool_choice": {"type": "web_search"}}, 400, "tool_choice.type"),
+    ({"text": {"format": {"type": "json_schema", "name": "x", "strict": True,
+                          "schema": {"$ref": "http://x"}}}}, 400, "text.format.schema"),
+    ({"temperature": "hot"}, 400, "temperature"),
+    ({"background": True, "store": False}, 400, "background"),
+    ({"prompt": {"id": "p"}}, 400, "prompt"),
+    ({"n": 2}, 400, "n"),
+    ({"model": "other"}, 404, "model"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "status", "param"), BAD, ids=lambda each: str(each)[:60])
+def test_bad_input_is_refused_by_its_field(tiny_tokenizer, body, status, param):
+    with live(tiny_tokenizer, final("ok")) as server:
+        for stream in (False, True):
+            error = ask(server, status, stream=stream, **body)["error"]
+            assert error["param"] == param, error
+            assert error["message"]
+        assert not server.worker.requests
+
+
+def test_unknown_fields_and_null_are_no_errors(tiny_tokenizer):
+    body = dict.fromkeys(("tools", "text", "include", "reasoning", "metadata", "store", "user"), None)
+    more = {"invented": {"x": 1}, "client_metadata": {}, "stream_options": {"include_obfuscation": False}}
+    with live(tiny_tokenizer, final("ok")) as server:
+        ask(server, **body, **more, include_more=True)
+        ask(server, include=["file_search_call.results", "reasoning.encrypted_content"], truncation="auto")
+
+
+PIECES = [
+    *SPECIALS,
+    "assistant",
+    "analysis",
+    "final",
+    "commentary",
+    " to=functions.add",
+    " to=python",
+    "é",
+    "}",
+]
+PIECES += [" to=multi_agent_v1.spawn_one", '{"a":', "user", "json", "\n"]
+soups = st.lists(st.sampled_from(PIECES), max_size=25)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(soup=soups, limit=st.integers(1, 60))
+def test_any_token_soup_gives_a_valid_stream_and_the_same_object(tiny_tokenizer, soup, limit):
+    body = {"tools": [ADD, SPACE, PATCH, PYTHON, SHELL], "max_output_tokens": limit,
+            "reasoning": {"summary": "auto"}, "include": ["reasoning.encrypted_content"]}  # fmt: skip
+    with live(tiny_tokenizer, "".join(soup) + "x") as server:
+        events = events_of(server, **body)  # which checks that they are valid, and joined
+        whole = ask(server, **body)
+    assert shape(joined(events)) == shape(whole["output"])
+    assert events[-1]["response"]["status"] == whole["status"]
