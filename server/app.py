@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -16,8 +16,9 @@ from language.constraints import Constraints
 from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
-from server import errors
-from server.api import chat, completions, responses, tokens
+from server import refusals
+from server.api import chat, completions, models, responses, tokens
+from server.api.messages import route as messages
 from server.api.responses.background import Jobs
 from server.desk import Desk
 from server.dialogue.items import Items, StoreError
@@ -105,11 +106,12 @@ def create_app(
         fingerprint=fingerprint,
         date=settings.date or date.today().isoformat(),
     )
-    for router in (chat.router, completions.router, responses.router, tokens.router, about):
+    apis = (chat, completions, responses, messages, models, tokens)
+    for router in (*(api.router for api in apis), about):
         app.include_router(router)
     if pages is not None:
         app.include_router(pages.router)
-    errors.install(app)
+    refusals.install(app)
     app.add_middleware(
         Gate,
         keys=keys,
@@ -125,7 +127,7 @@ def create_app(
             allow_origins=settings.cors_origin,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "request-id", "retry-after"],
         )
     return app
 
@@ -157,24 +159,3 @@ async def ready(service: TheService) -> Response:
 async def figures(service: TheService) -> Response:
     """For Prometheus."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-@about.get("/v1/models")
-async def models(service: TheService) -> dict[str, Any]:
-    return {"object": "list", "data": [_model(service)]}
-
-
-@about.get("/v1/models/{id:path}")
-async def model(id: str, service: TheService) -> dict[str, Any]:
-    service.check_model(id)
-    return _model(service)
-
-
-def _model(service: Service) -> dict[str, Any]:
-    return {
-        "id": service.model_id,
-        "object": "model",
-        "created": service.created,
-        "owned_by": "gptoss",
-        "max_model_len": service.max_context,
-    }

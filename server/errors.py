@@ -1,5 +1,5 @@
-"""What goes wrong, as HTTP says it: one shape of body for every error, and the table from the engine's
-errors to statuses.
+"""What goes wrong, as HTTP says it: the table from the engine's errors to statuses, and OpenAI's shape of an
+error (Anthropic's is in api/messages/errors.py).
 
     {"error": {"message": …, "type": …, "param": …, "code": …}}
 
@@ -10,15 +10,13 @@ address or a traceback of ours.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Response
 from fastapi.exceptions import HTTPException, RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from engine.errors import (
@@ -175,36 +173,6 @@ def _param(loc: Sequence[str | int], body: Any) -> str:
         elif isinstance(part, str) and isinstance(here, dict) and (part in here or i == len(loc)):
             path, here = f"{path}.{part}" if path else part, here.get(part)
     return path
-
-
-def install(app: FastAPI) -> None:
-    """Answer every exception of a route in our shape.  What nobody expected passes on to the gate, which
-    logs it once.
-    """
-
-    async def answer(request: Request, error: Exception) -> Response:
-        told = as_api_error(error)
-        if told.code == "unknown_url":
-            told.message = _no_such_endpoint(request, app) or told.message
-        return told.response()
-
-    for kind in (
-        ApiError,
-        ConversationError,
-        SchemaError,
-        EngineError,
-        RequestValidationError,
-        StarletteHTTPException,
-    ):
-        app.add_exception_handler(kind, answer)
-
-
-def _no_such_endpoint(request: Request, app: FastAPI) -> str | None:
-    """Tells the nearest endpoint that there is; None if none is near."""
-    asked = request.url.path[:LONGEST_SHOWN]
-    known = [route.path for route in app.routes if isinstance(route, APIRoute)]
-    near = difflib.get_close_matches(asked, known, n=1, cutoff=0.8)
-    return f"{asked}: there is no such endpoint; did you mean {near[0]}?" if near else None
 
 
 class BodyRefused(HTTPException):

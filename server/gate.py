@@ -20,10 +20,12 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
-from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, as_api_error, bad_request
+from server.api.messages import errors as anthropic
+from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, bad_request
 from server.hosts import Hosts
 from server.metrics import Metrics
 from server.rates import Rates
+from server.refusals import refusal
 
 log = logging.getLogger("gptoss.server")
 
@@ -82,6 +84,7 @@ class Gate:
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
         state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         body = _Body(receive, headers, self._max_body_bytes)
         status = 0
         unread = False
@@ -91,6 +94,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 more = [(b"x-request-id", request_id.encode())]
+                if anthropic.asked_by(scope):
+                    more.append((b"request-id", request_id.encode()))
                 if unread := not await body.has_come():
                     more.append((b"connection", b"close"))
                 message["headers"] = [*message["headers"], *more]
@@ -108,7 +113,7 @@ class Gate:
                 log.exception("request %s failed", request_id)
             if status:  # too late to say it: the server closes the connection
                 raise
-            await as_api_error(error).response()(scope, receive, tagged)
+            await refusal(error, scope)(scope, receive, tagged)
         finally:
             outcome = logs.Outcome(status or CLIENT_LEFT, started_at, state.get("figures"))
             self._metrics.finished(outcome)
@@ -138,16 +143,18 @@ class Gate:
     def _holder(self, headers: dict[bytes, bytes]) -> str:
         """Which key this request has: the beginning of its digest.  Raises ApiError."""
         kind, _, key = headers.get(b"authorization", b"").partition(b" ")
-        given = _digest(key.strip()) if kind.lower() == b"bearer" else b""
+        keys = [key if kind.lower() == b"bearer" else b"", headers.get(b"x-api-key", b"")]
+        given = [_digest(key.strip()) for key in keys if key.strip()]
         # All are compared, and digests rather than keys: the time tells nothing about any of them.
-        if not sum(hmac.compare_digest(given, known) for known in self._digests):
+        right = [each for each in given for known in self._digests if hmac.compare_digest(each, known)]
+        if not right:
             raise ApiError(
                 401,
-                "a valid key is needed, as `Authorization: Bearer KEY`",
+                "a valid key is needed, as `Authorization: Bearer KEY` or `x-api-key: KEY`",
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
-        return given.hex()[:16]
+        return right[0].hex()[:16]
 
 
 class _Body:

@@ -165,7 +165,7 @@ class Replay:
 
 
 def _same_json(one: str, other: str) -> bool:
-    """Whether two texts are the same JSON: an API may have arguments as an object, both ways."""
+    """Whether two texts are the same JSON: arguments may travel as an object, which has no spelling."""
     value = _value(one)
     return value is not None and value == _value(other)
 

@@ -1,0 +1,77 @@
+"""Errors as Anthropic's clients know them.
+
+    {"type": "error", "error": {"type": …, "message": …}, "request_id": …}
+
+There is no field for the parameter: the message begins with its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Response
+from starlette.types import Scope
+
+from engine.errors import PromptTooLong
+from server.errors import RETRY_AFTER_SECONDS, ApiError
+from server.wire import dumps
+
+OVERLOADED = 529
+"""Anthropic's status for a server that cannot answer now."""
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    OVERLOADED: "overloaded_error",
+}
+
+FIELDS = {
+    ".function.parameters": ".input_schema",
+    "response_format.json_schema.schema": "output_config.format.schema",
+    "response_format": "output_config.format",
+}
+"""What a field is called here that other APIs call otherwise: schemas are checked below all APIs."""
+
+
+def asked_by(scope: Scope) -> bool:
+    """Whether a request is for Anthropic's API.  Both APIs have the models: there its version header tells."""
+    path = scope["path"]
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return True
+    of_models = path == "/v1/models" or path.startswith("/v1/models/")
+    return of_models and any(name == b"anthropic-version" for name, _ in scope["headers"])
+
+
+def body(error: ApiError, request_id: str) -> Mapping[str, Any]:
+    status = _status(error)
+    kind = TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": _message(error)}, "request_id": request_id}
+
+
+def response(error: ApiError, request_id: str) -> Response:
+    headers = dict(error.headers)
+    if _status(error) in (429, OVERLOADED):
+        headers.setdefault("retry-after", str(RETRY_AFTER_SECONDS))
+    return Response(
+        dumps(body(error, request_id)), _status(error), headers=headers, media_type="application/json"
+    )
+
+
+def _status(error: ApiError) -> int:
+    return OVERLOADED if error.status == 503 else error.status
+
+
+def _message(error: ApiError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, PromptTooLong):  # these very words make Claude Code shorten the conversation
+        return f"prompt is too long: {cause.tokens} tokens > {cause.limit} maximum"
+    message = error.message
+    for field, here in FIELDS.items():
+        message = message.replace(field, here)
+    return message

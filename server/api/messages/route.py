@@ -1,0 +1,65 @@
+"""The endpoints: POST /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+from fastapi import APIRouter, Request, Response
+
+from language.names import FunctionNames
+from server.api.messages.answer import MessagesAnswer
+from server.api.messages.body import MessagesBody, PromptFields
+from server.api.messages.history import Opened
+from server.dialogue.begin import begin, render
+from server.logs import Figures
+from server.service import Service, TheService
+from server.streaming import respond
+from server.wire import JsonRoute
+
+router = APIRouter(route_class=JsonRoute)
+
+
+@router.post("/v1/messages")
+async def messages(body: MessagesBody, request: Request, service: TheService) -> Response:
+    service.check_model(body.model)
+    id = f"msg_{uuid4().hex}"
+    owner = _owner(request)
+    turn = body.turn(service.date, _opened(service, owner))
+    begun = await begin(turn, id, service)
+    figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
+    answer = MessagesAnswer(
+        id,
+        begun,
+        service,
+        figures,
+        request_id=request.state.request_id,
+        owner=owner,
+        declared=frozenset() if turn.demands.tool_choice == "none" else body.declared().keys(),
+        shows_thinking=body.shows_thinking,
+        silent=body.warms_up,
+    )
+    return await respond(request, answer, body.stream)
+
+
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(body: PromptFields, request: Request, service: TheService) -> dict[str, int]:
+    """How many tokens the prompt of the same body has."""
+    service.check_model(body.model)
+    names = FunctionNames(body.declared())
+    conversation = body.conversation(service.date, names, _opened(service, _owner(request)))
+    return {"input_tokens": len(await render(conversation, service))}
+
+
+def _owner(request: Request) -> bytes:
+    caller: str = request.state.caller
+    return caller.encode()
+
+
+def _opened(service: Service, owner: bytes) -> Opened:
+    def opened(signature: str) -> tuple[Sequence[int], str]:
+        tokens = service.seal.open(signature, owner) if signature else []
+        thoughts = [part for part in service.renderer.sampled_parts(tokens) if part.kind == "analysis"]
+        return tokens, "".join(part.text for part in thoughts)
+
+    return opened
