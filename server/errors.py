@@ -73,9 +73,6 @@ class ApiError(Exception):
         return Response(json.dumps(self.body), self.status, self.headers, media_type="application/json")
 
 
-LONGEST_SHOWN = 200
-"""Characters of a path that an error repeats."""
-
 MAX_MESSAGE, MAX_PARAM = 1000, 200
 """Characters: both may quote what the client wrote, which may be megabytes."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -21,12 +23,18 @@ def refusal(error: Exception, scope: Scope) -> Response:
     return told.response()
 
 
+LONGEST_SHOWN = 200
+"""Characters of a path that an error repeats."""
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception of a route in its API's shape.  What nobody expected passes on to the gate,
     which logs it once.
     """
 
     async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, StarletteHTTPException) and error.status_code == 404:
+            return refusal(_no_such_endpoint(error, request, app), request.scope)
         return refusal(error, request.scope)
 
     for kind in (
@@ -38,3 +46,13 @@ def install(app: FastAPI) -> None:
         StarletteHTTPException,
     ):
         app.add_exception_handler(kind, answer)
+
+
+def _no_such_endpoint(error: StarletteHTTPException, request: Request, app: FastAPI) -> ApiError:
+    """Tells the nearest endpoint, if one is near."""
+    asked = request.url.path[:LONGEST_SHOWN]
+    known = app.openapi()["paths"]
+    told = as_api_error(error)
+    if near := difflib.get_close_matches(asked, known, n=1, cutoff=0.8):
+        told.message = f"{asked}: there is no such endpoint; did you mean {near[0]}?"
+    return told

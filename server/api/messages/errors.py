@@ -40,7 +40,7 @@ FIELDS = {
 
 
 def asked_by(scope: Scope) -> bool:
-    """Whether a request is for Anthropic's API.  Both APIs have the models: there its version header tells."""
+    """Whether a request is for Anthropic's API.  Both APIs list models: there its version header tells."""
     path = scope["path"]
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return True

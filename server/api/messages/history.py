@@ -23,8 +23,8 @@ Opened = Callable[[str], tuple[Sequence[int], str]]
 """A signature → the tokens that are sealed in it, and what they say; none if it is not ours."""
 
 BILLING = "x-anthropic-billing-header:"
-"""Begins a line that Claude Code puts before its instructions.  It changes with each request, and no prefix of
-the prompt could be reused.
+"""Begins a line that Claude Code puts before its instructions.  It changes with each request, so that no
+prefix of the prompt could be reused.
 """
 
 PARAGRAPH = "\n\n"
@@ -113,10 +113,10 @@ class History:
                     self._say("system", [_text(block, path) for path, block in blocks])
         if messages[-1].role == "assistant":
             param = f"messages[{len(messages) - 1}].role"
-            message = (
+            objection = (
                 "an answer cannot be begun for this model; the conversation must end with a user message"
             )
-            raise unsupported(f"{param}: {message}", param)
+            raise unsupported(f"{param}: {objection}", param)
 
     def _say(self, role: Literal["system", "user"], texts: Sequence[str]) -> None:
         self.messages.append(Message(role, PARAGRAPH.join(texts)))

@@ -11,11 +11,11 @@ from language.names import FunctionNames
 from server.api.messages.answer import MessagesAnswer
 from server.api.messages.body import MessagesBody, PromptFields
 from server.api.messages.history import Opened
+from server.bodies import JsonRoute
 from server.dialogue.begin import begin, render
 from server.logs import Figures
 from server.service import Service, TheService
 from server.streaming import respond
-from server.wire import JsonRoute
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -26,7 +26,7 @@ async def messages(body: MessagesBody, request: Request, service: TheService) ->
     id = f"msg_{uuid4().hex}"
     owner = _owner(request)
     turn = body.turn(service.date, _opened(service, owner))
-    begun = await begin(turn, id, service)
+    begun = await begin(turn, id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     answer = MessagesAnswer(
         id,
@@ -39,7 +39,7 @@ async def messages(body: MessagesBody, request: Request, service: TheService) ->
         shows_thinking=body.shows_thinking,
         silent=body.warms_up,
     )
-    return await respond(request, answer, body.stream)
+    return respond(answer, body.stream)
 
 
 @router.post("/v1/messages/count_tokens")
