@@ -1,15 +1,15 @@
-"""What one forward pass needs to know (Batch), and the memory behind its page numbers (KVCache).
+"""Batch: the input of one forward pass.  KVCache: the memory of its pages.
 
-A prompt, a piece of a prompt and a decode are one kind of step: `Batch` lays the chunks of all sequences end
-to end.
+A prompt, a part of a prompt and a decode are the same kind of step: `Batch` has the chunks of all sequences
+end to end.
 
-One pool of pages serves both kinds of layer.  gpt-oss alternates banded (sliding-window) and full attention,
-so layers come in pairs, and page `i` has room for `page_size` positions in *one kind* of layer, at
-`keys[layer // 2, i]`.  A sequence therefore holds two lists of pages, one for each kind (`BANDED`, `FULL`),
-and lets go of its banded pages once they are behind the window.
+gpt-oss alternates banded (sliding-window) and full attention, so layers come in pairs.  One pool of pages
+serves both kinds: page `i` has room for `page_size` positions in *one kind* of layer, at `keys[layer // 2,
+i]`.  So a sequence holds two lists of pages, one for each kind (`BANDED`, `FULL`), and frees its banded
+pages when they fall behind the window.
 
-Where full layers keep theirs in fewer bytes (`KVCache.full`), each kind has its own pool: of all page numbers
-the lower are banded pages, the others full ones.
+Where full layers store fewer bytes (`KVCache.full`), each kind has its own pool: the lower page numbers are
+banded pages, the others full ones.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ BANDED, FULL = 0, 1
 """The two kinds of layer in the order they alternate: `layer % 2` in `Batch.slots` and `Batch.page_table`."""
 
 PerKind = int | tuple[int, int]
-"""Of pages: one number if both kinds share a pool, else one for banded and one for full pages."""
+"""A number of pages, or of bytes: one if both kinds share a pool, else one for banded, one for full pages."""
 
 
 def pages_for(banded: int, full: int, page_bytes: PerKind) -> PerKind:
-    """So many pages of each kind, as a model with pages of these sizes counts them."""
+    """So many pages of each kind, as `PerKind`: one number if `page_bytes` is one."""
     return banded + full if isinstance(page_bytes, int) else (banded, full)
 
 
 def bytes_of(num_pages: PerKind, page_bytes: PerKind) -> int:
-    """Memory of so many pages."""
+    """Bytes of so many pages."""
     if isinstance(num_pages, int):
         assert isinstance(page_bytes, int)
         return num_pages * page_bytes
@@ -53,9 +53,9 @@ class Batch:
     page_table  [2, S, P]  int32  page of positions p * page_size ...; entries behind the window (banded) or
                                   past the end are arbitrary and never read
     samples     [N]        int64  the rows of T whose logits are wanted
-    temperatures [N]       float32, on the host; what they are wanted for: 0: only the largest; t: a token is
-                                  drawn at this temperature; infinity: each of them.  None: each, of all rows.
-                                  A backend need not be exact about logits that cannot matter
+    temperatures [N]       float32, on the host; what the logits are for: 0: the largest is chosen; t: a
+                                  token is drawn at this temperature; infinity: each logit matters.
+                                  None: each logit of all rows.  Others a backend may estimate
     prompts     [S]        int32, on the host; how many positions of each sequence are its prompt's: a backend
                                   may have been asked to be less exact about them.  None: no token here is
     """
@@ -126,7 +126,7 @@ class KVCache:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of its memory."""
+        """All its memory."""
         return (self.keys, self.values, *(self.full or ()))
 
     def of(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -143,5 +143,5 @@ class KVCache:
         return self.keys[:, number], self.values[:, number]
 
     def first_page(self, layer: int) -> int:
-        """The number of the first page that `of(layer)` has."""
+        """The number of the first page of `of(layer)`."""
         return self.keys.shape[1] if self.full is not None and layer % 2 == FULL else 0

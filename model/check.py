@@ -1,4 +1,4 @@
-"""One kernel's result against the right one, and the small model whose kernels are asked (probe.py)."""
+"""The result of checking one kernel, and the small model that kernels are checked on (probe.py)."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ SMALL = ModelConfig(
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was computed, against what it should have been.
+    """How far a result is from the right one.
 
     tokens     of the step
-    error      of the whole result, relative
-    tolerance  the most that roundings explain
+    error      relative, of the whole result
+    tolerance  the largest error that rounding explains
     """
 
     name: str
@@ -50,7 +50,7 @@ class Check:
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
-    """Of the whole, in the Euclidean norm; NaN if there is one in what was computed."""
+    """Of the whole tensor, in the Euclidean norm; NaN if `got` has a NaN, infinity if shapes differ."""
     if got.shape != want.shape:
         return math.inf
     got, want = got.double(), want.double()

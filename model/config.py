@@ -1,8 +1,7 @@
-"""ModelConfig: the facts of a checkpoint, read from its config.json.
+"""ModelConfig: the sizes and constants of a checkpoint, read from its config.json.
 
-Two kinds of config.json exist: the one of the `original/` layout and the one transformers writes.  Both end
-here, with nothing left to guess later: every size is checked, and what this network cannot compute is refused
-by name.
+There are two kinds of config.json: that of the `original/` layout and that of transformers.  Both are read
+here.  Every size is checked, and a setting that this network cannot compute is refused by name.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ SWIGLU_ALPHA = 1.702
 
 
 class CheckpointError(Exception):
-    """A checkpoint folder that cannot be served: one line that says what is wrong and what would be right."""
+    """A checkpoint that cannot be served: one line that says what is wrong and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,8 @@ class ModelConfig:
     swiglu_limit            where the experts' activations are clamped
     rope_theta              base of the rotation's frequencies
     rope_scaling_factor     how much longer than the initial context others may be (YaRN's s); 1: no YaRN
-    rope_ntk_alpha          pairs of dimensions that turn less often in the initial context are slowed in full
-    rope_ntk_beta           those that turn more often than this are not slowed at all
+    rope_ntk_alpha          pairs of dimensions that turn less often in the initial context are slowed fully
+    rope_ntk_beta           pairs that turn more often than this are not slowed
     rope_truncate           whether the ramp between the two starts and ends at whole dimensions
     initial_context_length  positions seen before YaRN extended them
     """
@@ -103,7 +102,7 @@ class _Facts(NamedTuple):
         return float(value)
 
     def must_be(self, name: str, *allowed: object) -> None:
-        """Raises unless the value is absent, null or one of `allowed`: this network computes nothing else."""
+        """Raise CheckpointError unless the value is absent, null or one of `allowed`."""
         value = self.found.get(name)
         if value is not None and value not in allowed:
             wanted = " or ".join(repr(choice) for choice in allowed)

@@ -1,4 +1,4 @@
-"""The device a model lives on: found once, when the program is put together."""
+"""The device that a model runs on: which one, its memory, its name, the speed of its memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METER_BYTES = 1 << 28
 
 
 class DeviceError(Exception):
-    """A device that is not there: one line that says what is."""
+    """There is no such device: one line that says which there are."""
 
 
 def find(name: str | None) -> torch.device:
@@ -43,18 +43,18 @@ def find(name: str | None) -> torch.device:
 
 
 def free_bytes(gpu: torch.device) -> int:
-    """Memory of a GPU that nobody has taken."""
+    """Free memory of a GPU."""
     return torch.cuda.mem_get_info(gpu)[0]
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given: before a clock is read."""
+    """Wait until the device is done: before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def describe(device: torch.device) -> str:
-    """The name its maker gave it."""
+    """The name of the GPU or the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -81,7 +81,7 @@ def physical_cores() -> int:
 
 
 def abilities(gpu: torch.device) -> str:
-    """What there is to say about a GPU besides its name: what it can compute, its memory, what drives it."""
+    """A GPU besides its name: compute capability, memory, driver."""
     major, minor = torch.cuda.get_device_capability(gpu)
     free, total = torch.cuda.mem_get_info(gpu)
     told = f"compute capability {major}.{minor}, {format_bytes(free)} of {format_bytes(total)} free"

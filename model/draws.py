@@ -1,6 +1,6 @@
-"""Draws: how the rows of one step choose their tokens, for a model that chooses on its own device.
+"""Draws: the sampling parameters of a step's rows, for a model that samples on its own device.
 
-The words are those of SamplingParams (engine/sampling.py), row by row.  What changes logits before is in
+The names are those of SamplingParams (engine/request.py).  What changes logits before that is in
 model/logit_edits.py.
 """
 
@@ -17,9 +17,9 @@ from model.logit_edits import Edits
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Of N rows.
+    """The parameters of N rows.
 
-    seeds         [N] int64    each row's own random numbers; with its position, all that they depend on
+    seeds         [N] int64    a row's random numbers depend on its seed and its position only
     temperature   [N] float32  0: the largest logit is chosen
     top_k         [N] int32    at least 1; as many as there are logits: no limit
     top_p, min_p  [N] float32  1 and 0: no limit
@@ -36,14 +36,14 @@ class Draws:
 
 @runtime_checkable
 class DeviceSampler(Protocol):
-    """A `Model` (model/backends) that chooses tokens itself, without asking the host for anything."""
+    """A `Model` that samples on its device, without waiting for the host."""
 
     def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
-        """What model.logit_edits.edit does, to the same bits."""
+        """What `model.logit_edits.edit` does, bit for bit."""
 
     def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
-        """A token for each row of logits [N, V] float32; left as they are.
+        """A token for each row of logits [N, V] float32, which are not changed.
 
-        batch    whose first N samples they are: a token's position is one behind its sample's
-        returns  [2, N] int64: the tokens, and 1, or 0 where there is no choice (NaN, infinite, nothing left)
+        batch    the rows belong to its first N samples: a token's position is its sample's plus one
+        returns  [2, N] int64: the tokens, and 1, or 0 where none can be chosen (NaN, infinite, none allowed)
         """

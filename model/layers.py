@@ -1,7 +1,7 @@
 """The arithmetic of gpt-oss, one small pure function per idea: normalisation, rotation, activation, routing.
 
-Everything comes in as an argument and leaves as the result, on any device; all of it can be differentiated,
-so the demo model is trained with the very functions that serve it.  Sizes are written as in the project's
+All input is arguments and all output is results, on any device.  All functions can be differentiated, so the
+demo model is trained with the same functions that serve it.  Sizes are written as in the project's
 style guide: T tokens, H query heads, D their width, C hidden width, F width inside an expert, E experts, A
 experts a token uses.
 

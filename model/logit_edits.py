@@ -1,8 +1,8 @@
-"""Edits: what changes the logits of a step's rows before tokens are chosen from them; and how (`edit`).
+"""Edits: penalties, biases and masks that change the logits of a step before tokens are chosen.
 
-The words are those of SamplingParams (engine/sampling.py).  `edit` is plain PyTorch, and the definition: a
-model that chooses on its own device (model/draws.py) changes its logits there, in the same order and to the
-same bits.
+The names are those of SamplingParams (engine/request.py).  `edit` is plain PyTorch, and the definition: a
+model that samples on its own device (model/draws.py) changes its logits there, in the same order and bit for
+bit the same.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from model.transfer import Link
 
 TOKEN, COUNT, BIAS, PROMPT = range(4)
-"""The numbers of a record, in their order."""
+"""The fields of a record, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """Of N rows.
+    """The edits of N rows.
 
     records    [K, 4] int32    a token each, no token twice in a row: its number, how often it is in the
                                answer, what is added to its logit (the bits of a float32; minus infinity where
@@ -49,10 +49,10 @@ def upload(
     penalties: Sequence[tuple[float, float, float]],
     masks: Mapping[int, memoryview | bytes],
 ) -> Edits:
-    """In one copy.
+    """The edits, uploaded in one copy.
 
-    records    of each of N rows, four numbers each
-    penalties  of each row: repetition, presence, frequency
+    records    for each of N rows, four numbers for each token
+    penalties  for each row: repetition, presence, frequency
     masks      row → its mask, all of the same number of whole words
     """
     rows, count = len(records), len(masks)
@@ -81,14 +81,14 @@ def edit(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
     """Penalties, then biases, then masks.
 
     logits  [N, V] float32, changed in place
-    latest  [N] int64, one more token of each row's answer, that no record counts; None: all are counted
+    latest  [N] int64, the last token of each row's answer, if the records do not count it yet
 
     A logit x of which `count` are in the answer becomes
 
         (x / repetition if x > 0 else x * repetition) - presence * (count > 0) - frequency * count + bias
 
-    where the repetition penalty is for tokens in prompt or answer.  What a mask does
-    not allow becomes minus infinity.
+    where the repetition penalty is for tokens in prompt or answer.  Tokens that a mask does not allow become
+    minus infinity.
     """
     if len(edits.records) or latest is not None:
         _edit_tokens(logits, edits, latest)

@@ -1,9 +1,9 @@
-"""Does a backend compute on this machine what the reference computes?  Small random models, so that asking is
-cheap: for `gptoss doctor`, before gigabytes are loaded.
+"""Checks that a backend computes on this machine what the reference computes, on small random models: for
+`gptoss doctor`, before gigabytes are loaded.
 
-A compiler's bug, a driver that is too old or a processor nobody tried can make a kernel compute nonsense.
-Kernels are asked one by one where their backend knows how (`kernel_checks` of its package), then the whole
-model, as prompts and as single tokens behind them.
+A compiler's bug, an old driver or an untested processor can make a kernel compute wrong numbers.  Kernels
+are checked one by one if the backend can do that (`Backend.kernel_checks`), then the whole model, with
+prompts and with a single token after each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WHOLE_MODEL = 2e-2
 
 
 def kernel_checks(backend: str, device: torch.device, options: dict[str, Any]) -> Iterator[Check]:
-    """Each kernel of a backend; none if the backend has no way to ask them one by one.
+    """Check each kernel of a backend; nothing if the backend cannot check them one by one.
 
     Raises ImportError and ValueError if it cannot be used here.
     """
@@ -43,10 +43,10 @@ def kernel_checks(backend: str, device: torch.device, options: dict[str, Any]) -
 
 
 def whole_model_checks(backend: str, device: torch.device, options: dict[str, Any]) -> Iterator[Check]:
-    """Two prompts in one step, then a token behind each, against the reference in float32 on the CPU.
+    """Check two prompts in one step, then a token after each, against the reference in float32 on the CPU.
 
-    Every expert is used by every token here: of two nearly equal experts one backend may choose the other
-    than the reference, rightly, and all that follows would differ.
+    Every token uses all experts here.  Otherwise, of two experts with nearly equal logits, a backend may
+    choose another one than the reference without being wrong, and all that follows would differ.
     """
     config = replace(SMALL, experts_per_token=SMALL.num_experts)
     cpu = torch.device("cpu")
@@ -61,7 +61,7 @@ def _small(backend: str, device: torch.device, options: dict[str, Any], config: 
 
 
 def _prompt_and_decode(model: Model) -> list[Tensor]:
-    """Logits [rows, V] of all tokens of two prompts, and of one token behind each."""
+    """Logits [rows, V] of all tokens of two prompts, and of one token after each."""
     sequences, length = 2, 41
     load = Load(model, sequences, length, 0)
     with torch.inference_mode():
@@ -72,6 +72,6 @@ def _prompt_and_decode(model: Model) -> list[Tensor]:
 
 
 def _behind(load: Load, model: Model) -> Batch:
-    """A token of each sequence, behind the load's; their last pages have room, since 41 fills none."""
+    """One more token of each sequence; the last pages have room, since 41 tokens fill none."""
     tokens = torch.arange(load.sequences, device=model.device) + 7
     return Batch.of([(load.length, 1)] * load.sequences, load.table, model.page_size, tokens)

@@ -1,6 +1,6 @@
-"""What a gpt-oss weighs before it is loaded, and what of it one token reads.
+"""How many bytes a gpt-oss takes, before it is loaded, and how many of them one token reads.
 
-Biases and norms are too small to count: what a backend really holds is its `weight_bytes`, once it is there.
+Biases and norms are left out, since they are small; a loaded model tells its exact `weight_bytes`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from model.config import ModelConfig
 from model.loading import mxfp4
 
 DENSE_BYTES = {"bf16": 2.0, "int8": 1 + 2 / 64}
-"""Memory of one weight in attention and unembedding; int8: with its part of the scale that 64 share."""
+"""Bytes of one weight in attention and unembedding; int8: with its part of a scale for 64."""
 
 KV_BYTES = {"bf16": 2, "fp8": 1}
-"""Memory of one number in the keys and values of full layers."""
+"""Bytes of one number in the keys and values of full layers."""
 
 EXPERT_BYTES = 1 / 2 + 1 / mxfp4.BLOCK
-"""Memory of one weight of an expert: four bits, and its part of the scale of its block."""
+"""Bytes of one weight of an expert: four bits, and its part of a scale for each block."""
 
 
 def weight_bytes(config: ModelConfig, dense: str = "bf16", *, embedding: bool = True) -> int:
@@ -33,7 +33,7 @@ def weight_bytes(config: ModelConfig, dense: str = "bf16", *, embedding: bool = 
 
 
 def page_bytes(config: ModelConfig, page_size: int, kv_cache_dtype: str = "bf16") -> PerKind:
-    """Of one page of the KV cache: keys and values of all the layers of one kind.
+    """Bytes of one page of the KV cache: keys and values of all the layers of one kind.
 
     kv_cache_dtype  how full layers keep them, a key of KV_BYTES; banded ones keep bfloat16, and if that is
                     something else there are two numbers: banded, full
@@ -50,7 +50,7 @@ def decode_bytes(
     kv_cache_dtype: str = "bf16",
     unembedding: float | None = None,
 ) -> float:
-    """What a step of one token behind `context` others must read: the weights it uses, the keys it sees.
+    """Bytes that a step of one token after `context` others must read: weights, keys and values.
 
     unembedding  bytes it reads of the unembedding, for a backend that does not read all of it
     """
@@ -77,5 +77,5 @@ def _expert(config: ModelConfig) -> int:
 
 
 def _pairs(config: ModelConfig) -> int:
-    """Layers of one kind, which share the number of a page."""
+    """Layers of one kind: a page has room for all of them."""
     return (config.num_layers + 1) // 2

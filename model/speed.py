@@ -1,7 +1,7 @@
-"""How fast a model runs where it is: one step over and over, beside the speed of the memory.
+"""Measures how fast a model runs: one kind of step again and again, and the memory's speed in between.
 
-At one token per step a device reads every weight the token uses once, and computes in the time that takes:
-the roofline is bytes over bandwidth.  On a shared machine the bandwidth changes within minutes, so each round
+At one token per step a device reads every weight that the token uses once, and computes in the meantime: the
+roofline is bytes over bandwidth.  On a shared machine the bandwidth changes within minutes, so each round
 measures both, one after the other, and a share is the median over rounds of (bytes the step needs / its time)
 / (bytes per second of the memory in the same round).
 """
@@ -22,7 +22,7 @@ from model.interfaces import Model
 
 @dataclass
 class Load:
-    """`sequences` chunks of `length` tokens, each behind `context` tokens that are in the cache already.
+    """Steps of `sequences` chunks of `length` tokens, each after `context` tokens that are in the cache.
 
     temperature  what their logits are for, see `Batch.temperatures`
     prompt       whether these tokens are a prompt's, see `Batch.prompts`

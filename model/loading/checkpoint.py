@@ -1,15 +1,15 @@
-"""A folder of safetensors → our names, read one tensor at a time: from memory-mapped files (`read`), or by
-several threads onto a device (`onto`).
+"""A checkpoint: a folder of safetensors files, read one tensor at a time under the names of tensors.py.
 
-gpt-oss is published in several layouts; one function for each says which stored tensors make up ours:
+Tensors are read from memory-mapped files (`read`), or by several threads onto a device (`onto`).  gpt-oss is
+published in several layouts; one function for each says which stored tensors make up ours:
 
     original           block.0.mlp.mlp1_weight.blocks ...                        our own names
     Hugging Face       model.layers.0.mlp.experts.gate_up_proj_blocks ...        q, k and v apart
     the same, bf16     model.layers.0.mlp.experts.gate_up_proj                   experts encoded when read
 
-A folder that holds both, as the published ones do, is served from the files at its top; only one without any
-is served from its `original/`.  Opening reads only headers, and checks every name, shape and type against
-config.json, so that a wrong folder is refused at once.  Nothing is ever unpickled.
+A folder with both layouts, as it is published, is served from the files at its top; `original/` is used only
+if there are none.  Opening reads only headers, and checks every name, shape and type against config.json, so
+that a wrong folder is refused at once.  Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from model.loading.upload import Uploads, channel
 log = logging.getLogger(__name__)
 
 RECENT = 12
-"""Stored tensors whose pages may be in use: more than belong to one matrix of experts."""
+"""So many stored tensors, the latest, keep their pages in memory: more than one matrix of experts has."""
 
 AHEAD_BYTES = 512 << 20
-"""How far the system may read ahead of us: enough for a fast disk while the last tensor is still packed."""
+"""Bytes the system is told to read ahead: enough for a fast disk while the last tensor is packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Recipe:
 
 
 class Checkpoint:
-    """The tensors of one gpt-oss under our names, which are those of the original layout.
+    """A `TensorSource` of the files of one folder.
 
     config    what its config.json says
     folder    where its safetensors files are
@@ -105,9 +105,9 @@ class Checkpoint:
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU: uint8 if MXFP4 blocks or scales, else bfloat16.
 
-        Where the file holds exactly that, the memory is the file's own, mapped: not to be written to.  Later
-        calls let its pages go (they come back when they are touched), so that what a loader has packed does
-        not stay in memory twice; and what follows in `names` is read from the disk meanwhile.
+        If the file holds the tensor as it is, the memory is that of the mapped file: not to be written to.
+        Later calls free these pages (touching them reads them again), so that weights that a backend has
+        packed are not in memory twice.  The system reads what follows in `names` from the disk meanwhile.
         """
         recipe = self._recipes[name]
         self._let_go()
@@ -120,22 +120,22 @@ class Checkpoint:
         return _end_to_end([self._stored[part].tensor() for part in recipe.parts])
 
     def onto(self, device: torch.device) -> DeviceTensors:
-        """All its tensors on a device, to be taken one after the other."""
+        """All tensors on a device, to be read one after the other."""
         return _Uploaded(self, device)
 
     def _count(self, name: str) -> None:
-        """It is being read; only the first time is it further progress."""
+        """Report the bytes of a tensor that is read for the first time."""
         if name in self._unread:
             self._unread.remove(name)
             self.on_read(nbytes(name, self._shapes[name]))
 
     def _let_go(self) -> None:
-        """Of the pages of the last few: a loader reads several tensors, and then packs them together."""
+        """Free the pages of the last few: a backend reads several tensors, then packs them together."""
         for stored in self._recent:
             stored.release()
 
     def _announce(self, name: str) -> None:
-        """Tells the system of this tensor and of those that are likely to be next."""
+        """Tell the system to read this tensor, and those that are likely to be next."""
         ahead = 0
         for next_name in self.names[self.names.index(name) :]:
             for part in self._recipes[next_name].parts.keys() - self._announced:
@@ -147,10 +147,10 @@ class Checkpoint:
 
 
 class _Uploaded:
-    """The tensors of `Checkpoint.read`, each made on the device of the stored bytes that make it up.
+    """`DeviceTensors` of a checkpoint: each is made on the device from its stored bytes.
 
-    Those bytes travel before they are asked for (upload.py).  Experts that have yet to be encoded are read
-    and encoded on the host, and come when they are asked for.
+    The bytes are uploaded ahead (upload.py).  Experts that must be encoded first are read and encoded on the
+    host when they are asked for.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device):
@@ -181,19 +181,19 @@ class _Uploaded:
         return _end_to_end(parts)
 
     def _parts(self, name: str) -> Iterable[str]:
-        """Stored tensors that are uploaded for one of ours."""
+        """The stored tensors that are uploaded for one of ours."""
         recipe = self._checkpoint._recipes[name]
         return () if recipe.encoded is not None else recipe.parts
 
 
 def _end_to_end(parts: list[Tensor]) -> Tensor:
-    """One of our tensors, made of the stored ones it consists of: bfloat16, unless it is of bytes."""
+    """One of our tensors, concatenated from stored ones: bfloat16, unless it is uint8."""
     tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
     return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
 
 
 class _Encoder:
-    """Encodes experts that are stored as bf16, and says once, after the last of them, what that cost."""
+    """Encodes experts that are stored as bf16, and logs the total error after the last of them."""
 
     def __init__(self, folder: Path, parts: set[str]):
         self._folder = folder

@@ -25,7 +25,7 @@ _LARGEST_SCALE = 252  # 6 * 2 ** 125: at one scale more, the largest code would 
 
 
 def decode(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """The values that are meant, exactly: two bits of significand fit any dtype with float32's exponents.
+    """Decode, exactly: two bits of significand fit any dtype with float32's exponents.
 
     A scale of 255 makes its block NaN.  From 253 on, values past float32 become infinite.
 
@@ -42,7 +42,7 @@ def decode(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.bfloat16) 
 
 
 def encode(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest values of the format; of two equally near, the one with the even code.
+    """Encode by rounding to the nearest value; of two equally near ones, to the even code.
 
     A block's scale is the smallest at which its largest magnitude rounds to a code, that is, at which it is
     at most 7.  (The specification's choice, a power of two of the magnitude alone, would cut magnitudes

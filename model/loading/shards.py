@@ -26,7 +26,7 @@ from model.config import CheckpointError
 from model.loading.upload import Region
 
 DTYPES = {"U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-"""Those a gpt-oss can be made of."""
+"""The types of stored tensors that a gpt-oss can be made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Stored:
     nbytes: int
 
     def tensor(self) -> Tensor:
-        """The file's own memory: not to be written to."""
+        """The tensor, in the mapped memory of the file: not to be written to."""
         if not self.nbytes:
             return self.of(torch.empty(0, dtype=torch.uint8))
         flat = torch.frombuffer(self.file, dtype=torch.uint8, count=self.nbytes, offset=self.begin)
@@ -58,17 +58,17 @@ class Stored:
         return Region(self.path, self.begin, self.nbytes)
 
     def of(self, flat: Tensor) -> Tensor:
-        """The tensor that its bytes [nbytes] uint8, wherever they are, stand for: the same memory."""
+        """The tensor made of its bytes [nbytes] uint8, in the same memory."""
         return flat.view(DTYPES[self.dtype]).view(self.shape)
 
     def announce(self) -> None:
-        """It will be read soon: the system may begin to fetch it."""
+        """Tell the system that it will be read soon (MADV_WILLNEED)."""
         start = self.begin - self.begin % mmap.PAGESIZE
         if self.nbytes:
             self.file.madvise(mmap.MADV_WILLNEED, start, self.begin + self.nbytes - start)
 
     def release(self) -> None:
-        """It is not needed for now: its pages leave this process.  Touching it again brings them back."""
+        """Free the memory of its pages; touching it again reads them again."""
         start = self.begin + -self.begin % mmap.PAGESIZE
         end = self.begin + self.nbytes
         length = end - end % mmap.PAGESIZE - start
@@ -109,7 +109,7 @@ def open_all(folder: Path) -> dict[str, Stored]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Those that the index names, or all there are."""
+    """The files that the index names; all there are, without an index."""
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if not indexes:
         return sorted(folder.glob("*.safetensors"))
@@ -124,7 +124,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _open(path: Path) -> dict[str, Stored]:
-    """The tensors of one file, once the library has found its header sound."""
+    """The tensors of one file; safetensors checks its header first."""
     try:
         with safe_open(path, framework="pt", device="cpu"), path.open("rb") as file:
             # Private and writable, since torch warns of memory that is not; nobody writes.
@@ -142,7 +142,7 @@ def _open(path: Path) -> dict[str, Stored]:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """What is wrong with a file that safetensors refuses."""
+    """The error for a file that safetensors refuses, with the reason."""
     # Whatever else the header may be instead of an object of tensors is damage too, and told as such.
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError), path.open("rb") as file:
         start = file.read(8)
@@ -159,6 +159,6 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def some(names: list[str], most: int = 6) -> str:
-    """The first few, and how many more there are."""
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

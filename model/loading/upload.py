@@ -1,18 +1,16 @@
-"""From regions of files to tensors on a device: several threads read, and what they have read travels
-meanwhile.
+"""Uploads regions of files to a device: several threads read, and the copies overlap with the reading.
 
     file --preadv--> buffer --copy--> tensor         a piece at a time, two buffers for each thread
 
-A piece is read out of the system's page cache by the processor, into memory that a GPU can reach by itself
-("pinned"), and from there the GPU fetches it while the thread reads the next piece into its other buffer.  A
-buffer is read into again only when the copy from it has been made.
+A thread reads a piece from the system's page cache into pinned memory.  The GPU copies it from there while
+the thread reads the next piece into its other buffer.  A buffer is filled again only when its copy is done.
 
-Reading needs no mapping, so there are no page faults, no pages to let go of, and a file that is cut short
-meanwhile is an error instead of a signal.  The GPU could fetch pages of a mapped file directly only if they
-were pinned, one by one, which takes longer than copying them.
+Files are read, not mapped: there are no page faults and no pages to free, and a file that is cut short
+meanwhile is an error instead of a signal.  A GPU could copy from a mapped file directly only if its pages
+were pinned one by one, which takes longer than copying them.
 
-Whoever takes the tensors has one thread and one stream of its own.  Memory of the device is taken there, and
-`Channel` orders the copies between what that memory was used for before and what will be done with it.
+The caller has one thread and one stream.  Memory of the device is allocated there.  `Channel` orders the
+copies: after all earlier use of that memory, and before all later use.
 """
 
 from __future__ import annotations
@@ -34,16 +32,16 @@ import torch
 from torch import Tensor
 
 THREADS = 12
-"""One reads some 10 GB/s, and a GPU on 16 lanes of PCIe 5 takes 50; a cold disk wants many questions, too."""
+"""One thread reads some 10 GB/s, and 16 lanes of PCIe 5 take 50; a cold disk needs many requests, too."""
 
 BUFFERS = 2
-"""Of each thread: one is read into while the other travels."""
+"""Of each thread: one is filled while the other is copied."""
 
 PIECE_BYTES = 4 << 20
-"""Long enough that what Python does for each is little, short enough that buffers stay near the cache."""
+"""Large enough that Python costs little for each, small enough that buffers stay near the cache."""
 
 AHEAD_BYTES = 1 << 30
-"""Travelling before they are asked for.  So long can the one who takes them do something else."""
+"""Bytes that are uploaded before they are asked for, while the caller does something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Region:
 
 
 class Buffer:
-    """Memory of the host, in huge pages where there are some, that pieces are read into and sent from."""
+    """Host memory for one piece, in huge pages where there are some."""
 
     def __init__(self, nbytes: int):
         memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -66,29 +64,29 @@ class Buffer:
         self.bytes = torch.frombuffer(memory, dtype=torch.uint8)
 
     def wait(self) -> None:
-        """Until the last copy from it has been made."""
+        """Wait until the last copy from it is done."""
 
     def close(self) -> None:
-        """Nothing is sent from it any more."""
+        """Free it; nothing is sent from it any more."""
 
 
 class Channel(Protocol):
-    """The road to one device."""
+    """Copies to one device."""
 
     def thread(self) -> AbstractContextManager[object]:
-        """What a thread must be inside of to send."""
+        """A context that a thread must be in to send."""
 
     def buffer(self, nbytes: int) -> Buffer:
-        """To be closed by the thread that asked for it."""
+        """A new buffer, to be closed by the thread that asked for it."""
 
     def send(self, buffer: Buffer, size: int, target: Tensor) -> None:
-        """Begin to copy the first `size` bytes of a buffer to `target`, which is `place`d memory."""
+        """Start to copy the first `size` bytes of a buffer to `target`, which is memory from `place`."""
 
     def place(self, nbytes: int) -> Tensor:
-        """Memory of the device [nbytes] uint8.  What is sent there comes after all that was done with it."""
+        """Device memory [nbytes] uint8.  Copies to it come after all earlier use of that memory."""
 
     def arrive(self) -> None:
-        """What this thread asks of the device from now on comes after all copies sent so far."""
+        """What this thread launches from now on comes after all copies sent so far."""
 
 
 def channel(device: torch.device) -> Channel:
@@ -96,7 +94,7 @@ def channel(device: torch.device) -> Channel:
 
 
 class Plain:
-    """For a device whose memory is the host's: a copy is made when it is sent."""
+    """For a device that shares the host's memory: a copy is done when it is sent."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -118,7 +116,7 @@ class Plain:
 
 
 class Pinned:
-    """For a GPU: all threads' copies are on one stream, which does nothing else."""
+    """For a GPU: the copies of all threads are on one stream of their own."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -170,7 +168,7 @@ class _PinnedBuffer(Buffer):
 
 
 class _Upload:
-    """One region on its way: `unsent` pieces have not been read yet."""
+    """One region that is being uploaded: `unsent` pieces have not been read yet."""
 
     def __init__(self, tensor: Tensor, unsent: int):
         self.tensor = tensor
@@ -187,14 +185,14 @@ class _Piece:
 
 
 class Uploads:
-    """The bytes of each region as a tensor [nbytes] uint8 on the device, in their order: an iterator.
+    """An iterator over the bytes of each region, in order: tensors [nbytes] uint8 on the device.
 
-    A context, to be entered once: inside it threads are at work, and behind it there are none, whatever
-    happened.  Taking a tensor raises OSError if a file, which it names, cannot be read or ends too early, or
-    if no memory can be pinned; and whatever else a thread has died of.
+    A context, to be entered once: its threads run inside of it, and have ended behind it, whatever happened.
+    Taking a tensor raises OSError if a file, which it names, cannot be read or ends too early, or if no
+    memory can be pinned; and whatever else ended a thread.
 
-    Of the device's memory it takes what was asked for, and of what comes behind that less than AHEAD_BYTES
-    and a region; of the host's, threads x BUFFERS pieces.
+    It holds less than AHEAD_BYTES and one region of the device's memory, beyond the tensors that were taken;
+    of the host's memory, threads x BUFFERS pieces.
     """
 
     def __init__(
@@ -258,7 +256,7 @@ class Uploads:
         return upload.tensor
 
     def _begin(self, region: Region) -> None:
-        """Cut a region into pieces, and let the threads have them."""
+        """Cut a region into pieces, and queue them for the threads."""
         if region.path not in self._files:
             self._files[region.path] = os.open(region.path, os.O_RDONLY)
         file = self._files[region.path]
@@ -271,7 +269,7 @@ class Uploads:
             self._pieces.put(_Piece(file, region.path, region.begin + start, target, upload))
 
     def _work(self) -> None:
-        """One thread: its buffers in turn, as long as there are pieces."""
+        """One thread: it uploads pieces, with its buffers in turn, as long as there are any."""
         buffers: deque[Buffer] = deque()
         try:
             with torch.inference_mode(), self._channel.thread():

@@ -1,7 +1,7 @@
 """The kernels in plain PyTorch: slow, any device, the definition of correct.
 
 Everything between what comes in and what goes out is float32.  Experts stay in MXFP4; those a step uses are
-decoded one matrix at a time, and a bounded number of bytes of them is remembered (`WIDENED_BYTES`): all of a
+decoded one matrix at a time, and a bounded number of bytes of them is cached (`WIDENED_BYTES`): all of a
 tiny model, so that its steps take milliseconds, and next to none of a real one.
 """
 
@@ -20,13 +20,13 @@ from model.layers import clamped_swiglu
 from model.loading.mxfp4 import decode
 
 WIDENED_BYTES = 64 << 20
-"""Matrices to remember in float32, over all layers of a model."""
+"""Bytes of decoded float32 matrices to cache, over all layers of a model."""
 
 SCORES = 16 << 20
-"""Attention scores to compute at a time: 64 MiB of float32."""
+"""Attention scores that are computed at a time: 64 MiB of float32."""
 
 UNEMBEDDING_ROWS = 8192
-"""Rows of the unembedding to have in float32 at a time."""
+"""Rows of the unembedding that are converted to float32 at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class Matrices:
 
 
 class Arithmetic:
-    """What differs between kinds of hardware: the cache, attention, experts, unembedding.
+    """The cache, attention, the experts and the unembedding.
 
     Letters as in layers.py, and N rows that sample.  For one model, and one thread at a time.
     """
@@ -126,7 +126,7 @@ class Arithmetic:
         return torch.cat(logits, dim=1)
 
     def _each(self, matrices: Matrices, x: Tensor, counts: list[int]) -> Tensor:
-        """Runs of rows, each times its own expert's matrix.
+        """Consecutive groups of rows, each times the matrix of its own expert.
 
         x        [rows, in]  the first counts[0] rows are expert 0's, and so on
         returns  [rows, out]
@@ -148,7 +148,7 @@ class Arithmetic:
         )
 
     def _widen(self, key: object, make: Callable[[], Tensor]) -> Tensor:
-        """The float32 matrix that is remembered under `key`, or else a new one."""
+        """The float32 matrix that is cached under `key`, or a new one."""
         if (matrix := self._widened.get(key)) is not None:
             self._widened.move_to_end(key)
             return matrix

@@ -178,5 +178,5 @@ class GptOss:
 
     @property
     def _pairs(self) -> int:
-        """Layers of one kind: gpt-oss has as many banded as full, but for one if their number is odd."""
+        """Layers of one kind: as many banded as full ones, or one more banded if their number is odd."""
         return (self.config.num_layers + 1) // 2
