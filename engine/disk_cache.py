@@ -47,6 +47,9 @@ OFFERS = 2**16
 STALL_SECONDS = 10.0
 """A disk that has delivered nothing for so long is not waited for: what was wanted is computed."""
 
+CLOSE_SECONDS = 3.0
+"""How long an engine that ends still copies pages out."""
+
 WAIT_SECONDS = 0.05
 """How long the engine waits for the disk at once, if there is nothing else to do."""
 
@@ -173,7 +176,11 @@ class DiskCache:
             self.store.news.wait(WAIT_SECONDS)
 
     def close(self) -> None:
-        """Have written what was copied out already, and end.  May be called again."""
+        """Have written what is worth keeping, but for no longer than a while, and end.  May be called again."""
+        until = time.monotonic() + CLOSE_SECONDS
+        while self.pending and time.monotonic() < until:
+            self.turn()
+            self.wait()
         self.store.close()
 
     def _finished(self, job: Read | Write) -> None:

@@ -239,7 +239,7 @@ class Engine:
         return [Failure(s.request.id, DeadlineExceeded(s.request.timeout_seconds or 0)) for s in late]
 
     def close(self) -> None:
-        """No more steps: what is on its way to disk gets there.  May be called again."""
+        """No more steps: what is worth keeping on disk gets there.  May be called again."""
         if self._disk is not None:
             self._disk.close()
 

@@ -247,7 +247,8 @@ class Worker:
             self.died = error
             log.critical("the engine died", exc_info=True)
         self._call(self._abandon)
-        self._engine.close()
+        if self.died is None:
+            self._engine.close()
 
     def _run_once(self) -> None:
         """Take the commands, run one step, deliver its events."""

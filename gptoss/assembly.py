@@ -93,6 +93,9 @@ def assemble(settings: Settings) -> Assembled:
         f"gptoss {VERSION}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s ({speed})\n"
         f"device: {device}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
     )
+    if (folder := settings.prefix_cache_dir) is not None:
+        used, most = engine.stats().disk_bytes, settings.prefix_cache_disk
+        summary += f"\nprefixes on disk: {gigabytes(used)} of at most {gigabytes(most)} in {folder}"
     return Assembled(
         tokenizer=tokenizer,
         engine=engine,

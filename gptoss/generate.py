@@ -43,7 +43,11 @@ class Times:
 
 def generate(settings: Settings, asked: argparse.Namespace) -> None:
     """Print the answer.  Raises StartError or EngineError."""
-    llm = LLM.of(settings)
+    with LLM.of(settings) as llm:
+        _generate(llm, asked)
+
+
+def _generate(llm: LLM, asked: argparse.Namespace) -> None:
     turn = _turn(asked, llm.today())
     prompt = llm.prompt_of(turn)
     began = first = time.perf_counter()

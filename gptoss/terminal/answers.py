@@ -60,3 +60,6 @@ class Answerer(Protocol):
 
     def choose(self, name: str) -> None:
         """Let another model answer from now on.  Raises ChatError."""
+
+    def close(self) -> None:
+        """There are no more questions."""

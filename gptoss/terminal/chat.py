@@ -10,12 +10,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
 from gptoss.start import StartError
-from gptoss.terminal.answers import ChatError
+from gptoss.terminal.answers import Answerer, ChatError
 from gptoss.terminal.screen import Screen
 from gptoss.terminal.session import Session
 from gptoss.terminal.words import WORDS, Leave, obey
@@ -29,29 +29,29 @@ def chat(settings: Settings, asked: argparse.Namespace) -> int:
     """Talk until there are no more questions; the exit code.  Raises StartError."""
     screen = Screen(sys.stdout, sys.stderr, asked.reasoning)
     try:
-        session = _session(settings, asked, screen)
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            return _on_terminal(session)
-        return _on_pipe(session)
+        with closing(_answerer(settings, asked, screen)) as answerer:
+            about = {"system": asked.system, "effort": asked.effort}
+            about |= {"temperature": asked.temperature, "max_tokens": asked.max_tokens}
+            session = Session(answerer, screen, **about)
+            if sys.stdin.isatty() and sys.stdout.isatty():
+                return _on_terminal(session)
+            return _on_pipe(session)
     except ChatError as error:
         raise StartError(str(error)) from error
 
 
-def _session(settings: Settings, asked: argparse.Namespace, screen: Screen) -> Session:
-    about = {"system": asked.system, "effort": asked.effort}
-    about |= {"temperature": asked.temperature, "max_tokens": asked.max_tokens}
+def _answerer(settings: Settings, asked: argparse.Namespace, screen: Screen) -> Answerer:
     if asked.url is not None:
         from gptoss.terminal.remote import Remote
 
         key = asked.key or os.environ.get("OPENAI_API_KEY")
-        remote = Remote(asked.url, key, asked.model)
-        return Session(remote, screen, **about)
+        return Remote(asked.url, key, asked.model)
 
     from gptoss.terminal.local import Local
 
     local = Local(settings)
     screen.note(local.summary.splitlines()[0])
-    return Session(local, screen, **about)
+    return local
 
 
 def turn(session: Session, line: str) -> bool:

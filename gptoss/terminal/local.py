@@ -57,6 +57,9 @@ class Local:
         self._llm = LLM.of(settings)
         self.name, self.summary = self._llm.name, self._llm.assembled.summary
 
+    def close(self) -> None:
+        self._llm.close()
+
     def models(self) -> list[str]:
         return [self.name]
 

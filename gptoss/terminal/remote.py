@@ -38,6 +38,9 @@ class Remote:
         self._http = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=True)
         self.name = name or self._first_model()
 
+    def close(self) -> None:
+        self._http.close()
+
     def _first_model(self) -> str:
         models = self.models()
         if not models:

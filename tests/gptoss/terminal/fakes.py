@@ -34,6 +34,9 @@ class Scripted:
         finally:
             self.closed += 1
 
+    def close(self):
+        pass
+
     def models(self):
         return ["scripted", "other"]
 
