@@ -104,6 +104,9 @@ def codex(url: str, key: str | None, model: Model, folder: Path) -> Launch:
         "model_catalog_json": str(folder / "models.json"),
         "model_context_window": model.context,
         "model_auto_compact_token_limit": model.full,
+        "model_reasoning_effort": "medium",
+        "model_reasoning_summary": "auto",  # what Codex shows of the chain of thought
+        "web_search": "disabled",
         "check_for_update_on_startup": False,
     }
     provider = {
@@ -118,7 +121,7 @@ def codex(url: str, key: str | None, model: Model, folder: Path) -> Launch:
         "[model_providers.gptoss]",
         *(f"{name} = {json.dumps(text)}" for name, text in provider.items()),
     ]
-    lines += ["", "[features]", "multi_agent = false", "goals = false", ""]
+    lines += ["", "[agents]", "enabled = false", "", "[features]", "goals = false", ""]
     return Launch(
         program="codex",
         environment={"CODEX_HOME": str(folder), "LOCAL_SERVER_KEY": key or NO_KEY},

@@ -141,7 +141,8 @@ def test_codex_is_told_in_its_own_files(tmp_path):
     (about,) = json.loads(plan.files[tmp_path / "models.json"])["models"]
     assert config["model_providers"]["gptoss"]["base_url"] == "http://127.0.0.1:8000/v1"
     assert config["model_auto_compact_token_limit"] < config["model_context_window"] == 131_072
-    assert config["features"] == {"multi_agent": False, "goals": False}
+    assert config["agents"] == {"enabled": False}
+    assert config["features"] == {"goals": False}
     assert (about["slug"], about["base_instructions"]) == ("gpt-oss-20b", CODEX_PROMPT)
     assert about["apply_patch_tool_type"] == "freeform"
 
