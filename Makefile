@@ -5,8 +5,8 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 NPM    ?= npm
 
-.PHONY: help install serve test test-exhaustive test-page pictures clients test-clients test-sdks test-tools lock-clients sanitize check format lock audit \
-    lint-image image clean
+.PHONY: help install serve quick test test-exhaustive test-page pictures clients test-clients test-sdks test-tools \
+    lock-clients sanitize check format lock audit lint-image image clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -20,6 +20,10 @@ serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo
 	$(BIN)/gptoss serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 TEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+LONG = bench demo docs/test_docs.py engine/test_mutants.py gptoss/hub gptoss/launch gptoss/terminal/test_chat.py \
+    gptoss/test_bench.py model/backends tools/graph_recorder tools/sanitizer
+quick: $(READY)     ## run the tests of a minute: without backends, the demo model, started programs, mutants
+	$(TEST) -m "not slow and not exhaustive and not gpu" $(LONG:%=--ignore=tests/%) $(ARGS)
 test: $(READY)      ## run the tests
 	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
 test-exhaustive: $(READY)   ## run what takes long: every case of what the other tests try in a few
