@@ -40,7 +40,7 @@ FIELDS = {
 
 
 def asked_by(scope: Scope) -> bool:
-    """Whether a request is for Anthropic's API.  Both APIs list models: there its version header tells."""
+    """Whether a request is for Anthropic's API; for the models, which both have, its version header tells."""
     path = scope["path"]
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return True
@@ -71,7 +71,9 @@ def _message(error: ApiError) -> str:
     cause = error.__cause__
     if isinstance(cause, PromptTooLong):  # these very words make Claude Code shorten the conversation
         return f"prompt is too long: {cause.tokens} tokens > {cause.limit} maximum"
-    message = error.message
+    param, message = error.param or "", error.message
+    if param not in message:
+        message = f"{param}: {message}"
     for field, here in FIELDS.items():
         message = message.replace(field, here)
     return message

@@ -23,15 +23,15 @@ Opened = Callable[[str], tuple[Sequence[int], str]]
 """A signature → the tokens that are sealed in it, and what they say; none if it is not ours."""
 
 BILLING = "x-anthropic-billing-header:"
-"""Begins a line that Claude Code puts before its instructions.  It changes with each request, so that no
-prefix of the prompt could be reused.
+"""Begins a line that Claude Code puts before its instructions.  It changes with each request: with it in the
+prompt, no prefix could be reused.
 """
 
 PARAGRAPH = "\n\n"
 
 
 class Source(Body):
-    type: str
+    type: str | None = None
     media_type: str | None = None
     data: str | None = None
     content: str | list[Block] | None = None
@@ -113,10 +113,8 @@ class History:
                     self._say("system", [_text(block, path) for path, block in blocks])
         if messages[-1].role == "assistant":
             param = f"messages[{len(messages) - 1}].role"
-            objection = (
-                "an answer cannot be begun for this model; the conversation must end with a user message"
-            )
-            raise unsupported(f"{param}: {objection}", param)
+            why = "an answer cannot be begun for this model; the conversation must end with a user message"
+            raise unsupported(f"{param}: {why}", param)
 
     def _say(self, role: Literal["system", "user"], texts: Sequence[str]) -> None:
         self.messages.append(Message(role, PARAGRAPH.join(texts)))
