@@ -176,7 +176,7 @@ class DiskCache:
             self.store.news.wait(WAIT_SECONDS)
 
     def close(self) -> None:
-        """Have written what is worth keeping, but for no longer than a while, and end.  May be called again."""
+        """Have written what is worth keeping, but not for ever, and end.  May be called again."""
         until = time.monotonic() + CLOSE_SECONDS
         while self.pending and time.monotonic() < until:
             self.turn()

@@ -95,7 +95,7 @@ def assemble(settings: Settings) -> Assembled:
     )
     if (folder := settings.prefix_cache_dir) is not None:
         used, most = engine.stats().disk_bytes, settings.prefix_cache_disk
-        summary += f"\nprefixes on disk: {gigabytes(used)} of at most {gigabytes(most)} in {folder}"
+        summary += f"\nprefixes on disk: {format_bytes(used)} of at most {format_bytes(most)} in {folder}"
     return Assembled(
         tokenizer=tokenizer,
         engine=engine,
