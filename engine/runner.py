@@ -32,6 +32,7 @@ from engine.request import Plan, Sampled, Sequence
 from engine.sampling import draws, edit_and_choose, finish_sampling, keep_raw, logit_edits, logprobs
 from model.batch import Batch, PerKind
 from model.draws import DeviceSampler
+from model.interfaces import Prepares
 from model.transfer import link
 
 if TYPE_CHECKING:
@@ -133,6 +134,11 @@ class Runner:
         self._banned = torch.tensor(never, dtype=torch.int64, device=model.device) if never else None
         self._steps = 0
         self._faults = faults.from_environment()
+
+    def prepare(self, rows: int) -> None:
+        """What would make the first decode steps of up to `rows` sequences slow is done now."""
+        if isinstance(self.model, Prepares):
+            self.model.prepare(self.cache, rows)
         if self._faults:
             log.warning("GPTOSS_FAULT is set: this engine will break on purpose, %s", self._faults)
 

@@ -196,6 +196,11 @@ def max_context(settings: Settings, config: ModelConfig) -> int:
     return asked
 
 
+def tokens_per_step(settings: Settings, device: devices.Device) -> int:
+    """At most, of prompts and answers together.  On a GPU each expert has too few in a shorter step."""
+    return settings.max_tokens_per_step or (2048 if device.type == "cuda" else 512)
+
+
 def free_bytes(device: devices.Device) -> int:
     """Memory of the device that nobody has taken."""
     return devices.free_bytes(device) if device.type == "cuda" else memory.free_host_bytes()
@@ -217,11 +222,12 @@ def _engine(
         window=model.config.sliding_window,
         max_context=max_context(settings, model.config),
         max_running=settings.max_running,
-        max_tokens_per_step=settings.max_tokens_per_step,
+        max_tokens_per_step=tokens_per_step(settings, model.device),
         max_queued=settings.max_queued,
         prefix_cache=settings.prefix_cache,
     )
     runner = Runner(model, plan.num_pages, known[-1] + 1, banned)
+    runner.prepare(settings.max_running)
     if settings.prefix_cache_dir is None:
         return Engine(runner, limits)
     pages, disk = prefix_pages_on_disk(settings, checkpoint, model, runner, limits)

@@ -15,7 +15,7 @@ banded pages, the others full ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -107,6 +107,12 @@ class Batch:
             temperatures=temperatures,
             prompts=prompts,
         )
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device; temperatures and prompts stay on the host."""
+        stay = ("temperatures", "prompts")
+        moved = {name: getattr(self, name).to(device) for name in self.__slots__ if name not in stay}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True)

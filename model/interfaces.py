@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -54,6 +54,14 @@ class Model(Protocol):
 
 
 Setting = str | int | bool
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A `Model` whose first decode step of each size does more than later ones, unless it is prepared."""
+
+    def prepare(self, cache: KVCache, rows: int) -> None:
+        """What decode steps of up to `rows` sequences over this cache would have to do first."""
 
 
 class LoadedModel(Model, Protocol):

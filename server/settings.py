@@ -208,12 +208,13 @@ class Settings:
         default=256,
         metadata=knob(LOAD, whole_number(1), "requests that may wait; more are refused with 429"),
     )
-    max_tokens_per_step: int = field(
-        default=512,
+    max_tokens_per_step: int | None = field(
+        default=None,
         metadata=knob(
             LOAD,
             whole_number(1),
             "tokens computed in one step; more make long prompts faster and running answers less smooth",
+            unset="2048 on a GPU, 512 on a CPU",
         ),
     )
     recall_memory: int = field(

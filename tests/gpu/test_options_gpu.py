@@ -71,12 +71,7 @@ def on_gpu(paged):
     """Batches of `paged` on the GPU; page numbers that must not be looked up stay as they are."""
     pack = paged.pack
 
-    def packed(chunks):
-        batch = pack(chunks)
-        moved = {name: getattr(batch, name).to(CUDA) for name in batch.__slots__}
-        return replace(batch, **moved)
-
-    paged.pack = packed
+    paged.pack = lambda chunks: pack(chunks).to(CUDA)
     return paged
 
 

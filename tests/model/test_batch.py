@@ -28,3 +28,14 @@ def test_what_is_not_given():
     assert batch.tokens.tolist() == [0, 0]
     assert batch.samples is some
     assert batch.temperatures.tolist() == [1, 1]
+
+
+def test_all_of_a_batch_moves_but_temperatures_which_may_be_absent():
+    """A test on a GPU moved every field by itself, and failed at a batch without temperatures."""
+    table = torch.arange(6).view(2, 3, 1)
+    for temperatures in (None, torch.ones(3)):
+        batch = Batch.of([(0, 3), (2, 1), (1, 1)], table, 4, temperatures=temperatures)
+        moved = batch.to(torch.device("meta"))
+        for name in ("tokens", "positions", "slots", "starts", "lengths", "page_table", "samples"):
+            assert getattr(moved, name).device.type == "meta", name
+        assert moved.temperatures is temperatures

@@ -208,7 +208,7 @@ class ScriptedWorker(Worker):
             window=self._model.config.sliding_window,
             max_context=max_context,
             max_running=settings.max_running,
-            max_tokens_per_step=settings.max_tokens_per_step,
+            max_tokens_per_step=settings.max_tokens_per_step or 512,
             max_queued=settings.max_queued,
             prefix_cache=settings.prefix_cache,
         )

@@ -211,7 +211,8 @@ def unpack(words: Tensor) -> Tensor:
 
 def padded(width: int) -> int:
     """Of a row of so many columns in fragment order."""
-    return -(-width // BLOCK.value) * BLOCK.value
+    block: int = BLOCK.value
+    return -(-width // block) * block
 
 
 def in_fragments(x: Tensor) -> Tensor:

@@ -34,6 +34,9 @@ AHEAD = 512
 """Columns of weights that a program of one row asks for before it waits for the kernel before:
 dependent_launch.py."""
 
+AT_ONCE = 8
+"""Tiles that are loaded together, at most: for all 4,096 columns at once registers do not suffice."""
+
 SMALL_TILE = {"BN": 16, "BK": 128, "num_warps": 1, "num_stages": 5}
 LARGE_TILE = {"BN": 64, "BK": 64, "num_warps": 4, "num_stages": 4}
 """Of several rows: small, so that every multiprocessor has some, and many bytes are under way."""
@@ -57,11 +60,22 @@ def _first_tiles(weight, n, inside, K: tl.constexpr, BK: tl.constexpr, AHEAD: tl
     return tiles
 
 
+@triton.jit
+def _added(products, squares, w, x, norm, first, K: tl.constexpr, NORM: tl.constexpr, BK: tl.constexpr):
+    """With the products of one tile of weights w [BN, BK], and the squares of its columns of x."""
+    k = first + tl.arange(0, BK)
+    row = tl.load(x + k, k < K, 0.0).to(tl.float32)
+    if NORM:
+        squares += row * row
+        row *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
+    return products + w.to(tl.float32) * row[None, :], squares
+
+
 @triton.jit(do_not_specialize_on_alignment=["rows"])
 def _row_kernel(
     x, rows, norm, weight, bias, out, eps,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, PDL: tl.constexpr, AHEAD: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    ADD: tl.constexpr, PDL: tl.constexpr, AHEAD: tl.constexpr, AT_ONCE: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     launch_next(PDL)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -73,17 +87,13 @@ def _row_kernel(
         x += tl.load(rows) * K
     products = tl.zeros([BN, BK], tl.float32)
     squares = tl.zeros([BK], tl.float32)
-    for first in tl.static_range(0, K, BK):
-        k = first + tl.arange(0, BK)
-        if first < AHEAD:
-            w = ahead[first // BK]
-        else:
-            w = _tile(weight, n, inside, k, K)
-        row = tl.load(x + k, k < K, 0.0).to(tl.float32)
-        if NORM:
-            squares += row * row
-            row *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
-        products += w.to(tl.float32) * row[None, :]
+    for first in tl.static_range(0, AHEAD, BK):
+        products, squares = _added(products, squares, ahead[first // BK], x, norm, first, K, NORM, BK)
+    for begin in tl.range(AHEAD, K, AT_ONCE * BK, num_stages=1):
+        for tile in tl.static_range(AT_ONCE):
+            at = begin + tile * BK
+            w = _tile(weight, n, inside, at + tl.arange(0, BK), K)
+            products, squares = _added(products, squares, w, x, norm, at, K, NORM, BK)
     total = tl.sum(products, 1)
     if NORM:
         total *= 1.0 / tl.sqrt(tl.sum(squares, 0) / K + eps)
@@ -167,7 +177,9 @@ def product(
     if one_row:
         ahead = min(AHEAD, width) if pdl else 0
         programs = triton.cdiv(outputs, ROW_TILE["BN"])
-        _row_kernel[(programs,)](*operands, *sizes, ahead, **ROW_TILE, launch_pdl=pdl)
+        tiles = triton.cdiv(width - ahead, ROW_TILE["BK"])
+        at_once = triton.cdiv(tiles, triton.cdiv(tiles, AT_ONCE)) if tiles else 1
+        _row_kernel[(programs,)](*operands, *sizes, ahead, at_once, **ROW_TILE, launch_pdl=pdl)
     elif num_rows:
         tile = SMALL_TILE if outputs <= 16384 and rows_tile == 16 else LARGE_TILE
         grid = (triton.cdiv(outputs, tile["BN"]), triton.cdiv(num_rows, rows_tile))

@@ -1,6 +1,7 @@
 """Decode steps as CUDA graphs: one launch from the host instead of some hundred and sixty.
 
-A graph is captured when a batch of its size first comes, padded to one of `SIZES`.  It reads its batch from
+A graph is of one of `SIZES`, to which batches are padded.  Those that a server will need are captured at its
+start (`prepare`), any other when a batch first has its size.  A graph reads its batch from
 tensors that stay where they are; one kernel copies the real one there, and fills up the rows that are
 left.  All graphs share one pool of memory and one tensor of logits, since no two ever run at once: some 100
 MB for up to 64 rows, out of the workspace that engine/memory.py leaves."""
@@ -8,7 +9,8 @@ MB for up to 64 rows, out of the workspace that engine/memory.py leaves."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -98,6 +100,20 @@ def size_for(rows: int) -> int:
     return next((size for size in SIZES if size >= rows), 0)
 
 
+@contextmanager
+def _stream_given_back(device: torch.device) -> Iterator[None]:
+    """Whatever is raised inside: torch.cuda.graph keeps its own stream current if the end of a capture fails,
+    and all that follows would run there, beside what is under way."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.current_stream(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(stream)
+
+
 class Graphs:
     """The graphs of one network and one cache.
 
@@ -129,9 +145,7 @@ class Graphs:
             return None
         if batch.page_table.shape[2] > self._pages:
             return None
-        if cache is not self._cache:  # graphs know the old one's addresses
-            self.forget()
-            self._cache = cache
+        self._known(cache)
         if size not in self._captured:
             self._captured[size] = self._capture(size, cache)
         if (captured := self._captured[size]) is None:
@@ -140,6 +154,19 @@ class Graphs:
         stage(batch, static)
         graph.replay()
         return logits[:samples]
+
+    def prepare(self, cache: KVCache, most: int) -> None:
+        """Capture all graphs that batches of up to `most` rows will ask for, largest first: each would cost
+        the step that first has its size some 50 ms, and a wait for the device."""
+        self._known(cache)
+        for size in reversed(SIZES[: SIZES.index(size_for(min(most, SIZES[-1]))) + 1]):
+            if size not in self._captured:
+                self._captured[size] = self._capture(size, cache)
+
+    def _known(self, cache: KVCache) -> None:
+        if cache is not self._cache:  # graphs know the old one's addresses
+            self.forget()
+            self._cache = cache
 
     def forget(self) -> None:
         """Let go of all graphs, and of the cache they work on."""
@@ -156,7 +183,8 @@ class Graphs:
             if not any(self._captured.values()):
                 self._pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
+            with _stream_given_back(self._device), capture:
                 self._network(static, cache, logits)
         except RuntimeError as error:
             # PyTorch's own is an OutOfMemoryError; that of the driver, which makes the graph, is any error.

@@ -142,6 +142,12 @@ class TritonModel:
                 return logits
             return self.network(batch, cache)
 
+    def prepare(self, cache: KVCache, rows: int) -> None:
+        """Captures the graphs of decode steps of up to `rows` sequences."""
+        if self.graphs is not None:
+            with self.current, torch.inference_mode():
+                self.graphs.prepare(cache, rows)
+
     def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
         with self.current:
             edit_logits(logits, edits, latest)

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 import tests.model.backends.triton.triton_here  # noqa: F401   first: see there
 
 # isort: split
+from triton.runtime.jit import JITFunction
+
 from model.backends.triton import ahead
 from tests import tiny_checkpoint
 
@@ -106,6 +109,53 @@ def test_what_a_process_compiles_another_finds(monkeypatch, tmp_path):
         assert {process.wait(300) for process in ahead.started(JOB, 40)} == {0}
     compiled, found = map(int, python("-c", HITS, str(JOB)).split())
     assert compiled == found > 0
+
+
+def launched(monkeypatch, seen):
+    """A launch of a function, of which Triton makes `kernel`, inside of `ahead.compiling(seen)`."""
+    kernel = SimpleNamespace(name="some", src="its source", metadata="what it needs")
+    monkeypatch.setattr(JITFunction, "run", lambda *_, **__: kernel)
+    with ahead.compiling(seen):
+        JITFunction.run(SimpleNamespace(fn=None), grid=(1,), warmup=False)
+    return kernel
+
+
+def test_a_process_builds_launchers_where_triton_compiles_them(monkeypatch, caplog):
+    """Triton 3.6 does: 29 files of C at a model's first steps, 0.3 s each, one after the other."""
+    built = []
+    monkeypatch.setattr(ahead.nvidia, "make_launcher", None, raising=False)
+    monkeypatch.setattr(
+        ahead.nvidia, "CudaLauncher", lambda source, metadata: built.append((source, metadata))
+    )
+    launched(monkeypatch, ahead.with_launcher)
+    assert built == [("its source", "what it needs")]
+
+    def refuse(*_):
+        raise AssertionError("libcuda.so cannot found!")
+
+    monkeypatch.setattr(ahead.nvidia, "CudaLauncher", refuse)
+    launched(monkeypatch, ahead.with_launcher)
+    assert "launches some will be built at its first launch: libcuda.so" in caplog.text
+
+
+def test_this_process_loads_all_kernels_before_the_first_step(monkeypatch, caplog):
+    loaded = []
+
+    def loading(function, named, kernel):
+        kernel._init_handles = lambda: loaded.append(kernel)
+        ahead.loaded(function, named, kernel)
+
+    assert loaded == [launched(monkeypatch, loading)]
+
+    def failing(function, named, kernel):
+        def fail():
+            raise RuntimeError("out of resource: shared memory")
+
+        kernel._init_handles = fail
+        ahead.loaded(function, named, kernel)
+
+    launched(monkeypatch, failing)
+    assert "some cannot be loaded: out of resource" in caplog.text
 
 
 def test_a_job_is_read_as_it_was_written():

@@ -219,6 +219,57 @@ def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs
     assert "no memory for a CUDA graph of 2 rows" in caplog.text
 
 
+def test_what_a_server_needs_is_captured_at_the_start_and_nothing_later(model):
+    """The largest first: the others fit into its memory.  Then steps only replay."""
+    tried = []
+
+    def network(batch, cache, logits):
+        tried.append(len(batch.tokens))
+        return model.network(batch, cache, logits)
+
+    capturing(model, network)
+    ours, theirs = both(model, 3)
+    model.prepare(ours.cache, 3)
+    assert tried == [4, 4, 2, 2, 1, 1]
+    for chunks in ({0: 1}, {0: 1, 1: 1}, {0: 1, 1: 1, 2: 1}):
+        assert torch.equal(torch.cat(ours.step(chunks)), padded(model, theirs, chunks))
+    assert len(tried) == 6
+    assert Graph.replays == 3
+    model.prepare(ours.cache, 10_000)  # more than any graph has
+    assert tried[6] == graphs.SIZES[-1]
+
+
+@pytest.mark.parametrize("error", ["out of memory", "another"])
+def test_a_capture_that_fails_at_its_end_gives_the_stream_back(error, monkeypatch):
+    """torch.cuda.graph leaves its own stream current then: what followed ran there, and waited for nobody."""
+    mine, captures = object(), object()
+    now = [mine]
+
+    class Failing:
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            now[0] = captures
+
+        def __exit__(self, *_):
+            raise RuntimeError(f"CUDA error: {error}")
+
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: now[0])
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: now.__setitem__(0, stream))
+    monkeypatch.setattr(torch.cuda, "graph", Failing)
+    monkeypatch.setattr(graphs, "blank", lambda size, pages, device: None)
+    some = Graphs(lambda *_: None, cuda, PAGES, CONFIG.vocab_size)
+    monkeypatch.setattr(some, "_logits_of", lambda size: None)
+    if error == "another":
+        with pytest.raises(RuntimeError, match="another"):
+            some.prepare(None, 1)
+    else:
+        some.prepare(None, 1)
+    assert now == [mine]
+
+
 def test_any_other_error_of_a_capture_is_told(model):
     def network(batch, cache, logits):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
