@@ -1,9 +1,10 @@
 """How close the Triton backend comes to a GPU's memory speed, at the true sizes of gpt-oss.
 
-First every kernel is compared with plain PyTorch; if one is wrong, nothing is measured.  Then: the copy
-bandwidth, each kernel by itself, decode steps through captured graphs, the same by the engine in turn and
-overlapped, prefill, loading, and plain eager PyTorch and transformers as the floor.  Whether kernels overlap
-(dependent_launch.py) is decided before all that, as where a model is built.
+First every kernel is compared with plain PyTorch, and it is measured whether kernels should overlap
+(dependent_launch.py), as where a model is built.  Then: the copy bandwidth, each kernel by itself, decode
+steps through captured graphs, the same by the engine in turn and overlapped, prefill, loading, and plain
+eager PyTorch and transformers as the floor.  A part that fails keeps no other from running, and
+bench/fifteen.sh runs each in a process of its own.
 
     python -m bench.gpu                                  # 20b, random weights made on the GPU
     python -m bench.gpu --only check,copy,kernels        # parts of it
@@ -23,8 +24,11 @@ import gc
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +37,7 @@ import triton
 from bench.gpu import engine as gpu_engine
 from bench.gpu import floor as gpu_floor
 from bench.gpu import kernels as gpu_kernels
+from bench.gpu import rehearsal
 from bench.gpu import weights as gpu_weights
 from bench.gpu.load import Decode, Prefill, Random
 from bench.synthetic import SIZES
@@ -61,7 +66,9 @@ PREFILLS = (14, 128, 1024, 2048, 8192)
 @torch.inference_mode()
 def main() -> int:
     asked = arguments()
-    if not torch.cuda.is_available():
+    if asked.rehearse:
+        rehearsal.begin()
+    elif not torch.cuda.is_available():
         print(
             "bench.gpu: there is no GPU that torch can use; python -m bench.gpu.compile needs none",
             file=sys.stderr,
@@ -72,25 +79,49 @@ def main() -> int:
     results: Result = {"machine": machine(), "size": asked.size, "commit": asked.commit}
     results["options"] = {"dense": asked.dense, **options}
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
-    config = replace(SIZES[asked.size], **({"num_layers": asked.layers} if asked.layers else {}))
-    made = Random(config)
-    weights = Reader(made, torch.device("cuda", 0), torch.bfloat16, asked.dense).all()
-    model = TritonModel(config, weights, **options)
-    print(f"{model.weight_bytes / 1e9:.2f} GB of weights after {time.perf_counter() - start:.1f} s")
-    results["pdl"] = launches(model)
+    model = made(asked, options)
+    print(
+        f"{model.weight_bytes / 1e9:.2f} GB of weights after {time.perf_counter() - start:.1f} s", flush=True
+    )
     failed = False
     for name, part in PARTS.items():
-        if name not in asked.only or (failed and name != "check"):
-            continue
-        began = time.perf_counter()
-        results[name] = part(model, results)
-        failed = failed or (name == "check" and not results[name]["passed"])
-        print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
-        gc.collect()
-        torch.cuda.empty_cache()
-    results["seconds"] = round(time.perf_counter() - start, 1)
+        if name in asked.only:
+            failed |= not run(name, part, model, results, asked.rehearse)
+            results["seconds"] = round(time.perf_counter() - start, 1)
+            if asked.results is not None:
+                asked.results.write_text(json.dumps(results))
     print(json.dumps(results))
     return 1 if failed else 0
+
+
+def made(asked: argparse.Namespace, options: dict[str, Any]) -> TritonModel:
+    config = rehearsal.CONFIG if asked.rehearse else SIZES[asked.size]
+    if asked.layers:
+        config = replace(config, num_layers=asked.layers)
+    device = torch.device("cpu") if asked.rehearse else torch.device("cuda", 0)
+    dtype = torch.float32 if asked.rehearse else torch.bfloat16  # an interpreter cannot multiply bfloat16
+    weights = Reader(Random(config, device.type), device, dtype, asked.dense).all()
+    return TritonModel(config, weights, **options)
+
+
+def run(
+    name: str, part: Callable[[TritonModel, Result], Any], model: TritonModel, results: Result, rehearse: bool
+) -> bool:
+    """One part, its outcome among the results.  Returns whether all was well."""
+    began = time.perf_counter()
+    try:
+        if rehearse:
+            rehearsal.planted(name)
+        results[name] = part(model, results)
+    except Exception as error:  # whatever a kernel or a driver may raise: the other parts are worth having
+        traceback.print_exc(file=sys.stdout)
+        results[name] = {"error": " ".join(str(error).split())[:300] or repr(error)}
+    print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
+    gc.collect()
+    with suppress(RuntimeError):  # after a fault of the device all calls fail
+        torch.cuda.empty_cache()
+    told = results[name]
+    return not (isinstance(told, dict) and ("error" in told or told.get("passed") is False))
 
 
 def arguments() -> argparse.Namespace:
@@ -105,6 +136,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", default=",".join(name for name in PARTS if name != "tune"), help="by commas"
     )
+    parser.add_argument("--results", type=Path, help="a file that is written anew after each part")
+    parser.add_argument("--rehearse", action="store_true", help="without a GPU: a tiny model, interpreted")
     parser.add_argument("--commit", help="to be written into the result")
     asked = parser.parse_args()
     asked.only = asked.only.split(",")
@@ -126,17 +159,8 @@ def machine() -> Result:
     }
 
 
-def launches(model: TritonModel) -> Result:
-    """Whether kernels are to overlap: measured, as where a model is built."""
-    if torch.cuda.get_device_capability(model.device) < dependent_launch.OLDEST:
-        return {"used": False}
-    apart, overlapping, same = overlap.measure(model)
-    model.pdl = same and overlapping < apart
-    print(
-        f"one token: {1e3 * apart:.3f} ms, {1e3 * overlapping:.3f} where kernels overlap"
-        f"{'' if same else ' AND RESULTS DIFFER'}; they will{'' if model.pdl else ' not'}"
-    )
-    return {"apart_ms": 1e3 * apart, "overlapping_ms": 1e3 * overlapping, "same": same, "used": model.pdl}
+def rehearsed(model: TritonModel) -> bool:
+    return model.device.type == "cpu"
 
 
 # The parts: each prints a table and returns what it found.
@@ -152,8 +176,8 @@ def check(model: TritonModel, _: Result) -> Result:
             wrong.append(f"{found.name} of {found.tokens} tokens: {found.error:.3g}")
     for name, error in worst.items():
         print(f"{name:32} {error:.2e}")
-    for rows in (1, 3, 8, 20, 64):
-        load = Decode(model, rows, 300)
+    for rows in (1,) if rehearsed(model) else (1, 3, 8, 20, 64):
+        load = Decode(model, rows, 20 if rehearsed(model) else 300)
         got = model.forward(load.batch(0), load.cache).clone()
         padded = graphs.blank(graphs.size_for(rows), 64, model.device)
         graphs.stage(load.batch(0), padded)
@@ -171,9 +195,22 @@ def check(model: TritonModel, _: Result) -> Result:
     return {"passed": not wrong, "wrong": wrong, "errors": {k: float(f"{v:.3g}") for k, v in worst.items()}}
 
 
+def overlapping(model: TritonModel, _: Result) -> Result:
+    """Whether kernels are to overlap: measured, as where a model is built."""
+    if torch.cuda.get_device_capability(model.device) < dependent_launch.OLDEST:
+        return {"used": False}
+    apart, overlapping, same = overlap.measure(model)
+    model.pdl = same and overlapping < apart
+    print(
+        f"one token: {1e3 * apart:.3f} ms, {1e3 * overlapping:.3f} where kernels overlap"
+        f"{'' if same else ' AND RESULTS DIFFER'}; they will{'' if model.pdl else ' not'}"
+    )
+    return {"apart_ms": 1e3 * apart, "overlapping_ms": 1e3 * overlapping, "same": same, "used": model.pdl}
+
+
 def copy(model: TritonModel, _: Result) -> Result:
     """Bytes per second of a device-to-device copy, read and written, and of reading alone."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device=model.device)
+    source = torch.empty(1 << (20 if rehearsed(model) else 30), dtype=torch.uint8, device=model.device)
     target = torch.empty_like(source)
     seconds = gpu_kernels.median_seconds(lambda: target.copy_(source), 20)
     wide = source.view(torch.float32)
@@ -205,7 +242,7 @@ def decode(model: TritonModel, results: Result) -> list[Result]:
     print(
         f"{'streams':>8} {'context':>8} {'ms':>8} {'tok/s':>9} {'share':>6} {'host us':>8} {'capture s':>9}"
     )
-    for streams, context in DECODES:
+    for streams, context in rehearsal.DECODES if rehearsed(model) else DECODES:
         needed = bytes_of((0, streams * -(-context // model.page_size)), model.page_bytes)
         if needed > 0.8 * torch.cuda.mem_get_info()[0] or context >= model.config.max_context:
             print(f"{streams:8} {context:8} does not fit")
@@ -215,7 +252,7 @@ def decode(model: TritonModel, results: Result) -> list[Result]:
         model.forward(load.batch(0), load.cache)
         torch.cuda.synchronize()
         capture = time.perf_counter() - began
-        device, wall = load.seconds(30)
+        device, wall = load.seconds(2 if rehearsed(model) else 30)
         row = {
             "streams": streams,
             "context": context,
@@ -242,8 +279,10 @@ def engine(model: TritonModel, _: Result) -> list[Result]:
         f"{'streams':>8} {'sampling':>8} {'in turn ms':>11} {'adds us':>8}"
         f" {'overlapped ms':>14} {'adds us':>8}"
     )
-    for streams in (1, 8, 64):
-        for row in gpu_engine.measure(model, streams, 1024, steps=100):
+    few = rehearsal.STREAMS, rehearsal.CONTEXT, rehearsal.STEPS
+    several, context, steps = few if rehearsed(model) else ((1, 8, 64), 1024, 100)
+    for streams in several:
+        for row in gpu_engine.measure(model, streams, context, steps, turns=min(30, steps)):
             rows.append(row)
             print(
                 f"{streams:8} {row['sampling']:>8} {row['in_turn_ms']:11.3f} {row['in_turn_exposed_us']:8.1f}"
@@ -256,9 +295,9 @@ def prefill(model: TritonModel, _: Result) -> list[Result]:
     """One prompt in one step, its first token on the host at the end."""
     rows = []
     print(f"{'tokens':>8} {'ms':>9} {'tok/s':>9} {'TFLOP/s':>8}")
-    for tokens in PREFILLS:
+    for tokens in rehearsal.PREFILLS if rehearsed(model) else PREFILLS:
         load = Prefill(model, tokens)
-        seconds = load.seconds(7)
+        seconds = load.seconds(1 if rehearsed(model) else 7)
         flops = load.flops() / seconds / 1e12
         rows.append(
             {
@@ -308,6 +347,7 @@ def tune(model: TritonModel, _: Result) -> list[Result]:
 
 PARTS: dict[str, Callable[[TritonModel, Result], Any]] = {
     "check": check,
+    "overlap": overlapping,
     "copy": copy,
     "kernels": kernels,
     "decode": decode,

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# All that is worth knowing from a GPU that is here for a quarter of an hour, perhaps once: six minutes.
+#
+#   bash bench/fifteen.sh [FOLDER]               results go to FOLDER, build/fifteen unless given
+#   bash bench/fifteen.sh --rehearse [FOLDER]    without a GPU: a tiny model in Triton's interpreter
+#
+# Each part is a process of its own with a limit, and leaves FOLDER/PART.log, .json and .status as soon as it
+# is over: whatever one does, the others report.  Short tables come last.  PYTHON names the interpreter.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+rehearse=
+if [ "${1:-}" = --rehearse ]; then
+    rehearse=--rehearse
+    export TRITON_INTERPRET=1
+    shift
+fi
+out=${1:-build/fifteen}
+python=${PYTHON:-python3}
+scale=${LIMIT_SCALE:-1}     # of all limits, for a machine that is slower
+mkdir -p "$out"
+rm -f "$out"/*.json "$out"/*.status "$out"/*.log
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+started=$SECONDS
+
+part() {    # NAME LIMIT COMMAND...
+    local name=$1 limit=$(($2 * scale)) began=$SECONDS code told
+    shift 2
+    timeout --signal=TERM --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
+    code=$?
+    case $code in
+        0) told=ok ;;
+        5) told="skipped: no test ran" ;;       # pytest's own
+        124 | 137) told="TIMED OUT after $limit s" ;;
+        *) told="FAILED, exit code $code: $(tail -n 1 "$out/$name.log" | cut -c 1-120)" ;;
+    esac
+    echo "$told, $((SECONDS - began)) s" >"$out/$name.status"
+    echo "$name: $told, $((SECONDS - began)) s; $((SECONDS - started)) s in all"
+}
+
+bench() {   # NAME LIMIT PARTS
+    part "$1" "$2" "$python" -m bench.gpu $rehearse --only "$3" --results "$out/$1.json" \
+        --commit "$(git rev-parse --short HEAD 2>/dev/null)"
+}
+
+part versions 60 "$python" -c '
+import sys, torch, triton, tests.tiny_checkpoint
+print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, tests.__file__)'
+if [ -z "$rehearse" ]; then
+    part card 20 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
+    part warm 120 "$python" -m bench.gpu.warm
+fi
+bench check 90 check
+for file in tests/gpu/test_*.py; do
+    part "$(basename "$file" .py)" 90 "$python" -m pytest -q -m gpu --timeout 80 "$file" &
+done
+wait
+bench decode 60 copy,overlap,decode
+bench prefill 45 copy,overlap,prefill
+bench kernels 60 copy,kernels
+bench engine 60 overlap,engine
+
+echo
+grep -h -E "^(FAILED|ERROR) " "$out"/test_*.log | cut -c 1-160 | head -n 20
+"$python" -m bench.gpu.summary "$out"
+code=$?
+echo "$((SECONDS - started)) s in all; logs and results in $out"
+exit $code

@@ -1,0 +1,107 @@
+"""bench.gpu without a GPU, to try its order and its way through faults: a tiny model in Triton's interpreter.
+
+Its times mean nothing.  Faults are planted by `GPTOSS_PLANT`, as `check=tolerance,decode=crash`:
+
+    tolerance  checks fail, as if kernels computed something else
+    exception  is raised in the middle of a part
+    hang       a part never ends
+    crash      the process of a part dies, as by a fault in native code
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+
+from bench.gpu import kernels as gpu_kernels
+from model.backends.triton import dense, experts_few, probe
+from model.backends.triton.model import TritonModel
+from model.check import SMALL
+
+FAULTS = ("tolerance", "exception", "hang", "crash")
+CONFIG = replace(SMALL, num_layers=2, initial_context_length=256)
+DECODES = ((2, 20),)
+PREFILLS = (5,)
+STREAMS, CONTEXT, STEPS = (2,), 20, 2
+
+
+class Event:
+    """In the place of torch.cuda.Event, by the host's clock."""
+
+    def __init__(self, enable_timing: bool = False):
+        self._at = 0.0
+
+    def record(self) -> None:
+        self._at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, later: Event) -> float:
+        return 1e3 * (later._at - self._at)
+
+
+class Graph:
+    """In the place of torch.cuda.CUDAGraph: what was captured has run once, and a replay does nothing."""
+
+    def replay(self) -> None:
+        pass
+
+
+@contextmanager
+def _captured(graph: Graph, **_: Any) -> Iterator[None]:
+    yield
+
+
+def pieces(model: TritonModel) -> Iterator[gpu_kernels.Piece]:
+    yield from gpu_kernels._few(model, 1)
+    yield from gpu_kernels._many(model, 4)
+
+
+def begin() -> None:
+    """From now on this process has the clock and the graphs of a GPU, and needs none."""
+    assert os.environ.get("TRITON_INTERPRET") == "1", "kernels are interpreted from their definition on"
+    told = SimpleNamespace(
+        name="none: a rehearsal", major=9, minor=0, multi_processor_count=4, total_memory=2**33
+    )
+    for name, value in {
+        "Event": Event,
+        "CUDAGraph": Graph,
+        "graph": _captured,
+        "synchronize": lambda *_: None,
+        "empty_cache": lambda: None,
+        "mem_get_info": lambda *_: (2**33, 2**33),
+        "get_device_properties": lambda *_: told,
+        "get_device_capability": lambda *_: (8, 0),
+    }.items():
+        mock.patch.object(torch.cuda, name, value).start()
+    mock.patch.object(gpu_kernels, "pieces", pieces).start()
+    mock.patch.object(probe, "TOKENS", (1, 12)).start()
+    for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
+        mock.patch.dict(tile, {"BN": 64}).start()  # an interpreter is slow by the program
+
+
+def planted(part: str) -> None:
+    """Does what `GPTOSS_PLANT` says of a part."""
+    faults = dict(each.split("=") for each in os.environ.get("GPTOSS_PLANT", "").split(",") if each)
+    acts: dict[str, Callable[[], None]] = {
+        "tolerance": lambda: probe.TOLERANCE.update(dict.fromkeys(probe.TOLERANCE, -1.0)),
+        "exception": _raise,
+        "hang": lambda: time.sleep(1e6),
+        "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    }
+    if part in faults:
+        acts[faults[part]]()
+
+
+def _raise() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered (planted)")

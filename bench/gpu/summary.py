@@ -1,0 +1,59 @@
+"""Short tables of what bench/fifteen.sh left in a folder, the most important last.
+
+python -m bench.gpu.summary build/fifteen
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """All parts of all result files; a file that a process was writing when it died is left out."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found |= json.loads(path.read_text())
+        except ValueError:
+            print(f"{path.name} is not whole")
+    return found
+
+
+def table(found: dict[str, Any], part: str, columns: dict[str, int]) -> None:
+    rows = found.get(part)
+    if not isinstance(rows, list):
+        return
+    print("".join(f"{name:>{width}}" for name, width in columns.items()))
+    for row in rows:
+        print("".join(f"{row.get(name, '')!s:>{width}}" for name, width in columns.items()))
+
+
+def main(folder: Path) -> int:
+    found = read(folder)
+    table(found, "kernels", {"kernel": 34, "us": 10, "share": 8})
+    table(found, "engine", {"streams": 8, "sampling": 10, "in_turn_ms": 12, "overlapped_ms": 14})
+    table(found, "prefill", {"tokens": 8, "ms": 10, "tokens_per_second": 18, "tflop_s": 9})
+    table(found, "decode", {"streams": 8, "context": 9, "ms": 9, "tokens_per_second": 18, "share": 7})
+    for part in ("machine", "overlap", "copy"):
+        if part in found:
+            print(part, json.dumps(found[part]))
+    for wrong in found.get("check", {}).get("wrong", []):
+        print("WRONG", wrong)
+    for part, told in found.items():
+        if isinstance(told, dict) and "error" in told:
+            print("FAILED", part, told["error"])
+    status = 0
+    for path in sorted(folder.glob("*.status"), key=lambda path: path.stat().st_mtime):
+        told = path.read_text().strip()
+        status |= not told.startswith(("ok", "skipped"))
+        print(f"{path.stem:24} {told}")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
