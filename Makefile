@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 NPM    ?= npm
 
-.PHONY: help install serve quick test test-exhaustive test-page pictures clients test-clients test-sdks test-tools \
+.PHONY: help install serve quick test test-exhaustive compile-gpu test-page pictures clients test-clients test-sdks test-tools \
     lock-clients sanitize check format lock audit lint-image image clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -85,6 +85,13 @@ sanitize: $(READY)  ## run the CPU kernels' tests with the address and undefined
 	    ASAN_OPTIONS=detect_leaks=0 GPTOSS_CPU_LIBRARY=build/sanitized.so \
 	    $(BIN)/python -m pytest tests/model/backends -k "cpu and not demo and not elsewhere and not memory" $(ARGS)
 
+# Triton of the image, which is not the newest: its compiler decides what runs on a GPU.
+LOCKED_TRITON = .venv-triton/$(shell sed -n 's/^triton==\([^ ]*\).*/\1/p' deploy/requirements/cuda.txt)
+compile-gpu: $(READY)   ## compile the GPU kernels as the image does, without a GPU; a spilled register is an error
+	@test -d $(LOCKED_TRITON) || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	    --target $(LOCKED_TRITON) triton==$(notdir $(LOCKED_TRITON))
+	PYTHONPATH=$(LOCKED_TRITON) $(BIN)/python -m bench.gpu.compile --steps 1x1,24x1,1x512 $(ARGS)
+
 check: $(READY)     ## formatter, linter, type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -115,4 +122,4 @@ image:          ## build the image without a Docker engine, run it and try it; r
 	.ci/image $(ARGS)
 
 clean:          ## remove the environment and caches
-	rm -rf $(VENV) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TOOLS) .venv-triton .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -31,7 +31,7 @@ part() {    # NAME LIMIT COMMAND...
         0) told=ok ;;
         5) told="skipped: no test ran" ;;       # pytest's own
         124 | 137) told="TIMED OUT after $limit s" ;;
-        *) told="FAILED, exit code $code: $(tail -n 1 "$out/$name.log" | cut -c 1-120)" ;;
+        *) told="FAILED, exit code $code: $(grep -v "^{" "$out/$name.log" | tail -n 1 | cut -c 1-120)" ;;
     esac
     echo "$told, $((SECONDS - began)) s" >"$out/$name.status"
     echo "$name: $told, $((SECONDS - began)) s; $((SECONDS - started)) s in all"
@@ -42,26 +42,30 @@ bench() {   # NAME LIMIT PARTS
         --commit "$(git rev-parse --short HEAD 2>/dev/null)"
 }
 
-part versions 60 "$python" -c '
+main() {    # a function, so that all of this file is read before the first part runs
+    part versions 60 "$python" -c '
 import sys, torch, triton, tests.tiny_checkpoint
 print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, tests.__file__)'
-if [ -z "$rehearse" ]; then
-    part card 20 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
-    part warm 120 "$python" -m bench.gpu.warm
-fi
-bench check 90 check
-for file in tests/gpu/test_*.py; do
-    part "$(basename "$file" .py)" 90 "$python" -m pytest -q -m gpu --timeout 80 "$file" &
-done
-wait
-bench decode 60 copy,overlap,decode
-bench prefill 45 copy,overlap,prefill
-bench kernels 60 copy,kernels
-bench engine 60 overlap,engine
+    if [ -z "$rehearse" ]; then
+        part card 20 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
+        part warm 120 "$python" -m bench.gpu.warm
+    fi
+    bench check 90 check
+    for file in tests/gpu/test_*.py; do
+        part "$(basename "$file" .py)" 90 "$python" -m pytest -q -m gpu --timeout 80 "$file" &
+    done
+    wait
+    bench decode 60 copy,overlap,decode
+    bench prefill 45 copy,overlap,prefill
+    bench kernels 60 copy,kernels
+    bench engine 60 overlap,engine
 
-echo
-grep -h -E "^(FAILED|ERROR) " "$out"/test_*.log | cut -c 1-160 | head -n 20
-"$python" -m bench.gpu.summary "$out"
-code=$?
-echo "$((SECONDS - started)) s in all; logs and results in $out"
-exit $code
+    echo
+    grep -h -E "^(FAILED|ERROR) " "$out"/test_*.log | cut -c 1-160 | head -n 20
+    "$python" -m bench.gpu.summary "$out"
+    code=$?
+    echo "$((SECONDS - started)) s in all; logs and results in $out"
+    exit $code
+}
+
+main

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import torch
 import triton
 
+from bench.gpu import machine_code
 from bench.synthetic import SIZES
 from model.backends.triton import ahead, dependent_launch, fp8, outlines
 from model.backends.triton.model import KV_CACHES
@@ -86,15 +87,19 @@ class Figures:
     BUFFERS: ClassVar = re.compile(r"local_alloc : \(\) -> !ttg\.memdesc<(\d+)x\d+x\d+x")
 
     def __init__(self, kernel: Any, folder: Path, name: str):
-        tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
         binary = folder / f"{name}.cubin"
         binary.write_bytes(kernel.asm["cubin"])
         (folder / f"{name}.ptx").write_text(kernel.asm["ptx"])
         (folder / f"{name}.ttgir").write_text(kernel.asm["ttgir"])
         usage = subprocess.check_output(
-            [tools / "cuobjdump", "-res-usage", binary], text=True, stderr=subprocess.STDOUT
+            [machine_code.TOOLS / "cuobjdump", "-res-usage", binary], text=True, stderr=subprocess.STDOUT
         )
         self.registers, self.stack = map(int, self.USAGE.findall(usage)[-1])
+        loop = machine_code.longest_loop(binary)
+        self.loop = loop.total()
+        """Instructions of the longest loop, and of those what all warps wait at, and products of matrices."""
+        self.barriers = loop["BAR"]
+        self.products = sum(loop[name] for name in machine_code.TENSOR)
         self.shared = int(kernel.metadata.shared)
         self.warps = int(kernel.metadata.num_warps)
         tiles = self.BUFFERS.findall(kernel.asm["ttgir"])
@@ -134,14 +139,14 @@ def main() -> int:
     )
     asked.keep.mkdir(parents=True, exist_ok=True)
     rows, faults = [], 0
-    print(f"{'kernel':40} warps registers stack shared buffers")
+    print(f"{'kernel':40} warps registers stack shared buffers  loop barriers products")
     for (name, constants), kernel in sorted(found.items()):
         figures = Figures(kernel, asked.keep, re.sub(r"\W+", "_", f"{name} {constants}"))
         fault = figures.stack > 0 or figures.shared > 1024 * SHARED_BYTES[asked.capability]
         faults += fault
         print(
             f"{name:40} {figures.warps:5} {figures.registers:9} {figures.stack:5} {figures.shared:6}"
-            f" {figures.buffers:7}"
+            f" {figures.buffers:7} {figures.loop:5} {figures.barriers:8} {figures.products:8}"
             f" {'FAULT' if fault else '     '} {constants}"
         )
         rows.append({"kernel": name, "constants": constants, **vars(figures)})

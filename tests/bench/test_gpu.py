@@ -13,8 +13,10 @@ import torch
 from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
+from bench.gpu import __main__ as benchmark
 from bench.gpu import engine as gpu_engine
 from bench.gpu import kernels as gpu_kernels
+from bench.gpu import summary
 from bench.gpu import weights as gpu_weights
 from bench.gpu.load import Decode, Prefill, Random
 from bench.synthetic import SIZES
@@ -176,3 +178,32 @@ def test_the_operations_of_a_prefill_are_those_of_the_limits():
     prefill = Prefill.__new__(Prefill)
     prefill.model, prefill.tokens = type("Model", (), {"config": GPT_OSS_20B})(), 1024
     assert prefill.flops() / 1024 == pytest.approx(6.06e9 + 0.13e9, rel=2e-2)
+
+
+def test_a_part_that_fails_is_an_outcome_and_keeps_no_other_from_running(model):
+    """The first fault of a benchmark lost all that was measured before it, and all that came after."""
+
+    def broken(model, results):
+        raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+
+    results = {}
+    assert not benchmark.run("decode", broken, model, results, rehearse=False)
+    assert results["decode"] == {"error": "CUDA error: an illegal memory access was encountered"}
+    assert not benchmark.run("check", lambda *_: {"passed": False}, model, results, rehearse=False)
+    assert benchmark.run("copy", lambda *_: {"copy_gb_s": 1.0}, model, results, rehearse=False)
+    assert benchmark.bandwidth(results) == 1e9
+
+
+def test_short_tables_are_made_of_whatever_is_there(tmp_path, capsys):
+    """Half a file, a part that failed and one that timed out: the rest is told all the same."""
+    (tmp_path / "a.json").write_text(
+        '{"decode": {"error": "no device"}, "prefill": [{"tokens": 8, "ms": 2}]}'
+    )
+    (tmp_path / "b.json").write_text('{"engine": [')
+    (tmp_path / "a.status").write_text("ok, 3 s")
+    (tmp_path / "b.status").write_text("TIMED OUT after 60 s, 60 s")
+    assert summary.main(tmp_path) == 1
+    told = capsys.readouterr().out
+    for line in ("b.json is not whole", "FAILED decode no device", "TIMED OUT after 60 s"):
+        assert line in told
+    assert "8         2" in told

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,15 @@ def test_kernels_compile_for_a_hopper_without_spilling(tmp_path):
     assert {"_decode_kernel attention_decode", "_prefill_kernel attention_prefill"} <= kernels
     assert {"_down_kernel experts_few", "_down_kernel experts_many", "_stage_kernel graphs"} <= kernels
     assert len(kernels) >= 17
+    sorted_experts = [row for row in found["kernels"] if row["kernel"].endswith("_kernel experts_many")]
+    sorted_experts = [row for row in sorted_experts if row["products"]]
+    assert len(sorted_experts) >= 4
+    for row in sorted_experts:
+        block = int(re.search(r"BN=(\d+)", row["constants"])[1])
+        weights = 2 * block * 128 / (32 * row["warps"])  # that a lane decodes in one round of the loop
+        assert row["loop"] / weights <= 4, row
+        assert row["products"] == 16, row
+        assert row["barriers"] <= 3, row
     for row in found["kernels"]:  # whoever waits for memory in a loop has the next tile on its way
         if row["kernel"].startswith(("_decode_kernel", "_prefill_kernel", "_rows_kernel")):
             assert row["buffers"] >= 2, row

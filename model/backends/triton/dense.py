@@ -75,7 +75,8 @@ def _added(products, squares, w, x, norm, first, K: tl.constexpr, NORM: tl.const
 def _row_kernel(
     x, rows, norm, weight, bias, out, eps,
     OUTPUTS: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr, ROWS: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, PDL: tl.constexpr, AHEAD: tl.constexpr, AT_ONCE: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    ADD: tl.constexpr, PDL: tl.constexpr, AHEAD: tl.constexpr, AT_ONCE: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     launch_next(PDL)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
