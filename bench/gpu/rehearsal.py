@@ -22,6 +22,7 @@ from unittest import mock
 
 import torch
 
+from bench.gpu import engine as gpu_engine
 from bench.gpu import kernels as gpu_kernels
 from model.backends.triton import dense, experts_few, probe
 from model.backends.triton.model import TritonModel
@@ -31,7 +32,7 @@ FAULTS = ("tolerance", "exception", "hang", "crash")
 CONFIG = replace(SMALL, num_layers=2, initial_context_length=256)
 DECODES = ((2, 20),)
 PREFILLS = (5,)
-STREAMS, CONTEXT, STEPS = (2,), 20, 2
+STREAMS, CONTEXT, STEPS = (2,), 20, 1
 
 
 class Event:
@@ -86,6 +87,7 @@ def begin() -> None:
         mock.patch.object(torch.cuda, name, value).start()
     mock.patch.object(gpu_kernels, "pieces", pieces).start()
     mock.patch.object(probe, "TOKENS", (1, 12)).start()
+    mock.patch.object(gpu_engine, "SAMPLING", {"greedy": gpu_engine.SAMPLING["greedy"]}).start()
     for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
         mock.patch.dict(tile, {"BN": 64}).start()  # an interpreter is slow by the program
 

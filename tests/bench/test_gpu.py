@@ -3,6 +3,7 @@
 Times are nothing here; that each piece runs, on sizes that all differ, is.
 """
 
+import json
 import shutil
 import tempfile
 from dataclasses import replace
@@ -196,9 +197,8 @@ def test_a_part_that_fails_is_an_outcome_and_keeps_no_other_from_running(model):
 
 def test_short_tables_are_made_of_whatever_is_there(tmp_path, capsys):
     """Half a file, a part that failed and one that timed out: the rest is told all the same."""
-    (tmp_path / "a.json").write_text(
-        '{"decode": {"error": "no device"}, "prefill": [{"tokens": 8, "ms": 2}]}'
-    )
+    some = {"decode": {"error": "no device"}, "prefill": [{"tokens": 8, "ms": 2}]}
+    (tmp_path / "a.json").write_text(json.dumps(some))
     (tmp_path / "b.json").write_text('{"engine": [')
     (tmp_path / "a.status").write_text("ok, 3 s")
     (tmp_path / "b.status").write_text("TIMED OUT after 60 s, 60 s")
