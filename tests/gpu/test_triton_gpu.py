@@ -22,6 +22,7 @@ from model.backends import load, reference
 from model.backends.triton import graphs, probe
 from model.backends.triton.model import TritonModel
 from model.backends.triton.weights import Reader
+from model.check import relative_error
 from model.loading.synthetic import SIZES
 from tests import tiny_checkpoint
 
@@ -46,10 +47,6 @@ def test_kernels_compute_what_plain_pytorch_does(model, tokens):
             assert check.passed, (SEED, check)
 
 
-def relative(got, want):
-    return float((got - want).float().norm() / want.float().norm())
-
-
 @pytest.mark.parametrize("rows", [1, 3, 8, 13, 33, 64])
 def test_a_graph_computes_what_its_kernels_do(model, rows):
     """The very same batch, twice: and the second replay is not the first one's answer."""
@@ -64,7 +61,7 @@ def test_a_graph_computes_what_its_kernels_do(model, rows):
             if rows <= 16:
                 assert torch.equal(got, want)
             else:  # the library may choose another product inside a graph
-                assert relative(got, want) < 3e-2
+                assert relative_error(got, want) < 3e-2
     decode.close()
 
 
