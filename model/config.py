@@ -67,10 +67,11 @@ class ModelConfig:
         """The config.json in `folder`, of either kind.  Raises CheckpointError."""
         path = folder / "config.json"
         try:
-            found = json.loads(path.read_bytes())
+            with path.open("rb") as file:
+                found = json.loads(file.read(LARGEST_FILE))
         except FileNotFoundError:
             raise CheckpointError(f"there is no config.json in {folder}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} is not readable JSON: {error}") from None
         if not isinstance(found, dict):
             raise CheckpointError(f"{path} should hold one JSON object")
@@ -81,6 +82,24 @@ class ModelConfig:
         return config
 
 
+LARGEST_FILE = 2**20
+"""Bytes of a config.json."""
+
+LARGEST_SIZE = 2**20
+"""Of any size in a config.json.  Beyond, something would overflow or take for ever, long after this check."""
+
+LARGEST = {
+    "num_hidden_layers": 1024,
+    "num_experts": 4096,
+    "num_local_experts": 4096,
+    "vocab_size": 2**24,
+    "sliding_window": 2**30,
+    "initial_context_length": 2**30,
+    "original_max_position_embeddings": 2**30,
+    "max_position_embeddings": 2**30,
+}
+
+
 class _Facts(NamedTuple):
     """A JSON object and the file to name when something in it is wrong."""
 
@@ -89,15 +108,19 @@ class _Facts(NamedTuple):
 
     def size(self, *names: str) -> int:
         """The positive whole number under the first of `names` that is there."""
-        value = self._first(names)
+        value, largest = self._first(names), LARGEST.get(names[0], LARGEST_SIZE)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise CheckpointError(f"{self.path}: {names[0]} should be a positive whole number, not {value!r}")
+        if value > largest:
+            raise CheckpointError(
+                f"{self.path}: {names[0]} is {_short(value)}; it should be at most {largest}"
+            )
         return value
 
     def number(self, *names: str, default: float | None = None) -> float:
         """The positive number under the first of `names` that is there."""
         value = self._first(names, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
             raise CheckpointError(f"{self.path}: {names[0]} should be a positive number, not {value!r}")
         return float(value)
 
@@ -116,6 +139,11 @@ class _Facts(NamedTuple):
             wanted = " or ".join(names)
             raise CheckpointError(f"{self.path} does not say {wanted}; is this a gpt-oss checkpoint?")
         return default
+
+
+def _short(number: int) -> str:
+    """As it was written, or its length."""
+    return str(number) if number < 10**20 else f"a number of more than {number.bit_length() * 3 // 10} digits"
 
 
 def _original(facts: _Facts) -> dict[str, Any]:
@@ -219,6 +247,10 @@ def _check(path: Path, config: ModelConfig) -> None:
         ),
         (c.experts_per_token > c.num_experts, "a token cannot use more experts than there are"),
         (c.rope_scaling_factor < 1, "the rope scaling factor should be at least 1"),
+        (
+            c.initial_context_length * c.rope_scaling_factor > LARGEST["max_position_embeddings"],
+            f"the context should have at most {LARGEST['max_position_embeddings']} positions",
+        ),
         (c.rope_ntk_alpha >= c.rope_ntk_beta, "YaRN's alpha (beta_slow) should be below beta (beta_fast)"),
     ):
         if wrong:

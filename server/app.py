@@ -20,16 +20,16 @@ from server import refusals
 from server.api import chat, completions, models, responses, tokens
 from server.api.messages import route as messages
 from server.api.responses.background import Jobs
-from server.desk import Desk
 from server.dialogue.items import Items, StoreError
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
 from server.errors import as_api_error
+from server.front.desk import Desk
+from server.front.hosts import Hosts
+from server.front.rates import Rates
 from server.gate import Gate
-from server.hosts import Hosts
 from server.metrics import Metrics
 from server.page import Pages
-from server.rates import Rates
 from server.service import Service, TheService
 from server.settings import Settings, SettingsError
 from server.version import VERSION

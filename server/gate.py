@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server import logs
 from server.api.messages import errors as anthropic
 from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, bad_request
-from server.hosts import Hosts
+from server.front.hosts import Hosts
+from server.front.rates import Rates
 from server.metrics import Metrics
-from server.rates import Rates
 from server.refusals import refusal
 
 log = logging.getLogger("gptoss.server")

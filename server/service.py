@@ -14,11 +14,11 @@ from language.constraints import Constraints
 from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
-from server.desk import Desk
 from server.dialogue.items import Items
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
 from server.errors import ApiError
+from server.front.desk import Desk
 from server.metrics import Metrics
 from server.settings import Settings
 

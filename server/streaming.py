@@ -17,8 +17,8 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import EngineError
-from server.bodies import left
 from server.errors import ApiError, as_api_error
+from server.front.bodies import left
 from server.logs import Figures
 from server.wire import dumps, event
 

@@ -6,5 +6,6 @@
     download.py   all of them, with the room on disk asked about first
 
 The cache is the one that every program around the hub shares, so what one of them downloaded serves them all.
-Of its folders, only `blobs/` is written here; huggingface_hub links what is in there to names.
+It is written here as huggingface_hub writes it: `blobs/CHECKSUM`, `snapshots/COMMIT/NAME` → blobs, `refs/`.
+A hub is believed nothing that would become a path: names stay in the folder, checksums are hexadecimal.
 """

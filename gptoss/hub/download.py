@@ -6,17 +6,21 @@ HF_HUB_OFFLINE, …), and the proxy is HTTPS_PROXY, as everywhere.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url, is_offline_mode
+from huggingface_hub import HfApi, constants, hf_hub_url, is_offline_mode
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -69,7 +73,7 @@ def _offline(repo: str, revision: str) -> Path:
 class Listing:
     """What the hub has of one revision.
 
-    commit  of the revision: 40 hex digits, or whatever the hub calls it
+    commit  of the revision, 40 hex digits
     files   by name
     store   this repository's folder in the cache
     stop    ends all transfers when it is set
@@ -96,6 +100,8 @@ class Listing:
                 files[each.rfilename] = HubFile(each.rfilename, size, etag)
         if info.sha is None or not files:
             raise StartError(f"{constants.ENDPOINT} does not say which files {repo} has")
+        if not re.fullmatch(r"[0-9a-f]{40}", info.sha):
+            raise StartError(f"{constants.ENDPOINT} gives {repo} a commit that is none: {info.sha[:100]!r}")
         store = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
         return cls(repo, revision, info.sha, files, store)
 
@@ -170,15 +176,29 @@ def _at_once(work: list[Callable[[], None]], stop: threading.Event) -> None:
 
 
 def _link(listing: Listing, needed: list[HubFile]) -> Path:
-    """Give the files their names in the cache, and the revision its commit.  The folder with the names."""
+    """Give the files their names in the cache, and the revision its commit.  The folder with the names.
+
+    As huggingface_hub does; but that would take a file's place on disk from an answer of the hub's, unseen.
+    """
+    folder = listing.store / "snapshots" / listing.commit
     for file in needed:
-        hf_hub_download(listing.repo, file.name, revision=listing.commit)
-    # A branch is recorded with any of its files, which is here already unless the branch has moved on.
-    config = hf_hub_download(listing.repo, needed[0].name, revision=listing.revision)
-    folder = Path(config).parents[needed[0].name.count("/")]
-    if folder.name != listing.commit:
-        raise StartError(f"{listing.repo} changed while it was downloaded; try again")
+        link = folder / file.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        blob = os.path.relpath(listing.place(file), link.parent)
+        _replace(link, partial(Path.symlink_to, target=blob))
+    if listing.revision != listing.commit:
+        branch = listing.store / "refs" / listing.revision
+        branch.parent.mkdir(parents=True, exist_ok=True)
+        _replace(branch, partial(Path.write_text, data=listing.commit))
     return folder
+
+
+def _replace(place: Path, make: Callable[[Path], object]) -> None:
+    """Have `make` make something beside `place`, which then takes its place in one step."""
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".gptoss-") as beside:
+        new = Path(beside) / "new"
+        make(new)
+        new.replace(place)
 
 
 @contextmanager

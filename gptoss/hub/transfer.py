@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,6 +63,16 @@ class HubFile:
     name: str
     size: int
     etag: str
+
+    def __post_init__(self) -> None:
+        """Raises Damaged: name and etag become paths here, and whoever answers as the hub could name any."""
+        parts = self.name.split("/")
+        if not self.name.isprintable() or "\\" in self.name or {"", ".", ".."} & set(parts):
+            raise Damaged(f"the hub lists a file {self.name[:100]!r}, which is no name inside of a folder")
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.etag):
+            raise Damaged(f"the hub gives {self.name!r} a checksum that is none: {self.etag[:100]!r}")
+        if self.size < 0:
+            raise Damaged(f"the hub gives {self.name!r} a size of {self.size} bytes")
 
     def digest(self) -> Digest:
         """What will have `etag` as its hexdigest once it was fed the file."""

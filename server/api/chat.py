@@ -16,10 +16,10 @@ from engine.errors import PromptTooLong
 from server.api.chat_answer import ChatAnswer
 from server.api.conversation import ConversationFields
 from server.api.demands import demands
-from server.bodies import JsonRoute
 from server.dialogue.begin import begin, beside, render
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
+from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import TheService
 from server.streaming import respond

@@ -13,10 +13,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, PlainValidator
 
 from server.api.completion_answer import CompletionAnswer, Wanted
-from server.bodies import JsonRoute
 from server.dialogue.begin import begin_all, check_number
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
+from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import TheService
 from server.streaming import respond

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from server.api.conversation import ConversationFields
-from server.bodies import JsonRoute
 from server.dialogue import logprobs
 from server.dialogue.begin import beside, first_unknown, raw_tokens, render
 from server.errors import bad_request
+from server.front.bodies import JsonRoute
 from server.service import Service, TheService
 from server.wire import Body, Many, TokenId, dumps, quote
 

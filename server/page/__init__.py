@@ -17,8 +17,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from server.bodies import JsonRoute
 from server.errors import bad_request
+from server.front.bodies import JsonRoute
 from server.page.rendering import Rendering
 from server.page.snippets import snippets
 from server.service import TheService

@@ -128,3 +128,25 @@ def test_what_is_no_json_object_is_refused_in_one_line(content, tmp_path):
 def test_a_folder_without_config_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is no config\.json in"):
         ModelConfig.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "hint"),
+    [
+        ({"num_hidden_layers": 10**8}, "num_hidden_layers is 100000000; it should be at most 1024"),
+        ({"sliding_window": 2**32 + 1}, "sliding_window is 4294967297; it should be at most"),
+        ({"head_dim": 10**1000}, "head_dim is a number of more than"),
+        ({"vocab_size": 2**31}, "vocab_size is 2147483648; it should be at most"),
+        ({"initial_context_length": 2**30, "rope_scaling_factor": 32.0}, "at most 1073741824 positions"),
+        ({"rope_theta": 10**400}, "rope_theta should be a positive number"),
+    ],
+)
+def test_sizes_beyond_all_measure_are_refused_at_once(changed, hint, tmp_path):
+    """A hundred million layers hung the start, and a window of 2^32 + 1 silently became one of 1."""
+    with pytest.raises(CheckpointError, match=hint):
+        read(tmp_path, {**original_config(CONFIG), **changed})
+
+
+def test_a_config_nested_without_end_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="is not readable JSON"):
+        read(tmp_path, '{"a":' * 100_000)

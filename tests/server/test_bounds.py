@@ -12,9 +12,9 @@ from engine.errors import QueueFull
 from engine.fairness import Rounds, Shares
 from language.harmony.render import Renderer
 from language.names import FunctionNames
-from server.bodies import LARGE_BODY, MAX_CONTAINERS, MAX_ELEMENTS, MAX_PAIRS, check_counts
-from server.desk import SEATS, Desk
 from server.errors import ApiError
+from server.front.bodies import LARGE_BODY, MAX_CONTAINERS, MAX_ELEMENTS, MAX_PAIRS, check_counts
+from server.front.desk import SEATS, Desk
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import HI, connect, request_bytes, wait_for
@@ -440,6 +440,8 @@ def test_a_parsed_body_does_not_live_as_long_as_its_answer(tiny_tokenizer, strea
         assert wait_for(lambda: server.worker.open)
         assert wait_for(lambda: not _alive("of no interest"), 5)
         assert server.worker.open
+        client.close()
+        assert server.worker.wait_until_idle()
 
 
 def _alive(key):

@@ -378,7 +378,7 @@ def test_a_key_has_its_requests_a_minute_and_others_have_theirs(tiny_tokenizer):
 
 
 def test_a_bucket_fills_at_its_rate_and_not_over_its_rim():
-    from server.rates import Rates
+    from server.front.rates import Rates
 
     now = 0.0
     rates = Rates(6, lambda: now)

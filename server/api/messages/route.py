@@ -11,8 +11,8 @@ from language.names import FunctionNames
 from server.api.messages.answer import MessagesAnswer
 from server.api.messages.body import MessagesBody, PromptFields
 from server.api.messages.history import Opened
-from server.bodies import JsonRoute
 from server.dialogue.begin import begin, render
+from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import Service, TheService
 from server.streaming import respond

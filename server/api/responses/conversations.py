@@ -11,9 +11,9 @@ from pydantic import Field
 from server.api.responses.create import KnownItems, missing, named, owner_of
 from server.api.responses.stored import Limit, Order, listed
 from server.api.responses.writer import new_id
-from server.bodies import JsonRoute
 from server.dialogue.items import Group, Kept
 from server.errors import ApiError
+from server.front.bodies import JsonRoute
 from server.service import Service, TheService
 from server.wire import Body
 

@@ -18,9 +18,9 @@ from server.api.responses.background import Job, Jobs
 from server.api.responses.body import InputFields, ResponseBody, in_our_words
 from server.api.responses.history import Item, type_of
 from server.api.responses.writer import new_id
-from server.bodies import JsonRoute
 from server.dialogue.begin import begin
 from server.errors import ApiError
+from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import Service, TheService
 from server.streaming import AnswerStream, respond

@@ -11,10 +11,10 @@ from language.harmony.messages import ConversationError
 from server.api.responses.background import Job, Jobs
 from server.api.responses.body import InputFields, in_our_words
 from server.api.responses.create import KnownItems, earlier, missing, owner_of
-from server.bodies import JsonRoute
 from server.dialogue.begin import render
 from server.dialogue.items import Kept, page
 from server.errors import bad_request
+from server.front.bodies import JsonRoute
 from server.service import Service, TheService
 from server.streaming import AnswerStream
 

@@ -36,6 +36,9 @@ class FakeHub:
     cuts     file → bytes after which its next answer breaks off; the list is used up from its left
     stalls   file → its byte at which answers stop until `go_on` is set, however often it is asked
     wrong    files that arrive with one bit turned
+    etags    file → what is claimed to be its checksum, in the listing and in headers
+    names    file → what it is claimed to be called
+    commit   what the revision is claimed to be
     ranges   whether the content network knows them
     """
 
@@ -46,6 +49,9 @@ class FakeHub:
     stalled: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
     wrong: set[str] = field(default_factory=set)
+    etags: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    commit: str = COMMIT
     ranges: bool = True
     gated: bool = False
     status: int = 200
@@ -70,12 +76,20 @@ def etag(name: str, content: bytes) -> str:
 def listing(hub: FakeHub, model: str) -> dict:
     siblings = []
     for name, content in hub.files(model).items():
-        entry = {"rfilename": name, "size": len(content), "blobId": etag(name, content)}
+        claimed = hub.etags.get(name, etag(name, content))
+        entry = {"rfilename": hub.names.get(name, name), "size": len(content), "blobId": claimed}
         if name.endswith(LARGE):
             entry["blobId"] = "f" * 40
-            entry["lfs"] = {"size": len(content), "sha256": etag(name, content), "pointerSize": 130}
+            entry["lfs"] = {"size": len(content), "sha256": claimed, "pointerSize": 130}
         siblings.append(entry)
-    return {"id": model, "modelId": model, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+    return {
+        "id": model,
+        "modelId": model,
+        "sha": hub.commit,
+        "siblings": siblings,
+        "tags": [],
+        "private": False,
+    }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -116,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.hub.files(model).get(name)
         if content is None:
             return self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
-        about = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag(name, content)}"'}
+        about = {"X-Repo-Commit": COMMIT, "ETag": f'"{self.hub.etags.get(name, etag(name, content))}"'}
         if not name.endswith(LARGE):
             return self.send(200, content, about)
         port = self.server.server_address[1]

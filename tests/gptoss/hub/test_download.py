@@ -207,6 +207,51 @@ def test_what_was_damaged_on_disk_is_found_and_fetched_again(gptoss, hub, cache,
     assert_downloaded(gptoss("download", NAME), cache, published)
 
 
+@pytest.mark.parametrize("shape", ["/../{}", "{}", "../../../../{}"])
+@pytest.mark.parametrize("name", ["config.json", FIRST])
+def test_a_hub_cannot_name_a_file_of_ours_as_a_checksum(gptoss, hub, cache, published, tmp_path, shape, name):
+    """What was on disk under that path was found damaged, and removed."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    hub.etags = {name: shape.format(precious)}
+    assert "checksum that is none" in assert_one_line(gptoss("download", NAME))
+    assert precious.read_text() == "mine"
+
+
+def test_a_hub_s_answer_about_one_file_cannot_name_a_path(
+    gptoss, hub, cache, published, tmp_path, monkeypatch
+):
+    """huggingface_hub takes the place of a file on disk from the ETag of an answer about it."""
+    precious = tmp_path / "precious"
+    listed = dict(hub.etags)
+    monkeypatch.setattr(
+        fake_hub, "listing", lambda hub, model, make=fake_hub.listing: _honest(hub, model, make)
+    )
+    hub.etags = listed | {"config.json": str(precious)}
+    assert_downloaded(gptoss("download", NAME), cache, published)
+    assert not precious.exists()
+
+
+def _honest(hub, model, make):
+    return make(dataclasses.replace(hub, etags={}), model)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../escaped.safetensors", "/tmp/escaped.safetensors", "a\\..\\b", "a\nb", "a//b", "."]
+)
+def test_a_hub_cannot_name_a_file_outside_of_the_folder(gptoss, hub, name):
+    hub.names = {FIRST: name}
+    said = assert_one_line(gptoss("download", NAME))
+    assert "no name inside of a folder" in said
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("commit", ["../../../x", "main", "A" * 40])
+def test_a_hub_cannot_name_a_folder_as_a_commit(gptoss, hub, commit):
+    hub.commit = commit
+    assert "commit that is none" in assert_one_line(gptoss("download", NAME))
+
+
 def test_too_little_room_is_found_before_the_first_weight(gptoss, hub, published, monkeypatch, cache):
     huge = fake_hub.listing(hub, NAME)
     for entry in huge["siblings"]:

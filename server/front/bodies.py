@@ -3,7 +3,7 @@ before the answer is.
 
 A parsed body takes many times its bytes, and parsing and validating it holds up everybody.  So what costs
 (its arrays, objects and elements) is counted in the bytes, which is quick; and a large body waits for a seat
-(server/desk.py).
+(server/front/desk.py).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pydantic_core import from_json
 from starlette.types import Receive
 
 from engine.errors import EngineError
-from server.desk import Desk
 from server.errors import ApiError, BodyUnfit, as_api_error, bad_request
+from server.front.desk import Desk
 from server.gate import CLIENT_LEFT
 
 if TYPE_CHECKING:
