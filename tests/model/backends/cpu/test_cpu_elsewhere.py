@@ -44,11 +44,11 @@ def needed(*names):
 
 @pytest.fixture(scope="module", params=["int8", "bf16"])
 def step(request, tmp_path_factory):
-    """A step of two chunks, written to a file, and its logits."""
+    """A step of two chunks, a part of one being a prompt that is read with 8 bits, in a file; and its logits."""
     load()
-    model = build(Checkpoint.open(WEIGHTS), CPU, dense=request.param, threads=1)
+    model = build(Checkpoint.open(WEIGHTS), CPU, dense=request.param, threads=1, prompt_activations=8)
     book = Book(model.config, [90, 7])
-    batch = book.batch([(0, 0, 90), (1, 0, 7)], samples=[5, 89, 96])
+    batch = book.batch([(0, 0, 90), (1, 0, 7)], samples=[5, 89, 96], prompts=[50, 0])
     cache = fresh(model)
     model.reserve(len(batch.tokens))
     step, logits, held = model.step(batch, cache)

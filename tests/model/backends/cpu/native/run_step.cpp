@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
 
     Machine* machine = gptoss_open(std::atoi(argv[3]), argv[2]);
     if (!machine) fail("no such instruction set here");
+    gptoss_prompt_bits(machine, 8);
     Instruction* program = reinterpret_cast<Instruction*>(memory + header.program);
     if (gptoss_run(machine, program, int(header.length), reinterpret_cast<Step*>(memory + header.step)))
         fail("a token is not in the vocabulary");
