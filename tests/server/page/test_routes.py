@@ -97,6 +97,18 @@ def test_more_markdown_than_is_allowed_is_refused(server, texts):
     assert response.json()["error"]["param"].startswith("texts")
 
 
+def test_a_body_that_is_much_too_long_or_no_json_is_refused(server):
+    url = "/page/markdown"
+    assert server.http.post(url, json={"texts": ["a" * 500_000]}).status_code == 413
+    for body in ("", "{", "[" * 10_000, '{"texts": ["\\ud83d"]}', '{"texts": [NaN]}'):
+        headers = {"content-type": "application/json"}
+        assert server.http.post(url, content=body, headers=headers).status_code == 400, body[:20]
+    most = {"texts": ["\u00e9" * MAX_CHARACTERS]}
+    assert server.http.post(url, json=most).json()["texts"][0]["blocks"] == [
+        f"<p>{'é' * MAX_CHARACTERS}</p>\n"
+    ]
+
+
 def test_a_form_of_another_page_cannot_have_markdown_rendered(server):
     """A browser sends such a form without asking us first; as JSON it would have to ask."""
     body = '{"texts": ["a"]}'
