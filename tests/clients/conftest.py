@@ -1,5 +1,6 @@
 """A real server, in a process of its own, for clients that know nothing of us."""
 
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,33 @@ def serving(*flags: str) -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+@contextmanager
+def scripted(folder: Path, lines: list[dict], *flags: str) -> Iterator[Server]:
+    """A server whose model follows a script (tests/server/scripted.py); its prompts are in `folder`."""
+    (folder / "script.json").write_text(json.dumps(lines))
+    python = os.environ.get("SERVER_PYTHON", sys.executable)
+    prompts = ["--prompts", str(folder / "prompts.jsonl")]
+    command = [python, "-m", "tests.server.scripted", str(folder / "script.json"), "--port", "0", *prompts]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [*command, "--served-model-name", "gpt-oss-20b", "--date", "2025-06-28", *flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            yield Server(_ready(process, errors), "gpt-oss-20b")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def prompts_of(folder: Path) -> list[str]:
+    """What a scripted model was asked so far."""
+    return [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
 
 
 def _ready(process: subprocess.Popen[str], errors) -> str:

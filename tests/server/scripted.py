@@ -12,7 +12,9 @@ tests/server/fakes.py has no engine behind it: it can be made to fail in ways th
 As a process, for clients that are not in Python; FILE is a JSON list of lines (see `lines`), and settings are
 flags as of `gptoss serve`:
 
-    python -m tests.server.scripted FILE --port 8000
+    python -m tests.server.scripted FILE --port 8000 --prompts PROMPTS
+
+PROMPTS gets each prompt, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -134,6 +136,20 @@ class Script:
 
 def _parts(transcript: Transcript) -> Sequence[Part]:
     return [transcript] if isinstance(transcript, str | Pause | Broken) else transcript
+
+
+class WrittenScript(Script):
+    """A script whose prompts are written to a file, each as a line of JSON."""
+
+    def __init__(self, file: Path | None, *lines: Transcript | When, **more: float):
+        super().__init__(*lines, **more)
+        self._file = file
+
+    def line(self, prompt: str) -> Sequence[Part]:
+        if self._file is not None:
+            with self._file.open("a") as written:
+                print(json.dumps(prompt), file=written)
+        return super().line(prompt)
 
 
 @dataclass
@@ -332,13 +348,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.server.scripted", description=__doc__)
     parser.add_argument("file", type=Path, help="the script, in JSON")
     parser.add_argument("--pace", type=float, default=0.0, help="seconds for each step")
+    parser.add_argument("--prompts", type=Path, help="where each prompt is written")
     parser.add_argument("--reading", type=float, default=0.0, help="seconds for each token of a prompt")
     knobs.add_flags(parser, [each.name for each in fields(Settings)])
     asked = vars(parser.parse_args(argv))
     settings = knobs.read(asked, {})
     listener = bind(settings.host, settings.port)
-    script = Script(
-        *lines(json.loads(asked["file"].read_text())), pace=asked["pace"], reading=asked["reading"]
+    script = WrittenScript(
+        asked["prompts"],
+        *lines(json.loads(asked["file"].read_text())),
+        pace=asked["pace"],
+        reading=asked["reading"],
     )
     worker, app = assemble(script, settings)
     host, port = listener.getsockname()[:2]
