@@ -215,7 +215,7 @@ def real_codes() -> set[tuple[int, str]]:
 def messages() -> list[str]:
     """Every string in the sources, with `…` for what is filled in."""
     found = []
-    for package in ("server", "engine", "model"):
+    for package in ("gptoss", "server", "language", "engine", "model"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

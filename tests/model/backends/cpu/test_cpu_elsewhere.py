@@ -44,7 +44,7 @@ def needed(*names):
 
 @pytest.fixture(scope="module", params=["int8", "bf16"])
 def step(request, tmp_path_factory):
-    """A step of two chunks, a part of one being a prompt that is read with 8 bits, in a file; and its logits."""
+    """A step of two chunks in a file, a part of one a prompt that is read with 8 bits; and its logits."""
     load()
     model = build(Checkpoint.open(WEIGHTS), CPU, dense=request.param, threads=1, prompt_activations=8)
     book = Book(model.config, [90, 7])
