@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gptoss.serve import OTHER_DESCRIPTORS
 from server import settings as knobs
 from server.settings import Settings
 from tests.server.fakes import final, live
@@ -105,6 +106,22 @@ def test_compose_gives_running_answers_their_time():
     server = compose("compose.yaml")[0]["gptoss"]
     grace = knobs.read({}, server["environment"]).grace
     assert int(server["stop_grace_period"].removesuffix("s")) > grace
+
+
+def test_every_service_is_bounded_and_hardened():
+    (base,) = compose("compose.yaml")
+    for name, service in base.items():
+        assert service["mem_limit"], name
+        assert 0 < service["pids_limit"] <= 1024, name
+        needed = Settings().max_connections + OTHER_DESCRIPTORS
+        assert service["ulimits"]["nofile"]["soft"] >= needed, name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not service.get("privileged"), name
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), name
+    assert base["gptoss"]["environment"]["GPTOSS_ALLOWED_HOST"] == "gptoss"  # as Prometheus calls it
 
 
 def test_images_of_others_are_named_in_full():
