@@ -8,8 +8,14 @@ import pytest
 
 from tests.clients.packages import NODE, require_node
 
+SCRIPTS = [
+    ("openai.test.mjs", "openai"),
+    ("ai_sdk.test.mjs", "ai"),
+    ("anthropic.test.mjs", "@anthropic-ai/sdk"),
+]
 
-@pytest.mark.parametrize(("script", "package"), [("openai.test.mjs", "openai"), ("ai_sdk.test.mjs", "ai")])
+
+@pytest.mark.parametrize(("script", "package"), SCRIPTS)
 def test_node(server, script, package):
     require_node(package)
     environment = {**os.environ, "BASE_URL": server.base_url, "MODEL": server.model}
