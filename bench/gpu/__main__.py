@@ -225,7 +225,7 @@ def copy(model: TritonModel, _: Result) -> Result:
 
 def bandwidth(results: Result) -> float:
     """Bytes per second that a share is of."""
-    return float(results.get("copy", {}).get("copy_gb_s", 3000.0)) * 1e9
+    return float(results.get("copy", {}).get("copy_gb_s") or 3000.0) * 1e9  # 0.0 on a very slow machine
 
 
 def kernels(model: TritonModel, results: Result) -> list[Result]:

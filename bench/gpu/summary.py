@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-Rows = list[dict[str, Any]]
+SHOWN = 8
+"""Of wrong results: more would push the tables out of sight."""
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -42,8 +43,11 @@ def main(folder: Path) -> int:
     for part in ("machine", "overlap", "copy"):
         if part in found:
             print(part, json.dumps(found[part]))
-    for wrong in found.get("check", {}).get("wrong", []):
-        print("WRONG", wrong)
+    wrong = found.get("check", {}).get("wrong", [])
+    for line in wrong[:SHOWN]:
+        print("WRONG", line)
+    if len(wrong) > SHOWN:
+        print(f"WRONG {len(wrong) - SHOWN} more")
     for part, told in found.items():
         if isinstance(told, dict) and "error" in told:
             print("FAILED", part, told["error"])
