@@ -1,0 +1,41 @@
+"""docs/messages.md tells of every field of a request in Anthropic's form, and what it tells is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from server.api.messages.body import MessagesBody
+from tests.server.api.anthropic_form import post, told_of
+from tests.server.fakes import final, live
+
+PAGE = Path(__file__).parents[3] / "docs" / "messages.md"
+TOLD = dict(re.findall(r"^\| `(\w+)` \| (honoured|ignored|refused) \|", PAGE.read_text(), re.MULTILINE))
+
+
+def named(verdict):
+    return sorted(field for field, told in TOLD.items() if told == verdict)
+
+
+def test_every_field_of_the_server_is_told():
+    assert set(MessagesBody.model_fields) == {*named("honoured"), *named("refused")}
+
+
+def test_every_field_of_the_sdk_is_told():
+    params = pytest.importorskip("anthropic.types.message_create_params")
+    fields = set(params.MessageCreateParamsNonStreaming.__annotations__)
+    assert fields <= TOLD.keys(), fields - TOLD.keys()
+
+
+@pytest.mark.parametrize("field", named("ignored"))
+def test_an_ignored_field_may_be_anything(field, tiny_tokenizer):
+    with live(tiny_tokenizer, final("Hello")) as server:
+        assert post(server, **{field: {"any": ["thing"]}}).status_code == 200
+
+
+@pytest.mark.parametrize("field", named("refused"))
+def test_a_refused_field_is_refused_by_name(field, tiny_tokenizer):
+    with live(tiny_tokenizer, final("Hello")) as server:
+        status, _, message = told_of(server, **{field: ["x"]})
+    assert status == 400
+    assert message.startswith(field)
