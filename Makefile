@@ -46,7 +46,7 @@ CLIENTS     = .venv-clients
 UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
 RUN_CLIENTS = TEST_CLIENTS=all SERVER_PYTHON=$(BIN)/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=900 -ra $(ARGS)
-NODE_CLIENTS = $(if $(NPM),tests/clients/node/node_modules)
+NODE_CLIENTS = $(if $(NPM),tests/clients/node/node_modules tests/clients/agents/node_modules)
 clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready $(NODE_CLIENTS)    ## install what test-clients runs
 test-clients: $(READY) test-sdks test-tools     ## run other people's clients against the demo model; NPM= for Python's alone
 test-sdks: $(CLIENTS)/sdks/.ready $(NODE_CLIENTS)
@@ -69,13 +69,14 @@ $(CLIENTS)/sdks/.ready: tests/clients/sdks.lock | $(READY) $(CLIENTS)/uv
 	@touch $@
 $(CLIENTS)/uv: | $(READY)   # installs in an eighth of pip's time
 	$(BIN)/pip install --quiet --disable-pip-version-check --target $@ 'uv>=0.9,<0.14'
-tests/clients/node/node_modules: tests/clients/node/package-lock.json
-	$(NPM) ci --prefix tests/clients/node --no-audit --no-fund --silent
+tests/clients/%/node_modules: tests/clients/%/package-lock.json
+	$(NPM) ci --prefix tests/clients/$* --no-audit --no-fund --silent
 	@touch $@
 lock-clients: $(CLIENTS)/uv     ## look up the newest clients that tests/clients/*.txt and package.json allow
 	$(LOCK) tests/clients/sdks.txt -o tests/clients/sdks.lock
 	$(LOCK) tests/clients/tools.txt -o tests/clients/tools.lock --override tests/clients/without-torch.txt
 	$(NPM) update --prefix tests/clients/node --no-audit --no-fund
+	$(NPM) update --prefix tests/clients/agents --no-audit --no-fund
 LOCK = $(UV) pip compile --upgrade --universal --python-version 3.11 --no-header --no-annotate
 
 sanitize: $(READY)  ## run the CPU kernels' tests with the address and undefined-behaviour sanitizers

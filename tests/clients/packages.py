@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 NODE = Path(__file__).parent / "node"
+AGENTS = Path(__file__).parent / "agents" / "node_modules" / ".bin"
 
 WHERE = "`make test-clients` installs it"
 
@@ -27,6 +28,13 @@ def require_node(package: str) -> None:
     if not (NODE / "node_modules" / package).is_dir():
         assert not all_promised(), f"{package} is not in {NODE}/node_modules"
         pytest.skip(f"{package} is not here: {WHERE}", allow_module_level=True)
+
+
+def require_agent(program: str) -> None:
+    """The same for an agent's program, in one test."""
+    if not (AGENTS / program).exists():
+        assert not all_promised(), f"{program} is not in {AGENTS}"
+        pytest.skip(f"{program} is not here: {WHERE}")
 
 
 def all_promised() -> bool:

@@ -101,9 +101,7 @@ def test_an_object_as_the_answer(client, greedy):
         name: str
         age: int
 
-    message = client.messages.parse(
-        messages=user("Anna is 23 years old."), output_format=Person, **greedy
-    )
+    message = client.messages.parse(messages=user("Anna is 23 years old."), output_format=Person, **greedy)
     assert isinstance(message.parsed_output, Person)
 
 
