@@ -36,7 +36,7 @@ from engine.request import Request, SamplingParams
 from engine.runner import Runner
 from engine.scheduler import Limits
 from model.backends.cpu import build
-from model.backends.cpu.model import CpuModel
+from model.backends.cpu.cpu_model import CpuModel
 from model.device import describe
 from model.loading.checkpoint import Checkpoint
 from model.loading.synthetic import SIZES, Synthetic

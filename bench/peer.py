@@ -40,7 +40,7 @@ import torch
 
 from bench import gguf
 from model.backends.cpu import build
-from model.backends.cpu.model import CpuModel
+from model.backends.cpu.cpu_model import CpuModel
 from model.device import describe
 from model.loading.synthetic import GPT_OSS_20B, Synthetic
 from model.speed import Load, time_steps

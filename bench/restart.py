@@ -36,7 +36,7 @@ from engine.request import Failure, Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
 from model.backends.cpu import build
-from model.backends.cpu.model import CpuModel
+from model.backends.cpu.cpu_model import CpuModel
 from model.loading.synthetic import SIZES, Synthetic
 from model.page_copies import PageCopies
 

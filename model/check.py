@@ -1,4 +1,4 @@
-"""The result of checking one kernel, and the small model that kernels are checked on (probe.py)."""
+"""The result of checking one kernel, and the small model that kernels are checked on (each backend has its checks)."""
 
 from __future__ import annotations
 

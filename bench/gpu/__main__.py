@@ -41,8 +41,8 @@ from bench.gpu import rehearsal
 from bench.gpu import weights as gpu_weights
 from bench.gpu.load import Decode, Prefill, Random
 from bench.synthetic import SIZES
-from model.backends.triton import dependent_launch, graphs, overlap, probe
-from model.backends.triton.model import KV_CACHES, TritonModel
+from model.backends.triton import dependent_launch, graphs, overlap, triton_checks
+from model.backends.triton.triton_model import KV_CACHES, TritonModel
 from model.backends.triton.weights import DENSE_FORMATS, Reader
 from model.batch import bytes_of
 
@@ -170,7 +170,7 @@ def check(model: TritonModel, _: Result) -> Result:
     """Every kernel against plain PyTorch; graphs against the same pass without; chunks against the whole."""
     worst: dict[str, float] = {}
     wrong = []
-    for found in probe.checks(model, probe.TOKENS, seed=int(time.time())):
+    for found in triton_checks.checks(model, triton_checks.TOKENS, seed=int(time.time())):
         worst[found.name] = max(worst.get(found.name, 0.0), found.error)
         if not found.passed:
             wrong.append(f"{found.name} of {found.tokens} tokens: {found.error:.3g}")
@@ -325,7 +325,7 @@ def load(model: TritonModel, _: Result) -> Result:
         whole = f"{found['whole_seconds']} s for {found['whole_gb']} GB"
         print(f"weights in their form {found['gb_s']:8.1f} GB/s, {share}: {whole}")
     began = time.perf_counter()
-    probe.probe(model)
+    triton_checks.probe(model)
     found["probe_seconds"] = round(time.perf_counter() - began, 2)
     print(f"probe, kernels compiled before: {found['probe_seconds']} s")
     return found

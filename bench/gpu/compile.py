@@ -27,7 +27,7 @@ import triton
 from bench.gpu import machine_code
 from bench.synthetic import SIZES
 from model.backends.triton import ahead, dependent_launch, fp8, outlines
-from model.backends.triton.model import KV_CACHES
+from model.backends.triton.triton_model import KV_CACHES
 from model.backends.triton.weights import DENSE_FORMATS
 from model.config import CheckpointError, ModelConfig
 

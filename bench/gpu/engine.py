@@ -11,7 +11,7 @@ from engine.engine import Engine
 from engine.request import Request, SamplingParams
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.batch import pages_for
 
 SAMPLING = {

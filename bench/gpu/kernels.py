@@ -17,8 +17,8 @@ from bench.gpu.load import Decode
 from model.backends.triton import attention_decode, dense, dense_int8, experts_few, experts_many
 from model.backends.triton.codes import padded, prescaled
 from model.backends.triton.dense import product
-from model.backends.triton.model import TritonModel
 from model.backends.triton.router import ROUTER_TILE, choose, router
+from model.backends.triton.triton_model import TritonModel
 from model.batch import BANDED, FULL
 
 Run = Callable[[], object]

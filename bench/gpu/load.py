@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.batch import FULL, Batch, pages_for
 from model.config import ModelConfig
 from model.loading.tensors import DeviceTensors, ReadAndMoved, shapes

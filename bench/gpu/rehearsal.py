@@ -24,8 +24,8 @@ import torch
 
 from bench.gpu import engine as gpu_engine
 from bench.gpu import kernels as gpu_kernels
-from model.backends.triton import dense, experts_few, probe
-from model.backends.triton.model import TritonModel
+from model.backends.triton import dense, experts_few, triton_checks
+from model.backends.triton.triton_model import TritonModel
 from model.check import SMALL
 
 FAULTS = ("tolerance", "exception", "hang", "crash")
@@ -86,7 +86,7 @@ def begin() -> None:
     }.items():
         mock.patch.object(torch.cuda, name, value).start()
     mock.patch.object(gpu_kernels, "pieces", pieces).start()
-    mock.patch.object(probe, "TOKENS", (1, 12)).start()
+    mock.patch.object(triton_checks, "TOKENS", (1, 12)).start()
     mock.patch.object(gpu_engine, "SAMPLING", {"greedy": gpu_engine.SAMPLING["greedy"]}).start()
     for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
         mock.patch.dict(tile, {"BN": 64}).start()  # an interpreter is slow by the program
@@ -96,7 +96,7 @@ def planted(part: str) -> None:
     """Does what `GPTOSS_PLANT` says of a part."""
     faults = dict(each.split("=") for each in os.environ.get("GPTOSS_PLANT", "").split(",") if each)
     acts: dict[str, Callable[[], None]] = {
-        "tolerance": lambda: probe.TOLERANCE.update(dict.fromkeys(probe.TOLERANCE, -1.0)),
+        "tolerance": lambda: triton_checks.TOLERANCE.update(dict.fromkeys(triton_checks.TOLERANCE, -1.0)),
         "exception": _raise,
         "hang": lambda: time.sleep(1e6),
         "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),

@@ -18,7 +18,7 @@ from engine.memory import GIB, plan
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.synthetic import SIZES
 

@@ -15,8 +15,8 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.gpu.load import Decode, Random
-from model.backends.triton import graphs, probe
-from model.backends.triton.model import TritonModel
+from model.backends.triton import graphs, triton_checks
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.synthetic import SIZES
 from tests.model.paging import Paged
@@ -47,10 +47,10 @@ def model(request):
     torch.cuda.empty_cache()
 
 
-@pytest.mark.parametrize("tokens", [*probe.TOKENS, 8, 17, 64, 2048])
+@pytest.mark.parametrize("tokens", [*triton_checks.TOKENS, 8, 17, 64, 2048])
 def test_kernels_compute_what_plain_pytorch_does(model, tokens):
     with torch.inference_mode():
-        for check in probe.checks(model, [tokens], seed=SEED + tokens):
+        for check in triton_checks.checks(model, [tokens], seed=SEED + tokens):
             assert check.passed, (SEED, check)
 
 

@@ -20,8 +20,8 @@ from engine.runner import Runner
 from engine.sampling import draws
 from engine.scheduler import Limits
 from model.backends.triton.edits import edit_logits
-from model.backends.triton.model import TritonModel
-from model.backends.triton.sampling import choose_tokens, plain_scores
+from model.backends.triton.token_choice import choose_tokens, plain_scores
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.batch import Batch
 from model.logit_edits import edit

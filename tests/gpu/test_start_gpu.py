@@ -17,7 +17,7 @@ import triton
 
 from bench.gpu.load import Decode, Prefill, Random
 from model.backends.triton import ahead, dependent_launch, overlap
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.synthetic import SIZES
 

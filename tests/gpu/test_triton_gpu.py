@@ -19,8 +19,8 @@ from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
 from model.backends import load, reference
-from model.backends.triton import graphs, probe
-from model.backends.triton.model import TritonModel
+from model.backends.triton import graphs, triton_checks
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.check import relative_error
 from model.loading.synthetic import SIZES
@@ -40,10 +40,10 @@ def model():
         return TritonModel(config, Reader(Random(config, seed=SEED), CUDA, torch.bfloat16).all())
 
 
-@pytest.mark.parametrize("tokens", [*probe.TOKENS, 8, 16, 17, 64, 200, 2048])
+@pytest.mark.parametrize("tokens", [*triton_checks.TOKENS, 8, 16, 17, 64, 200, 2048])
 def test_kernels_compute_what_plain_pytorch_does(model, tokens):
     with torch.inference_mode():
-        for check in probe.checks(model, [tokens], seed=SEED + tokens):
+        for check in triton_checks.checks(model, [tokens], seed=SEED + tokens):
             assert check.passed, (SEED, check)
 
 

@@ -73,7 +73,7 @@ def test_a_load_needs_the_memory_it_says(model, sequences):
 
 def test_the_memory_is_measured_by_copies_or_by_the_models_own_threads(model, monkeypatch):
     monkeypatch.setattr("model.device.METER_BYTES", 1 << 20)
-    monkeypatch.setattr("model.backends.cpu.model.METER_BYTES", 1 << 23)
+    monkeypatch.setattr("model.backends.cpu.cpu_model.METER_BYTES", 1 << 23)
     threads = cpu.build(Synthetic(SMALL), CPU, threads=1)
     for each, kind in ((model, "copy"), (threads, "read")):
         meter = each.meter()

@@ -4,7 +4,7 @@
     library.py    finding and loading it      native/layout.h     how packed weights lie in memory
     program.py    the structures of abi.h     native/program.cpp  what each instruction does, on all threads
     weights.py    checkpoint → packed weights native/isa_*.cpp    the arithmetic, once per instruction set
-    model.py      the network as a program    native/arithmetic.h what of it they share
+    cpu_model.py  the network as a program    native/arithmetic.h what of it they share
     prefetch.py   whether to ask for weights ahead
 
 At one token per step a CPU does little but read weights, so everything serves that: weights lie in the
@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from model.backends.cpu.cpu_model import CpuModel
 from model.backends.cpu.library import choose_isa, isas, load
-from model.backends.cpu.model import CpuModel
 from model.backends.cpu.prefetch import prefetching_helps
 from model.backends.cpu.weights import DENSE_FORMATS
 from model.check import Check
@@ -74,10 +74,10 @@ def build(
 
 
 def kernel_checks(model: CpuModel) -> Iterator[Check]:
-    """Each instruction of a step, see probe.py."""
-    from model.backends.cpu import probe
+    """Each instruction of a step, see cpu_checks.py."""
+    from model.backends.cpu import cpu_checks
 
-    return probe.checks(model, probe.TOKENS)
+    return cpu_checks.checks(model, cpu_checks.TOKENS)
 
 
 def describe(settings: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -17,7 +17,7 @@ import torch
 from model.speed import Load
 
 if TYPE_CHECKING:
-    from model.backends.cpu.model import CpuModel
+    from model.backends.cpu.cpu_model import CpuModel
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
     rotary.py, attention_prefill.py      cache write; blocks of queries against pages
     experts_many.py      sort, gate and up, down, sum
 
-    edits.py, sampling.py                what changes logits; a token for each row
+    edits.py, token_choice.py            what changes logits; a token for each row
 
     codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
     dense_int8.py        dense weights in eight bits, if asked
-    model.py             the network of these pieces          graphs.py    decode steps as CUDA graphs
+    triton_model.py      the network of these pieces          graphs.py    decode steps as CUDA graphs
     dependent_launch.py  kernels that begin early             overlap.py   whether that is faster here
-    probe.py             each kernel against plain PyTorch, before the first request
+    triton_checks.py     each kernel against plain PyTorch, before the first request
     ahead.py             all compiled at the start, by all cores
 
 Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
@@ -42,7 +42,7 @@ from model.interfaces import Backend
 from model.loading.tensors import TensorSource
 
 if TYPE_CHECKING:
-    from model.backends.triton.model import TritonModel
+    from model.backends.triton.triton_model import TritonModel
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def build(
         )
     try:
         from model.backends.triton import ahead, overlap
-        from model.backends.triton.model import TritonModel
-        from model.backends.triton.probe import probe
+        from model.backends.triton.triton_checks import probe
+        from model.backends.triton.triton_model import TritonModel
         from model.backends.triton.weights import Reader
     except ModuleNotFoundError as missing:
         if missing.name != "triton":
@@ -103,10 +103,10 @@ def build(
 
 
 def kernel_checks(model: TritonModel) -> Iterator[Check]:
-    """Each kernel of steps of several sizes, see probe.py."""
-    from model.backends.triton import probe
+    """Each kernel of steps of several sizes, see triton_checks.py."""
+    from model.backends.triton import triton_checks
 
-    return probe.checks(model, probe.TOKENS)
+    return triton_checks.checks(model, triton_checks.TOKENS)
 
 
 BACKEND = Backend(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.backends.triton import experts_many, graphs
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader, Weights
 from model.batch import Batch, pages_for
 from model.config import ModelConfig

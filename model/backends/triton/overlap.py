@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.backends.triton import dependent_launch
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.batch import Batch, pages_for
 
 log = logging.getLogger(__name__)

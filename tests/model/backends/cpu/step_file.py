@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from model.backends.cpu.model import CpuModel
+from model.backends.cpu.cpu_model import CpuModel
 from model.backends.cpu.program import Instruction, Step
 
 LINE = 64

@@ -9,7 +9,7 @@ from torch import Tensor
 from engine.memory import GIB, plan
 from gptoss.assembly import CPU_SHARE
 from model.backends.cpu import build
-from model.backends.cpu.model import Scratch
+from model.backends.cpu.cpu_model import Scratch
 from model.backends.cpu.program import BF16, HIGH, INT8, LOW, MXFP4, PAGE_SIZE
 from model.config import ModelConfig
 from model.loading.checkpoint import Checkpoint

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.backends.cpu import build
-from model.backends.cpu.probe import checks
+from model.backends.cpu.cpu_checks import checks
 from model.backends.cpu.program import OPCODES, Quantise
 from model.check import SMALL
 from model.loading.synthetic import Synthetic

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.backends.cpu import build
-from model.backends.cpu.model import CANDIDATES, TAIL
+from model.backends.cpu.cpu_model import CANDIDATES, TAIL
 from model.check import relative_error
 from model.loading.synthetic import GPT_OSS_20B, Synthetic
 from tests.model.backends.cpu.cpu_steps import ISAS, Machine

@@ -40,7 +40,7 @@ def told(monkeypatch, tmp_path):
             return ready
 
     monkeypatch.setattr(weights, "Reader", Reader)
-    monkeypatch.setattr("model.backends.triton.probe.probe", lambda model: told.append("probed"))
+    monkeypatch.setattr("model.backends.triton.triton_checks.probe", lambda model: told.append("probed"))
     monkeypatch.setattr(overlap, "pays", lambda model: told.append("measured") or True)
     return told
 

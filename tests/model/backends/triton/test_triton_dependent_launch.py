@@ -17,7 +17,7 @@ from triton.runtime import interpreter
 
 from bench.synthetic import Synthetic
 from model.backends.triton import dense, dense_int8, dependent_launch, experts_few
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader, _tensors
 from tests import tiny_checkpoint
 from tests.model.paging import Paged

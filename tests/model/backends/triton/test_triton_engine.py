@@ -17,8 +17,8 @@ from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends.triton import dense, edits, experts_few, sampling
-from model.backends.triton.model import TritonModel
+from model.backends.triton import dense, edits, experts_few, token_choice
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.batch import Batch
 from tests import tiny_checkpoint
@@ -87,7 +87,7 @@ class Sampler(Historian):
         edits.edit_logits(logits, asked, latest)
 
     def choose(self, logits, draws, batch):
-        return sampling.choose_tokens(logits, draws, batch)
+        return token_choice.choose_tokens(logits, draws, batch)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def ask(id: str, length: int, max_tokens: int, params: SamplingParams, **options
 @pytest.mark.exhaustive
 def test_answers_are_the_same_in_both_orders_and_every_draw_is_the_kernels(model, monkeypatch):
     calls = Counter()
-    choose, edit = sampling.choose_tokens, edits.edit_logits
+    choose, edit = token_choice.choose_tokens, edits.edit_logits
 
     def counted(logits, draws, batch):
         calls["filtered" if draws.filters else "plain"] += 1
@@ -112,8 +112,8 @@ def test_answers_are_the_same_in_both_orders_and_every_draw_is_the_kernels(model
         calls["edited" if latest is None else "edited ahead"] += 1
         edit(logits, edits, latest)
 
-    monkeypatch.setattr("model.backends.triton.model.choose_tokens", counted)
-    monkeypatch.setattr("model.backends.triton.model.edit_logits", counted_edit)
+    monkeypatch.setattr("model.backends.triton.triton_model.choose_tokens", counted)
+    monkeypatch.setattr("model.backends.triton.triton_model.edit_logits", counted_edit)
     requests = {
         "a": ask("a", 9, 4, GREEDY),
         "b": ask("b", 3, 5, PENALISED),

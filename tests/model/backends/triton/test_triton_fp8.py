@@ -18,8 +18,8 @@ from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
 from model import backends as kernels
-from model.backends.triton import dense, experts_few, fp8, probe
-from model.backends.triton.model import TritonModel
+from model.backends.triton import dense, experts_few, fp8, triton_checks
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.check import relative_error
 from model.loading.checkpoint import Checkpoint
@@ -132,7 +132,7 @@ def ids(length, seed):
 def test_attention_over_such_pages_is_that_over_their_numbers(models, tokens):
     """Decodes split and whole, chunks, what is written and what is not: as plain PyTorch has it."""
     with torch.inference_mode():
-        for name, got, want in probe._attention(probe.Draw(models[1], tokens), tokens):
+        for name, got, want in triton_checks._attention(triton_checks.Draw(models[1], tokens), tokens):
             assert relative_error(got, want) < 2e-3, name  # were one number in a thousand rounded otherwise
 
 

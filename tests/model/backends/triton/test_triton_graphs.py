@@ -22,10 +22,17 @@ from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends.triton import dense, dense_int8, dependent_launch, experts_few, graphs, sampling
-from model.backends.triton import model as triton_model
+from model.backends.triton import (
+    dense,
+    dense_int8,
+    dependent_launch,
+    experts_few,
+    graphs,
+    token_choice,
+    triton_model,
+)
 from model.backends.triton.graphs import Graphs
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from tests import tiny_checkpoint
 from tests.model.paging import Paged
@@ -56,8 +63,8 @@ def _wide_tiles():
         for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE):
             patch.setitem(tile, "BN", 64)
             patch.setitem(tile, "BW", 16)
-        patch.setattr(sampling, "BLOCK", 256)
-        patch.setattr(sampling, "PASS", 256)
+        patch.setattr(token_choice, "BLOCK", 256)
+        patch.setattr(token_choice, "PASS", 256)
         for name in ("gdc_launch_dependents", "gdc_wait"):
             patch.setattr(dependent_launch, name, lambda: None)
         patch.setattr(triton_model, "KEYS_OF_A_PART", 64)

@@ -14,9 +14,9 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 from bench.synthetic import Synthetic
 from model import backends as kernels
 from model.backends import reference
-from model.backends.triton import dense, dense_int8, experts_few, probe
+from model.backends.triton import dense, dense_int8, experts_few, triton_checks
 from model.backends.triton.dense_int8 import GROUP, quantise
-from model.backends.triton.model import TritonModel
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.check import relative_error
 from model.loading.checkpoint import Checkpoint
@@ -120,7 +120,7 @@ def test_each_weight_is_met_by_a_one_exactly(rows):
 def test_products_are_those_of_the_decoded_weights(model, tokens):
     """With norm, bias, residual and a choice of rows; the many rows of a prompt too."""
     with torch.inference_mode():
-        for name, got, want in probe._dense(probe.Draw(model, tokens), tokens):
+        for name, got, want in triton_checks._dense(triton_checks.Draw(model, tokens), tokens):
             assert relative_error(got, want) < 1e-5, name
 
 

@@ -13,9 +13,8 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 # isort: split
 from model import backends as kernels
 from model.backends import reference
-from model.backends.triton import dense, dense_int8, experts_few, graphs, probe
-from model.backends.triton import model as triton_model
-from model.backends.triton.model import TritonModel
+from model.backends.triton import dense, dense_int8, experts_few, graphs, triton_checks, triton_model
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.checkpoint import Checkpoint
 from tests import tiny_checkpoint
@@ -40,7 +39,7 @@ SEQUENCES = [ids(length, length) for length in LENGTHS]
 def _short_parts_and_wide_tiles():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(triton_model, "KEYS_OF_A_PART", 64)
-        patch.setattr(probe, "KEYS_OF_A_PART", 128)
+        patch.setattr(triton_checks, "KEYS_OF_A_PART", 128)
         if DEVICE.type == "cpu":  # an interpreter is slow by the program
             tiles = (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense_int8.ROW_TILE)
             for tile in (*tiles, dense.SMALL_TILE, dense_int8.SMALL_TILE):
@@ -86,7 +85,7 @@ def test_it_computes_what_the_reference_does(folder):
 @pytest.mark.parametrize("tokens", [1, pytest.param(26, marks=pytest.mark.exhaustive)])
 def test_its_kernels_compute_what_plain_pytorch_does(model, tokens):
     with torch.inference_mode():
-        for check in probe.checks(model, [tokens], seed=tokens):
+        for check in triton_checks.checks(model, [tokens], seed=tokens):
             assert check.passed, check
 
 

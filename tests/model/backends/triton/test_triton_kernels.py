@@ -1,6 +1,6 @@
 """Each Triton kernel against its plain version, in Triton's interpreter where there is no GPU.
 
-Sizes all differ, none is a multiple of a tile, outputs are NaN before; see model/backends/triton/probe.py for
+Sizes all differ, none is a multiple of a tile, outputs are NaN before; see triton_checks.py for
 what is tried.  In float32: the interpreter's products of bfloat16 are not to be trusted."""
 
 from dataclasses import replace
@@ -12,10 +12,10 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
 from bench.synthetic import Synthetic
-from model.backends.triton import codes, dense, experts_few, probe
+from model.backends.triton import codes, dense, experts_few, triton_checks
 from model.backends.triton.graphs import blank, stage
-from model.backends.triton.model import TritonModel
 from model.backends.triton.router import choose
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Matrices, Reader
 from model.config import CheckpointError
 from model.loading.mxfp4 import decode, encode
@@ -51,7 +51,7 @@ def model():
 @pytest.mark.parametrize("tokens", [1, 3, 26])
 def test_kernels_compute_what_plain_pytorch_does(model, tokens):
     with torch.inference_mode():
-        for check in probe.checks(model, [tokens], seed=tokens):
+        for check in triton_checks.checks(model, [tokens], seed=tokens):
             assert check.passed, check
 
 
@@ -59,7 +59,7 @@ def test_a_model_of_a_short_context_is_checked_too(model):
     """A step of 62 tokens, where a sequence may have 64 in all: it was refused, for no good reason."""
     assert CONFIG.max_context == 64
     with torch.inference_mode():
-        names = [check.name for check in probe.checks(model, [62]) if check.passed]
+        names = [check.name for check in triton_checks.checks(model, [62]) if check.passed]
     assert {"gate and up of many", "norm and unembedding", "tokens"} <= set(names)
     assert not any("decode" in name or "prefill" in name for name in names)
 
@@ -68,20 +68,20 @@ def test_a_kernel_that_computes_something_else_is_found(model, monkeypatch):
     """One in a hundred too much: the model is refused, in a line that names the kernel and a way out."""
     right = experts_few.plain_gate_up
     monkeypatch.setattr(experts_few, "plain_gate_up", lambda *operands: right(*operands) * 1.01)
-    monkeypatch.setattr(probe, "TOKENS", (1,))
-    with pytest.raises(probe.WrongResult, match=r"gate and up of few .* --backend reference"):
-        probe.probe(model)
+    monkeypatch.setattr(triton_checks, "TOKENS", (1,))
+    with pytest.raises(triton_checks.WrongResult, match=r"gate and up of few .* --backend reference"):
+        triton_checks.probe(model)
 
 
 def test_a_kernel_that_does_not_run_stops_the_program(model, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no kernel image is available for execution on the device\nand more")
 
-    monkeypatch.setattr(probe, "product", broken)
+    monkeypatch.setattr(triton_checks, "product", broken)
     with pytest.raises(
-        probe.WrongResult, match=r"does not run here: no kernel image is .* device; --backend"
+        triton_checks.WrongResult, match=r"does not run here: no kernel image is .* device; --backend"
     ):
-        probe.probe(model)
+        triton_checks.probe(model)
 
 
 def test_packing_changes_the_order_of_bits_alone():
@@ -141,7 +141,7 @@ def test_a_token_that_is_not_finite_spoils_no_other(model):
 
 
 def test_staging_copies_the_batch_and_fills_up(model):
-    batch = probe.Draw(model, 3).batch([(9, 1), (0, 1), (21, 1)])
+    batch = triton_checks.Draw(model, 3).batch([(9, 1), (0, 1), (21, 1)])
     batch = replace(
         batch, tokens=torch.arange(5, 8, device=DEVICE), samples=torch.tensor([2, 0], device=DEVICE)
     )
@@ -162,7 +162,7 @@ def test_staging_copies_the_batch_and_fills_up(model):
 @pytest.mark.exhaustive
 def test_rows_that_fill_up_a_batch_change_nothing(model):
     """They write nothing into the cache, and the other rows' logits are the same."""
-    batch = probe.Draw(model, 4).batch([(9, 1), (5, 1), (13, 1)])
+    batch = triton_checks.Draw(model, 4).batch([(9, 1), (5, 1), (13, 1)])
     batch = replace(batch, tokens=torch.arange(5, 8, device=DEVICE), samples=torch.arange(3, device=DEVICE))
     caches = [model.new_cache(len(batch.page_table.flatten())) for _ in range(2)]
     for cache in caches:

@@ -20,9 +20,8 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from bench.synthetic import Synthetic
 from model.backends import triton as backend
-from model.backends.triton import dense, dense_int8, dependent_launch, experts_few, graphs
-from model.backends.triton import model as triton_model
-from model.backends.triton.model import TritonModel
+from model.backends.triton import dense, dense_int8, dependent_launch, experts_few, graphs, triton_model
+from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.draws import Draws
 from model.logit_edits import Edits

@@ -8,8 +8,8 @@ import torch
 from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
-from model.backends.triton import sampling
-from model.backends.triton.sampling import choose_tokens, philox, plain_noise, plain_tokens
+from model.backends.triton import token_choice
+from model.backends.triton.token_choice import choose_tokens, philox, plain_noise, plain_tokens
 from model.batch import Batch
 from model.draws import Draws
 
@@ -22,7 +22,7 @@ SIZE = 2500
 @pytest.fixture(autouse=True)
 def _short_pass(monkeypatch):
     """A row is passed over in more than one piece."""
-    monkeypatch.setattr(sampling, "PASS", 2048)
+    monkeypatch.setattr(token_choice, "PASS", 2048)
 
 
 def draws(rows, *, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, seeds=None, size=SIZE) -> Draws:

@@ -21,10 +21,10 @@ from model.backends.triton.codes import in_fragments, padded, prescaled
 from model.backends.triton.dense import decoded, plain_product, product
 from model.backends.triton.edits import edit_logits
 from model.backends.triton.fp8 import plain_numbers, plain_stored
-from model.backends.triton.model import FEW_FOR_DENSE, FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
 from model.backends.triton.norm import normalise, plain_normalise
 from model.backends.triton.router import choose, plain_choose, plain_router, router
-from model.backends.triton.sampling import choose_tokens, plain_scores
+from model.backends.triton.token_choice import choose_tokens, plain_scores
+from model.backends.triton.triton_model import FEW_FOR_DENSE, FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
 from model.batch import BANDED, FULL, Batch
 from model.check import Check, relative_error
 from model.draws import Draws

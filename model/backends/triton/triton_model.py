@@ -19,7 +19,7 @@ from model.backends.triton.edits import edit_logits
 from model.backends.triton.graphs import Graphs
 from model.backends.triton.norm import normalise
 from model.backends.triton.router import choose, router
-from model.backends.triton.sampling import choose_tokens
+from model.backends.triton.token_choice import choose_tokens
 from model.backends.triton.weights import Layer, Weights
 from model.batch import Batch, KVCache, PerKind
 from model.config import ModelConfig

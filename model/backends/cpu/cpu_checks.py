@@ -13,7 +13,7 @@ from ctypes import Structure
 import torch
 from torch import Tensor
 
-from model.backends.cpu.model import CANDIDATES, CpuModel
+from model.backends.cpu.cpu_model import CANDIDATES, CpuModel
 from model.backends.cpu.program import (
     Activate,
     Attend,
