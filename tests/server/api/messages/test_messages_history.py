@@ -3,7 +3,7 @@
 import pytest
 
 from server.settings import Settings
-from tests.server.api.anthropic_form import HI, WEATHER, post
+from tests.server.api.messages.anthropic_form import HI, WEATHER, post
 from tests.server.fakes import call, final, live, prompt_text
 
 ASK = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Zürich"}}

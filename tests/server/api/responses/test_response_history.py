@@ -5,7 +5,7 @@ import json
 import pytest
 
 from server.settings import Settings
-from tests.server.api.response_events import ADD, parsed, shape
+from tests.server.api.responses.response_events import ADD, parsed, shape
 from tests.server.fakes import call, final
 from tests.server.scripted import Script, scripted
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import EngineDied, QueueFull
-from tests.server.api.response_events import ADD, ask, events_of, joined, shape
+from tests.server.api.responses.response_events import ADD, ask, events_of, joined, shape
 from tests.server.fakes import Pause, call, final, live, prompt_text
 from tests.vocabularies import SPECIALS
 

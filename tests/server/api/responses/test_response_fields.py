@@ -12,7 +12,7 @@ from openai.types.responses.tool_param import ToolParam
 from server.api.responses.body import ResponseBody
 from tests.server.fakes import final, live
 
-PAGE = Path(__file__).parents[3] / "docs" / "responses.md"
+PAGE = Path(__file__).parents[4] / "docs" / "responses.md"
 FIELDS, TOOLS, ITEMS = "Fields of a request", "Tools", "Items of the input"
 
 

@@ -7,7 +7,7 @@ import pytest
 from engine.errors import EngineDied, QueueFull
 from server import streaming
 from server.settings import Settings
-from tests.server.api.anthropic_form import HI, WEATHER, events_of, joined, post, told_of
+from tests.server.api.messages.anthropic_form import HI, WEATHER, events_of, joined, post, told_of
 from tests.server.fakes import Pause, call, final, live, prompt_text
 
 PREAMBLE = "<|channel|>commentary<|message|>Wait!<|end|><|start|>assistant"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from server.api.messages.body import MessagesBody
-from tests.server.api.anthropic_form import post, told_of
+from tests.server.api.messages.anthropic_form import post, told_of
 from tests.server.fakes import final, live
 
-PAGE = Path(__file__).parents[3] / "docs" / "messages.md"
+PAGE = Path(__file__).parents[4] / "docs" / "messages.md"
 TOLD = dict(re.findall(r"^\| `(\w+)` \| (honoured|ignored|refused) \|", PAGE.read_text(), re.MULTILINE))
 
 
