@@ -1,4 +1,4 @@
-"""The result of checking one kernel, and the small model that kernels are checked on (each backend has its checks)."""
+"""The result of checking one kernel, and the small model on which each backend checks its own."""
 
 from __future__ import annotations
 

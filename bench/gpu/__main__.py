@@ -41,7 +41,8 @@ from bench.gpu import rehearsal
 from bench.gpu import weights as gpu_weights
 from bench.gpu.load import Decode, Prefill, Random
 from bench.synthetic import SIZES
-from model.backends.triton import dependent_launch, graphs, overlap, triton_checks
+from model.backends.triton import graphs, overlap, triton_checks
+from model.backends.triton.kernels import dependent_launch
 from model.backends.triton.triton_model import KV_CACHES, TritonModel
 from model.backends.triton.weights import DENSE_FORMATS, Reader
 from model.batch import bytes_of

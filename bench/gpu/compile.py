@@ -26,7 +26,8 @@ import triton
 
 from bench.gpu import machine_code
 from bench.synthetic import SIZES
-from model.backends.triton import ahead, dependent_launch, fp8, outlines
+from model.backends.triton import ahead, outlines
+from model.backends.triton.kernels import dependent_launch, fp8
 from model.backends.triton.triton_model import KV_CACHES
 from model.backends.triton.weights import DENSE_FORMATS
 from model.config import CheckpointError, ModelConfig

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from bench.gpu.load import Decode
-from model.backends.triton import attention_decode, dense, dense_int8, experts_few, experts_many
-from model.backends.triton.codes import padded, prescaled
-from model.backends.triton.dense import product
-from model.backends.triton.router import ROUTER_TILE, choose, router
+from model.backends.triton.kernels import attention_decode, dense, dense_int8, experts_few, experts_many
+from model.backends.triton.kernels.codes import padded, prescaled
+from model.backends.triton.kernels.dense import product
+from model.backends.triton.kernels.router import ROUTER_TILE, choose, router
 from model.backends.triton.triton_model import TritonModel
 from model.batch import BANDED, FULL
 

@@ -24,7 +24,8 @@ import torch
 
 from bench.gpu import engine as gpu_engine
 from bench.gpu import kernels as gpu_kernels
-from model.backends.triton import dense, experts_few, triton_checks
+from model.backends.triton import triton_checks
+from model.backends.triton.kernels import dense, experts_few
 from model.backends.triton.triton_model import TritonModel
 from model.check import SMALL
 

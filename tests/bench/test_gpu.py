@@ -21,7 +21,7 @@ from bench.gpu import summary
 from bench.gpu import weights as gpu_weights
 from bench.gpu.load import Decode, Prefill, Random
 from bench.synthetic import SIZES
-from model.backends.triton import dense, experts_few
+from model.backends.triton.kernels import dense, experts_few
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.synthetic import Synthetic

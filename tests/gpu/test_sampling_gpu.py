@@ -19,8 +19,8 @@ from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.sampling import draws
 from engine.scheduler import Limits
-from model.backends.triton.edits import edit_logits
-from model.backends.triton.token_choice import choose_tokens, plain_scores
+from model.backends.triton.kernels.edits import edit_logits
+from model.backends.triton.kernels.token_choice import choose_tokens, plain_scores
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.batch import Batch

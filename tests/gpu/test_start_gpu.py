@@ -16,7 +16,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import triton
 
 from bench.gpu.load import Decode, Prefill, Random
-from model.backends.triton import ahead, dependent_launch, overlap
+from model.backends.triton import ahead, overlap
+from model.backends.triton.kernels import dependent_launch
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.synthetic import SIZES

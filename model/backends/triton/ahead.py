@@ -32,7 +32,8 @@ from triton.backends.nvidia import driver as nvidia
 from triton.errors import TritonError
 from triton.runtime.jit import JITFunction
 
-from model.backends.triton import dependent_launch, fp8, outlines
+from model.backends.triton import outlines
+from model.backends.triton.kernels import dependent_launch, fp8
 from model.config import ModelConfig
 
 log = logging.getLogger(__name__)

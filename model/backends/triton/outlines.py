@@ -9,7 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from model.backends.triton import experts_many, graphs
+from model.backends.triton import graphs
+from model.backends.triton.kernels import experts_many
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader, Weights
 from model.batch import Batch, pages_for

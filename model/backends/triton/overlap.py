@@ -9,7 +9,7 @@ import logging
 import torch
 from torch import Tensor
 
-from model.backends.triton import dependent_launch
+from model.backends.triton.kernels import dependent_launch
 from model.backends.triton.triton_model import TritonModel
 from model.batch import Batch, pages_for
 

@@ -16,14 +16,20 @@ import torch
 from torch import Tensor
 from triton.errors import TritonError
 
-from model.backends.triton import attention_decode, attention_prefill, experts_few, experts_many, rotary
-from model.backends.triton.codes import in_fragments, padded, prescaled
-from model.backends.triton.dense import decoded, plain_product, product
-from model.backends.triton.edits import edit_logits
-from model.backends.triton.fp8 import plain_numbers, plain_stored
-from model.backends.triton.norm import normalise, plain_normalise
-from model.backends.triton.router import choose, plain_choose, plain_router, router
-from model.backends.triton.token_choice import choose_tokens, plain_scores
+from model.backends.triton.kernels import (
+    attention_decode,
+    attention_prefill,
+    experts_few,
+    experts_many,
+    rotary,
+)
+from model.backends.triton.kernels.codes import in_fragments, padded, prescaled
+from model.backends.triton.kernels.dense import decoded, plain_product, product
+from model.backends.triton.kernels.edits import edit_logits
+from model.backends.triton.kernels.fp8 import plain_numbers, plain_stored
+from model.backends.triton.kernels.norm import normalise, plain_normalise
+from model.backends.triton.kernels.router import choose, plain_choose, plain_router, router
+from model.backends.triton.kernels.token_choice import choose_tokens, plain_scores
 from model.backends.triton.triton_model import FEW_FOR_DENSE, FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
 from model.batch import BANDED, FULL, Batch
 from model.check import Check, relative_error

@@ -11,15 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.backends.triton import attention_decode, attention_prefill, experts_few, experts_many, fp8, rotary
-from model.backends.triton.codes import padded
-from model.backends.triton.dense import Dense, linear, product
-from model.backends.triton.dense_int8 import Quantised
-from model.backends.triton.edits import edit_logits
 from model.backends.triton.graphs import Graphs
-from model.backends.triton.norm import normalise
-from model.backends.triton.router import choose, router
-from model.backends.triton.token_choice import choose_tokens
+from model.backends.triton.kernels import (
+    attention_decode,
+    attention_prefill,
+    experts_few,
+    experts_many,
+    fp8,
+    rotary,
+)
+from model.backends.triton.kernels.codes import padded
+from model.backends.triton.kernels.dense import Dense, linear, product
+from model.backends.triton.kernels.dense_int8 import Quantised
+from model.backends.triton.kernels.edits import edit_logits
+from model.backends.triton.kernels.norm import normalise
+from model.backends.triton.kernels.router import choose, router
+from model.backends.triton.kernels.token_choice import choose_tokens
 from model.backends.triton.weights import Layer, Weights
 from model.batch import Batch, KVCache, PerKind
 from model.config import ModelConfig

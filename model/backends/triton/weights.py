@@ -16,9 +16,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from model.backends.triton import codes
-from model.backends.triton.dense import Dense
-from model.backends.triton.dense_int8 import quantise
+from model.backends.triton.kernels import codes
+from model.backends.triton.kernels.dense import Dense
+from model.backends.triton.kernels.dense_int8 import quantise
 from model.config import CheckpointError, ModelConfig
 from model.loading.mxfp4 import decode
 from model.loading.tensors import TensorSource

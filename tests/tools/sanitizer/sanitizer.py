@@ -16,7 +16,7 @@ reads it shows.  Programs run in the order of their numbers, in reverse, or shuf
 
     with watching() as watch:
         ...                         # launches
-    assert "model.backends.triton.norm._norm_kernel" in watch.ran
+    assert "model.backends.triton.kernels.norm._norm_kernel" in watch.ran
 """
 
 from __future__ import annotations

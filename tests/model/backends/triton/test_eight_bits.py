@@ -16,8 +16,8 @@ from demo.tokenizer import WEIGHTS
 from language.tokenizer import Tokenizer
 from model.backends.reference.arithmetic import Arithmetic
 from model.backends.reference.gpt_oss import GptOss
-from model.backends.triton.dense_int8 import quantise
-from model.backends.triton.fp8 import plain_numbers, plain_stored
+from model.backends.triton.kernels.dense_int8 import quantise
+from model.backends.triton.kernels.fp8 import plain_numbers, plain_stored
 from model.batch import FULL
 from model.loading.checkpoint import Checkpoint
 from tests.model.paging import alone

@@ -12,7 +12,7 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 import triton
 import triton.language as tl
 
-from model.backends.triton import codes, experts_many
+from model.backends.triton.kernels import codes, experts_many
 from model.backends.triton.weights import Matrices
 from model.loading.mxfp4 import decode
 

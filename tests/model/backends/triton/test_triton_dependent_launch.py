@@ -16,7 +16,7 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 from triton.runtime import interpreter
 
 from bench.synthetic import Synthetic
-from model.backends.triton import dense, dense_int8, dependent_launch, experts_few
+from model.backends.triton.kernels import dense, dense_int8, dependent_launch, experts_few
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader, _tensors
 from tests import tiny_checkpoint

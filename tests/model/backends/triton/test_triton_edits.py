@@ -12,9 +12,9 @@ import torch
 from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
-from model.backends.triton import edits as kernels
-from model.backends.triton.edits import edit_logits
-from model.backends.triton.token_choice import choose_tokens, plain_tokens
+from model.backends.triton.kernels import edits as kernels
+from model.backends.triton.kernels.edits import edit_logits
+from model.backends.triton.kernels.token_choice import choose_tokens, plain_tokens
 from model.draws import Draws
 from model.logit_edits import Edits, edit
 from tests.model.backends.triton.test_triton_sampling import batch, draws, random_logits

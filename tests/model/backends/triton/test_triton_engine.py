@@ -17,7 +17,7 @@ from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends.triton import dense, edits, experts_few, token_choice
+from model.backends.triton.kernels import dense, edits, experts_few, token_choice
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.batch import Batch

@@ -18,7 +18,8 @@ from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
 from model import backends as kernels
-from model.backends.triton import dense, experts_few, fp8, triton_checks
+from model.backends.triton import triton_checks
+from model.backends.triton.kernels import dense, experts_few, fp8
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.check import relative_error

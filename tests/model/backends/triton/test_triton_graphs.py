@@ -22,16 +22,9 @@ from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.scheduler import Limits
-from model.backends.triton import (
-    dense,
-    dense_int8,
-    dependent_launch,
-    experts_few,
-    graphs,
-    token_choice,
-    triton_model,
-)
+from model.backends.triton import graphs, triton_model
 from model.backends.triton.graphs import Graphs
+from model.backends.triton.kernels import dense, dense_int8, dependent_launch, experts_few, token_choice
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from tests import tiny_checkpoint

@@ -14,8 +14,9 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 from bench.synthetic import Synthetic
 from model import backends as kernels
 from model.backends import reference
-from model.backends.triton import dense, dense_int8, experts_few, triton_checks
-from model.backends.triton.dense_int8 import GROUP, quantise
+from model.backends.triton import triton_checks
+from model.backends.triton.kernels import dense, dense_int8, experts_few
+from model.backends.triton.kernels.dense_int8 import GROUP, quantise
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.check import relative_error

@@ -12,9 +12,10 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
 from bench.synthetic import Synthetic
-from model.backends.triton import codes, dense, experts_few, triton_checks
+from model.backends.triton import triton_checks
 from model.backends.triton.graphs import blank, stage
-from model.backends.triton.router import choose
+from model.backends.triton.kernels import codes, dense, experts_few
+from model.backends.triton.kernels.router import choose
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Matrices, Reader
 from model.config import CheckpointError

@@ -14,7 +14,8 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 # isort: split
 from model import backends as kernels
 from model.backends import reference
-from model.backends.triton import dense, experts_few, triton_model
+from model.backends.triton import triton_model
+from model.backends.triton.kernels import dense, experts_few
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.checkpoint import Checkpoint

@@ -18,7 +18,8 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 if DEVICE.type == "cuda":
     pytest.skip("tests/gpu is at true sizes anyway", allow_module_level=True)
 
-from model.backends.triton import (
+from model.backends.triton import sampling
+from model.backends.triton.kernels import (
     attention_decode,
     attention_prefill,
     codes,
@@ -26,12 +27,11 @@ from model.backends.triton import (
     experts_few,
     experts_many,
     rotary,
-    sampling,
 )
-from model.backends.triton.dense import plain_product
-from model.backends.triton.dense_int8 import GROUP, Quantised
-from model.backends.triton.edits import edit_logits
-from model.backends.triton.norm import normalise, plain_normalise
+from model.backends.triton.kernels.dense import plain_product
+from model.backends.triton.kernels.dense_int8 import GROUP, Quantised
+from model.backends.triton.kernels.edits import edit_logits
+from model.backends.triton.kernels.norm import normalise, plain_normalise
 from model.backends.triton.weights import Matrices
 from model.batch import FULL, Batch
 from model.draws import Draws

@@ -20,7 +20,8 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from bench.synthetic import Synthetic
 from model.backends import triton as backend
-from model.backends.triton import dense, dense_int8, dependent_launch, experts_few, graphs, triton_model
+from model.backends.triton import graphs, triton_model
+from model.backends.triton.kernels import dense, dense_int8, dependent_launch, experts_few
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.draws import Draws
@@ -142,8 +143,8 @@ def test_in_any_order_of_programs_the_bits_are_the_same(in_order, name, order):
 def test_every_kernel_there_is_was_watched(in_order):
     """One that is added to the folder has to be run here."""
     there = set()
-    for each in pkgutil.iter_modules(backend.__path__):
-        module = import_module(f"{backend.__name__}.{each.name}")
+    for each in pkgutil.walk_packages(backend.__path__, f"{backend.__name__}."):
+        module = import_module(each.name)
         for name, value in vars(module).items():
             if isinstance(value, InterpretedFunction) and value.fn.__module__ == module.__name__:
                 there.add(f"{module.__name__}.{name}")

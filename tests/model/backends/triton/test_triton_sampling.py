@@ -8,8 +8,8 @@ import torch
 from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
-from model.backends.triton import token_choice
-from model.backends.triton.token_choice import choose_tokens, philox, plain_noise, plain_tokens
+from model.backends.triton.kernels import token_choice
+from model.backends.triton.kernels.token_choice import choose_tokens, philox, plain_noise, plain_tokens
 from model.batch import Batch
 from model.draws import Draws
 

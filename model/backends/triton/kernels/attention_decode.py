@@ -24,9 +24,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.dependent_launch import await_previous, launch_next
-from model.backends.triton.fp8 import numbers, stored
-from model.backends.triton.rotary import rotated
+from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
+from model.backends.triton.kernels.fp8 import numbers, stored
+from model.backends.triton.kernels.rotary import rotated
 from model.batch import Batch
 
 LOG2_E = tl.constexpr(1.4426950408889634)

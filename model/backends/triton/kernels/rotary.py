@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.fp8 import plain_stored, stored
+from model.backends.triton.kernels.fp8 import plain_stored, stored
 from model.layers import rotate, rotation
 
 

@@ -22,9 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton import codes
-from model.backends.triton.codes import BLOCK, CODE_TO_ONE, GROUP, GROUPS, in_fragments, padded
-from model.backends.triton.experts_few import swiglu
+from model.backends.triton.kernels import codes
+from model.backends.triton.kernels.codes import BLOCK, CODE_TO_ONE, GROUP, GROUPS, in_fragments, padded
+from model.backends.triton.kernels.experts_few import swiglu
 from model.layers import clamped_swiglu
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ import triton.language as tl
 from torch import Tensor
 
 from model.backends.reference.arithmetic import Arithmetic
-from model.backends.triton.attention_decode import LOG2_E
-from model.backends.triton.fp8 import numbers, plain_numbers
-from model.backends.triton.rotary import rotated
+from model.backends.triton.kernels.attention_decode import LOG2_E
+from model.backends.triton.kernels.fp8 import numbers, plain_numbers
+from model.backends.triton.kernels.rotary import rotated
 from model.batch import Batch
 from model.layers import rotate
 

@@ -20,9 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.codes import CODE_TO_ONE, PRESCALE, code, power, prescaled
-from model.backends.triton.dependent_launch import await_previous, launch_next
-from model.backends.triton.router import best_experts
+from model.backends.triton.kernels.codes import CODE_TO_ONE, PRESCALE, code, power, prescaled
+from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
+from model.backends.triton.kernels.router import best_experts
 from model.config import SWIGLU_ALPHA
 from model.layers import clamped_swiglu, route
 

@@ -19,9 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton import dense_int8
-from model.backends.triton.dense_int8 import Quantised
-from model.backends.triton.dependent_launch import await_previous, launch_next
+from model.backends.triton.kernels import dense_int8
+from model.backends.triton.kernels.dense_int8 import Quantised
+from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
 from model.layers import rms_norm
 
 Dense = Tensor | Quantised

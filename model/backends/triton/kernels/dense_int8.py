@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.dependent_launch import await_previous, launch_next
+from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
 
 GROUP = 64
 """Weights that share a scale."""

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.codes import fragment_place, in_fragments, padded
+from model.backends.triton.kernels.codes import fragment_place, in_fragments, padded
 from model.layers import rms_norm
 
 

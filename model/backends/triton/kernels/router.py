@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.backends.triton.codes import PRESCALE, prescaled
-from model.backends.triton.dependent_launch import await_previous, launch_next
+from model.backends.triton.kernels.codes import PRESCALE, prescaled
+from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
 from model.layers import rms_norm, route
 
 ROUTER_TILE = {"BK": 1024, "num_warps": 4}
