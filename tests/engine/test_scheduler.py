@@ -228,3 +228,42 @@ def test_tokens_are_counted():
 def test_limits_that_allow_nothing_are_refused(name):
     with pytest.raises(ValueError, match=name):
         Limits(**{**LIMITS, name: 0})
+
+
+def test_callers_that_wait_take_turns_and_each_keeps_its_order():
+    s = scheduler(max_running=1, max_tokens_per_step=100)
+    for i in range(6):
+        s.add(ask(f"a{i}", max_tokens=1, caller="a"))
+    step(s)
+    for i in range(3):
+        s.add(ask(f"b{i}", max_tokens=1, caller="b"))
+    s.add(ask("a6", max_tokens=1, caller="a"))
+    order = []
+    while s.waiting:
+        order += [id for id, _ in step(s)]
+    assert [id for id in order if id[0] == "a"] == [f"a{i}" for i in range(1, 7)]
+    assert [id for id in order if id[0] == "b"] == ["b0", "b1", "b2"]
+    assert order.index("b2") <= 6  # and not behind all that came before it
+
+
+def test_a_prompt_is_looked_through_once_for_all_its_answers():
+    """The smallest and the largest id of 131,072 tokens, for each of 128 answers, held up the event loop."""
+    from engine.engine import Engine
+
+    class Once(list):
+        looks = 0
+
+        def __iter__(self):
+            Once.looks += 1
+            return super().__iter__()
+
+    class Runner:
+        vocab_size = 100
+
+    engine = Engine(Runner(), Limits(**LIMITS))
+    prompt = Once([1, 2, 3])
+    for i in range(5):
+        engine.check(Request(f"r{i}", prompt, 4, extremes=(1, 3)))
+    assert Once.looks == 0
+    engine.check(Request("r", prompt, 4))
+    assert Once.looks == 2

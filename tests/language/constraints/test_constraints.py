@@ -218,3 +218,31 @@ def test_a_call_that_must_be_and_cannot_is_refused(speaker):
 def test_the_embedding_must_have_a_row_for_every_token(speaker):
     with pytest.raises(ValueError, match="cannot fit"):
         Constraints(speaker.tokenizer, speaker.tokenizer.size - 1)
+
+
+def test_copies_share_the_masks_of_what_they_have_in_common():
+    """Sixty-four answers to one request begin alike: each mask of that is computed once."""
+    speaker = speaker_of("small")
+    first = speaker.constraints.compile(AnswerSpec(response_format=FORMAT))
+    copies = [first.copy() for _ in range(8)]
+    masks = [bytes(each.mask()) for each in copies]
+    assert len(set(masks)) == 1
+    assert len(first._known) == 1
+    allowed = next(id for id in range(8 * len(masks[0])) if masks[0][id // 8] >> id % 8 & 1)
+    for each in copies:
+        each.accept(allowed)
+    after = [bytes(each.mask()) for each in copies]
+    assert len(set(after)) == 1
+    assert after[0] != masks[0]
+    changed = copies[0].mask()
+    changed[0] ^= 1  # its memory is its own
+    assert bytes(copies[1].mask()) == after[0]
+
+
+def test_a_token_that_was_not_allowed_is_found_while_the_next_mask_is_computed():
+    speaker = speaker_of("small")
+    constraint = speaker.constraints.compile(AnswerSpec(response_format=FORMAT))
+    mask = bytes(constraint.mask())
+    forbidden = next(id for id in range(8 * len(mask)) if not mask[id // 8] >> id % 8 & 1)
+    with pytest.raises(GrammarFailed):
+        constraint.accept(forbidden)

@@ -1,0 +1,277 @@
+"""All attacks at once while honest clients stream: nobody is lost, gaps stay short, the memory comes back.
+
+A server with the demo model is started.  `--streams` honest clients stream one answer after the other.  First
+they are alone; then the attackers join them, each a loop over one attack of docs/security.md: heads and
+trailers without end, clients that drip or never read, requests sent ahead, connections without number,
+multiplied prompts, dense JSON, long texts, colliding names, costly schemas.  /health is asked every 50 ms.
+
+    python -m bench.attack --seconds 300 | tail -1 | jq
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench import load
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+HOST = "127.0.0.1"
+QUESTION = {"messages": [{"role": "user", "content": "Hello, who are you?"}]}
+HONEST = {**QUESTION, "stream": True, "max_tokens": 200, "ignore_eos": True}
+HEAD = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {**QUESTION, "max_tokens": 8, **more}
+
+
+def tool(name: str, **schema: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", **schema}}}
+
+
+def dense(part: bytes, size: int = 2**20) -> bytes:
+    return b'{"messages":[' + part * (size // len(part)) + b"0]}"
+
+
+def bodies() -> dict[str, tuple[str, bytes]]:
+    """Attacks that are one body: name → path and body."""
+
+    def written(path: str, body: dict[str, Any]) -> tuple[str, bytes]:
+        return path, json.dumps(body).encode()
+
+    slow = {f"p{i}": {"type": "string", "pattern": f"^(a|b){{{i},60}}c+$"} for i in range(40)}
+    strict = {"name": "n", "schema": {"type": "object", "properties": slow}, "strict": True}
+    return {
+        "multiplied": written(COMPLETIONS, {"prompt": ["a"] * 20_000, "n": 128}),
+        "zeros": (CHAT, dense(b"0,")),
+        "arrays": (CHAT, dense(b"[],")),
+        "nested": (CHAT, dense(b"[" * 50 + b"]" * 50 + b",")),
+        "metadata": written(CHAT, chat(metadata={str(i): [] for i in range(40_000)})),
+        "long text": written(CHAT, chat(messages=[{"role": "user", "content": "some words " * 100_000}])),
+        "long raw": written("/tokenize", {"prompt": "a" * 1_000_000}),
+        "names": written(
+            CHAT,
+            chat(
+                tools=[tool("a" + format(i, "09b").replace("0", ".").replace("1", "-")) for i in range(512)]
+            ),
+        ),
+        "enums": written(
+            CHAT, chat(tools=[tool("f", properties={"p": {"enum": [f"v{i}" for i in range(20_000)]}})])
+        ),
+        "schema": written(CHAT, chat(response_format={"type": "json_schema", "json_schema": strict})),
+        "many answers": written(CHAT, chat(n=64, max_tokens=64)),
+        "a name of a megabyte": written(CHAT, chat(model="\x00" * 2**20)),
+    }
+
+
+async def post_body(port: int, path: str, body: bytes) -> None:
+    """Ask, read the answer, but not for ever."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        )
+        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        if random.random() < 0.2:
+            return  # leave at once
+        with suppress(TimeoutError):
+            async with asyncio.timeout(20):
+                while await reader.read(2**16):
+                    pass
+    finally:
+        writer.transport.abort()
+
+
+async def flood(port: int, start: bytes, piece: bytes, seconds: float = 10.0) -> None:
+    """Send `piece` without end, until the server hangs up."""
+    _, writer = await asyncio.open_connection(HOST, port)
+    try:
+        writer.write(start)
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    writer.write(piece)
+                    await writer.drain()
+    finally:
+        writer.transport.abort()
+
+
+async def drip(port: int) -> None:
+    """Two hundred connections that begin a head and go on with a byte a second."""
+    writers = []
+    try:
+        for _ in range(200):
+            _, writer = await asyncio.open_connection(HOST, port)
+            writer.write(HEAD)
+            writers.append(writer)
+        for _ in range(20):
+            await asyncio.sleep(1)
+            for writer in writers:
+                with suppress(OSError):
+                    writer.write(b"x")
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def never_read(port: int) -> None:
+    _, writer = await asyncio.open_connection(HOST, port, limit=1)
+    try:
+        writer.write(
+            load.post(HOST, port, CHAT, {**HONEST, "max_tokens": 1000, "logprobs": True, "top_logprobs": 20})
+        )
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(20)
+    finally:
+        writer.transport.abort()
+
+
+def attacks(port: int) -> dict[str, Callable[[], Awaitable[None]]]:
+    chunked = f"POST {CHAT} HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+    ahead = load.post(HOST, port, CHAT, chat(max_tokens=100)).replace(b"Connection: close\r\n", b"")
+    found: dict[str, Callable[[], Awaitable[None]]] = {
+        "fields": lambda: flood(port, HEAD, b"a:b\r\n" * 1000),
+        "one value": lambda: flood(port, HEAD + b"a: ", b"x" * 5000),
+        "trailers": lambda: flood(port, chunked + b"2\r\n{}\r\n0\r\n", b"a:b\r\n" * 1000),
+        "tiny chunks": lambda: flood(port, chunked, b"1\r\n \r\n" * 1000),
+        "ahead": lambda: flood(port, ahead, (HEAD + b"\r\n") * 100),
+        "drip": lambda: drip(port),
+        "never read": lambda: never_read(port),
+    }
+    for name, (path, body) in bodies().items():
+        found[name] = lambda path=path, body=body: post_body(port, path, body)  # type: ignore[misc]
+    return found
+
+
+class Run:
+    """One server, those who ask it, and what they saw."""
+
+    def __init__(self, port: int, pid: int):
+        self._port, self._pid = port, pid
+        self.failures: Counter[str] = Counter()
+        self.rounds: Counter[str] = Counter()
+        self.health: list[float] = []
+        self.peak_mib = 0.0
+
+    async def honest(self, until: float, streams: list[load.Stream]) -> None:
+        while time.perf_counter() < until:
+            stream = await load.stream_once(HOST, self._port, CHAT, HONEST, patience=120)
+            streams.append(stream)
+            if stream.failed or stream.status != 200:
+                self.failures[f"{stream.status} {stream.end}"] += 1
+                await asyncio.sleep(0.2)
+
+    async def attack(self, name: str, attack: Callable[[], Awaitable[None]], until: float) -> None:
+        while time.perf_counter() < until:
+            with suppress(OSError):
+                await attack()
+            self.rounds[name] += 1
+            await asyncio.sleep(0.05)
+
+    async def watch(self, until: float) -> None:
+        while time.perf_counter() < until:
+            began = time.perf_counter()
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(30):
+                    reader, writer = await asyncio.open_connection(HOST, self._port)
+                    writer.write(HEAD + b"connection: close\r\n\r\n")
+                    if await reader.read():
+                        self.health.append(time.perf_counter() - began)
+                    writer.close()
+            self.peak_mib = max(self.peak_mib, resident_mib(self._pid))
+            await asyncio.sleep(0.05)
+
+
+def resident_mib(pid: int) -> float:
+    (line,) = [
+        each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmRSS")
+    ]
+    return int(line.split()[1]) / 1024
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def quantiles(streams: list[load.Stream]) -> dict[str, float]:
+    gaps = sorted(b - a for s in streams for a, b in zip(s.arrivals, s.arrivals[1:], strict=False))
+    return {"p50_ms": 1e3 * statistics.median(gaps), "p99_ms": 1e3 * gaps[int(0.99 * (len(gaps) - 1))]}
+
+
+async def measure(port: int, pid: int, streams: int, seconds: float) -> dict[str, Any]:
+    run = Run(port, pid)
+
+    async def phase(length: float, attacking: bool) -> list[load.Stream]:
+        until = time.perf_counter() + length
+        seen: list[load.Stream] = []
+        work = [run.honest(until, seen) for _ in range(streams)] + [run.watch(until)]
+        if attacking:
+            work += [run.attack(name, attack, until) for name, attack in attacks(port).items()]
+        await asyncio.gather(*work)
+        return seen
+
+    await phase(5, attacking=False)  # to warm up
+    idle, open_before = resident_mib(pid), descriptors(pid)
+    alone = quantiles(await phase(max(10.0, seconds / 10), attacking=False))
+    run.health.clear()
+    run.failures.clear()
+    under = await phase(seconds, attacking=True)
+    await asyncio.sleep(25)  # for connections that linger
+    health = sorted(run.health)
+    return {
+        "seconds": seconds,
+        "honest_answers": len(under),
+        "honest_failures": dict(run.failures),
+        "gap_alone": alone,
+        "gap_attacked": quantiles(under),
+        "health_p50_ms": 1e3 * statistics.median(health),
+        "health_p99_ms": 1e3 * health[int(0.99 * (len(health) - 1))],
+        "health_worst_ms": 1e3 * health[-1],
+        "idle_mib": idle,
+        "peak_mib": run.peak_mib,
+        "after_mib": resident_mib(pid),
+        "descriptors_before": open_before,
+        "descriptors_after": descriptors(pid),
+        "rounds": dict(run.rounds),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--streams", type=int, default=16)
+    asked = parser.parse_args()
+    command = [sys.executable, "-m", "gptoss", "serve", "--port", "0", "--log-level", "error"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        line = ""
+        while not line.startswith("listening on "):
+            line = server.stdout.readline()
+            assert line, "the server did not start"
+        port = int(line.rpartition(":")[2])
+        seen = asyncio.run(measure(port, server.pid, asked.streams, asked.seconds))
+        for name, value in seen.items():
+            print(f"{name:20} {value}")
+        print(json.dumps(seen))
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+if __name__ == "__main__":
+    main()
