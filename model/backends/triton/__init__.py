@@ -1,8 +1,8 @@
 """gpt-oss on an NVIDIA GPU of compute capability 8.0 or later: Triton kernels, and nothing beyond torch.
 
 A decode step reads weights and computes little, so its time is bytes over bandwidth; what a layer's kernels
-do is what can be done while the bytes come by.  The kernels are in kernels/.  A layer of a step of few tokens, in
-six kernels, seven where keys are many:
+do is what can be done while the bytes come by.  The kernels are in kernels/.  A layer of a step of few
+tokens, in six kernels, seven where keys are many:
 
     dense.py             norm, QKV, bias                      attention's output, bias, residual
     attention_decode.py  rotation, cache write, attention (split over keys, then combined)
