@@ -1,0 +1,152 @@
+"""Clients of the Responses API in whole loops, against a model that follows a script."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import openai
+from pydantic import BaseModel
+
+from tests.clients.conftest import prompts_of, scripted
+from tests.clients.packages import NODE, require, require_node
+
+CALL = {"call": "get_weather", "arguments": {"city": "Paris"}, "thought": "I must look."}
+ANSWER = {"final": "It is sunny in Paris.", "thought": "Sunny."}
+THOUGHT = "<|start|>assistant<|channel|>analysis<|message|>I must look.<|end|>"
+CALLED = "<|start|>assistant<|channel|>commentary to=functions.get_weather"
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+def client_of(server):
+    return openai.OpenAI(base_url=server.base_url, api_key="x", max_retries=0, timeout=300)
+
+
+def saw_its_thought(folder, place=-1):
+    """Whether the model had its chain of thought before its call, when the result came back."""
+    return THOUGHT + CALLED in prompts_of(folder)[place]
+
+
+def test_openai_python_streams_parses_and_goes_on(tmp_path):
+    person = {"final": '{"name": "Anna", "age": 23}', "thought": "Anna."}
+    with scripted(tmp_path, [ANSWER, CALL, ANSWER, person, ANSWER, ANSWER, ANSWER]) as server:
+        client = client_of(server)
+        with client.responses.stream(model=server.model, input="Hi", reasoning={"summary": "auto"}) as stream:
+            text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+            assert stream.get_final_response().output_text == text == ANSWER["final"]
+        with client.responses.stream(model=server.model, input="Weather?", tools=[WEATHER]) as stream:
+            first = stream.get_final_response()
+        call = first.output[-1]
+        assert json.loads(call.arguments) == {"city": "Paris"}
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+        second = client.responses.create(
+            model=server.model, input=[result], previous_response_id=first.id, tools=[WEATHER]
+        )
+        assert second.output_text == ANSWER["final"]
+        assert saw_its_thought(tmp_path)
+        parsed = client.responses.parse(model=server.model, input="Who?", text_format=Person)
+        assert parsed.output_parsed == Person(name="Anna", age=23)
+        job = client.responses.create(model=server.model, input="Hi", background=True)
+        while job.status in ("queued", "in_progress"):
+            time.sleep(0.05)
+            job = client.responses.retrieve(job.id)
+        assert job.output_text == ANSWER["final"]
+        conversation = client.conversations.create(metadata={"a": "b"})
+        for question in ("One", "Two"):
+            client.responses.create(model=server.model, input=question, conversation=conversation.id)
+        kinds = [item.type for item in client.conversations.items.list(conversation.id, order="asc")]
+        assert kinds == ["message", "reasoning", "message"] * 2
+        assert "One<|end|>" in prompts_of(tmp_path)[-1]
+
+
+def test_openai_agents_call_hand_over_and_remember(tmp_path):
+    agents = require("agents")
+    agents.set_tracing_disabled(True)
+    asked = []
+
+    @agents.function_tool
+    def get_weather(city: str) -> str:
+        """Get the weather in a city."""
+        asked.append(city)
+        return "sunny"
+
+    handoff = {"call": "transfer_to_weather", "arguments": {}, "thought": "Not mine."}
+    with scripted(tmp_path, [handoff, CALL, ANSWER, {"final": "You are welcome."}]) as server:
+        client = openai.AsyncOpenAI(base_url=server.base_url, api_key="x", max_retries=0, timeout=300)
+        model = agents.OpenAIResponsesModel(model=server.model, openai_client=client)
+        weather = agents.Agent(name="weather", model=model, tools=[get_weather])
+        first = agents.Agent(name="first", model=model, handoffs=[weather])
+        session = agents.SQLiteSession("one")
+
+        async def talk():
+            result = await agents.Runner.run(first, "Weather in Paris?", session=session)
+            assert result.last_agent.name == "weather"
+            assert result.final_output == ANSWER["final"]
+            streamed = agents.Runner.run_streamed(weather, "Thanks", session=session)
+            kinds = [event.type async for event in streamed.stream_events()]
+            assert "raw_response_event" in kinds
+            return streamed.final_output
+
+        assert asyncio.run(talk()) == "You are welcome."
+    assert asked == ["Paris"]
+    assert saw_its_thought(tmp_path, 2)
+    assert "It is sunny in Paris.<|end|><|start|>user<|message|>Thanks" in prompts_of(tmp_path)[3]
+
+
+def test_langchain_goes_on_from_what_it_streamed(tmp_path):
+    langchain = require("langchain_openai")
+    from langchain_core.messages import HumanMessage, ToolMessage
+
+    with scripted(tmp_path, [CALL, ANSWER]) as server:
+        model = langchain.ChatOpenAI(
+            model=server.model,
+            base_url=server.base_url,
+            api_key="x",
+            use_responses_api=True,
+            store=False,
+            include=["reasoning.encrypted_content"],
+            max_retries=0,
+        ).bind_tools([{"type": "function", "function": {k: WEATHER[k] for k in ("name", "parameters")}}])
+        asked = [HumanMessage("Weather?")]
+        said = None
+        for chunk in model.stream(asked):
+            said = chunk if said is None else said + chunk
+        (call,) = said.tool_calls
+        assert call["args"] == {"city": "Paris"}
+        answer = model.invoke([*asked, said, ToolMessage("sunny", tool_call_id=call["id"])])
+    assert "sunny in Paris" in str(answer.content)
+    assert saw_its_thought(tmp_path)
+
+
+def test_the_ai_sdk_refers_to_items_by_their_ids(tmp_path):
+    require_node("@ai-sdk/openai")
+    lines = [CALL, ANSWER, CALL, ANSWER]
+    with scripted(tmp_path, lines) as server:
+        done = subprocess.run(
+            [shutil.which("node"), "--test", "--test-reporter=spec", "responses.test.mjs"],
+            cwd=NODE,
+            env={**os.environ, "BASE_URL": server.base_url, "MODEL": server.model},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert saw_its_thought(tmp_path, 1)
+    assert saw_its_thought(tmp_path, 3)
