@@ -1,4 +1,4 @@
-"""Agents' own programs, started with `gptoss launch`, in loops that change a folder; the model is a script.
+"""Agents' own programs, started with `gptoss launch`, in whole loops that change a folder; a script is the model.
 
 Codex has a file of its own, test_codex.py.
 """
