@@ -146,8 +146,10 @@ def test_claude_code_reads_edits_and_goes_on_where_it_was(folder, tmp_path):
     told = json.loads(first.stdout)
     assert told["result"] == "I changed the file."
     loop = [prompt for prompt in asked if "Replace hello" in prompt and "title" not in prompt[:400]][-3:]
-    for before, step, after in zip(loop, steps, loop[1:], strict=False):
-        assert after.startswith(before + sampled(step))  # what is new comes after all that was there
+    read, change = steps
+    assert loop[1].startswith(loop[0] + sampled(read))  # what is new comes after all that was there
+    # Claude Code writes an argument of its own into a call of Edit, which is then no longer what was sampled.
+    assert loop[2].startswith(loop[1] + sampled(change).partition("{")[0])
     usage = told["usage"]
     assert usage["cache_read_input_tokens"] > 0.9 * usage["input_tokens"]
     # Another server with the same key: the conversation goes on, though nothing was kept of it there.
