@@ -143,7 +143,7 @@ needs a tool that Anthropic runs.
 
 
 def claude(url: str, key: str | None, model: Model, folder: Path) -> Launch:
-    """Claude Code speaks the Messages API.  Its first prompt has 7,500 tokens; with all of its tools, 16,000."""
+    """Claude Code speaks the Messages API.  Its first prompt has 7,500 tokens, with all its tools 16,000."""
     names = [f"ANTHROPIC_DEFAULT_{size}_MODEL" for size in ("OPUS", "SONNET", "HAIKU")]
     names += ["ANTHROPIC_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL"]
     return Launch(

@@ -1,4 +1,4 @@
-"""Agents' own programs, started with `gptoss launch`, in whole loops that change a folder, played by a script.
+"""Agents' programs, started with `gptoss launch`, in whole loops that change a folder; a script is played.
 
 Codex has a file of its own, test_codex.py.
 """
