@@ -107,6 +107,9 @@ def test_lines_of_a_paragraph_stay_lines_and_headings_are_below_those_of_the_pag
 TEXT = """Some text
 in two lines.
 
+A line
+#that goes on, since this is no heading
+
 # A heading
 - a list
 
