@@ -104,6 +104,7 @@ async def flood(port: int, start: bytes, piece: bytes, seconds: float = 10.0) ->
                 while True:
                     writer.write(piece)
                     await writer.drain()
+                    await asyncio.sleep(0)  # a drain that need not wait does not yield
     finally:
         writer.transport.abort()
 
@@ -155,13 +156,27 @@ def attacks(port: int) -> dict[str, Callable[[], Awaitable[None]]]:
     return found
 
 
+async def attack_only(port: int, seconds: float) -> dict[str, int]:
+    """Every attack again and again; how often."""
+    until, rounds = time.perf_counter() + seconds, Counter[str]()
+
+    async def repeat(name: str, attack: Callable[[], Awaitable[None]]) -> None:
+        while time.perf_counter() < until:
+            with suppress(OSError):
+                await attack()
+            rounds[name] += 1
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(repeat(name, attack) for name, attack in attacks(port).items()))
+    return dict(rounds)
+
+
 class Run:
     """One server, those who ask it, and what they saw."""
 
     def __init__(self, port: int, pid: int):
         self._port, self._pid = port, pid
         self.failures: Counter[str] = Counter()
-        self.rounds: Counter[str] = Counter()
         self.health: list[float] = []
         self.peak_mib = 0.0
 
@@ -172,13 +187,6 @@ class Run:
             if stream.failed or stream.status != 200:
                 self.failures[f"{stream.status} {stream.end}"] += 1
                 await asyncio.sleep(0.2)
-
-    async def attack(self, name: str, attack: Callable[[], Awaitable[None]], until: float) -> None:
-        while time.perf_counter() < until:
-            with suppress(OSError):
-                await attack()
-            self.rounds[name] += 1
-            await asyncio.sleep(0.05)
 
     async def watch(self, until: float) -> None:
         while time.perf_counter() < until:
@@ -213,21 +221,22 @@ def quantiles(streams: list[load.Stream]) -> dict[str, float]:
 async def measure(port: int, pid: int, streams: int, seconds: float) -> dict[str, Any]:
     run = Run(port, pid)
 
-    async def phase(length: float, attacking: bool) -> list[load.Stream]:
+    async def phase(length: float) -> list[load.Stream]:
         until = time.perf_counter() + length
         seen: list[load.Stream] = []
-        work = [run.honest(until, seen) for _ in range(streams)] + [run.watch(until)]
-        if attacking:
-            work += [run.attack(name, attack, until) for name, attack in attacks(port).items()]
-        await asyncio.gather(*work)
+        await asyncio.gather(*(run.honest(until, seen) for _ in range(streams)), run.watch(until))
         return seen
 
-    await phase(5, attacking=False)  # to warm up
+    await phase(5)  # to warm up
     idle, open_before = resident_mib(pid), descriptors(pid)
-    alone = quantiles(await phase(max(10.0, seconds / 10), attacking=False))
+    alone = quantiles(await phase(max(10.0, seconds / 10)))
     run.health.clear()
     run.failures.clear()
-    under = await phase(seconds, attacking=True)
+    # The attackers are a process of their own: else those who measure would wait for them.
+    command = [sys.executable, "-m", "bench.attack", "--against", str(port), "--seconds", str(seconds)]
+    attackers = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    under = await phase(seconds)
+    told, _ = await attackers.communicate()
     await asyncio.sleep(25)  # for connections that linger
     health = sorted(run.health)
     return {
@@ -244,7 +253,7 @@ async def measure(port: int, pid: int, streams: int, seconds: float) -> dict[str
         "after_mib": resident_mib(pid),
         "descriptors_before": open_before,
         "descriptors_after": descriptors(pid),
-        "rounds": dict(run.rounds),
+        "rounds": json.loads(told),
     }
 
 
@@ -254,7 +263,11 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--against", type=int, metavar="PORT", help="only attack the server there")
     asked = parser.parse_args()
+    if asked.against:
+        print(json.dumps(asyncio.run(attack_only(asked.against, asked.seconds))))
+        return
     command = [sys.executable, "-m", "gptoss", "serve", "--port", "0", "--log-level", "error"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

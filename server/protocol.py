@@ -34,6 +34,9 @@ HEAD_BYTES = 64 * 2**10
 
 HEAD_FIELDS = 256
 
+MAX_CHUNKS = 20_000
+"""Of a chunked body: each costs as much, if it has one byte or a thousand."""
+
 HEAD_SECONDS = 20.0
 """From the first byte of a connection, or of a later request on it, to the end of its head."""
 
@@ -70,7 +73,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._ended = False  # nothing more is read
         self._in_head = False
         self._since_body = 0  # bytes that were parsed, and are not of a body
-        self._fields = 0
+        self._fields = self._chunks = 0
         self._idle_since = self.loop.time()
         self._unread, self._unread_since = 0, self._idle_since
 
@@ -165,14 +168,16 @@ class PatientProtocol(HttpToolsProtocol):
                 self.cycle.keep_alive = False
         except HttpParserError:
             if self._fields <= HEAD_FIELDS:
-                self._refuse(ApiError(400, "this is no valid HTTP request", code="invalid_http"))
+                several = f", or its body has more than {MAX_CHUNKS} chunks" if self._chunks else ""
+                message = f"this is no valid HTTP request{several}"
+                self._refuse(ApiError(400, message, code="invalid_http"))
         if self._since_body > HEAD_BYTES or self._fields > HEAD_FIELDS:
             limits = f"{HEAD_BYTES} bytes and {HEAD_FIELDS} fields"
             self._refuse(ApiError(431, f"the head of a request may have {limits}", code="head_too_large"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._since_body, self._fields = True, 0, 0
+        self._in_head, self._since_body, self._fields, self._chunks = True, 0, 0, 0
         self._start_clock()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -186,6 +191,11 @@ class PatientProtocol(HttpToolsProtocol):
         self._stop_clock()
         self._in_head, self._since_body, self._fields = False, 0, 0
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise ValueError("too many chunks")  # to the parser, which stops
 
     def on_body(self, body: bytes) -> None:
         self._since_body = 0

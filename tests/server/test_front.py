@@ -84,6 +84,16 @@ def test_trailers_that_never_end_end_the_connection(tiny_tokenizer, piece):
         assert server.http.get("/health").status_code == 200
 
 
+def test_a_body_in_tiny_chunks_is_refused_after_many(tiny_tokenizer):
+    """Each of eight million chunks of one byte cost as much as one of a thousand."""
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        client.sendall(CHUNKED)
+        assert sent_until_closed(client, b"1\r\n \r\n" * 1000, 2**26) < 2**25
+        answer = answer_of(client)
+        assert not answer or answer.startswith(b"HTTP/1.1 400 ")
+        assert server.http.get("/health").status_code == 200
+
+
 def test_trailers_are_not_header_fields(tiny_tokenizer):
     """They came after the key was looked at, and could have said anything."""
     raw = json.dumps(HI).encode()
