@@ -46,7 +46,7 @@ class Seal:
         """The sealed text of these tokens, for `owner`."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, _varints(tokens), self._bound_to(owner))
-        return MARK + base64.urlsafe_b64encode(nonce + sealed).rstrip(b"=").decode()
+        return MARK + _written(nonce + sealed)
 
     def open(self, text: str, owner: bytes = b"") -> list[int]:
         """The tokens; none, and counted, if this is forged, damaged, another's, or of another key."""
@@ -63,6 +63,8 @@ class Seal:
         body = text[len(MARK) :]
         try:
             raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            if _written(raw) != body:  # another spelling of the same bytes is not ours
+                return None
             plain = self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], self._bound_to(owner))
         except (ValueError, InvalidTag):
             return None
@@ -70,6 +72,10 @@ class Seal:
 
     def _bound_to(self, owner: bytes) -> bytes:
         return b"\0".join((MARK.encode(), self._vocabulary, owner))
+
+
+def _written(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def process_secret() -> bytes:

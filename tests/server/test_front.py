@@ -47,7 +47,7 @@ def sent_until_closed(client, piece, most):
     ids=["fields", "one value", "long values", "blank lines"],
 )
 @pytest.mark.parametrize(
-    "start", [START, b"", b"GET /", START + b"a: "], ids=["line", "none", "path", "value"]
+    "start", [START, b"", b"GET /nowhere", START + b"a: "], ids=["line", "none", "path", "value"]
 )
 def test_a_head_that_never_ends_is_a_431_or_400_and_the_end(tiny_tokenizer, start, piece):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:

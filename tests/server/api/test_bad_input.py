@@ -225,7 +225,6 @@ def test_null_is_the_same_as_absent(tiny_tokenizer):
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/v1/nothing", 404),
         ("POST", "/v1/embeddings", 404),
         ("POST", "/v1/audio/speech", 404),

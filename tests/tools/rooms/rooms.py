@@ -31,8 +31,8 @@ LOADERS = {"import_module", "__import__", "find_spec", "run_module", "run_path",
 LOOSE = 16
 """Files in one folder, at most, its __init__ not counted."""
 
-CROWDED = {"model/backends/triton": 24, "tests/model/backends/triton": 20}
-"""Folders that may have more, until they are divided."""
+CROWDED = {"tests/model/backends/triton": 20}
+"""Folders that may have more."""
 
 
 @dataclass(frozen=True)
