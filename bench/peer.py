@@ -10,9 +10,8 @@ ik-llama-cpp-python`, unpacked here):
 
     cmake -S llama_cpp_python-*/vendor/llama.cpp -B llama -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
         && cmake --build llama --target llama-bench
-    cd ik_llama_cpp_python-*/vendor/ik_llama.cpp/common
-    mkdir -p cmake && touch cmake/build-info-gen-cpp.cmake
-    sed 's/@[A-Z_]*@/0/' build-info.cpp.in > build-info.cpp; cd -      # what the package leaves out
+    cd ik_llama_cpp_python-*/vendor/ik_llama.cpp/common && mkdir -p cmake
+    touch cmake/build-info-gen-cpp.cmake && sed 's/@[A-Z_]*@/0/' build-info.cpp.in > build-info.cpp; cd -
     cmake -S ik_llama_cpp_python-*/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
         -DGGML_IQK_FA_ALL_QUANTS=OFF && cmake --build ik --target llama-bench
 
