@@ -18,7 +18,6 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 if DEVICE.type == "cuda":
     pytest.skip("tests/gpu is at true sizes anyway", allow_module_level=True)
 
-from model.backends.triton import sampling
 from model.backends.triton.kernels import (
     attention_decode,
     attention_prefill,
@@ -27,6 +26,7 @@ from model.backends.triton.kernels import (
     experts_few,
     experts_many,
     rotary,
+    token_choice,
 )
 from model.backends.triton.kernels.dense import plain_product
 from model.backends.triton.kernels.dense_int8 import GROUP, Quantised
@@ -372,9 +372,9 @@ def test_a_row_of_logits_behind_very_many_others_is_chosen_from_as_if_alone(nois
         return last(grid) if grid[1] == 1 else list(product(range(grid[0]), [grid[1] - 1], [0]))
 
     with watching(programs=of_the_last_row, poison=False):
-        got = sampling.choose_tokens(logits, draws(rows), step(rows))
+        got = token_choice.choose_tokens(logits, draws(rows), step(rows))
     with watching():
-        want = sampling.choose_tokens(logits[-1:].clone(), draws(1), step(1))
+        want = token_choice.choose_tokens(logits[-1:].clone(), draws(1), step(1))
     assert got[:, -1:].tolist() == want.tolist()
     assert want[1].item() == 1
 
