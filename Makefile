@@ -70,8 +70,12 @@ $(CLIENTS)/sdks/.ready: tests/clients/sdks.lock | $(READY) $(CLIENTS)/uv
 	@touch $@
 $(CLIENTS)/uv: | $(READY)   # installs in an eighth of pip's time
 	$(BIN)/pip install --quiet --disable-pip-version-check --target $@ 'uv>=0.9,<0.14'
-tests/clients/%/node_modules: tests/clients/%/package-lock.json
-	$(NPM) ci --prefix tests/clients/$* --no-audit --no-fund --silent
+tests/clients/node/node_modules: tests/clients/node/package-lock.json
+	$(NPM) ci --prefix tests/clients/node --no-audit --no-fund --silent
+	@touch $@
+# Not `npm ci`: opencode names programs for systems that a registry need not have, and the lock then lacks them.
+tests/clients/agents/node_modules: tests/clients/agents/package-lock.json
+	$(NPM) install --prefix tests/clients/agents --no-save --no-audit --no-fund --silent
 	@touch $@
 lock-clients: $(CLIENTS)/uv     ## look up the newest clients that tests/clients/*.txt and package.json allow
 	$(LOCK) tests/clients/sdks.txt -o tests/clients/sdks.lock
