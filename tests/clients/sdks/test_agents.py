@@ -181,9 +181,7 @@ def test_claude_code_is_told_of_a_full_context_in_words_that_it_knows(folder, tm
 OPENCODE = pytest.param(
     "opencode",
     ["run"],
-    marks=pytest.mark.xfail(
-        reason="which of its first two requests comes first is not settled", strict=False
-    ),
+    marks=pytest.mark.xfail(reason="which of its first two requests comes first is open", strict=False),
 )
 
 
