@@ -1,6 +1,7 @@
 """Whatever way our own items come back, the model sees the very tokens that it said."""
 
 import json
+import time
 
 import pytest
 
@@ -291,8 +292,10 @@ class TestBackground:
         cancelled = client.http.post(f"/v1/responses/{running['id']}/cancel").json()
         assert cancelled["status"] == "cancelled"
         assert client.get(f"/v1/responses/{running['id']}")["status"] == "cancelled"
-        stats = client.server.worker.stats()
-        assert (stats.running, stats.waiting) == (0, 0)
+        worker, end = client.server.worker, time.monotonic() + 20
+        while (worker.stats().running, worker.stats().waiting) != (0, 0):  # as of the step that is under way
+            assert time.monotonic() < end
+            time.sleep(0.01)
         client.server.script.pace = 0.0
         client.server.script.add(final("ok"))
         plain = client.ask(input=[ASK])
