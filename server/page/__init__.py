@@ -135,7 +135,7 @@ class Pages:
 
     async def _markdown(self, request: Request) -> dict[str, Any]:
         """Reads its body itself: it is small, and must not wait for a seat, nor have one while it waits for
-        the renderer (server/bodies.py).
+        the renderer (server/front/bodies.py).
         """
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise bad_request("the body must be JSON, with content-type: application/json", None)
