@@ -27,8 +27,8 @@ from server.errors import as_api_error
 from server.front.desk import Desk
 from server.front.hosts import Hosts
 from server.front.rates import Rates
-from server.gate import Gate
 from server.metrics import Metrics
+from server.middleware import RequestMiddleware
 from server.page import Pages
 from server.service import Service, TheService
 from server.settings import Settings, SettingsError
@@ -113,7 +113,7 @@ def create_app(
         app.include_router(pages.router)
     refusals.install(app)
     app.add_middleware(
-        Gate,
+        RequestMiddleware,
         keys=keys,
         max_body_bytes=settings.max_body_bytes,
         metrics=metrics,

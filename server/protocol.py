@@ -9,7 +9,7 @@ uvicorn's protocol over httptools, and what it leaves open:
     stuck     a client that does not read its answer is cut off, and its descriptor is free then
     number    at most `max_connections`; a new one replaces the one that has been idle for longest
 
-The time that a body may take is the gate's (server/gate.py).
+The time that a body may take is the middleware's (server/middleware.py).
 """
 
 from __future__ import annotations

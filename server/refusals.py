@@ -28,7 +28,7 @@ LONGEST_SHOWN = 200
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of a route in its API's shape.  What nobody expected passes on to the gate,
+    """Answer every exception of a route in its API's shape.  An unexpected one passes on to the middleware,
     which logs it once.
     """
 

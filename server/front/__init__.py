@@ -1,1 +1,3 @@
-"""What requests pass on their way in: names, rates, counts and turns.  The gate and the protocol use them."""
+"""Checks on incoming requests: the Host header, rate limits, the limits of a body, and the queue of large
+bodies.
+"""

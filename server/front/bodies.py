@@ -22,7 +22,7 @@ from starlette.types import Receive
 from engine.errors import EngineError
 from server.errors import ApiError, BodyUnfit, as_api_error, bad_request
 from server.front.desk import Desk
-from server.gate import CLIENT_LEFT
+from server.middleware import CLIENT_LEFT
 
 if TYPE_CHECKING:
     from server.settings import Settings

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from server import gate, protocol
+from server import middleware, protocol
 from server.protocol import HEAD_BYTES, HEAD_FIELDS, PatientProtocol
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live, serving
@@ -176,7 +176,7 @@ def test_a_content_length_that_is_no_length_is_a_400(tiny_tokenizer, length):
 
 
 def test_a_connection_whose_body_is_refused_unread_ends(tiny_tokenizer, monkeypatch):
-    monkeypatch.setattr(gate, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.2)
     settings = Settings(api_key=("key",))
     with live(tiny_tokenizer, final("ok"), settings=settings) as server, connect(server) as client:
         head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n"

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from server import gate
+from server import middleware
 from server.protocol import PatientProtocol
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import connect
@@ -17,7 +17,7 @@ CHAT = "/v1/chat/completions"
 def hasty(monkeypatch):
     """Headers and bodies must come within a second."""
     monkeypatch.setattr(PatientProtocol, "head_seconds", 1.0)
-    monkeypatch.setattr(gate, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 1.0)
 
 
 def everything(client):

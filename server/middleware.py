@@ -1,8 +1,8 @@
-"""What every request passes on its way in and out: an id, a name of this server, a key, a rate, a limit on
-its body, and one line in the log.
+"""The middleware around every request: request id, Host check, API key, rate limit, limits on the body, and
+one log line.
 
-Plain ASGI, since Starlette's BaseHTTPMiddleware gathers streams and hides hang-ups.  The gate is the
-outermost layer, so that the id is on every response, also on the one that says that we failed.
+Plain ASGI, because Starlette's BaseHTTPMiddleware buffers streams and hides that a client has disconnected.
+It wraps everything else, so that also a response about a failure of ours has the request id.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ LINGER_SECONDS = 1.0
 LINGER_BYTES = 2**20
 """Of such a body that are thrown away meanwhile."""
 
-OPEN = frozenset({"/health", "/ready"})
+KEYLESS_PATHS = frozenset({"/health", "/ready"})
 """Paths that need no key: whoever restarts us has none."""
 
-UNCOUNTED = frozenset({"/metrics", "/page/markdown"})
+UNLIMITED_PATHS = frozenset({"/metrics", "/page/markdown"})
 """Paths that no rate is for: asked every few seconds, or more often, whoever does nothing else."""
 
 
-class Gate:
+class RequestMiddleware:
     """Wraps `app`.
 
     keys            any of them opens; none: no key is needed
@@ -75,7 +75,7 @@ class Gate:
         self._hosts = hosts or Hosts(())
         self._rates = rates or Rates(None)
         self._pages = frozenset(pages)
-        self._uncounted = self._pages | UNCOUNTED
+        self._unlimited = self._pages | UNLIMITED_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,7 +85,7 @@ class Gate:
         request_id = _request_id(headers)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        body = _Body(receive, headers, self._max_body_bytes)
+        body = _RequestBody(receive, headers, self._max_body_bytes)
         status = 0
         unread = False
 
@@ -126,21 +126,21 @@ class Gate:
             raise bad_request("content-length: it is no length", None)
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
-        if scope["path"] in OPEN:
+        if scope["path"] in KEYLESS_PATHS:
             return ""
         caller = ""
         if self._digests:
-            caller = "" if scope["path"] in self._pages else self._holder(headers)
+            caller = "" if scope["path"] in self._pages else self._authenticate(headers)
         elif not self._hosts.allows(host := headers.get(b"host", b"").decode("latin-1")):
             message = f"this server is not known as {host!r}; --allowed-host makes it so"
             raise ApiError(421, message, code="unknown_host")
-        if scope["path"] not in self._uncounted and (seconds := self._rates.take(caller)):
+        if scope["path"] not in self._unlimited and (seconds := self._rates.take(caller)):
             message = f"too many requests a minute; try again in {seconds} s"
             headers_back = {"retry-after": str(seconds)}
             raise ApiError(429, message, code="rate_limit_exceeded", headers=headers_back)
         return caller
 
-    def _holder(self, headers: dict[bytes, bytes]) -> str:
+    def _authenticate(self, headers: dict[bytes, bytes]) -> str:
         """Which key this request has: the beginning of its digest.  Raises ApiError."""
         kind, _, key = headers.get(b"authorization", b"").partition(b" ")
         keys = [key if kind.lower() == b"bearer" else b"", headers.get(b"x-api-key", b"")]
@@ -157,7 +157,7 @@ class Gate:
         return right[0].hex()[:16]
 
 
-class _Body:
+class _RequestBody:
     """A request's body on its way in."""
 
     def __init__(self, receive: Receive, headers: dict[bytes, bytes], max_bytes: int):
