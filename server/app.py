@@ -24,8 +24,8 @@ from server.dialogue.items import Items, StoreError
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
 from server.errors import as_api_error
-from server.front.desk import Desk
 from server.front.hosts import Hosts
+from server.front.preprocessing import PreprocessingPool
 from server.front.rates import Rates
 from server.metrics import Metrics
 from server.middleware import RequestMiddleware
@@ -65,14 +65,14 @@ def create_app(
             worker.stop()
             compilers.close()
             items.close()
-            desk.close()
+            preprocessing.close()
             if pages is not None:
                 pages.close()
 
     constraints = Constraints(tokenizer, tokenizer.end)
     compilers = CompilerThreads(constraints, settings.max_queued)
     keys = settings.api_keys()
-    desk = Desk(settings.max_queued, callers=len(keys))
+    preprocessing = PreprocessingPool(settings.max_queued, callers=len(keys))
     seal = Seal(settings.seal_secret(), tokenizer.checksum)
     try:
         items = Items(settings.store, settings.store_size, settings.store_age)
@@ -99,7 +99,7 @@ def create_app(
         recall=Recall(settings.recall_memory),
         seal=seal,
         items=items,
-        desk=desk,
+        preprocessing=preprocessing,
         settings=settings,
         model_id=model_id,
         max_context=max_context,

@@ -18,7 +18,7 @@ from server.dialogue.items import Items
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
 from server.errors import ApiError
-from server.front.desk import Desk
+from server.front.preprocessing import PreprocessingPool
 from server.metrics import Metrics
 from server.settings import Settings
 
@@ -45,7 +45,7 @@ class Service:
     recall: Recall
     seal: Seal
     items: Items
-    desk: Desk
+    preprocessing: PreprocessingPool
     settings: Settings
     model_id: str
     max_context: int

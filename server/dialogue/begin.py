@@ -111,8 +111,8 @@ async def beside(
     length: int, function: Callable[P, T], service: Service, *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """The function's result: from a thread, if the request is large, or `length` (of its text) alone is."""
-    if service.desk.seated or length > LONG_TEXT:
-        return await service.desk.run(function, *args, **kwargs)
+    if service.preprocessing.holds_slot or length > LONG_TEXT:
+        return await service.preprocessing.run(function, *args, **kwargs)
     return function(*args, **kwargs)
 
 

@@ -1,9 +1,8 @@
-"""How a request's body is read: counted before it is parsed, parsed while its client is there, and gone
-before the answer is.
+"""Reads the body of a request: checks its size before parsing it, and stops if the client disconnects.
 
-A parsed body takes many times its bytes, and parsing and validating it holds up everybody.  So what costs
-(its arrays, objects and elements) is counted in the bytes, which is quick; and a large body waits for a seat
-(server/front/desk.py).
+A parsed body takes many times its bytes, and parsing and validating it blocks the event loop.  So what is
+expensive (arrays, objects and elements) is counted in the raw bytes, which is quick, and a large body waits
+for a slot (server/front/preprocessing.py).
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from starlette.types import Receive
 
 from engine.errors import EngineError
 from server.errors import ApiError, BodyUnfit, as_api_error, bad_request
-from server.front.desk import Desk
+from server.front.preprocessing import PreprocessingPool
 from server.middleware import CLIENT_LEFT
 
 if TYPE_CHECKING:
     from server.settings import Settings
 
 LARGE_BODY = 16 * 2**10
-"""Bytes from which on a body waits for a seat.  Less text is tokenised in some milliseconds."""
+"""Bytes; a body of this size or more waits for a slot.  Less text is tokenised in a few milliseconds."""
 
 MAX_CONTAINERS = 100_000
 """Arrays and objects in one body."""
@@ -46,7 +45,7 @@ class CountedRequest(Request):
     """
 
     def __init__(self, request: Request, opened: AsyncExitStack):
-        """opened  where its seat is put, if it needs one"""
+        """opened  releases the slot that a large body waits for"""
         super().__init__(request.scope, request.receive)
         self._opened = opened
         self.read = asyncio.Event()  # from then on, `left` can tell whether the client is still there
@@ -61,7 +60,7 @@ class CountedRequest(Request):
         try:
             if len(body) >= LARGE_BODY:
                 check_counts(body)
-                await self._take_a_seat()
+                await self._wait_for_slot()
             parsed = from_json(body, allow_inf_nan=False)
             if isinstance(parsed, dict):
                 check_lists(parsed, self.app.state.service.settings)
@@ -71,10 +70,10 @@ class CountedRequest(Request):
             raise BodyUnfit(as_api_error(error)) from None
         return parsed
 
-    async def _take_a_seat(self) -> None:
-        desk: Desk = self.app.state.service.desk
-        await self._opened.enter_async_context(desk.seat(self.state.caller))
-        desk.sit_down()
+    async def _wait_for_slot(self) -> None:
+        pool: PreprocessingPool = self.app.state.service.preprocessing
+        await self._opened.enter_async_context(pool.slot(self.state.caller))
+        pool.mark_slot_held()
 
 
 class JsonRoute(APIRoute):

@@ -134,7 +134,7 @@ class Pages:
         return response
 
     async def _markdown(self, request: Request) -> dict[str, Any]:
-        """Reads its body itself: it is small, and must not wait for a seat, nor have one while it waits for
+        """Reads its body itself: it is small, and must not wait for a slot, nor have one while it waits for
         the renderer (server/front/bodies.py).
         """
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":

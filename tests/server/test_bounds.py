@@ -14,7 +14,7 @@ from language.harmony.render import Renderer
 from language.names import FunctionNames
 from server.errors import ApiError
 from server.front.bodies import LARGE_BODY, MAX_CONTAINERS, MAX_ELEMENTS, MAX_PAIRS, check_counts
-from server.front.desk import SEATS, Desk
+from server.front.preprocessing import SLOTS, PreprocessingPool
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import HI, connect, request_bytes, wait_for
@@ -234,8 +234,8 @@ def test_a_large_body_is_rendered_beside_the_event_loop(tiny_tokenizer, monkeypa
     with live(tiny_tokenizer, final("x"), max_context=10**6) as server:
         assert server.http.post(path, json=LARGE[part], timeout=60).status_code == 200
         assert server.http.post(path, json=HI).status_code == 200
-    assert where[0].startswith("gptoss-texts")
-    assert not where[1].startswith("gptoss-texts")  # for what is small, a thread would cost more
+    assert where[0].startswith("gptoss-preprocess")
+    assert not where[1].startswith("gptoss-preprocess")  # for what is small, a thread would cost more
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
@@ -252,7 +252,7 @@ def test_a_long_raw_prompt_is_tokenised_beside_the_event_loop(tiny_tokenizer, mo
     with live(tiny_tokenizer, "x", max_context=10**6) as server:
         assert server.http.post(path, json={"prompt": TEXT}, timeout=60).status_code == 200
     assert len(where) == 1
-    assert where[0].startswith("gptoss-texts")
+    assert where[0].startswith("gptoss-preprocess")
 
 
 def test_tokenising_leaves_other_threads_the_interpreter(tiny_tokenizer):
@@ -289,11 +289,11 @@ def test_too_many_large_bodies_are_a_429_and_small_ones_go_on(tiny_tokenizer, he
     settings = Settings(max_queued=2)
     large = request_bytes(CHAT, **LARGE["content"])
     with live(tiny_tokenizer, final("ok"), settings=settings, max_context=10**6) as server:
-        desk = server.app.state.service.desk
-        clients = [connect(server) for _ in range(SEATS + 2)]
+        pool = server.app.state.service.preprocessing
+        clients = [connect(server) for _ in range(SLOTS + 2)]
         for client in clients:
             client.sendall(large)
-        assert wait_for(lambda: desk.waiting == 2)
+        assert wait_for(lambda: pool.waiting == 2)
         refused = server.http.post(CHAT, json=LARGE["content"])
         assert refused.status_code == 429
         assert refused.headers["retry-after"]
@@ -302,57 +302,57 @@ def test_too_many_large_bodies_are_a_429_and_small_ones_go_on(tiny_tokenizer, he
         assert all(b" 200 " in client.recv(1000) for client in clients)
         for client in clients:
             client.close()
-    assert len(begun) == SEATS + 2
+    assert len(begun) == SLOTS + 2
 
 
 def test_who_has_left_is_skipped(tiny_tokenizer, held):
     go_on, begun = held
     large = request_bytes(CHAT, **LARGE["content"])
     with live(tiny_tokenizer, final("ok"), settings=Settings(), max_context=10**6) as server:
-        desk = server.app.state.service.desk
-        clients = [connect(server) for _ in range(SEATS + 5)]
-        for client in clients[:SEATS]:
+        pool = server.app.state.service.preprocessing
+        clients = [connect(server) for _ in range(SLOTS + 5)]
+        for client in clients[:SLOTS]:
             client.sendall(large)
-        assert wait_for(lambda: len(begun) == SEATS)
-        for client in clients[SEATS:]:
+        assert wait_for(lambda: len(begun) == SLOTS)
+        for client in clients[SLOTS:]:
             client.sendall(large)
-        assert wait_for(lambda: desk.waiting == 5)
-        for client in clients[SEATS:-1]:
+        assert wait_for(lambda: pool.waiting == 5)
+        for client in clients[SLOTS:-1]:
             client.close()
-        assert wait_for(lambda: desk.waiting == 1)
+        assert wait_for(lambda: pool.waiting == 1)
         go_on.set()
         assert b" 200 " in clients[-1].recv(1000)
         for client in clients:
             client.close()
-    assert len(begun) == SEATS + 1
+    assert len(begun) == SLOTS + 1
 
 
 def test_a_desk_gives_each_caller_its_turn():
     async def run():
-        desk = Desk(max_waiting=100, callers=3)
+        pool = PreprocessingPool(max_waiting=100, callers=3)
         order = []
         leave = asyncio.Event()
 
         async def use(caller, i):
-            async with desk.seat(caller):
+            async with pool.slot(caller):
                 order.append(f"{caller}{i}")
                 if caller != "first":
                     await asyncio.sleep(0)
                 else:
                     await leave.wait()
 
-        tasks = [asyncio.ensure_future(use("first", i)) for i in range(SEATS)]
+        tasks = [asyncio.ensure_future(use("first", i)) for i in range(SLOTS)]
         await asyncio.sleep(0)
         tasks += [asyncio.ensure_future(use("a", i)) for i in range(6)]
         await asyncio.sleep(0)
         tasks += [asyncio.ensure_future(use("b", i)) for i in range(2)]
         await asyncio.sleep(0)
-        tasks[SEATS + 2].cancel()  # a2 has left
+        tasks[SLOTS + 2].cancel()  # a2 has left
         await asyncio.sleep(0)
         leave.set()
         await asyncio.gather(*tasks, return_exceptions=True)
-        desk.close()
-        return order[SEATS:]
+        pool.close()
+        return order[SLOTS:]
 
     order = asyncio.run(run())
     assert [each for each in order if each[0] == "a"] == ["a0", "a1", "a3", "a4", "a5"]
@@ -362,15 +362,15 @@ def test_a_desk_gives_each_caller_its_turn():
 
 def test_every_seat_is_free_again_however_it_was_left():
     async def run():
-        desk = Desk(max_waiting=4)
+        pool = PreprocessingPool(max_waiting=4)
 
         async def fail():
-            async with desk.seat():
-                desk.sit_down()
-                await desk.run(lambda: 1 / 0)
+            async with pool.slot():
+                pool.mark_slot_held()
+                await pool.run(lambda: 1 / 0)
 
         async def wait():
-            async with desk.seat():
+            async with pool.slot():
                 await asyncio.sleep(0.01)
 
         tasks = [asyncio.ensure_future(each()) for each in (wait, wait, fail, wait, fail, wait)]
@@ -381,11 +381,11 @@ def test_every_seat_is_free_again_however_it_was_left():
         assert any(task.done() and isinstance(task.exception(), QueueFull) for task in refused)
         tasks += refused
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert await desk.run(lambda: 7) == 7
-        desk.close()
-        return desk._free, desk.waiting
+        assert await pool.run(lambda: 7) == 7
+        pool.close()
+        return pool._free, pool.waiting
 
-    assert asyncio.run(run()) == (SEATS, 0)
+    assert asyncio.run(run()) == (SLOTS, 0)
 
 
 # Shares

@@ -1,12 +1,11 @@
-"""Where large bodies become prompts: a few at a time, each caller in turn, and the rest waits outside.
+"""Parses, renders and tokenises large bodies: a few at a time, callers in turn; the others wait unparsed.
 
-A large body is parsed, rendered and tokenised at a seat.  So never more than SEATS of them are in memory as
-objects, which take many times their bytes, and never more than SEATS threads tokenise.  The tokenizer
-computes without the GIL, so the event loop goes on meanwhile.
+At most SLOTS large bodies are in memory as objects at once (a parsed body takes many times its bytes), and at
+most SLOTS threads tokenise.  The tokenizer computes without the GIL, so the event loop goes on meanwhile.
 
-    async with desk.seat(caller):            # QueueFull if too many wait; who leaves while waiting is skipped
-        desk.sit_down()
-        prompt = await desk.run(tokenizer.encode, text)
+    async with pool.slot(caller):            # QueueFull if too many wait; a client that left is skipped
+        pool.mark_slot_held()
+        prompt = await pool.run(tokenizer.encode, text)
 """
 
 from __future__ import annotations
@@ -23,53 +22,54 @@ from typing import ParamSpec, TypeVar
 from engine.errors import QueueFull
 from engine.fairness import Rounds, Shares
 
-SEATS = 2
+SLOTS = 2
+"""Large bodies that are preprocessed at the same time."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_seated: ContextVar[bool] = ContextVar("seated", default=False)
+_slot_held: ContextVar[bool] = ContextVar("holds_slot", default=False)
 
 
 @dataclass(order=True, slots=True)
-class _Waiter:
+class _Waiting:
     round: int
     number: int
-    called: asyncio.Future[None] = field(compare=False)
+    granted: asyncio.Future[None] = field(compare=False)
 
 
-class Desk:
+class PreprocessingPool:
     """For one event loop."""
 
     def __init__(self, max_waiting: int, callers: int = 1):
         """
-        max_waiting  who may wait for a seat
-        callers      how many there can be
+        max_waiting  requests that may wait for a slot
+        callers      how many different callers there can be, who share the places in the queue
         """
-        self._pool = ThreadPoolExecutor(SEATS, "gptoss-texts")
-        self._free = SEATS
-        self._waiting: list[_Waiter] = []
+        self._pool = ThreadPoolExecutor(SLOTS, "gptoss-preprocess")
+        self._free = SLOTS
+        self._waiting: list[_Waiting] = []
         self._rounds, self._shares = Rounds(), Shares(max_waiting, callers)
         self._number = 0
 
     @property
     def waiting(self) -> int:
-        """How many wait for a seat."""
+        """Number of requests that wait for a slot."""
         return len(self._waiting)
 
     @property
-    def seated(self) -> bool:
-        """Whether this task has said that it is at a seat."""
-        return _seated.get()
+    def holds_slot(self) -> bool:
+        """Whether this task, or its parent, holds a slot."""
+        return _slot_held.get()
 
     @staticmethod
-    def sit_down() -> None:
-        """Say so: until its end, what this task has run is run at the seat that it, or its parent, has."""
-        _seated.set(True)
+    def mark_slot_held() -> None:
+        """From now on `run` uses the slot that this task holds, instead of waiting for one."""
+        _slot_held.set(True)
 
     @asynccontextmanager
-    async def seat(self, caller: str = "") -> AsyncIterator[None]:
-        """Wait for a seat and have it.  Raises QueueFull."""
+    async def slot(self, caller: str = "") -> AsyncIterator[None]:
+        """Wait for a slot, and hold it for the length of the block.  Raises QueueFull."""
         if self._free:
             self._free -= 1
         else:
@@ -80,12 +80,12 @@ class Desk:
             self._next()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result, computed by a thread; at a seat of its own unless this task has one.
+        """The function's result, computed on a thread.  Waits for a slot unless this task holds one.
 
-        It ends only with the function, which cannot be interrupted: its seat is not given away before.
+        A running function cannot be interrupted: if cancelled, this waits for it before it frees the slot.
         """
-        if not self.seated:
-            async with self.seat():
+        if not self.holds_slot:
+            async with self.slot():
                 return await self._run(function, *args, **kwargs)
         return await self._run(function, *args, **kwargs)
 
@@ -99,34 +99,34 @@ class Desk:
             raise
 
     def close(self) -> None:
-        """What is being computed ends by itself."""
+        """Running functions finish; waiting ones are cancelled."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _wait(self, caller: str) -> None:
         if self._shares.refuses(caller):
             raise QueueFull(len(self._waiting))
         self._number += 1
-        called = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(self._rounds.join(caller), self._number, called)
+        granted = asyncio.get_running_loop().create_future()
+        waiter = _Waiting(self._rounds.join(caller), self._number, granted)
         insort(self._waiting, waiter)
         self._shares.take(caller)
         try:
-            await called
+            await granted
         except asyncio.CancelledError:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif not called.cancelled():
-                self._next()  # it had been called, and does not come
+            elif not granted.cancelled():
+                self._next()  # it was granted the slot, and does not use it
             raise
         finally:
             self._shares.give_back(caller)
 
     def _next(self) -> None:
-        """Give a seat that has become free to who is next."""
+        """Give the slot that became free to the next waiting request."""
         while self._waiting:
             waiter = self._waiting.pop(0)
-            if not waiter.called.done():  # else it is leaving just now
+            if not waiter.granted.done():  # else it is leaving just now
                 self._rounds.serve(waiter.round)
-                waiter.called.set_result(None)
+                waiter.granted.set_result(None)
                 return
         self._free += 1
