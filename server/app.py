@@ -16,7 +16,7 @@ from language.constraints import Constraints
 from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
-from server import refusals
+from server import error_responses
 from server.api import chat, completions, models, responses, tokens
 from server.api.messages import route as messages
 from server.api.responses.background import Jobs
@@ -24,9 +24,9 @@ from server.dialogue.items import Items, StoreError
 from server.dialogue.recall import Recall
 from server.dialogue.seal import Seal
 from server.errors import as_api_error
-from server.front.hosts import Hosts
+from server.front.allowed_hosts import AllowedHosts
 from server.front.preprocessing import PreprocessingPool
-from server.front.rates import Rates
+from server.front.rate_limiter import RateLimiter
 from server.metrics import Metrics
 from server.middleware import RequestMiddleware
 from server.page import Pages
@@ -111,14 +111,14 @@ def create_app(
         app.include_router(router)
     if pages is not None:
         app.include_router(pages.router)
-    refusals.install(app)
+    error_responses.install(app)
     app.add_middleware(
         RequestMiddleware,
         keys=keys,
         max_body_bytes=settings.max_body_bytes,
         metrics=metrics,
-        hosts=Hosts(settings.host_names()),
-        rates=Rates(settings.key_requests_per_minute),
+        allowed_hosts=AllowedHosts(settings.host_names()),
+        rate_limiter=RateLimiter(settings.key_requests_per_minute),
         pages=() if pages is None else pages.paths,
     )
     if settings.cors_origin:

@@ -21,41 +21,41 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import logs
 from server.api.messages import errors as anthropic
+from server.error_responses import error_response
 from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, bad_request
-from server.front.hosts import Hosts
-from server.front.rates import Rates
+from server.front.allowed_hosts import AllowedHosts
+from server.front.rate_limiter import RateLimiter
 from server.metrics import Metrics
-from server.refusals import refusal
 
 log = logging.getLogger("gptoss.server")
 
 CLIENT_LEFT = 499
 
 BODY_SECONDS = 60.0
-"""For a request's whole body to arrive."""
+"""Time within which the whole body of a request must arrive."""
 
 LINGER_SECONDS = 1.0
-"""For a client that is still sending its body to read that it was refused; then its connection ends."""
+"""After refusing a request, wait this long for a client that is still sending its body; then close."""
 
 LINGER_BYTES = 2**20
-"""Of such a body that are thrown away meanwhile."""
+"""At most this much of such a body is read and discarded meanwhile."""
 
 KEYLESS_PATHS = frozenset({"/health", "/ready"})
-"""Paths that need no key: whoever restarts us has none."""
+"""Paths that need no key: the supervisor that checks them and restarts the server has none."""
 
 UNLIMITED_PATHS = frozenset({"/metrics", "/page/markdown"})
-"""Paths that no rate is for: asked every few seconds, or more often, whoever does nothing else."""
+"""Paths without a rate limit: monitoring and the chat page request them every few seconds."""
 
 
 class RequestMiddleware:
     """Wraps `app`.
 
-    keys            any of them opens; none: no key is needed
+    keys            API keys, any of which is accepted; none: no key is needed
     max_body_bytes  longer bodies are refused while they are read
-    metrics         told of every response
-    hosts           names of this server, looked at where no key is needed
-    rates           how often one key may come; without keys, all callers are one
-    pages           paths that need no key, being the same for everybody
+    metrics         counts every response
+    allowed_hosts   names this server may be called by; checked only where no key is needed
+    rate_limiter    limits the requests of each key; without keys, all callers share one limit
+    pages           paths of static files, which need no key
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class RequestMiddleware:
         keys: Sequence[str],
         max_body_bytes: int,
         metrics: Metrics,
-        hosts: Hosts | None = None,
-        rates: Rates | None = None,
+        allowed_hosts: AllowedHosts | None = None,
+        rate_limiter: RateLimiter | None = None,
         pages: Collection[str] = (),
     ):
         self._app = app
         self._digests = [_digest(key) for key in keys]
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
-        self._hosts = hosts or Hosts(())
-        self._rates = rates or Rates(None)
+        self._allowed_hosts = allowed_hosts or AllowedHosts(())
+        self._rate_limiter = rate_limiter or RateLimiter(None)
         self._pages = frozenset(pages)
         self._unlimited = self._pages | UNLIMITED_PATHS
 
@@ -111,16 +111,16 @@ class RequestMiddleware:
         except Exception as error:
             if not isinstance(error, ApiError | BodyRefused):
                 log.exception("request %s failed", request_id)
-            if status:  # too late to say it: the server closes the connection
+            if status:  # the status has been sent already: the server closes the connection
                 raise
-            await refusal(error, scope)(scope, receive, tagged)
+            await error_response(error, scope)(scope, receive, tagged)
         finally:
             outcome = logs.Outcome(status or CLIENT_LEFT, started_at, state.get("figures"))
             self._metrics.finished(outcome)
             logs.finished(request_id, scope["method"], scope["path"], outcome)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """Refuse what needs no look into the body; whose request it is.  Raises ApiError or BodyTooLarge."""
+        """Check the headers.  Returns the caller's id, "" without keys.  Raises ApiError or BodyTooLarge."""
         length = headers.get(b"content-length", b"0").lstrip(b"0")
         if len(length) > 18:
             raise bad_request("content-length: it is no length", None)
@@ -131,21 +131,21 @@ class RequestMiddleware:
         caller = ""
         if self._digests:
             caller = "" if scope["path"] in self._pages else self._authenticate(headers)
-        elif not self._hosts.allows(host := headers.get(b"host", b"").decode("latin-1")):
+        elif not self._allowed_hosts.allows(host := headers.get(b"host", b"").decode("latin-1")):
             message = f"this server is not known as {host!r}; --allowed-host makes it so"
             raise ApiError(421, message, code="unknown_host")
-        if scope["path"] not in self._unlimited and (seconds := self._rates.take(caller)):
+        if scope["path"] not in self._unlimited and (seconds := self._rate_limiter.take(caller)):
             message = f"too many requests a minute; try again in {seconds} s"
             headers_back = {"retry-after": str(seconds)}
             raise ApiError(429, message, code="rate_limit_exceeded", headers=headers_back)
         return caller
 
     def _authenticate(self, headers: dict[bytes, bytes]) -> str:
-        """Which key this request has: the beginning of its digest.  Raises ApiError."""
+        """The caller's id: the first 16 digits of its key's digest.  Raises ApiError without a valid key."""
         kind, _, key = headers.get(b"authorization", b"").partition(b" ")
         keys = [key if kind.lower() == b"bearer" else b"", headers.get(b"x-api-key", b"")]
         given = [_digest(key.strip()) for key in keys if key.strip()]
-        # All are compared, and digests rather than keys: the time tells nothing about any of them.
+        # All digests are compared, each in constant time: the duration reveals nothing about the keys.
         right = [each for each in given for known in self._digests if hmac.compare_digest(each, known)]
         if not right:
             raise ApiError(
@@ -158,7 +158,7 @@ class RequestMiddleware:
 
 
 class _RequestBody:
-    """A request's body on its way in."""
+    """Receives the body of a request, within limits of size and time."""
 
     def __init__(self, receive: Receive, headers: dict[bytes, bytes], max_bytes: int):
         self._receive = receive
@@ -169,11 +169,11 @@ class _RequestBody:
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def receive(self) -> Message:
-        """The next message.  Raises BodyTooLarge (a chunked body does not say beforehand how long it is) or
+        """The next message.  Raises BodyTooLarge (the length of a chunked body is not known before), or
         BodyTooSlow.
         """
         if self._complete:
-            return await self._receive()  # for the client to leave: that may take as long as it likes
+            return await self._receive()  # the next message is that the client disconnected: no time limit
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._take()
@@ -184,16 +184,16 @@ class _RequestBody:
         return message
 
     async def has_come(self) -> bool:
-        """Whether nothing of it is still to come.  What has come and nobody read is thrown away."""
+        """Whether the whole body has arrived.  Discards what has arrived and was not read."""
         before = self._length
         with suppress(TimeoutError):
-            async with asyncio.timeout(0):  # what has come is handed out without waiting
+            async with asyncio.timeout(0):  # takes what has arrived, without waiting for more
                 while not self._complete and self._length - before <= LINGER_BYTES:
                     await self._take()
         return self._complete
 
     async def discard(self) -> None:
-        """Throw away what still comes, for a moment."""
+        """Read and discard the rest, for at most LINGER_SECONDS."""
         before = self._length
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
@@ -202,7 +202,7 @@ class _RequestBody:
 
     async def _take(self) -> Message:
         message = await self._receive()
-        self._complete = not message.get("more_body", False)  # nor is there more of a client that has left
+        self._complete = not message.get("more_body", False)  # also false once the client has disconnected
         self._length += len(message.get("body", b""))
         return message
 
@@ -212,7 +212,7 @@ def _digest(key: str | bytes) -> bytes:
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
-    """The proxy's own id if it has sent one that is safe to log, so that both logs agree; otherwise a new
+    """The id that a proxy sent, if it is safe to log, so that both logs have the same id; otherwise a new
     one.
     """
     given = headers.get(b"x-request-id", b"").decode("latin-1")

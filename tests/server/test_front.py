@@ -367,7 +367,7 @@ def test_no_page_of_ours_runs_scripts_from_elsewhere(tiny_tokenizer):
             assert "https://" not in server.http.get(path).text
 
 
-# Rates
+# RateLimiter
 
 
 def test_a_key_has_its_requests_a_minute_and_others_have_theirs(tiny_tokenizer):
@@ -388,10 +388,10 @@ def test_a_key_has_its_requests_a_minute_and_others_have_theirs(tiny_tokenizer):
 
 
 def test_a_bucket_fills_at_its_rate_and_not_over_its_rim():
-    from server.front.rates import Rates
+    from server.front.rate_limiter import RateLimiter
 
     now = 0.0
-    rates = Rates(6, lambda: now)
+    rates = RateLimiter(6, lambda: now)
     assert [rates.take("a") for _ in range(7)] == [0] * 6 + [10]
     now = 9.5
     assert rates.take("a") == 1
@@ -399,4 +399,4 @@ def test_a_bucket_fills_at_its_rate_and_not_over_its_rim():
     assert rates.take("a") == 0
     now = 1e6
     assert [rates.take("a") for _ in range(7)] == [0] * 6 + [10]
-    assert [Rates(None).take("a") for _ in range(100)] == [0] * 100
+    assert [RateLimiter(None).take("a") for _ in range(100)] == [0] * 100

@@ -1,4 +1,4 @@
-"""An error as a response, in the words of the API that was asked."""
+"""Errors as HTTP responses, in the format of the API that was called (OpenAI's or Anthropic's)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.api.messages import errors as anthropic
 from server.errors import ApiError, as_api_error
 
 
-def refusal(error: Exception, scope: Scope) -> Response:
+def error_response(error: Exception, scope: Scope) -> Response:
     told = as_api_error(error)
     if anthropic.asked_by(scope):
         return anthropic.response(told, scope["state"]["request_id"])
@@ -24,18 +24,18 @@ def refusal(error: Exception, scope: Scope) -> Response:
 
 
 LONGEST_SHOWN = 200
-"""Characters of a path that an error repeats."""
+"""Characters of the requested path that an error message repeats, at most."""
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of a route in its API's shape.  An unexpected one passes on to the middleware,
+    """Answer every exception of a route in its API's format.  An unexpected one passes on to the middleware,
     which logs it once.
     """
 
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, StarletteHTTPException) and error.status_code == 404:
-            return refusal(_no_such_endpoint(error, request, app), request.scope)
-        return refusal(error, request.scope)
+            return error_response(_no_such_endpoint(error, request, app), request.scope)
+        return error_response(error, request.scope)
 
     for kind in (
         ApiError,
@@ -49,7 +49,7 @@ def install(app: FastAPI) -> None:
 
 
 def _no_such_endpoint(error: StarletteHTTPException, request: Request, app: FastAPI) -> ApiError:
-    """Tells the nearest endpoint, if one is near."""
+    """404, with the most similar endpoint if there is one."""
     asked = request.url.path[:LONGEST_SHOWN]
     known = app.openapi()["paths"]
     told = as_api_error(error)

@@ -1,8 +1,8 @@
-"""Which names of this server a request may come under.
+"""Checks the Host header, against DNS rebinding.
 
-A page of evil.example can have that name point to 127.0.0.1 (DNS rebinding).  To the browser, the server is
-then a part of that page's site, and its answers may be read.  The Host header gives it away.  An address
-cannot be rebound, and a server that asks for keys has nothing to fear: the page does not know any.
+A page of evil.example can make that name resolve to 127.0.0.1.  The browser then takes this server for a part
+of that page's site and lets the page read our answers, but the Host header still says evil.example.  An IP
+address cannot be rebound, and a server that needs API keys is safe: the page has none.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import ipaddress
 from collections.abc import Collection
 
 
-class Hosts:
-    """Names that are this server's: `localhost`, names under it, addresses, and `names`; * allows any."""
+class AllowedHosts:
+    """Allows `localhost`, names under it, IP addresses, and `names`; the name * allows any."""
 
     def __init__(self, names: Collection[str]):
         self._any = "*" in names
         self._names = {name.lower().rstrip(".") for name in names}
 
     def allows(self, header: str) -> bool:
-        """`header` is `NAME`, `NAME:PORT` or `[ADDRESS]:PORT`; empty if there was none: no browser's."""
+        """header  `NAME`, `NAME:PORT` or `[ADDRESS]:PORT`; empty if absent, which no browser does: allowed"""
         if self._any or not header:
             return True
         name = _without_port(header).lower().rstrip(".")

@@ -1,7 +1,7 @@
-"""How many requests a minute one caller may make.
+"""Limits the number of requests that one caller may send in a minute, with a token bucket for each caller.
 
-A bucket for each caller fills at a steady rate, and has room for one minute's requests: after a pause they
-may all come at once.  Callers are keys of the server's own list, so there are never many of them.
+A bucket fills at a steady rate and holds at most one minute's requests, so after a pause they may all come at
+once.  Callers are the keys of the server's own list, so there are never many buckets.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 
 
-class Rates:
-    """per_minute  requests of one caller; None: no limit"""
+class RateLimiter:
+    """per_minute  requests allowed for one caller; None: no limit"""
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic):
         self._per_minute, self._clock = per_minute, clock
-        self._buckets: dict[str, tuple[float, float]] = {}  # caller → requests left, and when that was so
+        self._buckets: dict[str, tuple[float, float]] = {}  # caller → requests left, at which time
 
     def take(self, caller: str) -> int:
-        """Count one request; 0.  Or the seconds until there is room for it, and it was not counted."""
+        """Take one request from the bucket and return 0; if it is empty, return the seconds to wait."""
         if self._per_minute is None:
             return 0
         now = self._clock()
