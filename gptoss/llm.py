@@ -36,7 +36,7 @@ from server.api.completions import CompletionBody
 from server.dialogue.answer import AnswerReader
 from server.dialogue.choices import ReadsTokens
 from server.dialogue.continuation import TextReader
-from server.dialogue.recall import Recall
+from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.turn import Turn
 from server.errors import ApiError
 from server.settings import Settings
@@ -138,7 +138,7 @@ class LLM:
         self._settings = settings
         self._engine: InProcess | None = InProcess(self.assembled.engine)
         self._constraints: Constraints | None = None
-        self._recall = Recall(settings.recall_memory)
+        self._reasoning_cache = ReasoningCache(settings.reasoning_cache_memory)
 
     def __enter__(self) -> Self:
         return self
@@ -280,7 +280,7 @@ class LLM:
         """The prompt's tokens.  Raises ConversationError."""
         match turn.prompt:
             case Conversation(messages=messages):
-                replay = self._recall.of(call.id for message in messages for call in message.calls)
+                replay = self._reasoning_cache.find(call.id for message in messages for call in message.calls)
                 return self.renderer.render(turn.prompt, replay)
             case str():
                 return self.tokenizer.encode_with_specials(turn.prompt) or [self.renderer.end_of_text]
@@ -320,7 +320,7 @@ class LLM:
                 self._running.end(token.request_id)  # a stop string ends it before the engine does
 
     def _reader(self, turn: Turn) -> AnswerReader:
-        return AnswerReader(turn, self.renderer, self._recall.keep)
+        return AnswerReader(turn, self.renderer, self._reasoning_cache.keep)
 
     def _deltas(self, turn: Turn) -> Iterator[Delta]:
         reader = self._reader(turn)

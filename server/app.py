@@ -21,7 +21,7 @@ from server.api import chat, completions, models, responses, tokens
 from server.api.messages import route as messages
 from server.api.responses.background import Jobs
 from server.dialogue.items import Items, StoreError
-from server.dialogue.recall import Recall
+from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.errors import as_api_error
 from server.front.allowed_hosts import AllowedHosts
@@ -96,7 +96,7 @@ def create_app(
         metrics=metrics,
         constraints=constraints,
         compilers=compilers,
-        recall=Recall(settings.recall_memory),
+        reasoning_cache=ReasoningCache(settings.reasoning_cache_memory),
         seal=seal,
         items=items,
         preprocessing=preprocessing,

@@ -15,7 +15,7 @@ from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
 from server.dialogue.items import Items
-from server.dialogue.recall import Recall
+from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.errors import ApiError
 from server.front.preprocessing import PreprocessingPool
@@ -42,7 +42,7 @@ class Service:
     metrics: Metrics
     constraints: Constraints
     compilers: CompilerThreads
-    recall: Recall
+    reasoning_cache: ReasoningCache
     seal: Seal
     items: Items
     preprocessing: PreprocessingPool

@@ -217,7 +217,7 @@ class Settings:
             unset="2048 on a GPU, 512 on a CPU",
         ),
     )
-    recall_memory: int = field(
+    reasoning_cache_memory: int = field(
         default=64 * 2**20,
         metadata=knob(
             MEMORY,

@@ -48,7 +48,10 @@ class ChatAnswer(OpenAIStream):
                 i,
                 stream,
                 AnswerReader(
-                    begun.turn, service.renderer, service.recall.keep, shows_reasoning=shows_reasoning
+                    begun.turn,
+                    service.renderer,
+                    service.reasoning_cache.keep,
+                    shows_reasoning=shows_reasoning,
                 ),
                 figures,
                 service.metrics,

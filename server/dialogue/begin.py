@@ -92,7 +92,7 @@ async def tokens_of(turn: Turn, service: Service) -> list[int]:
 async def render(conversation: Conversation, service: Service) -> list[int]:
     """Raises ConversationError, and QueueFull: a long text waits for those before it."""
     messages = conversation.messages
-    replay = service.recall.of(call.id for message in messages for call in message.calls)
+    replay = service.reasoning_cache.find(call.id for message in messages for call in message.calls)
     length = sum(len(message.content or "") for message in messages)
     return await beside(length, service.renderer.render, service, conversation, replay)
 

@@ -49,7 +49,7 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
         "kv_cache_dtype": "fp8", "max_context": "4096",
         "kv_cache_memory": "1.5GiB", "kv_cache_fraction": "0.25", "prefix_cache": "off",
         "max_running": "5", "max_queued": "6",
-        "max_tokens_per_step": "7", "recall_memory": "1M", "request_timeout": "2.5",
+        "max_tokens_per_step": "7", "reasoning_cache_memory": "1M", "request_timeout": "2.5",
         "grace": "0", "date": "2024-02-29",
         "api_key": "k", "api_key_file": "file", "cors_origin": "*", "max_body_bytes": "64K",
         "allowed_host": "a.example", "key_requests_per_minute": "60", "max_connections": "7",

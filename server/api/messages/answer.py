@@ -55,7 +55,7 @@ class MessagesAnswer:
         self.figures = figures
         self._prompt_tokens = len(begun.prompt)
         self._request_id, self._silent = request_id, silent
-        self._reader = AnswerReader(begun.turn, service.renderer, service.recall.keep)
+        self._reader = AnswerReader(begun.turn, service.renderer, service.reasoning_cache.keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
         self._blocks = Blocks(
             self._reader, lambda tokens: service.seal.close(tokens, owner), shows_thinking, declared

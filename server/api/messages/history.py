@@ -3,7 +3,7 @@
 A user's message may hold results of calls; one of the assistant holds all that it thought, said and called up
 to them.  What was sampled is attached where a signature has it, so that the prompt has the very same tokens
 (language/harmony/replay.py); where a client drops the thinking, the id of a call leads to it
-(dialogue/recall.py).
+(dialogue/reasoning_cache.py).
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class ResponseAnswer:
         self.figures = figures
         self._service, self._owner, self._items, self._logprobs = service, owner, items, logprobs
         self._prompt = len(begun.prompt)
-        self._reader = AnswerReader(begun.turn, service.renderer, service.recall.keep)
+        self._reader = AnswerReader(begun.turn, service.renderer, service.reasoning_cache.keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
         self.writer = ResponseWriter(
             head,

@@ -260,13 +260,13 @@ def test_the_thought_before_a_call_is_remembered_for_its_result(tiny_tokenizer, 
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
-    from server.dialogue.recall import ENTRY_BYTES, Recall
+    from server.dialogue.reasoning_cache import ENTRY_BYTES, ReasoningCache
 
-    recall = Recall(max_bytes=3 * (ENTRY_BYTES + 40))
+    cache = ReasoningCache(max_bytes=3 * (ENTRY_BYTES + 40))
     for name in "abc":
-        recall.keep(name, range(10))
-    assert recall.of("a").keys() == {"a"}  # used again: now b is the oldest
-    recall.keep("d", range(10))
-    assert recall.of("abcd").keys() == {"a", "c", "d"}
-    recall.keep("huge", range(10_000))
-    assert recall.of(["a", "huge"]) == {}
+        cache.keep(name, range(10))
+    assert cache.find("a").keys() == {"a"}  # used again: now b is the oldest
+    cache.keep("d", range(10))
+    assert cache.find("abcd").keys() == {"a", "c", "d"}
+    cache.keep("huge", range(10_000))
+    assert cache.find(["a", "huge"]) == {}

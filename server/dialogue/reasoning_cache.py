@@ -1,9 +1,9 @@
-"""What the model thought before it called a function, kept for the turn in which the result comes back.
+"""Chains of thought that led to a function call, kept until the request that brings the call's result.
 
-Most clients never send the chain of thought back, and without it the model forgets why it called.  So the
-tokens of each such action, as they were sampled, are kept under the id of its call; the renderer replays them
-when that call turns up in a history.  Sampled tokens also hit the prefix cache, which a fresh rendering of
-the same words may miss.
+Most clients never send the chain of thought back, and without it the model forgets why it made the call.  So
+the sampled tokens of each call are kept under the call's id, and the renderer replays them when that call
+appears in a history.  Replayed tokens also hit the prefix cache, which a new rendering of the same text may
+miss.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 ENTRY_BYTES = 500
-"""What an entry costs beside its tokens: its key, the array's head, its place in the table."""
+"""Memory of an entry beside its tokens: its key, the array object, its slot in the table."""
 
 
-class Recall:
-    """call id → tokens, in at most `max_bytes`; the least recently used give way.  For the event loop alone.
+class ReasoningCache:
+    """call id → tokens: an LRU cache of at most `max_bytes`.  To be used on the event loop only.
 
-    Ids are random and long (server/api/chat_answer.py), so nobody finds another's thoughts by guessing.
+    Ids are long and random (server/dialogue/answer.py), so nobody can guess another client's.
     """
 
     def __init__(self, max_bytes: int):
@@ -28,7 +28,7 @@ class Recall:
         self._actions: OrderedDict[str, array[int]] = OrderedDict()
 
     def keep(self, call_id: str, tokens: Sequence[int]) -> None:
-        """Remember what was sampled from after `<|start|>assistant` to `<|call|>`."""
+        """tokens  those sampled after `<|start|>assistant`, up to and with `<|call|>`"""
         action = array("i", tokens)
         self._actions[call_id] = action
         self._bytes += _cost(action)
@@ -36,8 +36,8 @@ class Recall:
             _, oldest = self._actions.popitem(last=False)
             self._bytes -= _cost(oldest)
 
-    def of(self, call_ids: Iterable[str]) -> dict[str, Sequence[int]]:
-        """What is known of these calls."""
+    def find(self, call_ids: Iterable[str]) -> dict[str, Sequence[int]]:
+        """The kept tokens of these calls, by call id; ids that are not kept are left out."""
         found: dict[str, Sequence[int]] = {}
         for call_id in call_ids:
             if (action := self._actions.get(call_id)) is not None:
