@@ -1,24 +1,24 @@
-"""Tools and schemas → what the sampler may choose next: answers that cannot be malformed.
+"""Constrained decoding: from tools and schemas to the tokens that the sampler may choose next.
 
     constraints = Constraints(tokenizer, vocab_size)                  # once per process
-    threads = CompilerThreads(constraints, max_waiting)               # likewise
-    constraint = await threads.compile(spec)                          # per request; None: anything goes
-    Request(…, constraint=constraint)                                 # n answers: one `copy()` each
+    threads = CompilerThreads(constraints, max_waiting)               # once per process
+    constraint = await threads.compile(spec)                          # per request; None: unconstrained
+    Request(…, constraint=constraint)                                 # for n answers, one `copy()` each
 
-* answer.py    AnswerSpec, what a request asks for, and the grammar of a whole harmony answer that says it
-* schemas.py   JSON schemas from strangers: limits, and the errors the client gets
+* answer.py    AnswerSpec, what a request demands of its answer, and the grammar of a whole harmony answer
+* schemas.py   limits on the JSON schemas that clients send, and the errors they get
 * grammar.py   llguidance behind the engine's `Constraint`
-* rehearsal.py the process in which a stranger's schema is tried first, because there it can be stopped
-* threads.py   where all that is done: beside the event loop, and strangers apart from regulars
-* thinking.py  a limit on the chain of thought
+* sandbox.py   the process in which a client's schema is compiled first, because that process can be killed
+* threads.py   the threads that compile, so that the event loop does not wait
+* thinking.py  a limit on the length of the chain of thought
 
-Who calls what: `compile` takes 2-15 ms for usual schemas and up to half a second for the largest that
-pass, without the GIL; a new schema's rehearsal comes before that.  `mask` and `accept` are called by the
-engine's thread alone.  It asks for masks when the forward pass has been launched and before it samples, so on
-a GPU they are computed beside it.  A constraint that fails raises there, and the engine ends its own request
-with `ConstraintFailed`.
+`compile` takes 2 to 15 ms for usual schemas and up to half a second for the largest that are accepted,
+without the GIL; a new schema is checked in the sandbox before.  `mask` and `accept` are called on the
+engine's thread only.  The engine asks for masks after it has launched the forward pass and before it samples,
+so on a GPU they are computed at the same time.  A constraint that fails raises an exception there, and the
+engine ends that request with `ConstraintFailed`.
 
-What a grammar holds goes with its request; only the threads are to be closed.
+The memory of a grammar is freed with its request; only the threads must be closed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from language.constraints.answer import AnswerSpec, Bodies, answer_grammar, bodies
-from language.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, Untried
+from language.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, NotCheckedYet
 from language.constraints.schemas import SchemaError
 from language.constraints.thinking import Closing, ThinkingBudget
 from language.harmony.headers import Headers
@@ -38,14 +38,14 @@ __all__ = [
     "Constraints",
     "GrammarConstraint",
     "GrammarFailed",
+    "NotCheckedYet",
     "SchemaError",
-    "Untried",
 ]
 
 AnswerConstraint = GrammarConstraint | ThinkingBudget
 
 ANSWER_ROOM = 16
-"""Tokens of an answer that a budget for thinking leaves within `max_tokens`."""
+"""Tokens that a thinking budget leaves for the visible answer within `max_tokens`."""
 
 
 class Constraints:
@@ -59,10 +59,10 @@ class Constraints:
         self._headers = Headers(tokenizer)
         self._closing = Closing(tokenizer, self._headers, vocab_size)
 
-    def compile(self, spec: AnswerSpec, *, rehearse: bool = True) -> AnswerConstraint | None:
-        """What holds the answer to `spec`; None where everything is allowed.
+    def compile(self, spec: AnswerSpec, *, check_new: bool = True) -> AnswerConstraint | None:
+        """The constraint that makes an answer follow `spec`; None if every answer does.
 
-        rehearse  False: raises Untried where a schema would have to be tried first
+        check_new  check new schemas in the sandbox, which takes up to a second; False: raise NotCheckedYet
 
         Raises SchemaError.
         """
@@ -70,7 +70,7 @@ class Constraints:
             spec = replace(spec, reasoning=False)
         whole = action = None
         if spec.constrains:
-            schemas = self._checked(spec, rehearse)
+            schemas = self._checked(spec, check_new)
             whole = self._grammar(spec, schemas, thoughts=spec.reasoning)
         if spec.thinking_tokens is None or not spec.reasoning or spec.prefilled:
             return whole
@@ -85,12 +85,12 @@ class Constraints:
         unfinished_character = 3
         return max(0, min(budget, max_tokens - written - unfinished_character - ANSWER_ROOM))
 
-    def _checked(self, spec: AnswerSpec, rehearse: bool) -> Bodies:
+    def _checked(self, spec: AnswerSpec, check_new: bool) -> Bodies:
         schemas = bodies(spec)
         distinct = {body.rule: body for body in (schemas.final, *schemas.calls.values()) if body}
         for body in distinct.values():
-            if not body.ours:  # nobody's flood of schemas delays ours
-                self._compiler.try_body(body.rule, body.param, rehearse)
+            if not body.ours:  # our own need no check, and so never wait for those of clients
+                self._compiler.try_body(body.rule, body.param, check_new)
         return schemas
 
     def _grammar(self, spec: AnswerSpec, schemas: Bodies, *, thoughts: bool) -> GrammarConstraint:

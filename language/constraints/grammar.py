@@ -1,6 +1,6 @@
-"""llguidance behind the engine's `Constraint`: a compiled grammar, and how far an answer has come in it.
+"""Compiled grammars: llguidance behind the engine's `Constraint`.
 
-The only file that touches llguidance, which has its own copy of the vocabulary and computes without the GIL.
+The only file that imports llguidance, which has its own copy of the vocabulary and computes without the GIL.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from language.constraints.rehearsal import Rehearsal
+from language.constraints.sandbox import CompilerSandbox
 from language.constraints.schemas import SchemaError
 from language.tokenizer import Tokenizer
 
@@ -29,21 +29,21 @@ LIMITS: dict[str, Any] = {
 MASK_THREADS = min(4, os.cpu_count() or 1)
 
 SHARED_TOKENS, SHARED_MASKS = 32, 64
-"""The masks of an answer's first tokens are kept for its copies, 25 kB each: they begin alike."""
+"""How many masks of the first tokens are kept, 25 kB each: several answers to one prompt begin alike."""
 
 _threads = ThreadPoolExecutor(MASK_THREADS, "gptoss-masks")
 
 
 class GrammarFailed(Exception):
-    """The grammar could not go on: it ran into a limit, or was given a token that it does not allow."""
+    """The grammar exceeded a limit, or was given a token that it does not allow."""
 
 
-class Untried(Exception):
-    """A schema is new here, so it has to be rehearsed: up to a second, after those before it."""
+class NotCheckedYet(Exception):
+    """A schema is new, so it must be checked in the sandbox first, which may take a second or more."""
 
 
 class _Vocabulary:
-    """Our tokenizer as llguidance wants to see one."""
+    """Our tokenizer with the interface that llguidance expects."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         self.eos_token_id = tokenizer.special("<|return|>")
@@ -69,7 +69,7 @@ class Compiler:
         self._tokens = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, vocab_size)), n_vocab=vocab_size)
         self._mask_bytes = -(-vocab_size // 32) * 4
         self._limits = LLParserLimits(**LIMITS)
-        self._rehearsal = Rehearsal(LIMITS)
+        self._sandbox = CompilerSandbox(LIMITS)
 
     def compile(self, lark: str) -> GrammarConstraint:
         """Raises GrammarFailed if the grammar is too large."""
@@ -78,23 +78,23 @@ class Compiler:
             raise GrammarFailed(_reason(matcher.get_error()))
         return GrammarConstraint(matcher, self._mask_bytes)
 
-    def try_body(self, rule: str, param: str, rehearse: bool) -> None:
+    def try_body(self, rule: str, param: str, check_new: bool) -> None:
         """Raises SchemaError, with a reason, if no answer could follow this schema or grammar.
 
-        rule      what stands on the right of a rule, in Lark
-        rehearse  False: raises Untried if that is not known yet
+        rule       the right side of a Lark rule
+        check_new  False: raise NotCheckedYet if this has not been checked before
         """
         lark = f"start: {rule}\n"
-        if not rehearse and not self._rehearsal.knows(lark):
-            raise Untried
-        objection = self._rehearsal.objection(lark)
-        if not objection:
+        if not check_new and not self._sandbox.has_checked(lark):
+            raise NotCheckedYet
+        reason = self._sandbox.why_not(lark)
+        if not reason:
             matcher = LLMatcher(self._tokens, lark, limits=self._limits, log_level=0)
             matcher.compute_bitmask()
-            objection = matcher.get_error()
-        if objection:
+            reason = matcher.get_error()
+        if reason:
             kind = "schema" if rule.startswith("%json") else "grammar"
-            raise SchemaError(f"the {kind} cannot be followed: {_reason(objection)}", param)
+            raise SchemaError(f"the {kind} cannot be followed: {_reason(reason)}", param)
 
 
 class GrammarConstraint:

@@ -3,7 +3,7 @@
 llguidance limits its own work per grammar and per step, but not everything: a schema of a few bytes can ask
 for an automaton with a million states.  So a schema is measured here first, without recursion and in linear
 time, and refused with a clear reason if it is larger than anything honest.  What passes and is expensive all
-the same is stopped in rehearsal.py.
+the same is stopped in sandbox.py.
 
 Nothing is ever fetched: a `$ref` must point into its own schema.
 """

@@ -1,10 +1,10 @@
 """The threads in which constraints are compiled, apart from those that `asyncio.to_thread` shares.
 
-familiar  every schema has been tried before: 2-15 ms each
-strange   a schema meets the rehearsal first: up to a second of CPU each, and one at a time, since there they
-          take turns anyway
+known  specs whose schemas were all checked before: 2 to 15 ms each
+new    specs with a schema that must be checked in the sandbox first: up to a second of CPU time each, one at
+       a time, because the sandbox checks one schema at a time
 
-So a flood of hostile schemas delays schemas that are new here, and nothing else.
+So many hostile schemas delay only other new schemas.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from engine.errors import QueueFull
-from language.constraints import AnswerConstraint, AnswerSpec, Constraints, Untried
+from language.constraints import AnswerConstraint, AnswerSpec, Constraints, NotCheckedYet
 
-FAMILIAR_THREADS = 2
-"""More would take the cores from the model: most of what they do is native code."""
+KNOWN_THREADS = 2
+"""More threads would take cores from the model: they run native code without the GIL."""
 
 
 class CompilerThreads:
-    """max_waiting  strange specs that may wait; more are refused"""
+    """max_waiting  specs with new schemas that may wait; more are refused"""
 
     def __init__(self, constraints: Constraints, max_waiting: int) -> None:
         self._constraints, self._max_waiting = constraints, max_waiting
-        self._familiar = ThreadPoolExecutor(FAMILIAR_THREADS, "gptoss-constraints")
-        self._strange = ThreadPoolExecutor(1, "gptoss-new-schemas")
+        self._known = ThreadPoolExecutor(KNOWN_THREADS, "gptoss-constraints")
+        self._new = ThreadPoolExecutor(1, "gptoss-new-schemas")
         self._waiting = 0
 
     async def compile(self, spec: AnswerSpec) -> AnswerConstraint | None:
         """As `Constraints.compile`.  Raises SchemaError, and QueueFull."""
         loop = asyncio.get_running_loop()
-        familiar = partial(self._constraints.compile, spec, rehearse=False)
+        known = partial(self._constraints.compile, spec, check_new=False)
         try:
-            return await loop.run_in_executor(self._familiar, familiar)
-        except Untried:
+            return await loop.run_in_executor(self._known, known)
+        except NotCheckedYet:
             pass
         if self._waiting >= self._max_waiting:
             raise QueueFull(self._waiting)
         self._waiting += 1
         try:
-            return await loop.run_in_executor(self._strange, self._constraints.compile, spec)
+            return await loop.run_in_executor(self._new, self._constraints.compile, spec)
         finally:
             self._waiting -= 1
 
     def close(self) -> None:
-        """What is being compiled ends by itself; what waits is cancelled."""
-        for pool in (self._familiar, self._strange):
+        """Running compilations finish; waiting ones are cancelled."""
+        for pool in (self._known, self._new):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import QueueFull
 from language.constraints import AnswerSpec, SchemaError
-from language.constraints.rehearsal import Rehearsal
+from language.constraints.sandbox import CompilerSandbox
 from language.constraints.threads import CompilerThreads
 from language.harmony.messages import ResponseFormat, Tool
 from server.settings import Settings
@@ -32,7 +32,7 @@ def constraints():
 @pytest.fixture
 def turn(constraints):
     """Held as long as the process that tries schemas is busy."""
-    return constraints._compiler._rehearsal._turn
+    return constraints._compiler._sandbox._turn
 
 
 def with_threads(constraints, scenario, max_waiting=FLOOD):
@@ -111,7 +111,7 @@ def test_what_waits_at_the_end_is_cancelled(constraints, turn):
 
 def test_waiting_for_a_turn_has_an_end(tiny_tokenizer, monkeypatch):
     ours = threading.Event()
-    monkeypatch.setattr(Rehearsal, "objection", lambda self, lark: "" if ours.wait(LONG_WAIT) else "late")
+    monkeypatch.setattr(CompilerSandbox, "why_not", lambda self, lark: "" if ours.wait(LONG_WAIT) else "late")
     schema = {"name": "flag", "schema": {"type": "object", "properties": {"off": {}}}}
     body = {
         "messages": [{"role": "user", "content": "Off?"}],
@@ -130,13 +130,13 @@ def test_waiting_for_a_turn_has_an_end(tiny_tokenizer, monkeypatch):
 
 def test_the_server_compiles_there_and_its_threads_end_with_it(tiny_tokenizer, monkeypatch):
     places = []
-    objection = Rehearsal.objection
+    objection = CompilerSandbox.why_not
 
     def noted(self, lark):
         places.append(threading.current_thread())
         return objection(self, lark)
 
-    monkeypatch.setattr(Rehearsal, "objection", noted)
+    monkeypatch.setattr(CompilerSandbox, "why_not", noted)
     schema = {"name": "flag", "schema": {"type": "object", "properties": {"on": {"type": "boolean"}}}}
     with live(tiny_tokenizer, final('{"on":true}'), settings=Settings(date="2025-06-28")) as server:
         for _ in range(2):
@@ -145,9 +145,9 @@ def test_the_server_compiles_there_and_its_threads_end_with_it(tiny_tokenizer, m
                 messages=[{"role": "user", "content": "On?"}],
                 response_format={"type": "json_schema", "json_schema": schema},
             )
-    strange, familiar = places
-    assert strange.name.startswith("gptoss-new-schemas")
-    assert familiar.name.startswith("gptoss-constraints")
+    new, known = places
+    assert new.name.startswith("gptoss-new-schemas")
+    assert known.name.startswith("gptoss-constraints")
     for thread in places:
         thread.join(LONG_WAIT)
         assert not thread.is_alive()

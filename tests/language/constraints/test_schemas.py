@@ -11,7 +11,7 @@ import pytest
 from language.constraints import AnswerSpec, GrammarFailed, SchemaError
 from language.constraints import schemas as limits
 from language.constraints.grammar import LIMITS
-from language.constraints.rehearsal import Rehearsal
+from language.constraints.sandbox import CompilerSandbox
 from language.harmony.messages import ResponseFormat, Tool
 from tests.language.constraints.drawn_answers import Speaker, speaker_of
 
@@ -298,14 +298,14 @@ def test_a_schema_that_must_be_stopped_harms_no_other():
 
 
 def test_a_schema_in_use_does_not_wait_while_a_stranger_s_is_tried():
-    rehearsal = Rehearsal(LIMITS)
+    sandbox = CompilerSandbox(LIMITS)
     usual, broken = 'start: "a"', "start: nowhere"
-    said = rehearsal.objection(broken)
+    said = sandbox.why_not(broken)
     assert said
-    assert rehearsal.objection(usual) == ""
-    with rehearsal._turn:  # as long as the other process is busy
-        assert rehearsal.objection(usual) == ""
-        assert rehearsal.objection(broken) == said
+    assert sandbox.why_not(usual) == ""
+    with sandbox._turn:  # as long as the other process is busy
+        assert sandbox.why_not(usual) == ""
+        assert sandbox.why_not(broken) == said
 
 
 def test_the_limits_leave_room_for_honest_schemas():

@@ -1,12 +1,12 @@
-"""A process in which a schema is compiled once for practice, because there it can be stopped.
+"""A process in which a client's schema is compiled first, because that process can be killed.
 
-llguidance compiles in native code that nobody can interrupt, and a few hundred bytes (twenty patterns in an
-`allOf`) keep it busy beyond all patience.  So a stranger's schema meets a second process first, with a limit
-of time and memory; what passes is compiled again by us.  One line of JSON each way:
+llguidance compiles in native code that cannot be interrupted, and a few hundred bytes (twenty patterns in an
+`allOf`) keep it busy for minutes.  So a new schema is first compiled in a second process, with limits on time
+and memory.  Only if that succeeds is it compiled in this one.  One line of JSON in each direction:
 
-    us → {"lark": …, "limits": {…}}      it → {"reason": "" or why not}
+    this process → {"lark": …, "limits": {…}}      sandbox → {"reason": "" or why it cannot be compiled}
 
-Run as a script, by its path, this file is that process; it imports nothing of ours.
+The sandbox runs this file as a script, by its path; so this file imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ import weakref
 from typing import Any
 
 CPU_SECONDS = 1.0
-"""The process's own, so that a busy machine refuses no more than an idle one."""
+"""CPU time of the sandbox for one grammar: independent of how busy the machine is."""
 WALL_SECONDS = 30.0
-"""For a question, or to start."""
+"""Elapsed time for one grammar, or for starting the process."""
 MEMORY_BYTES = 1 << 30
 
-REMEMBERED = 4096
-"""Grammars whose outcome is kept.  Those in use do not wait while a stranger's is being tried."""
+MAX_KNOWN = 4096
+"""Grammars whose outcome is kept.  A known grammar does not wait while a new one is being checked."""
 
 
-class Rehearsal:
-    """Starts the process when first needed, and again whenever it had to be stopped.
+class CompilerSandbox:
+    """Starts the process when it is first needed, and again whenever it had to be killed.
 
-    Safe to use from several threads, which take turns.  The process ends with this object, or with ours.
+    Safe to use from several threads; it checks one grammar at a time.  The process ends with this object, or
+    with the server's process.
     """
 
     def __init__(self, limits: dict[str, Any]) -> None:
         self._limits = limits
         self._turn = threading.Lock()
-        self._known: dict[bytes, str] = {}  # digest of a grammar → its objection
+        self._known: dict[bytes, str] = {}  # digest of a grammar → why not
         self._process: subprocess.Popen[bytes] | None = None
 
-    def knows(self, lark: str) -> bool:
-        """Whether `objection` answers at once."""
+    def has_checked(self, lark: str) -> bool:
+        """Whether `why_not` returns at once."""
         return _digest(lark) in self._known
 
-    def objection(self, lark: str) -> str:
-        """Why this grammar cannot be compiled; "" if it can."""
+    def why_not(self, lark: str) -> str:
+        """The reason why this grammar cannot be compiled; "" if it can."""
         digest = _digest(lark)
         if (known := self._known.get(digest)) is not None:
             return known
@@ -59,14 +60,14 @@ class Rehearsal:
                 process.wait()
                 self._process = None
                 return f"it takes more than {CPU_SECONDS:g} s or {MEMORY_BYTES >> 20} MiB to compile"
-            if len(self._known) >= REMEMBERED:
+            if len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
             reason = self._known[digest] = str(answer["reason"])
             return reason
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """Raises RuntimeError if the process cannot compile even nothing."""
-        command = [sys.executable, "-P", __file__]  # -P: our neighbours are not to be imported by accident
+        """Raises RuntimeError if the process does not start, or cannot compile a trivial grammar."""
+        command = [sys.executable, "-P", __file__]  # -P: never import a file of this folder by accident
         pipe, none = subprocess.PIPE, subprocess.DEVNULL
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True)
         weakref.finalize(self, _stop, process)
@@ -81,7 +82,7 @@ def _digest(lark: str) -> bytes:
 
 
 def _ask(process: subprocess.Popen[bytes], question: str) -> Any:
-    """Its answer; None if it ended, or had to be ended, without one."""
+    """The answer; None if the process ended, or was killed, before it answered."""
     assert process.stdin is not None
     assert process.stdout is not None
     limit = threading.Timer(WALL_SECONDS, process.kill)
@@ -105,7 +106,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _main() -> None:
-    """The other process: answers until its input ends, which it does with the server."""
+    """The sandbox process: answers until its input ends, which happens when the server ends."""
     from llguidance import LLMatcher, LLParserLimits
 
     posix = os.name == "posix"
