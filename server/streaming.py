@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from server.errors import ApiError, as_api_error
 from server.front.bodies import left
 from server.logs import Figures
-from server.wire import dumps, event
+from server.sse import dumps, event
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream

@@ -16,14 +16,15 @@ from engine.errors import PromptTooLong
 from server.api.chat_answer import ChatAnswer
 from server.api.conversation import ConversationFields
 from server.api.demands import demands
+from server.api.fields import Many, SamplingFields
 from server.dialogue.begin import begin, beside, render
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import TheService
+from server.sse import dumps
 from server.streaming import respond
-from server.wire import Many, SamplingFields, dumps
 
 router = APIRouter(route_class=JsonRoute)
 

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
-from server import wire
+from server.api import chunks
+from server.api.fields import View
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
 from server.dialogue.logprobs import chat_entry
 from server.logs import Figures
 from server.service import Service
+from server.sse import event, quote
 from server.streaming import OpenAIStream
-from server.wire import View, quote
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
@@ -76,7 +77,7 @@ class ChatAnswer(OpenAIStream):
             if news := writers[choice.index].write(tokens):
                 yield news
         if self._view.usage:
-            yield wire.event({**head, "choices": [], "usage": self.usage()})
+            yield event({**head, "choices": [], "usage": self.usage()})
 
     async def whole(self) -> dict[str, Any]:
         messages = [WholeMessage() for _ in self._choices]
@@ -91,7 +92,7 @@ class ChatAnswer(OpenAIStream):
 
     def usage(self) -> dict[str, Any]:
         readers = [choice.reader for choice in self._choices]
-        return wire.usage(
+        return chunks.usage(
             prompt=len(self._prompt),
             cached=max(reader.cached_tokens for reader in readers),
             completion=sum(len(reader.token_ids) for reader in readers),
@@ -130,7 +131,7 @@ class ChunkWriter:
         logprobs: Callable[[ChatChoice], list[dict[str, Any]]],
     ):
         self._choice, self._view, self._count, self._logprobs = choice, view, count, logprobs
-        self._chunks = wire.Chunks(head, choice.index, view.usage)
+        self._chunks = chunks.Chunks(head, choice.index, view.usage)
         self._first = first if choice.index == 0 else {}
         self._begun = False
         self._sent_ids = 0

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
-from server import wire
+from server.api import chunks
+from server.api.fields import View
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
 from server.dialogue.continuation import TextReader
 from server.dialogue.logprobs import completion_lists
 from server.logs import Figures
 from server.service import Service
+from server.sse import event, quote
 from server.streaming import OpenAIStream
-from server.wire import View, quote
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
@@ -81,7 +82,7 @@ class CompletionAnswer(OpenAIStream):
             if news := writers[choice.index].write(tokens):
                 yield news
         if self._view.usage:
-            yield wire.event({**self._head, "choices": [], "usage": self.usage()})
+            yield event({**self._head, "choices": [], "usage": self.usage()})
 
     async def whole(self) -> dict[str, Any]:
         texts: list[list[str]] = [[] for _ in self._choices]
@@ -119,7 +120,7 @@ class CompletionAnswer(OpenAIStream):
 
     def usage(self) -> dict[str, Any]:
         readers = [choice.reader for choice in self._choices]
-        return wire.usage(
+        return chunks.usage(
             prompt=self._prompt_tokens,
             cached=sum(reader.cached_tokens for reader in readers[:: self._wanted.candidates]),
             completion=sum(len(reader.token_ids) for reader in readers) if self._wanted.answer else 0,
@@ -142,7 +143,7 @@ class ChunkWriter:
         logprobs: Callable[[TextChoice], dict[str, Any]],
     ):
         self._choice, self._view, self._count, self._logprobs = choice, view, count, logprobs
-        self._chunks = wire.Chunks(head, choice.index, view.usage)
+        self._chunks = chunks.Chunks(head, choice.index, view.usage)
         self._sent_ids: int | None = None
 
     def write(self, tokens: Sequence[Token]) -> bytes:

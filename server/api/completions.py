@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, PlainValidator
 
 from server.api.completion_answer import CompletionAnswer, Wanted
+from server.api.fields import SamplingFields
 from server.dialogue.begin import begin_all, check_number
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
@@ -20,7 +21,6 @@ from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import TheService
 from server.streaming import respond
-from server.wire import SamplingFields
 
 router = APIRouter(route_class=JsonRoute)
 

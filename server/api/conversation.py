@@ -11,8 +11,8 @@ from pydantic import Field
 
 from language.harmony.messages import Call, Conversation, Effort, Message, ResponseFormat, Role, Tool
 from language.names import FunctionNames
+from server.api.fields import Body, Many
 from server.errors import bad_request, unsupported
-from server.wire import Body, Many
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]

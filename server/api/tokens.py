@@ -8,12 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from server.api.conversation import ConversationFields
+from server.api.fields import Body, Many, TokenId
 from server.dialogue import logprobs
 from server.dialogue.begin import beside, first_unknown, raw_tokens, render
 from server.errors import bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
-from server.wire import Body, Many, TokenId, dumps, quote
+from server.sse import dumps, quote
 
 router = APIRouter(route_class=JsonRoute)
 

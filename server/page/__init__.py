@@ -17,12 +17,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError
 
+from server.api.fields import Body
 from server.errors import BodyTooLarge, bad_request
 from server.page.rendering import Rendering
 from server.page.snippets import snippets
 from server.service import TheService
 from server.version import VERSION
-from server.wire import Body
 
 FILES = Path(__file__).with_name("files")
 

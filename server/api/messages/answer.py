@@ -13,7 +13,7 @@ from server.dialogue.choices import Choice, as_they_come
 from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service
-from server.wire import event, quote
+from server.sse import event, quote
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
 from server.dialogue.answer import AnswerReader
-from server.wire import dumps
+from server.sse import dumps
 
 Kind = Literal["thinking", "text", "signature", "partial_json"]
 

@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from engine.errors import PromptTooLong
 from server.errors import RETRY_AFTER_SECONDS, ApiError
-from server.wire import dumps
+from server.sse import dumps
 
 OVERLOADED = 529
 """Anthropic's status for a server that cannot answer now."""

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from language.harmony.messages import Call, Message
 from language.names import FunctionNames
+from server.api.fields import Body
 from server.errors import bad_request, unsupported
-from server.wire import Body
 
 Opened = Callable[[str], tuple[Sequence[int], str]]
 """A signature → the tokens that are sealed in it, and what they say; none if it is not ours."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from language.harmony.messages import Tool
-from server.wire import dumps
+from server.sse import dumps
 
 TOOLS = ("local_shell", "shell", "apply_patch")
 

@@ -19,8 +19,8 @@ from server.dialogue.logprobs import chat_entry
 from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service
+from server.sse import event
 from server.streaming import PING
-from server.wire import event
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream

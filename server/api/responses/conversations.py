@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
+from server.api.fields import Body
 from server.api.responses.create import KnownItems, missing, named, owner_of
 from server.api.responses.stored import Limit, Order, listed
 from server.api.responses.writer import new_id
@@ -15,7 +16,6 @@ from server.dialogue.items import Group, Kept
 from server.errors import ApiError
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
-from server.wire import Body
 
 router = APIRouter(route_class=JsonRoute)
 

@@ -23,10 +23,10 @@ from pydantic import Field
 from language.harmony import builtin
 from language.harmony.messages import Call, Grammar, Tool
 from language.names import FunctionNames, ToolName
+from server.api.fields import Body
 from server.api.responses import actions
 from server.dialogue.turn import Demands
 from server.errors import bad_request, unsupported
-from server.wire import Body
 
 MAX_TOOLS = 1024
 

@@ -1,17 +1,14 @@
-"""What endpoints share on the wire: the fields that steer an answer, its usage, and the bytes of a chunk.
+"""The request fields that several endpoints share: how tokens are sampled, and when an answer ends.
 
-Every field of the openai SDK's request types is accepted.  What is here, in api/chat.py and in
-api/completions.py is honoured or refused by name; the rest (user, metadata, store, …) changes nothing.
+Every field of the openai SDK's request types is accepted.  The fields here, in chat.py and in completions.py
+are honoured or refused by name; the others (user, metadata, store, …) change nothing.  Types are strict:
 `true` is not 1, and "1" is not 1.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii
-from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,17 +20,9 @@ from server.errors import bad_request
 MAX_CHOICES = 128
 MAX_BIASES = 1024
 
-dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-"""JSON without spaces."""
-
-quote = encode_basestring_ascii
-"""Text as a JSON string, in ASCII: clients that cut lines at U+2028 as Python does would cut inside of it
-otherwise.
-"""
-
 
 class Body(BaseModel):
-    """A body, or an object in one."""
+    """The body of a request, or an object in it."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -41,7 +30,7 @@ class Body(BaseModel):
 Item = TypeVar("Item")
 
 Many = Annotated[list[Item], Field(fail_fast=True)]
-"""A list, of which nothing is looked at behind the first element that is wrong."""
+"""A list whose validation stops at the first wrong element."""
 
 
 def _one_or_more(stop: Any) -> Any:
@@ -57,7 +46,7 @@ StopStrings = Annotated[
 
 
 def _at_most(limit: int) -> Callable[[Any], Any]:
-    """Counts what is in an object before any of it is looked at."""
+    """Checks the number of entries of an object before any of them is validated."""
 
     def counted(given: Any) -> Any:
         if isinstance(given, dict) and len(given) > limit:
@@ -78,9 +67,9 @@ class StreamOptions(Body):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the client wants to see of an answer, beside its text.
+    """What the response contains beside the text of the answer.
 
-    running_usage  counts on every chunk, not only at the end
+    running_usage  usage on every chunk, not only at the end
     """
 
     logprobs: bool = False
@@ -90,12 +79,12 @@ class View:
 
     @property
     def text_only(self) -> bool:
-        """Whether chunks carry nothing but text, so that tokens that arrived together may share one."""
+        """Whether chunks contain only text: then tokens that arrived together may share one chunk."""
         return not (self.logprobs or self.token_ids or self.running_usage)
 
 
 class SamplingFields(Body):
-    """How the tokens of an answer are chosen, and when it ends.  null is the same as absent."""
+    """How the tokens of an answer are sampled, and when it ends.  null is the same as absent."""
 
     model: str | None = None
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
@@ -132,7 +121,7 @@ class SamplingFields(Body):
         )
 
     def limits(self) -> dict[str, Any]:
-        """The fields of a `Turn` that say when an answer ends."""
+        """The fields of a `Turn` that determine when an answer ends."""
         return {
             "stop": tuple(self.stop or ()),
             "stop_tokens": frozenset(self.stop_token_ids or ()),
@@ -155,55 +144,3 @@ def _biases(asked: Mapping[str, float], known: Callable[[int], bool]) -> dict[in
         if not (key.isascii() and key.isdigit() and len(key) < 10 and known(int(key))):
             raise bad_request(f"logit_bias: {key[:20]!r} is not the id of a token", "logit_bias")
     return {int(key): bias for key, bias in asked.items()}
-
-
-def usage(prompt: int, cached: int, completion: int, reasoning: int | None = None) -> dict[str, Any]:
-    """Counts of tokens, in OpenAI's shape."""
-    counts: dict[str, Any] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-    if reasoning is not None:
-        counts["completion_tokens_details"] = {"reasoning_tokens": reasoning}
-    return counts
-
-
-def event(data: Mapping[str, Any], name: str = "") -> bytes:
-    """One server-sent event; with a name where the API's events have one."""
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {dumps(data)}\n\n".encode()
-
-
-class Chunks:
-    """The chunks of one choice, as bytes.
-
-    Everything but what is new is made once per stream: that is most of a token's cost in the server.
-    """
-
-    def __init__(self, head: Mapping[str, Any], index: int, wants_usage: bool):
-        self._head = f'data: {dumps(head)[:-1]},"choices":'
-        self._choice = f'{self._head}[{{"index":{index},'
-        self._top = {"usage": None} if wants_usage else {}
-        self._plain_end = f'"logprobs":null,"finish_reason":null}}]{self._rest(self._top)}'
-
-    def plain(self, news: str) -> bytes:
-        """A chunk with nothing but news: `"delta":{"content":"Hi"}` or `"text":"Hi"`."""
-        return f"{self._choice}{news},{self._plain_end}".encode()
-
-    def full(
-        self,
-        news: str,
-        finish: str | None = None,
-        more: Mapping[str, Any] = MappingProxyType({}),
-        top: Mapping[str, Any] = MappingProxyType({}),
-    ) -> bytes:
-        """A chunk with an end, with `more` fields of the choice (logprobs, token_ids), or beside it
-        (usage).
-        """
-        fields = dumps({"logprobs": None, "finish_reason": finish, **more})[1:-1]
-        return f"{self._choice}{news},{fields}}}]{self._rest({**self._top, **top})}".encode()
-
-    def _rest(self, top: Mapping[str, Any]) -> str:
-        return f",{dumps(dict(top))[1:]}\n\n" if top else "}\n\n"
