@@ -29,7 +29,7 @@ from language.constraints.answer import AnswerSpec, Bodies, answer_grammar, bodi
 from language.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, NotCheckedYet
 from language.constraints.schemas import SchemaError
 from language.constraints.thinking import Closing, ThinkingBudget
-from language.harmony.headers import Headers
+from language.harmony.header_tokens import HeaderTokens
 from language.tokenizer import Tokenizer
 
 __all__ = [
@@ -56,7 +56,7 @@ class Constraints:
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         self._compiler = Compiler(tokenizer, vocab_size)
-        self._headers = Headers(tokenizer)
+        self._headers = HeaderTokens(tokenizer)
         self._closing = Closing(tokenizer, self._headers, vocab_size)
 
     def compile(self, spec: AnswerSpec, *, check_new: bool = True) -> AnswerConstraint | None:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from language.constraints import schemas
 from language.constraints.schemas import SchemaError
-from language.harmony.headers import Headers
+from language.harmony.header_tokens import HeaderTokens
 from language.harmony.messages import Grammar, ResponseFormat, Tool
 
 ANY_OBJECT = "%json " + schemas.grammar_text(schemas.ANY_OBJECT, True, "")
@@ -163,7 +163,7 @@ def _text_body(text: bool | Grammar, param: str) -> Body:
     return Body(f"/{written}/", param)
 
 
-def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: Headers, *, thoughts: bool) -> str:
+def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: HeaderTokens, *, thoughts: bool) -> str:
     """The Lark grammar of the answer.
 
     thoughts  whether it may begin with messages of reasoning, or must act at once

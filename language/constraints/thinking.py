@@ -14,7 +14,7 @@ from collections import deque
 
 from engine.request import Constraint
 from language.constraints.grammar import GrammarConstraint, GrammarFailed
-from language.harmony.headers import Headers
+from language.harmony.header_tokens import HeaderTokens
 from language.tokenizer import Tokenizer
 
 
@@ -24,7 +24,7 @@ class Closing:
     words  32-bit words of a mask
     """
 
-    def __init__(self, tokenizer: Tokenizer, headers: Headers, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, headers: HeaderTokens, vocab_size: int) -> None:
         self.headers = headers
         self.words = -(-vocab_size // 32)
         self.bytes_of = tokenizer.token_bytes

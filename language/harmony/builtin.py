@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from language.harmony.messages import Tool
-from language.harmony.schema import namespace
+from language.harmony.typescript import namespace
 
 
 def _browser(name: str, description: str, required: list[str], **properties: Any) -> Tool:

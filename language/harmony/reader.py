@@ -1,25 +1,25 @@
-"""What the model says, token by token, as deltas: reasoning, content, calls.
+"""Parses what the model samples, token by token, into deltas: reasoning, content, calls.
 
 A state machine over token ids:
 
-    header  role, channel, recipient, type; its text is kept until `<|message|>` says what it was
-    body    text, released at character boundaries, to where the header says
+    header  role, channel, recipient, type; its text is kept until `<|message|>` ends the header
+    body    text, released at character boundaries; the header determines which kind of delta it becomes
     between two messages, only `<|start|>` is expected
 
-It never raises, whatever the tokens, and each piece of a body's text lands in exactly one delta.  What
-departs from the format is read as well as it can be, and counted in `recoveries`:
+The reader never raises, whatever the tokens, and each piece of a body's text is in exactly one delta.
+Deviations from the format are repaired, and counted in `recoveries`:
 
-* An unknown or missing channel reads as `final`.
+* An unknown or missing channel is read as `final`.
 * A missing `<|start|>` opens a message of the same role.  A missing `<|end|>` closes the message before.
-* Text where a header should be is `final`; so is what follows a header that goes on for too long.
-* A header cut off before its body yields nothing.
-* A message in the role of someone else (`user`, `functions.f`) is imagined, hence reasoning.
-* Every recipient is called, whatever the channel, except those who are no tools (`assistant`, `user`, `all`):
-  the model may leave out `functions.`, or call a built-in tool (`python` on analysis) that it does not have
-  here.  The caller hears the name, and can say that there is no such function.
-* Special tokens that mean nothing where they stand are passed over.
+* Text where a header should be is `final`; so is the text after a header that is too long.
+* A header that is cut off before its body yields nothing.
+* A message in another role than the assistant's (`user`, `functions.f`) becomes reasoning.
+* Every recipient is a call, whatever the channel, except those that are no tools (`assistant`, `user`,
+  `all`).  The model may leave out `functions.`, or call a built-in tool (`python` on analysis) that was not
+  offered.  The client gets the name, and can answer that there is no such function.
+* Special tokens that mean nothing in their place are ignored.
 
-Commentary without a recipient is a preamble: content.
+A commentary message without a recipient is a preamble, which is content.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from language.harmony.header import Header
 from language.harmony.messages import Tool
+from language.harmony.sampled_header import SampledHeader
 from language.tokenizer import Detokenizer, Tokenizer
 
 
@@ -91,13 +91,13 @@ class Reader:
         self._channels = {tool.recipient: tool.channel for tool in tools}
         self._names = {id: name for name, id in tokenizer.specials.items()}
         self._text = Detokenizer(tokenizer)
-        self._header: Header | None = Header(given=True)
+        self._header: SampledHeader | None = SampledHeader(given=True)
         self._write: Callable[[str], Delta] | None = None  # in a body: text → delta
         self._calls = 0
         self.place: Place = "header"
         self.recoveries = 0
         if prefilled_channel is not None:
-            self._open_body(Header(given=True, channel=prefilled_channel))
+            self._open_body(SampledHeader(given=True, channel=prefilled_channel))
 
     def feed(self, token_id: int) -> list[Delta]:
         """What `token_id` adds: mostly one delta; none in a header, or in the middle of a character."""
@@ -129,7 +129,7 @@ class Reader:
             return [self._write(text)]
         if self._header is None:
             self.recoveries += 1  # no <|start|>
-            self._header = Header()
+            self._header = SampledHeader()
         self._header.add(text)
         if self._header.plausible:
             return []
@@ -141,8 +141,8 @@ class Reader:
         header = self._header
         if header is None:
             return []
-        heading = header.read()
-        if heading.recipient or (header.channel is not None and heading.channel is None):
+        parsed = header.parse()
+        if parsed.recipient or (header.channel is not None and parsed.channel is None):
             return []
         text = header.take_body()
         return self._open_body(header, text) if text.strip() else []
@@ -156,7 +156,7 @@ class Reader:
                     self.recoveries += 1  # no <|end|>, or a header without a body
                 deltas = self._abandon()
                 self._close()
-                self._header = Header()
+                self._header = SampledHeader()
                 return deltas
             case "<|channel|>":
                 self._section(name)
@@ -167,7 +167,7 @@ class Reader:
             case "<|message|>" if self._write is None:
                 if self._header is None:
                     self.recoveries += 1
-                return self._open_body(self._header or Header())
+                return self._open_body(self._header or SampledHeader())
             case "<|end|>" | "<|return|>" | "<|call|>":
                 return self._end(name)
             case _:
@@ -179,7 +179,7 @@ class Reader:
         if self._header is None:
             self.recoveries += 1  # no <|start|>, perhaps no <|end|> before it
             self._close()
-            self._header = Header()
+            self._header = SampledHeader()
         if name == "<|constrain|>":
             self._header.type = ""
             return
@@ -205,25 +205,25 @@ class Reader:
 
     # -- bodies ----------------------------------------------------------------------------------------------
 
-    def _open_body(self, header: Header, text: str = "") -> list[Delta]:
+    def _open_body(self, header: SampledHeader, text: str = "") -> list[Delta]:
         """Begin the body of the message with this header; `text` is known of it already."""
         deltas: list[Delta] = []
         self._header = None
-        heading = header.read()
-        self.recoveries += heading.oddities
-        if heading.recipient is not None:
-            name = heading.recipient.removeprefix("functions.")
-            known = self._channels.get(heading.recipient)
-            if known is None and name != heading.recipient:
+        parsed = header.parse()
+        self.recoveries += parsed.deviations
+        if parsed.recipient is not None:
+            name = parsed.recipient.removeprefix("functions.")
+            known = self._channels.get(parsed.recipient)
+            if known is None and name != parsed.recipient:
                 known = "commentary"
-            self.recoveries += heading.channel != known
+            self.recoveries += parsed.channel != known
             index = self._calls
             self._calls += 1
             self._write, self.place = partial(CallDelta, index), "call"
             deltas.append(CallStart(index, name))
-        elif heading.channel == "analysis" or heading.imagined:
+        elif parsed.channel == "analysis" or parsed.foreign_role:
             self._write, self.place = ReasoningDelta, "reasoning"
-        elif heading.channel == "commentary":
+        elif parsed.channel == "commentary":
             self._write, self.place = partial(ContentDelta, channel="commentary"), "content"
         else:
             self._write, self.place = ContentDelta, "content"

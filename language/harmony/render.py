@@ -24,10 +24,10 @@ from functools import lru_cache
 from itertools import groupby
 
 from language.harmony.builtin import builtin_tools
-from language.harmony.headers import Headers
+from language.harmony.header_tokens import HeaderTokens
 from language.harmony.messages import Call, Conversation, ConversationError, Message, ResponseFormat
 from language.harmony.replay import Part, Replay
-from language.harmony.schema import comment, function_tools, literal
+from language.harmony.typescript import comment, function_tools, literal
 from language.tokenizer import Tokenizer, TokenizerError
 
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
@@ -60,7 +60,7 @@ class Renderer:
         if missing := [token.value for token in _Special if token.value not in tokenizer.specials]:
             raise TokenizerError(f"this tokenizer cannot speak harmony: it lacks {', '.join(missing)}")
         self.tokenizer = tokenizer
-        self._headers = Headers(tokenizer)
+        self._headers = HeaderTokens(tokenizer)
         self._replay = Replay(tokenizer)
         self._ids = {token: tokenizer.special(token.value) for token in _Special}
         self.stop_tokens = frozenset({self._ids[RETURN], self._ids[CALL]})

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from language.harmony.header import Header
 from language.harmony.messages import Call, Message
+from language.harmony.sampled_header import SampledHeader
 from language.tokenizer import Tokenizer
 
 Kind = Literal["analysis", "commentary", "final", "call"]
@@ -136,20 +136,20 @@ class Replay:
         if self._message not in piece:
             return None
         body_at = piece.index(self._message) + 1
-        heading = self._header(piece[1 : body_at - 1]).read()
-        if heading.oddities or heading.imagined or heading.channel is None:
+        parsed = self._header(piece[1 : body_at - 1]).parse()
+        if parsed.deviations or parsed.foreign_role or parsed.channel is None:
             return None
         body = piece[body_at:]
         if body and body[-1] in self._ends:
             body = body[:-1]
         text = self._tokenizer.decode(body)
-        if heading.recipient is not None:
-            name = heading.recipient.removeprefix("functions.")
+        if parsed.recipient is not None:
+            name = parsed.recipient.removeprefix("functions.")
             return Part("call", text, Call("", name, text), piece)
-        return Part(heading.channel, text, None, piece)
+        return Part(parsed.channel, text, None, piece)
 
-    def _header(self, tokens: Sequence[int]) -> Header:
-        header = Header()
+    def _header(self, tokens: Sequence[int]) -> SampledHeader:
+        header = SampledHeader()
         section: list[int] = []
         for id in (*tokens, self._message):
             if id not in (self._channel, self._constrain, self._message):

@@ -4,7 +4,7 @@ import pytest
 
 from language.constraints import AnswerSpec, SchemaError
 from language.harmony.builtin import TOOLS
-from language.harmony.headers import Headers
+from language.harmony.header_tokens import HeaderTokens
 from language.harmony.messages import Grammar, Tool
 from tests.language.constraints.drawn_answers import speaker_of
 
@@ -29,7 +29,7 @@ def taken(speaker, tool, body, *others):
     spec = AnswerSpec((tool, *others), tool_choice="required")
     constraint = speaker.constraints.compile(spec)
     tokenizer = speaker.tokenizer
-    tokens = [*Headers(tokenizer).call(tool), *tokenizer.encode(body), tokenizer.special("<|call|>")]
+    tokens = [*HeaderTokens(tokenizer).call(tool), *tokenizer.encode(body), tokenizer.special("<|call|>")]
     for token in tokens:
         if token not in speaker.allowed(constraint):
             return False

@@ -1,8 +1,8 @@
-"""The header of a message the model says, and what it means.
+"""Parses the header of a message that the model samples.
 
     [assistant][ to={recipient}]<|channel|>{channel}[ to={recipient}][ <|constrain|>{type}]<|message|>
 
-Headers are read for what they most likely mean; what is strange about them is counted.
+Malformed headers are parsed as what they most likely mean, and their deviations from the format are counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 Channel = Literal["analysis", "commentary", "final"]
 
 MAX_HEADER = 512
-"""Characters.  What is longer, or has a second line, is no header."""
+"""Characters; a longer text, or one of two lines, is no header."""
 
 _OTHERS = ("user", "system", "developer", "tool", "functions.")
 _SPEAKER = r"\s*(?:assistant|user|system|developer|tool|functions\.\S*)*(?::\S*)?"
@@ -29,26 +29,26 @@ _TYPE_SECTION = re.compile(r"\s*\w*")
 
 
 @dataclass(frozen=True, slots=True)
-class Heading:
-    """What a header means.
+class ParsedHeader:
+    """A header's parts.
 
-    channel    None if it is missing or unknown
-    recipient  who is called, as the model wrote it; None for nobody, or for those who are no tools
-    imagined   the message is in the role of someone else
-    oddities   departures from the format; a missing channel is one
+    channel       None if it is missing or unknown
+    recipient     the tool that is called, as the model wrote it; None if the recipient is no tool
+    foreign_role  whether the message claims another role than the assistant's
+    deviations    number of deviations from the format; a missing channel is one
     """
 
     channel: Channel | None
     recipient: str | None
-    imagined: bool
-    oddities: int
+    foreign_role: bool
+    deviations: int
 
 
 @dataclass(slots=True, eq=False)
-class Header:
-    """The text of a header so far, in its sections.  None: the section has not begun.
+class SampledHeader:
+    """The text of a header so far, by section.  None: the section has not begun.
 
-    given  the role stands in the prompt already
+    given  whether the prompt already contains the role
     """
 
     given: bool = False
@@ -57,7 +57,7 @@ class Header:
     type: str | None = None
 
     def add(self, text: str) -> None:
-        """More text of the section that began last."""
+        """Append text to the latest section."""
         if self.type is not None:
             self.type += text
         elif self.channel is not None:
@@ -67,7 +67,7 @@ class Header:
 
     @property
     def plausible(self) -> bool:
-        """Whether this may still become a header."""
+        """Whether this can still become a header."""
         text = self.role + (self.channel or "") + (self.type or "")
         if len(text) > MAX_HEADER or "\n" in text:
             return False
@@ -78,9 +78,9 @@ class Header:
         return any(word.startswith(rest) for word in ("assistant", *_OTHERS, "to="))
 
     def take_body(self) -> str:
-        """Cut off the text that is no header's, as if `<|message|>` had stood before it.
+        """Remove and return the text that belongs to the body, as if `<|message|>` had come before it.
 
-        Where the role is given, any text is such text, unless it names a recipient, or may begin to.
+        If the role is given, all text belongs to the body, unless it names a recipient or may begin to.
         """
         if self.type is not None:
             self.type, body = _cut(_TYPE_SECTION, self.type)
@@ -93,22 +93,22 @@ class Header:
             self.role = role
         return body
 
-    def read(self) -> Heading:
+    def parse(self) -> ParsedHeader:
         role, channel = self.role, self.channel or ""
         speaker = role.partition("to=")[0].partition(":")[0].strip()
-        imagined = speaker.startswith(_OTHERS)
-        oddities = int(speaker != ("" if self.given else "assistant"))
+        foreign_role = speaker.startswith(_OTHERS)
+        deviations = int(speaker != ("" if self.given else "assistant"))
 
         recipients = [*_RECIPIENT.findall(role), *_RECIPIENT.findall(channel)]
-        oddities += len(recipients) > 1
-        recipient = _TYPE.sub("", recipients[-1]) if recipients and not imagined else ""
+        deviations += len(recipients) > 1
+        recipient = _TYPE.sub("", recipients[-1]) if recipients and not foreign_role else ""
         if recipient.removeprefix("functions.") in ("", "assistant", "user", "all"):
             recipient = ""
 
         known = _CHANNEL.match(channel)
         rest = channel.partition("to=")[0][known.end() if known else 0 :]
-        oddities += known is None or bool(rest.strip())
-        return Heading(_named(known), recipient or None, imagined, oddities)
+        deviations += known is None or bool(rest.strip())
+        return ParsedHeader(_named(known), recipient or None, foreign_role, deviations)
 
 
 def _cut(section: re.Pattern[str], text: str) -> tuple[str, str]:

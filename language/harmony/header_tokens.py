@@ -1,7 +1,7 @@
-"""The headers that we write, as token ids: one spelling for prompts and for grammars.
+"""The headers that we write, as token ids: the same ones in prompts and in grammars.
 
-A call that a grammar allowed and the same call in a later prompt are then the same tokens, and the prefix
-cache finds them.  Headers that the model writes by itself are read in header.py.
+So a call that a grammar forced has the same tokens when it appears in a later prompt, and the prefix cache
+finds them.  Headers that the model writes freely are parsed in sampled_header.py.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from language.harmony.messages import Call, Tool
 from language.tokenizer import Tokenizer
 
 
-class Headers:
-    """Harmony's fixed parts."""
+class HeaderTokens:
+    """The fixed parts of the harmony format."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._encode = tokenizer.encode
@@ -32,7 +32,7 @@ class Headers:
     def call(self, to: Tool | Call) -> list[int]:
         """`<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>`
 
-        Where the body is text, no type stands there; only Python's is `code`.
+        A body that is text has no type, except Python's, which is `code`.
         """
         address = f"{to.channel} to={to.recipient}"
         type = ("code" if to.builtin else "") if to.text else "json"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from language.harmony.messages import Conversation, ConversationError, ResponseFormat, Tool
 from language.harmony.render import Renderer
-from language.harmony.schema import MAX_DEPTH, ROOM, function_tools
+from language.harmony.typescript import MAX_DEPTH, ROOM, function_tools
 from language.tokenizer import Tokenizer
 
 Schema = dict[str, Any]
