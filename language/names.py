@@ -1,9 +1,9 @@
 """Names of tools: as the client declares them, and as the model may write them.
 
 Harmony declares functions as TypeScript, `type get_weather = (_: …) => any;`, and calls them as
-`functions.get_weather`: a name with a dash or a dot is no name there, and the model misspells it.  Such names
-are mapped on their way into the prompt and back in the answer; the client never sees ours.  A tool of a
-namespace is written with it: `github.search`.
+`functions.get_weather`.  A name with a dash or a dot is not a TypeScript identifier, and the model misspells
+it.  Such names are mapped to identifiers in the prompt and mapped back in the answer, so the client sees only
+its own names.  A tool in a namespace is written with the namespace: `github.search`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ToolName:
-    """As the client knows a tool.  namespace: None for a function that stands alone."""
+    """The name of a tool as the client declared it.  namespace: None for a function without one."""
 
     name: str
     namespace: str | None = None
@@ -24,46 +24,46 @@ class ToolName:
 RESERVED = frozenset(
     ("functions", "browser", "python", "assistant", "user", "system", "developer", "tool", "all")
 )
-"""What a namespace is not called in the prompt, because it means something else there."""
+"""Names that no namespace may have in the prompt, because they mean something else there."""
 
 
 class FunctionNames:
-    """One conversation's names, both ways.
+    """The tool names of one conversation, mapped in both directions.
 
-    builtin  names that are written as they are, of tools that the model was trained on: `browser.search`
+    builtin  names of tools that the model was trained on, which are never changed: `browser.search`
     """
 
     def __init__(self, declared: Iterable[str | ToolName], builtin: Collection[str] = ()):
         self._builtin = frozenset(builtin)
         self._counts: dict[str, int] = {}
         self._spaces: dict[str, str] = {}
-        self._taken = set(RESERVED)  # what another namespace cannot be called
-        self._inside: dict[ToolName, str] = {}
-        self._outside: dict[str, ToolName] = {}
+        self._taken = set(RESERVED)  # names that a new namespace cannot have
+        self._to_model: dict[ToolName, str] = {}
+        self._to_client: dict[str, ToolName] = {}
         names = dict.fromkeys(ToolName(name) if isinstance(name, str) else name for name in declared)
-        for each in sorted(names, key=_is_changed):  # identifiers keep theirs
-            self.inside(each.name, each.namespace)
+        for each in sorted(names, key=_is_changed):  # valid identifiers first, so that they stay unchanged
+            self.to_model(each.name, each.namespace)
 
-    def inside(self, name: str, namespace: str | None = None) -> str:
-        """As the model sees it; a name that was not declared (of an old call) is mapped from now on too."""
+    def to_model(self, name: str, namespace: str | None = None) -> str:
+        """The name in the prompt.  An undeclared name (of an old call in the history) gets a mapping too."""
         key = ToolName(name, namespace)
-        if key not in self._inside:
+        if key not in self._to_model:
             whole = f"{namespace}.{name}" if namespace else name
             if whole in self._builtin:
-                inside = whole
+                mapped = whole
             else:
                 space = f"{self._space(namespace)}." if namespace else ""
-                inside = self._free(space + _identifier(name), self._outside)
-            self._inside[key] = inside
-            self._outside.setdefault(inside, key)
-        return self._inside[key]
+                mapped = self._free(space + _identifier(name), self._to_client)
+            self._to_model[key] = mapped
+            self._to_client.setdefault(mapped, key)
+        return self._to_model[key]
 
-    def outside(self, name: str) -> ToolName:
-        """As the client knows it; what the model made up stays as it is."""
-        return self._outside.get(name, ToolName(name))
+    def to_client(self, name: str) -> ToolName:
+        """The client's name; a name that the model invented is returned unchanged."""
+        return self._to_client.get(name, ToolName(name))
 
     def namespace(self, name: str) -> str:
-        """As the model sees it."""
+        """The name of a namespace in the prompt."""
         return self._space(name)
 
     def _space(self, name: str) -> str:
@@ -73,9 +73,9 @@ class FunctionNames:
         return self._spaces[name]
 
     def _free(self, wanted: str, taken: Collection[str]) -> str:
-        """`wanted`, or it with the first number behind it that is free.
+        """`wanted`, or `wanted_N` with the first number that is free.
 
-        It goes on from the number before: a thousand names with one identifier would take a million looks.
+        Counting continues from the last number: otherwise 1,000 equal names would take a million lookups.
         """
         free = wanted
         while free in taken:
@@ -89,6 +89,6 @@ def _is_changed(name: ToolName) -> bool:
 
 
 def _identifier(name: str) -> str:
-    """The nearest thing that TypeScript takes for a name."""
+    """The nearest valid TypeScript identifier."""
     identifier = re.sub(r"\W", "_", name, flags=re.ASCII)
     return f"_{identifier}" if identifier[0].isdigit() else identifier

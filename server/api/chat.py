@@ -17,7 +17,7 @@ from server.api.chat_answer import ChatAnswer
 from server.api.conversation import ConversationFields
 from server.api.demands import demands
 from server.api.fields import Many, SamplingFields
-from server.dialogue.begin import begin, beside, render
+from server.dialogue.begin import begin, preprocess, render
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
 from server.front.bodies import JsonRoute
@@ -98,4 +98,4 @@ async def rendered(body: ChatBody, service: TheService) -> Response:
         text = service.tokenizer.decode(prompt)
         return dumps({"model": service.model_id, "token_ids": prompt, "text": text})
 
-    return Response(await beside(len(prompt), written, service), media_type="application/json")
+    return Response(await preprocess(len(prompt), written, service), media_type="application/json")

@@ -135,7 +135,7 @@ class ConversationFields(Body):
 
         Raises ApiError where a message makes no sense, or asks for what this server cannot do.
         """
-        tools = [Tool(names.inside(f.name), f.description, f.parameters) for f in self.declared()]
+        tools = [Tool(names.to_model(f.name), f.description, f.parameters) for f in self.declared()]
         choice = self.tool_choice if self.tool_choice is not None else self.function_call
         return Conversation(
             messages=[_message(message, i, names) for i, message in enumerate(self.messages)],
@@ -194,7 +194,7 @@ def _message(message: MessageBody, i: int, names: FunctionNames) -> Message:
         reasoning=reasoning if role == "assistant" else None,
         calls=calls,
         call_id=message.tool_call_id if message.role == "tool" else None,
-        name=names.inside(message.name) if role == "tool" and message.name else message.name,
+        name=names.to_model(message.name) if role == "tool" and message.name else message.name,
     )
 
 
@@ -220,9 +220,9 @@ def _calls(message: MessageBody, where: str, names: FunctionNames) -> tuple[Call
         if call.function is None:
             param = f"{where}.tool_calls[{i}].function"
             raise unsupported(f"{param}: it is missing; this server has function calls only", param)
-        calls.append(Call(call.id, names.inside(call.function.name), call.function.arguments))
+        calls.append(Call(call.id, names.to_model(call.function.name), call.function.arguments))
     if (
         message.function_call is not None
     ):  # before tools had ids: answered by a message that names the function
-        calls.append(Call("", names.inside(message.function_call.name), message.function_call.arguments))
+        calls.append(Call("", names.to_model(message.function_call.name), message.function_call.arguments))
     return tuple(calls)

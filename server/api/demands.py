@@ -23,10 +23,10 @@ def demands(
     choice, allowed = _calls_allowed(body, [function.name for function in declared])
     return Demands(
         strict_tools=frozenset(
-            names.inside(f.name) for f in declared if isinstance(f, ToolFunction) and f.strict
+            names.to_model(f.name) for f in declared if isinstance(f, ToolFunction) and f.strict
         ),
         tool_choice=choice,
-        allowed_tools=None if allowed is None else frozenset(map(names.inside, allowed)),
+        allowed_tools=None if allowed is None else frozenset(map(names.to_model, allowed)),
         response_format=_response_format(body, conversation),
         strict_response=_strict(body),
         thinking_tokens=thinking_tokens,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from server.api.conversation import ConversationFields
 from server.api.fields import Body, Many, TokenId
 from server.dialogue import logprobs
-from server.dialogue.begin import beside, first_unknown, raw_tokens, render
+from server.dialogue.begin import first_unknown, preprocess, raw_tokens, render
 from server.errors import bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
@@ -50,7 +50,7 @@ async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -
         ids = await raw_tokens(body.prompt, service)
     else:
         ids = []
-    written = await beside(len(ids), _written, service, ids, bool(body.return_token_strs), service)
+    written = await preprocess(len(ids), _written, service, ids, bool(body.return_token_strs), service)
     return Response(written, media_type="application/json")
 
 
@@ -74,8 +74,8 @@ async def detokenize(body: DetokenizeBody, service: TheService) -> dict[str, Any
     if len(body.tokens) > service.max_context:
         limit = service.max_context
         raise bad_request(f"tokens: {len(body.tokens)} of them; at most {limit} have an answer", "tokens")
-    unknown = await beside(len(body.tokens), first_unknown, service, body.tokens, service.tokenizer)
+    unknown = await preprocess(len(body.tokens), first_unknown, service, body.tokens, service.tokenizer)
     if unknown is not None:
         i = body.tokens.index(unknown)
         raise bad_request(f"tokens[{i}]: {unknown} is not the id of a token", f"tokens[{i}]")
-    return {"prompt": await beside(len(body.tokens), service.tokenizer.decode, service, body.tokens)}
+    return {"prompt": await preprocess(len(body.tokens), service.tokenizer.decode, service, body.tokens)}

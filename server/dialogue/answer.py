@@ -133,7 +133,7 @@ class AnswerReader:
             return
         self._append(self._held_back(), news)  # a stop string does not reach over a call
         if isinstance(delta, CallStart):
-            name = self._names.outside(delta.name)
+            name = self._names.to_client(delta.name)
             delta = CallStart(delta.index, name.name, name.namespace)
             self.calls.append(f"call_{uuid4().hex}")
         if self._shows_reasoning or not isinstance(delta, ReasoningDelta):

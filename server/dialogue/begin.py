@@ -58,7 +58,7 @@ async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: st
         constraint = await constrain(turn, len(prompt), service)
         name = id if len(turns) == 1 else f"{id}-{i}"
         made = partial(turn.requests, name, prompt, constraint, service.renderer, service.max_context)
-        requests.append(await beside(len(prompt), made, service, service.timeout_seconds, caller))
+        requests.append(await preprocess(len(prompt), made, service, service.timeout_seconds, caller))
     streams = iter(_submit([each for of_turn in requests for each in of_turn], turns[0], service))
     return [
         Begun(turn, prompt, [next(streams) for _ in of_turn])
@@ -83,7 +83,7 @@ async def tokens_of(turn: Turn, service: Service) -> list[int]:
     ids = turn.prompt
     if len(ids) >= service.max_context:
         raise _context_exceeded(PromptTooLong(len(ids), service.max_context - 1), turn, service.max_context)
-    unknown = await beside(len(ids), first_unknown, service, ids, service.tokenizer)
+    unknown = await preprocess(len(ids), first_unknown, service, ids, service.tokenizer)
     if unknown is not None:
         raise bad_request(f"{turn.param}: {unknown} is not the id of a token", turn.param)
     return list(ids)
@@ -94,7 +94,7 @@ async def render(conversation: Conversation, service: Service) -> list[int]:
     messages = conversation.messages
     replay = service.reasoning_cache.find(call.id for message in messages for call in message.calls)
     length = sum(len(message.content or "") for message in messages)
-    return await beside(length, service.renderer.render, service, conversation, replay)
+    return await preprocess(length, service.renderer.render, service, conversation, replay)
 
 
 async def raw_tokens(text: str, service: Service) -> list[int]:
@@ -104,13 +104,15 @@ async def raw_tokens(text: str, service: Service) -> list[int]:
     """
     if not text:
         return [service.renderer.end_of_text]
-    return await beside(len(text), service.tokenizer.encode_with_specials, service, text)
+    return await preprocess(len(text), service.tokenizer.encode_with_specials, service, text)
 
 
-async def beside(
+async def preprocess(
     length: int, function: Callable[P, T], service: Service, *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """The function's result: from a thread, if the request is large, or `length` (of its text) alone is."""
+    """The function's result.  It runs on the preprocessing pool if the request, or `length` of its text, is
+    large; otherwise at once, because a thread would cost more.
+    """
     if service.preprocessing.holds_slot or length > LONG_TEXT:
         return await service.preprocessing.run(function, *args, **kwargs)
     return function(*args, **kwargs)

@@ -171,16 +171,16 @@ def test_names_that_are_one_identifier_take_linear_time():
     began = time.process_time()
     mapped = FunctionNames(names)
     assert time.process_time() - began < 2
-    inside = [mapped.inside(name) for name in names]
+    inside = [mapped.to_model(name) for name in names]
     assert len(set(inside)) == len(set(names))
-    assert all(mapped.outside(own).name == name for own, name in zip(inside, names, strict=True))
+    assert all(mapped.to_client(own).name == name for own, name in zip(inside, names, strict=True))
 
 
 def test_names_that_look_numbered_already_are_told_apart():
     names = ["a_b_2", "a.b", "a-b", "a_b", "a_b_3", "a..b"]
     mapped = FunctionNames(names)
-    assert len({mapped.inside(name) for name in names}) == len(names)
-    assert [mapped.inside(name) for name in ("a_b", "a_b_2", "a_b_3")] == ["a_b", "a_b_2", "a_b_3"]
+    assert len({mapped.to_model(name) for name in names}) == len(names)
+    assert [mapped.to_model(name) for name in ("a_b", "a_b_2", "a_b_3")] == ["a_b", "a_b_2", "a_b_3"]
 
 
 # Beside the event loop

@@ -90,7 +90,7 @@ class PromptFields(Body):
             if getattr(self, field):
                 raise unsupported(f"{field}: this server runs no tools", field)
         tools = [
-            Tool(names.inside(name), tool.description, tool.input_schema)
+            Tool(names.to_model(name), tool.description, tool.input_schema)
             for name, tool in self.declared().items()
         ]
         no_calls = self.tool_choice is not None and self.tool_choice.type == "none"
@@ -150,9 +150,9 @@ class MessagesBody(PromptFields):
         declared = self.declared()
         mode, chosen = self._calls_allowed(declared)
         return Demands(
-            strict_tools=frozenset(names.inside(name) for name, tool in declared.items() if tool.strict),
+            strict_tools=frozenset(names.to_model(name) for name, tool in declared.items() if tool.strict),
             tool_choice=mode,
-            allowed_tools=None if chosen is None else frozenset((names.inside(chosen),)),
+            allowed_tools=None if chosen is None else frozenset((names.to_model(chosen),)),
             response_format=conversation.response_format or "text",
             strict_response=conversation.response_format is not None,
             thinking_tokens=self.thinking.budget_tokens if self.thinking else None,

@@ -167,7 +167,7 @@ class History:
         if block.id in self._calls:
             raise bad_request(f"{path}.id: there are two tool_use blocks with this id", f"{path}.id")
         self._calls.add(block.id)
-        call = Call(block.id, self.names.inside(block.name), _compact(block.input or {}))
+        call = Call(block.id, self.names.to_model(block.name), _compact(block.input or {}))
         self.messages.append(Message("assistant", calls=(call,)))
 
 

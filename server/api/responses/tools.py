@@ -114,7 +114,7 @@ class Tools:
         """A call of the history, as the prompt has it."""
         known = self.find(name, namespace)
         if known is None:
-            return Call(id, self.names.inside(name, namespace), arguments, text)
+            return Call(id, self.names.to_model(name, namespace), arguments, text)
         if known.wrap is not None:
             arguments = actions.unwrapped(arguments, known.wrap)
         return Call(id, known.tool.name, arguments, bool(known.tool.text), known.tool.builtin)
@@ -194,7 +194,7 @@ def _only_string(parameters: Mapping[str, Any] | None) -> str | None:
 
 def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames) -> Declared:
     name = ToolName(_name(body, path), space)
-    inside = names.inside(name.name, space)
+    inside = names.to_model(name.name, space)
     if space is None and _is_trained(body):
         python = name.name == "python"
         wrap = _only_string(body.parameters) if python and body.type == "function" else None

@@ -110,7 +110,7 @@ def test_names_keep_apart_what_a_client_keeps_apart() -> None:
     declared = ["get", ToolName("get", "my-hub"), ToolName("get", "my.hub"), ToolName("get", "functions")]
     declared += ["my_hub.get", "browser.search", ToolName("python", "python"), ToolName("1 x", "1")]
     names = FunctionNames(declared, builtin=["browser.search"])
-    inside = [names.inside(each) if isinstance(each, str) else names.inside(each.name, each.namespace)
+    inside = [names.to_model(each) if isinstance(each, str) else names.to_model(each.name, each.namespace)
               for each in declared]  # fmt: skip
     assert len(set(inside)) == len(declared)
     assert inside[:2] == ["get", "my_hub.get"]
@@ -118,7 +118,7 @@ def test_names_keep_apart_what_a_client_keeps_apart() -> None:
     assert all(name.count(".") <= 1 for name in inside)
     assert not any(name.startswith(("functions.", "python.")) for name in inside)
     for name, each in zip(inside, declared, strict=True):
-        assert names.outside(name) == (ToolName(each) if isinstance(each, str) else each)
+        assert names.to_client(name) == (ToolName(each) if isinstance(each, str) else each)
 
 
 def test_a_preamble_is_no_answer(small: Tokenizer) -> None:
