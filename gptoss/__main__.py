@@ -21,8 +21,8 @@ from dataclasses import fields
 from typing import NoReturn
 
 from engine.errors import EngineError
-from gptoss.commands import bench, chat, doctor, download, elsewhere, generate, launch, serve, verify
-from gptoss.standard_streams import give_up_what_cannot_be_written, make_sure_they_are_open
+from gptoss.commands import bench, chat, doctor, download, generate, launch, other_servers, serve, verify
+from gptoss.standard_streams import discard_unwritable_output, open_closed_streams
 from gptoss.start import StartError
 from server import logs
 from server import settings as knobs
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if unknown := re.match(r"unrecognized arguments: (--?[^ =]+)", message):
-            hint = elsewhere.hint(unknown[1]) or knobs.did_you_mean(
+            hint = other_servers.hint(unknown[1]) or knobs.did_you_mean(
                 unknown[1], [knobs.flag(each) for each in fields(Settings)]
             )
             message = f"there is no {unknown[1]}; {hint or f'`{PROG} COMMAND --help` lists what there is'}"
@@ -88,11 +88,11 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def main() -> NoReturn:
-    make_sure_they_are_open()
+    open_closed_streams()
     try:
         _main()
     finally:
-        give_up_what_cannot_be_written()
+        discard_unwritable_output()
 
 
 def _main() -> NoReturn:

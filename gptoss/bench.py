@@ -25,7 +25,7 @@ from engine.request import Request, SamplingParams
 from engine.runner import Runner
 from engine.scheduler import Limits
 from gptoss.assembly import DEMO, build, folder_of, free_bytes, name_of
-from gptoss.loading import measure_loading
+from gptoss.load_speed import measure_loading
 from gptoss.start import StartError
 from model import backends as kernels
 from model import device as devices

@@ -23,8 +23,8 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 from engine.request import Request, Token
-from gptoss.ask import InProcess
 from gptoss.assembly import Assembled, assemble
+from gptoss.in_process import InProcessEngine
 from language.constraints import Constraints
 from language.harmony.messages import Call, Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
@@ -136,7 +136,7 @@ class LLM:
         self.name, self.tokenizer = self.assembled.model_id, self.assembled.tokenizer
         self.renderer = Renderer(self.tokenizer)
         self._settings = settings
-        self._engine: InProcess | None = InProcess(self.assembled.engine)
+        self._engine: InProcessEngine | None = InProcessEngine(self.assembled.engine)
         self._constraints: Constraints | None = None
         self._reasoning_cache = ReasoningCache(settings.reasoning_cache_memory)
 
@@ -293,7 +293,7 @@ class LLM:
     # -- how -----------------------------------------------------------------------------------------------
 
     @property
-    def _running(self) -> InProcess:
+    def _running(self) -> InProcessEngine:
         if self._engine is None:
             raise RuntimeError("this LLM is closed")
         return self._engine

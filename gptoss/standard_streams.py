@@ -1,6 +1,6 @@
-"""Standard streams that may be closed, full, or have a reader that has left (`gptoss serve | head -1`).
+"""Standard streams that may be closed or full, or whose reader has gone (`gptoss serve | head -1`).
 
-None of that is a reason for a server to end: what it has to say there is lost, and nothing else.
+None of these ends the program: its output is lost, and nothing else happens.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sys
 from typing import TextIO
 
 
-def make_sure_they_are_open() -> None:
-    """Give each that was closed at the start to /dev/null.
+def open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that was closed when the program started.
 
-    Otherwise the next file or connection gets its number, and what a library writes to stderr goes in there.
+    Otherwise the next file or connection gets its number, and a library's output to stderr would go there.
     """
     for number in (0, 1, 2):
         try:
@@ -26,12 +26,12 @@ def make_sure_they_are_open() -> None:
 
 
 def say(text: str) -> None:
-    """Print to stdout, if anybody takes it."""
+    """Print to stdout, if it can be written."""
     _try(sys.stdout, text + "\n")
 
 
-def give_up_what_cannot_be_written() -> None:
-    """Before the end: Python would make the failure to write the last words the program's exit code (120)."""
+def discard_unwritable_output() -> None:
+    """Call this before exiting: otherwise Python exits with code 120 if it cannot flush a stream."""
     for stream in (sys.stdout, sys.stderr):
         _try(stream, "")
 
@@ -47,6 +47,6 @@ def _try(stream: TextIO | None, text: str) -> None:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())
             os.close(null)
-            stream.flush()  # what is left of it goes there
+            stream.flush()  # writes the rest to /dev/null
         except (OSError, ValueError):
             pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gptoss.commands import MODEL_SETTINGS, Command, checked
-from gptoss.hub.offer import offer_download
+from gptoss.hub.offer_download import offer_download
 from server.settings import Settings, SettingsError
 from server.values import number, text, whole_number
 

@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, asked: argparse.Namespace) -> int:
     if asked.url is None and not asked.print:
-        from gptoss.hub.offer import offer_download
+        from gptoss.hub.offer_download import offer_download
 
         offer_download(settings.model)
 

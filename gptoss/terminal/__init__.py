@@ -4,7 +4,7 @@ answers.py     who answers: what it is asked, and the pieces of text that it say
 remote.py      any OpenAI-compatible server
 local.py       the model, in this process
 session.py     the conversation so far, and its next turn
-words.py       /help, /reset, …
+slash_commands.py  /help, /reset, …
 screen.py      what is shown, and how
 chat.py        lines in, answers out, Ctrl-C
 """

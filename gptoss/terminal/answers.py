@@ -37,7 +37,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PromptProgress:
     """How much of the prompt has been computed, in tokens; comes before the answer, if that takes a while."""
 
     computed: int
@@ -52,7 +52,7 @@ class Answerer(Protocol):
 
     name: str
 
-    def answer(self, question: Question) -> Iterator[Piece | Reading]:
+    def answer(self, question: Question) -> Iterator[Piece | PromptProgress]:
         """The answer as it comes.  Closing the iterator stops it.  Raises ChatError."""
 
     def models(self) -> list[str]:

@@ -18,7 +18,7 @@ from gptoss.start import StartError
 from gptoss.terminal.answers import Answerer, ChatError
 from gptoss.terminal.screen import Screen
 from gptoss.terminal.session import Session
-from gptoss.terminal.words import WORDS, Leave, obey
+from gptoss.terminal.slash_commands import SLASH_COMMANDS, Quit, run_slash_command
 from server.settings import Settings
 
 HISTORY_LINES = 1000
@@ -54,13 +54,13 @@ def _answerer(settings: Settings, asked: argparse.Namespace, screen: Screen) -> 
     return local
 
 
-def turn(session: Session, line: str) -> bool:
-    """One line: a question, or a word to us.  Returns False if Ctrl-C stopped the answer.
+def process_line(session: Session, line: str) -> bool:
+    """Answer a question or run a slash command.  Returns False if Ctrl-C stopped the answer.
 
-    Raises ChatError and Leave.
+    Raises ChatError and Quit.
     """
     if line.startswith("/") and not line.startswith("//"):
-        obey(session, line)
+        run_slash_command(session, line)
         return True
     return session.ask(line.removeprefix("/"))
 
@@ -70,9 +70,9 @@ def _on_pipe(session: Session) -> int:
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     try:
         for line in sys.stdin:
-            if line.strip() and not turn(session, line.strip()):
+            if line.strip() and not process_line(session, line.strip()):
                 return INTERRUPTED
-    except Leave:
+    except Quit:
         pass
     except BrokenPipeError:  # whoever read the answers has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,8 +86,8 @@ def _on_terminal(session: Session) -> int:
         while True:
             try:
                 if line := _line().strip():
-                    turn(session, line)
-            except Leave:
+                    process_line(session, line)
+            except Quit:
                 return 0
             except EOFError:
                 session.screen.say("")  # so that the shell begins on a line of its own
@@ -142,5 +142,6 @@ def _history_path() -> Path:
 
 
 def _complete(text: str, state: int) -> str | None:
-    fitting = [f"/{word.name}" for word in WORDS if text and f"/{word.name}".startswith(text)]
+    names = (f"/{command.name}" for command in SLASH_COMMANDS)
+    fitting = [name for name in names if text and name.startswith(text)]
     return fitting[state] if state < len(fitting) else None

@@ -14,7 +14,7 @@ from types import FrameType
 from engine.errors import EngineError
 from engine.request import SamplingParams
 from gptoss.llm import LLM
-from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question, Reading
+from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, PromptProgress, Question
 from language.harmony.messages import Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
 from server.dialogue.answer import AnswerReader
@@ -69,7 +69,7 @@ class Local:
                 f"{self.name} is the one that was loaded; `gptoss chat --model {name}` loads that"
             )
 
-    def answer(self, question: Question) -> Iterator[Piece | Reading]:
+    def answer(self, question: Question) -> Iterator[Piece | PromptProgress]:
         effort = question.effort or "medium"
         turn = Turn(
             Conversation(question.messages, effort=effort, date=self._llm.today()),
@@ -82,11 +82,11 @@ class Local:
         with interrupts_noted() as interrupt, closing(self._llm.steps(turn)) as steps:
             try:
                 if (tokens := len(self._llm.prompt_of(turn))) >= LONG_PROMPT:
-                    yield Reading(0, tokens)
+                    yield PromptProgress(0, tokens)
                 for arrived in steps:
                     yield from map(_piece, reader.feed(arrived))
                     if not arrived and (reading := self._llm.reading) is not None:
-                        yield Reading(*reading)
+                        yield PromptProgress(*reading)
                     interrupt.check()
             except EngineError as error:
                 raise ChatError(f"{error}; /reset starts a new conversation") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, Question, Reading
+from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, PromptProgress, Question
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 600.0
@@ -63,7 +63,7 @@ class Remote:
             raise ChatError(f"there is no model {name!r}; there are {', '.join(names)}")
         self.name = name
 
-    def answer(self, question: Question) -> Iterator[Piece | Reading]:
+    def answer(self, question: Question) -> Iterator[Piece | PromptProgress]:
         body = {
             "model": self.name,
             "messages": [{"role": each.role, "content": each.content or ""} for each in question.messages],
@@ -79,7 +79,7 @@ class Remote:
         ):
             self._raise_for_status(response)
             for event in _events(response):
-                if isinstance(event, Reading):
+                if isinstance(event, PromptProgress):
                     yield event
                 else:
                     yield from _pieces(event)
@@ -119,7 +119,7 @@ PROGRESS = re.compile(rb": prompt ([0-9]{1,9})/([0-9]{1,9})")
 """A comment of our server's: tokens of the prompt that have been computed, and all."""
 
 
-def _events(response: httpx2.Response) -> Iterator[dict[str, Any] | Reading]:
+def _events(response: httpx2.Response) -> Iterator[dict[str, Any] | PromptProgress]:
     """The server-sent events up to [DONE].
 
     Only `data:` lines matter, and each is an event of its own; and comments about the prompt.
@@ -129,7 +129,7 @@ def _events(response: httpx2.Response) -> Iterator[dict[str, Any] | Reading]:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if (progress := PROGRESS.fullmatch(line.rstrip(b"\r"))) is not None:
-                yield Reading(*map(int, progress.groups()))
+                yield PromptProgress(*map(int, progress.groups()))
             if not line.startswith(b"data:"):
                 continue
             data = line.removeprefix(b"data:").strip()

@@ -11,7 +11,7 @@ import re
 from typing import TextIO
 
 from gptoss.progress import PromptBar
-from gptoss.terminal.answers import Piece, Reading
+from gptoss.terminal.answers import Piece, PromptProgress
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -37,7 +37,7 @@ class Screen:
         self._ends_line = True
         self._bar = PromptBar(out)
 
-    def reading(self, reading: Reading) -> None:
+    def reading(self, reading: PromptProgress) -> None:
         """On a terminal: how far the prompt is, until something else is shown."""
         self._bar.show(reading.computed, reading.tokens)
 

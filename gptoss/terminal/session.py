@@ -1,4 +1,4 @@
-"""The conversation so far, how it is to be answered, and its next turn."""
+"""The conversation so far, its settings, and its next question."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from gptoss.terminal.answers import Answerer, ChatError, Question, Reading
+from gptoss.terminal.answers import Answerer, ChatError, PromptProgress, Question
 from gptoss.terminal.screen import Screen
 from language.harmony.messages import Effort, Message
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Exchange:
     """A question and its answer, which may have been stopped."""
 
     question: str
@@ -31,7 +31,7 @@ class Session:
     effort: Effort | None = None
     temperature: float | None = None
     max_tokens: int | None = None
-    turns: list[Turn] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
 
     def ask(self, question: str) -> bool:
         """Show the answer as it comes.  Returns False if Ctrl-C stopped it.  Raises ChatError.
@@ -42,7 +42,7 @@ class Session:
         try:
             with closing(cast(Any, self.answerer.answer(self.to_answer(question)))) as pieces:
                 for piece in pieces:
-                    if isinstance(piece, Reading):
+                    if isinstance(piece, PromptProgress):
                         self.screen.reading(piece)
                         continue
                     if piece.kind == "content":
@@ -56,22 +56,22 @@ class Session:
         finally:
             self.screen.end()
             if said:
-                self.turns.append(Turn(question, "".join(said)))
+                self.exchanges.append(Exchange(question, "".join(said)))
 
     def to_answer(self, question: str | None = None) -> Question:
         """The conversation, with a new question or without."""
         messages = [Message("system", self.system)] if self.system else []
-        for turn in self.turns:
-            messages += [Message("user", turn.question), Message("assistant", turn.answer)]
+        for exchange in self.exchanges:
+            messages += [Message("user", exchange.question), Message("assistant", exchange.answer)]
         if question is not None:
             messages.append(Message("user", question))
         return Question(messages, self.effort, self.temperature, self.max_tokens)
 
-    def undo(self) -> Turn:
-        """Forget the last turn.  Raises ChatError if there is none."""
-        if not self.turns:
+    def undo(self) -> Exchange:
+        """Forget the last exchange.  Raises ChatError if there is none."""
+        if not self.exchanges:
             raise ChatError("nothing has been asked yet")
-        return self.turns.pop()
+        return self.exchanges.pop()
 
     def save(self, path: Path) -> None:
         """As JSON, the body of a request to go on with.  Raises ChatError, and overwrites nothing."""

@@ -52,7 +52,7 @@ MENDED_AT_MOST = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class SampledTurns:
     """What became of some turns.
 
     mended   those that departed from the format
@@ -70,8 +70,8 @@ class Spoken:
 
 def check_turns(llm: LLM, known: Published | None, count: int, seed: int = 1) -> Iterator[Row]:
     """count  turns of each kind"""
-    free = speak(llm, conversations(llm, count, ()), seed, constrained=False)
-    tools = speak(llm, conversations(llm, count, (WEATHER,)), seed, constrained=False)
+    free = sample_turns(llm, conversations(llm, count, ()), seed, constrained=False)
+    tools = sample_turns(llm, conversations(llm, count, (WEATHER,)), seed, constrained=False)
     for name, spoken in (("without tools", free), ("with a tool", tools)):
         found = f"{spoken.mended} of {spoken.turns} turns"
         about = f"harmony mended, {name}"
@@ -84,7 +84,7 @@ def check_turns(llm: LLM, known: Published | None, count: int, seed: int = 1) ->
     yield judged(
         "answers end by themselves", f"at least {ENDS:.0%}", f"{ended} of {turns}", ended >= ENDS * turns
     )
-    held = speak(llm, conversations(llm, count, (WEATHER,)), seed + 1, constrained=True)
+    held = sample_turns(llm, conversations(llm, count, (WEATHER,)), seed + 1, constrained=True)
     valid = sum(map(valid_call, held.calls))
     found = f"{valid} of {len(held.calls)} calls in {held.turns} turns"
     yield judged("calls follow their schema", "all", found, valid == len(held.calls))
@@ -99,7 +99,7 @@ def conversations(llm: LLM, count: int, tools: Sequence[Tool]) -> list[Conversat
     ]
 
 
-def speak(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrained: bool) -> Spoken:
+def sample_turns(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrained: bool) -> SampledTurns:
     """Answers at temperature 1.
 
     constrained  False: no grammar holds the model, so that what it does by itself is seen
@@ -122,7 +122,7 @@ def speak(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrained: bo
         for delta in deltas:
             if hasattr(delta, "arguments"):
                 calls[place].append(delta.arguments)
-    return Spoken(
+    return SampledTurns(
         turns=len(turns),
         mended=sum(reader.recoveries > 0 for reader in readers),
         ended=sum(reader.finish in ("stop", "tool_calls") for reader in readers),

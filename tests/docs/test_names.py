@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 from gptoss.__main__ import COMMANDS, parser
-from gptoss.terminal.words import WORDS
+from gptoss.terminal.slash_commands import SLASH_COMMANDS
 from server import settings as knobs
 from server.errors import STATUSES
 from server.settings import CONFIG, ELSEWHERE, SettingsError
@@ -143,7 +143,7 @@ def test_every_word_of_the_terminal_has_its_line():
         for row in rows(DOCS / "terminal.md", "A conversation")
         for word in re.findall(r"`/(\w+)", row[0])
     ]
-    assert told == [word.name for word in WORDS]
+    assert told == [command.name for command in SLASH_COMMANDS]
 
 
 # What the server answers

@@ -2,7 +2,7 @@
 
 import io
 
-from gptoss.terminal.answers import ChatError, Piece, Reading
+from gptoss.terminal.answers import ChatError, Piece, PromptProgress
 from gptoss.terminal.screen import Screen
 from gptoss.terminal.session import Session
 
@@ -27,7 +27,7 @@ class Scripted:
             for part in self.answers.pop(0):
                 if isinstance(part, BaseException):
                     raise part
-                if isinstance(part, Reading):
+                if isinstance(part, PromptProgress):
                     yield part
                 else:
                     yield Piece("reasoning", part[1:-1]) if part.startswith("[") else Piece("content", part)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptoss.terminal.answers import ChatError, Question, Reading
+from gptoss.terminal.answers import ChatError, PromptProgress, Question
 from gptoss.terminal.local import Local
 from language.harmony.messages import Message
 from server.settings import Settings
@@ -32,7 +32,9 @@ def question(text="Hi", max_tokens=6):
 
 
 def text(pieces):
-    return "".join(piece.text for piece in pieces if not isinstance(piece, Reading) and piece.kind != "note")
+    return "".join(
+        piece.text for piece in pieces if not isinstance(piece, PromptProgress) and piece.kind != "note"
+    )
 
 
 def test_the_same_question_has_the_same_answer_and_leaves_nothing_behind(local):
@@ -81,7 +83,7 @@ def test_another_model_cannot_be_chosen(local):
 
 def test_a_long_prompt_is_seen_to_advance_before_the_answer(local):
     pieces = list(local.answer(question("x" * 900, max_tokens=1)))
-    readings = [piece for piece in pieces if isinstance(piece, Reading)]
+    readings = [piece for piece in pieces if isinstance(piece, PromptProgress)]
     assert pieces[: len(readings)] == readings
     first, second = (each.computed for each in readings)
     assert (first, second % 32) == (0, 0), "in steps of 512 tokens, after what the cache had"

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from engine.errors import EngineDied
-from gptoss.terminal.answers import ChatError, Piece, Question, Reading
+from gptoss.terminal.answers import ChatError, Piece, PromptProgress, Question
 from gptoss.terminal.remote import Remote, api_url
 from language.harmony.messages import Message
 from server.settings import Settings
@@ -152,5 +152,5 @@ def test_events_of_another_server_are_read():
     )
     with another_server(b'{"data": [{"id": "m"}]}', events) as url:
         pieces = list(Remote(url, None, None).answer(HI))
-    assert pieces[:3] == [Reading(512, 7511), Piece("reasoning", "höm"), Piece("content", "a\u2028b")]
+    assert pieces[:3] == [PromptProgress(512, 7511), Piece("reasoning", "höm"), Piece("content", "a\u2028b")]
     assert [piece.kind for piece in pieces[1:]] == ["reasoning", "content", "note"]

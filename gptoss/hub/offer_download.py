@@ -1,4 +1,4 @@
-"""If a model of the hub is not here, whoever sits at the terminal is asked whether to fetch it."""
+"""Asks the user at the terminal whether to download a hub model that is not here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What can be said to `gptoss chat` itself: /help, /reset, …
+"""The commands of `gptoss chat`: /help, /reset, …
 
-/effort high        a word, and what follows it
+/effort high        a command and its argument
 //etc/hosts         a question that begins with a slash
 """
 
@@ -16,48 +16,48 @@ from server.settings import nearest
 from server.values import number
 
 
-class Leave(Exception):
-    """The conversation is over."""
+class Quit(Exception):
+    """The user ended the program."""
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class SlashCommand:
     """
-    takes  what follows the word, for /help; square brackets if it may be left out
-    does   with the session and what followed the word; may raise ChatError and Leave
+    argument  as /help shows it; in square brackets if it is optional
+    run       called with the session and the argument; may raise ChatError and Quit
     """
 
     name: str
-    takes: str
+    argument: str
     meaning: str
-    does: Callable[[Session, str], None]
+    run: Callable[[Session, str], None]
 
 
-def obey(session: Session, line: str) -> None:
-    """Do what a line that begins with a slash says.  Raises ChatError and Leave."""
+def run_slash_command(session: Session, line: str) -> None:
+    """Run the command of a line that begins with a slash.  Raises ChatError and Quit."""
     name, _, rest = line.removeprefix("/").partition(" ")
-    word = next((word for word in WORDS if word.name == name), None)
-    if word is None:
-        raise ChatError(f"there is no /{name}; {nearest(name, [word.name for word in WORDS])}")
+    command = next((command for command in SLASH_COMMANDS if command.name == name), None)
+    if command is None:
+        raise ChatError(f"there is no /{name}; {nearest(name, [each.name for each in SLASH_COMMANDS])}")
     rest = rest.strip()
-    if rest and not word.takes:
-        raise ChatError(f"/{name} stands alone")
-    if not rest and word.takes and not word.takes.startswith("["):
-        raise ChatError(f"/{name} needs more: /{name} {word.takes}")
-    word.does(session, rest)
+    if rest and not command.argument:
+        raise ChatError(f"/{name} takes no argument")
+    if not rest and command.argument and not command.argument.startswith("["):
+        raise ChatError(f"/{name} needs an argument: /{name} {command.argument}")
+    command.run(session, rest)
 
 
 def _help(session: Session, rest: str) -> None:
-    for word in WORDS:
-        session.screen.say(f"/{word.name} {word.takes}".ljust(24) + word.meaning)
+    for command in SLASH_COMMANDS:
+        session.screen.say(f"/{command.name} {command.argument}".ljust(24) + command.meaning)
     session.screen.say(
-        "A line that ends with \\ goes on in the next.  // begins a question that begins with /.\n"
+        "A line that ends with \\ goes on in the next.  A question that begins with / is written with //.\n"
         "Ctrl-C stops an answer, Ctrl-D ends."
     )
 
 
 def _reset(session: Session, rest: str) -> None:
-    session.turns.clear()
+    session.exchanges.clear()
     session.screen.note("a new conversation")
 
 
@@ -105,7 +105,7 @@ def _status(session: Session, rest: str) -> None:
         f"system       {session.system or 'none'}\n"
         f"effort       {session.effort or 'default'}\n"
         f"temperature  {temperature}\n"
-        f"questions    {len(session.turns)}"
+        f"questions    {len(session.exchanges)}"
     )
 
 
@@ -114,11 +114,11 @@ def _undo(session: Session, rest: str) -> None:
 
 
 def _retry(session: Session, rest: str) -> None:
-    turn = session.undo()
+    exchange = session.undo()
     try:
-        session.ask(turn.question)
+        session.ask(exchange.question)
     except ChatError:
-        session.turns.append(turn)  # the answer that there was is better than none
+        session.exchanges.append(exchange)  # keep the old answer, since there is no new one
         raise
 
 
@@ -128,22 +128,22 @@ def _save(session: Session, rest: str) -> None:
     session.screen.note(f"saved in {path}")
 
 
-def _leave(session: Session, rest: str) -> None:
-    raise Leave
+def _quit(session: Session, rest: str) -> None:
+    raise Quit
 
 
-WORDS = (
-    Word("help", "", "this list", _help),
-    Word("reset", "", "forget the conversation; the system prompt stays", _reset),
-    Word("undo", "", "forget the last question and its answer", _undo),
-    Word("retry", "", "ask the last question again", _retry),
-    Word("system", "[TEXT]", "set the system prompt; without a text there is none", _system),
-    Word("effort", "LEVEL", f"how much to think: {', '.join(EFFORTS)}", _effort),
-    Word("reasoning", "on|off", "whether the reasoning is shown", _reasoning),
-    Word("temperature", "X", "0: the likeliest answer, to 2", _temperature),
-    Word("model", "[NAME]", "let another model answer; without a name: which there are", _model),
-    Word("status", "", "how questions are asked", _status),
-    Word("save", "FILE", "write the conversation as JSON, the body of a request", _save),
-    Word("exit", "", "end; also Ctrl-D", _leave),
-    Word("quit", "", "the same", _leave),
+SLASH_COMMANDS = (
+    SlashCommand("help", "", "this list", _help),
+    SlashCommand("reset", "", "forget the conversation; the system prompt stays", _reset),
+    SlashCommand("undo", "", "forget the last question and its answer", _undo),
+    SlashCommand("retry", "", "ask the last question again", _retry),
+    SlashCommand("system", "[TEXT]", "set the system prompt; without a text: remove it", _system),
+    SlashCommand("effort", "LEVEL", f"reasoning effort: {', '.join(EFFORTS)}", _effort),
+    SlashCommand("reasoning", "on|off", "show the reasoning or not", _reasoning),
+    SlashCommand("temperature", "X", "from 0 (the most likely answer) to 2", _temperature),
+    SlashCommand("model", "[NAME]", "change the model; without a name: list the models", _model),
+    SlashCommand("status", "", "the settings of the conversation", _status),
+    SlashCommand("save", "FILE", "write the conversation as JSON, the body of a request", _save),
+    SlashCommand("exit", "", "end; also Ctrl-D", _quit),
+    SlashCommand("quit", "", "the same", _quit),
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from gptoss.commands.elsewhere import OURS, TOLD, hint
+from gptoss.commands.other_servers import OURS, TOLD, hint
 from server import settings as knobs
 from server.settings import Settings
 

@@ -1,4 +1,4 @@
-"""What flags of vLLM, llama-server and Ollama are called here: answers for those who try them."""
+"""Flags of vLLM, llama-server and Ollama, and what they are called here: hints for users who try them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Requests answered in this process, without a server: whoever wants tokens steps the engine.
+"""Runs requests in this process, without a server: the caller that wants tokens steps the engine.
 
-Not for several threads at once.  Several answers may be in flight together (two half-read streams, say): a
-step that one of them makes advances all, and what it brings for the others is kept until they ask.
+Not thread-safe.  Several answers may be in flight at once (two half-read streams, say): a step that one caller
+makes advances all of them, and the tokens of the others are kept until they ask.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from engine.engine import Engine
 from engine.request import Failure, Request, Token
 
 
-class InProcess:
-    """An engine that is stepped by those who wait for its tokens."""
+class InProcessEngine:
+    """An engine that its callers step when they need tokens."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
         self._arrived: dict[str, list[Token | Failure]] = {}
 
     def run(self, requests: Iterable[Request]) -> Generator[list[Token]]:
-        """The tokens of all requests, step by step: no tokens while prompts are read.
+        """The tokens of all requests, step by step; an empty list while prompts are computed.
 
-        Requests are taken from `requests` as the engine has room for them.  Raises the EngineError of the
-        first that fails.  What has not ended when the iterator is closed is cancelled.
+        Takes requests from `requests` whenever the engine has room.  Raises the EngineError of the first that
+        fails.  Closing the iterator cancels unfinished requests.
         """
         waiting, running = iter(requests), set[str]()
         try:
@@ -34,7 +34,7 @@ class InProcess:
                     self.engine.add(request)
                     self._arrived[request.id] = []
                     running.add(request.id)
-                running &= self._arrived.keys()  # less those that ended, or were ended
+                running &= self._arrived.keys()  # without those that have finished or were ended
                 if not running:
                     return
                 yield list(self._take(running))
@@ -43,12 +43,12 @@ class InProcess:
                 self.end(id)
 
     def end(self, request_id: str) -> None:
-        """Let a request go, wherever it is.  Safe to call twice."""
+        """Cancel a request in any state.  Safe to call twice."""
         self.engine.cancel(request_id)
         self._arrived.pop(request_id, None)
 
     def _take(self, running: set[str]) -> Iterator[Token]:
-        """What has come for these, after one more step if nothing has."""
+        """New tokens of these requests; runs one step if there are none."""
         if not any(self._arrived[id] for id in running):
             for event in self.engine.step():
                 self._arrived[event.request_id].append(event)
