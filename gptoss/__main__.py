@@ -24,9 +24,8 @@ from engine.errors import EngineError
 from gptoss.commands import bench, chat, doctor, download, generate, launch, other_servers, serve, verify
 from gptoss.standard_streams import discard_unwritable_output, open_closed_streams
 from gptoss.start import StartError
-from server import logs
-from server import settings as knobs
-from server.settings import Settings, SettingsError
+from server import logs, settings_sources
+from server.settings import Settings, SettingsError, flag
 from server.version import VERSION
 
 log = logging.getLogger("gptoss")
@@ -52,12 +51,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if unknown := re.match(r"unrecognized arguments: (--?[^ =]+)", message):
-            hint = other_servers.hint(unknown[1]) or knobs.did_you_mean(
-                unknown[1], [knobs.flag(each) for each in fields(Settings)]
+            hint = other_servers.hint(unknown[1]) or settings_sources.did_you_mean(
+                unknown[1], [flag(each) for each in fields(Settings)]
             )
             message = f"there is no {unknown[1]}; {hint or f'`{PROG} COMMAND --help` lists what there is'}"
         elif unknown := re.match(r"argument \{.*\}: invalid choice: '(.*?)'", message):
-            hint = knobs.did_you_mean(unknown[1], NAMES)
+            hint = settings_sources.did_you_mean(unknown[1], NAMES)
             message = f"there is no command {unknown[1]}; {hint or f'there are {THE_NAMES}'}"
         elif message.startswith("the following arguments are required: {"):
             message = f"{THE_NAMES}? `{PROG} --help` tells what each does"
@@ -75,7 +74,7 @@ def parser() -> Parser:
         word.set_defaults(run=command.run)
         command.add_flags(word)
         if command.settings:
-            knobs.add_flags(word, command.settings)
+            settings_sources.add_flags(word, command.settings)
     return top
 
 
@@ -107,11 +106,11 @@ def _main() -> NoReturn:
             _refuse(SettingsError(f"MODEL: {named!r} is named, and --model {asked.model!r} too"))
         asked.model = named
     try:
-        settings = knobs.read(vars(asked), os.environ)
+        settings = settings_sources.read(vars(asked), os.environ)
     except SettingsError as error:
         _refuse(error)
     logs.configure(settings.log_level, settings.log_format)
-    for name in knobs.of_kubernetes(os.environ):
+    for name in settings_sources.kubernetes_variables(os.environ):
         log.info("%s is none of our settings: Kubernetes sets it for a Service of that name", name)
     try:
         sys.exit(asked.run(settings, asked))

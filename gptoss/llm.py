@@ -30,7 +30,7 @@ from language.harmony.messages import Call, Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
 from language.harmony.render import Renderer
 from model.config import ModelConfig
-from server import settings as knobs
+from server import settings_sources
 from server.api.chat import ChatBody
 from server.api.completions import CompletionBody
 from server.dialogue.answer import AnswerReader
@@ -122,7 +122,7 @@ class LLM:
         texts = {name: _as_text(value) for name, value in settings.items() if value is not None}
         if model is not None:
             texts["model"] = str(model)
-        self._set_up(knobs.read(texts, {}))
+        self._set_up(settings_sources.read(texts, {}))
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

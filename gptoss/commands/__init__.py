@@ -50,7 +50,7 @@ class Command:
     meaning    one line for `gptoss --help`
     run        what it does, and its exit code; may raise SettingsError, StartError and EngineError, each told
                in one line with exit code 2
-    settings   the knobs of server/settings.py that are flags of this command
+    settings   the fields of server/settings.py that are flags of this command
     add_flags  gives the parser those flags that are the command's own
     """
 

@@ -6,8 +6,8 @@ import argparse
 
 from gptoss.commands import Command, checked
 from gptoss.hub.offer_download import offer_download
+from server.setting_kinds import number
 from server.settings import Settings
-from server.values import number
 
 SETTINGS = (
     "model",

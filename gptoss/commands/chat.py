@@ -6,8 +6,8 @@ import argparse
 
 from gptoss.commands import MODEL_SETTINGS, Command, checked
 from gptoss.hub.offer_download import offer_download
+from server.setting_kinds import number, text, whole_number
 from server.settings import Settings, SettingsError
-from server.values import number, text, whole_number
 
 EVERYWHERE = ("model", "log_level", "log_format")
 """Settings that mean something also where the model is at a URL."""

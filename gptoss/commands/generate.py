@@ -6,8 +6,8 @@ import argparse
 
 from gptoss.commands import MODEL_SETTINGS, Command, checked
 from gptoss.hub.offer_download import offer_download
+from server.setting_kinds import number, whole_number
 from server.settings import Settings
-from server.values import number, whole_number
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

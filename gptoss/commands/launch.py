@@ -6,8 +6,7 @@ import argparse
 from dataclasses import fields
 
 from gptoss.commands import EVERY_SETTING, Command
-from server import settings as knobs
-from server.settings import Settings
+from server.settings import Settings, flag
 
 NAMES = ("codex", "claude", "opencode", "pi")
 
@@ -46,7 +45,7 @@ def _flags_of(asked: argparse.Namespace) -> list[str]:
         given = getattr(asked, each.name, None)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and each.name != "port":
-                flags += [knobs.flag(each), value]
+                flags += [flag(each), value]
     return flags
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from gptoss.terminal.answers import EFFORTS, ChatError
 from gptoss.terminal.session import Session
-from server.settings import nearest
-from server.values import number
+from server.setting_kinds import number
+from server.settings_sources import nearest
 
 
 class Quit(Exception):

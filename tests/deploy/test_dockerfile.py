@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gptoss.serve import OTHER_DESCRIPTORS
-from server import settings as knobs
+from server import settings_sources
 from server.settings import Settings
 from tests.server.fakes import final, live
 
@@ -26,7 +26,7 @@ def compose(*names):
 
 def test_the_variables_of_the_image_are_settings():
     found = re.findall(r"\b(GPTOSS_\w+)=(\S+)", DOCKERFILE)
-    assert knobs.read({}, dict(found)) == Settings(host="0.0.0.0", port=8000)
+    assert settings_sources.read({}, dict(found)) == Settings(host="0.0.0.0", port=8000)
 
 
 def test_what_is_copied_is_there_and_is_sent_to_the_builder():
@@ -104,7 +104,7 @@ def unused_port():
 
 def test_compose_gives_running_answers_their_time():
     server = compose("compose.yaml")[0]["gptoss"]
-    grace = knobs.read({}, server["environment"]).grace
+    grace = settings_sources.read({}, server["environment"]).grace
     assert int(server["stop_grace_period"].removesuffix("s")) > grace
 
 

@@ -5,16 +5,18 @@ import json
 import re
 import shlex
 import urllib.request
+from dataclasses import fields
 from functools import cache
 
 import pytest
 
 from gptoss.__main__ import COMMANDS, parser
 from gptoss.terminal.slash_commands import SLASH_COMMANDS
-from server import settings as knobs
+from server import settings_sources
 from server.errors import STATUSES
-from server.settings import CONFIG, ELSEWHERE, SettingsError
+from server.settings import Settings, SettingsError, variable
 from server.settings_file import load
+from server.settings_sources import CONFIG, OTHER_VARIABLES
 from tests.docs.pages import PAGES, README, ROOT, Block, anchors, blocks, links, rows, spans
 
 DOCS = ROOT / "docs"
@@ -52,7 +54,7 @@ def _our_columns():
 
 @each_page
 def test_every_variable_that_is_named_exists(page):
-    known = {CONFIG, *ELSEWHERE, *(knobs.variable(each) for each in knobs.fields(knobs.Settings))}
+    known = {CONFIG, *OTHER_VARIABLES, *(variable(each) for each in fields(Settings))}
     found = set(re.findall(r"\bGPTOSS_[A-Z_]*[A-Z]", page.read_text()))
     assert found <= known, found - known
 
@@ -101,7 +103,7 @@ def assert_understood(command, where):
     try:
         asked = vars(parser().parse_args([word.replace("…", "x") for word in words]))
         ours = {name: value for name, value in variables.items() if name.startswith("GPTOSS_")}
-        knobs.read({**asked, "config": None}, ours)
+        settings_sources.read({**asked, "config": None}, ours)
     except SettingsError as error:
         pytest.fail(f"{where}: {error}")
     except SystemExit as end:
@@ -128,7 +130,7 @@ def test_settings_files_that_are_shown_are_settings(page, tmp_path):
             path = tmp_path / "gptoss.toml"
             path.write_text(block.text)
             assert load(path), str(block)
-            knobs.read({"config": str(path)}, {})
+            settings_sources.read({"config": str(path)}, {})
 
 
 def test_every_command_is_told_of_somewhere():

@@ -3,12 +3,11 @@
 from dataclasses import fields
 
 from gptoss.commands.other_servers import OURS, TOLD, hint
-from server import settings as knobs
-from server.settings import Settings
+from server.settings import Settings, flag
 
 
 def test_every_flag_of_ours_that_is_named_exists_and_none_of_theirs_is_also_ours():
-    ours = {knobs.flag(each) for each in fields(Settings)}
+    ours = {flag(each) for each in fields(Settings)}
     assert {text.split()[0].strip(":,") for text in OURS.values()} <= ours
     assert not ours & (OURS.keys() | TOLD.keys())
 

@@ -45,7 +45,7 @@ from gptoss.serve import Server, bind
 from language.tokenizer import Tokenizer
 from model.batch import Batch, KVCache
 from model.config import ModelConfig
-from server import settings as knobs
+from server import settings_sources
 from server.app import create_app
 from server.settings import Settings
 from tests.server.fakes import Pause, call, final, serving
@@ -350,9 +350,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pace", type=float, default=0.0, help="seconds for each step")
     parser.add_argument("--prompts", type=Path, help="where each prompt is written")
     parser.add_argument("--reading", type=float, default=0.0, help="seconds for each token of a prompt")
-    knobs.add_flags(parser, [each.name for each in fields(Settings)])
+    settings_sources.add_flags(parser, [each.name for each in fields(Settings)])
     asked = vars(parser.parse_args(argv))
-    settings = knobs.read(asked, {})
+    settings = settings_sources.read(asked, {})
     listener = bind(settings.host, settings.port)
     script = WrittenScript(
         asked["prompts"],

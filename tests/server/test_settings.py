@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from gptoss.__main__ import parser
-from server import settings as knobs
-from server.settings import Settings, SettingsError
+from server import settings_sources
+from server.settings import Settings, SettingsError, flag, table
 
 README = Path(__file__).parents[2] / "README.md"
 
 
 def test_a_flag_beats_the_environment_which_beats_the_default():
     environ = {"GPTOSS_PORT": "9", "GPTOSS_MAX_QUEUED": "7"}
-    settings = knobs.read({"port": "10", "host": None}, environ)
+    settings = settings_sources.read({"port": "10", "host": None}, environ)
     assert (settings.port, settings.max_queued, settings.host) == (10, 7, "127.0.0.1")
 
 
@@ -28,17 +28,17 @@ def written(folder, content):
 
 def test_a_variable_beats_the_file_which_beats_the_default(tmp_path):
     config = written(tmp_path, "port = 1\nmax-queued = 2\nmax_running = 3\n")
-    settings = knobs.read({"config": config, "port": "10"}, {"GPTOSS_MAX_QUEUED": "7"})
+    settings = settings_sources.read({"config": config, "port": "10"}, {"GPTOSS_MAX_QUEUED": "7"})
     assert (settings.port, settings.max_queued, settings.max_running) == (10, 7, 3)
     assert settings.max_tokens_per_step == Settings().max_tokens_per_step
-    assert knobs.read({}, {"GPTOSS_CONFIG": config}).max_running == 3
+    assert settings_sources.read({}, {"GPTOSS_CONFIG": config}).max_running == 3
 
 
 def test_the_flag_that_names_a_file_beats_the_variable(tmp_path):
     config = written(tmp_path, "port = 1")
-    assert knobs.read({"config": config}, {"GPTOSS_CONFIG": "nowhere.toml"}).port == 1
+    assert settings_sources.read({"config": config}, {"GPTOSS_CONFIG": "nowhere.toml"}).port == 1
     with pytest.raises(SettingsError, match="GPTOSS_CONFIG: must be not empty"):
-        knobs.read({}, {"GPTOSS_CONFIG": ""})
+        settings_sources.read({}, {"GPTOSS_CONFIG": ""})
 
 
 def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_path):
@@ -61,11 +61,11 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
     }  # fmt: skip
     assert set(texts) == {each.name for each in dataclasses.fields(Settings)}
     flags = [part for name, text in texts.items() for part in (f"--{name.replace('_', '-')}", text)]
-    from_flags = knobs.read(vars(parser().parse_args(["serve", *flags])), {})
-    from_environ = knobs.read({}, {f"GPTOSS_{name.upper()}": text for name, text in texts.items()})
+    from_flags = settings_sources.read(vars(parser().parse_args(["serve", *flags])), {})
+    from_environ = settings_sources.read({}, {f"GPTOSS_{name.upper()}": text for name, text in texts.items()})
     assert from_flags == from_environ
     lines = [f"{name} = {text!r}\n" for name, text in texts.items()]  # in TOML too, '' is text
-    assert knobs.read({"config": written(tmp_path, "".join(lines))}, {}) == from_flags
+    assert settings_sources.read({"config": written(tmp_path, "".join(lines))}, {}) == from_flags
     assert from_flags.kv_cache_memory == 3 * 2**29
     assert from_flags.max_body_bytes == 65536
     assert from_flags.prefix_cache is False
@@ -75,8 +75,8 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
 
 def test_several_keys_are_several_flags_or_a_list_with_commas():
     flags = parser().parse_args(["serve", "--api-key", "a,b", "--api-key", "c"])
-    assert knobs.read(vars(flags), {}).api_key == ("a,b", "c")
-    assert knobs.read({}, {"GPTOSS_API_KEY": "a,b,,c"}).api_key == ("a", "b", "c")
+    assert settings_sources.read(vars(flags), {}).api_key == ("a,b", "c")
+    assert settings_sources.read({}, {"GPTOSS_API_KEY": "a,b,,c"}).api_key == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_bad_value_is_refused_with_what_would_be_right(name, text, hint, tmp_p
         ({"config": config}, {}, f"{config}: {name}"),
     ):
         with pytest.raises(SettingsError) as error:
-            knobs.read(flags, environ)
+            settings_sources.read(flags, environ)
         assert asked_by in str(error.value)
         assert hint in str(error.value)
         assert "\n" not in str(error.value)
@@ -119,10 +119,12 @@ def test_a_bad_value_is_refused_with_what_would_be_right(name, text, hint, tmp_p
 
 def test_an_unknown_variable_of_ours_is_an_error_and_others_are_not():
     with pytest.raises(SettingsError, match=r"GPTOSS_PROT: .*did you mean GPTOSS_PORT\?"):
-        knobs.read({}, {"GPTOSS_PROT": "8000"})
+        settings_sources.read({}, {"GPTOSS_PROT": "8000"})
     with pytest.raises(SettingsError, match=r"GPTOSS_ZZZZZZZ: .*known are GPTOSS_ALLOWED_HOST, "):
-        knobs.read({}, {"GPTOSS_ZZZZZZZ": ""})
-    knobs.read({}, {"PATH": "x", "GPTOSS_FAULT": "", "GPTOSS_TOKENIZER": "", "GPTOSS_CPU_ISA": "avx2"})
+        settings_sources.read({}, {"GPTOSS_ZZZZZZZ": ""})
+    settings_sources.read(
+        {}, {"PATH": "x", "GPTOSS_FAULT": "", "GPTOSS_TOKENIZER": "", "GPTOSS_CPU_ISA": "avx2"}
+    )
 
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over():
@@ -140,11 +142,13 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over():
         "GPTOSS_20B_PORT": "udp://10.0.0.2:53",
     }
     ours = {"GPTOSS_MAX_QUEUED": "7"}
-    assert knobs.read({}, {**injected, **ours}) == Settings(max_queued=7)
-    assert sorted(knobs.of_kubernetes({**injected, **ours, "GPTOSS_HOST": "a"})) == sorted(injected)
-    assert knobs.read({}, {"GPTOSS_PORT": "8001"}).port == 8001
+    assert settings_sources.read({}, {**injected, **ours}) == Settings(max_queued=7)
+    assert sorted(settings_sources.kubernetes_variables({**injected, **ours, "GPTOSS_HOST": "a"})) == sorted(
+        injected
+    )
+    assert settings_sources.read({}, {"GPTOSS_PORT": "8001"}).port == 8001
     with pytest.raises(SettingsError, match="GPTOSS_PORT: must be a whole number"):
-        knobs.read({}, {"GPTOSS_PORT": "http://10.0.0.1"})
+        settings_sources.read({}, {"GPTOSS_PORT": "http://10.0.0.1"})
 
 
 def test_the_file_has_values_of_toml(tmp_path):
@@ -157,7 +161,7 @@ def test_the_file_has_values_of_toml(tmp_path):
         cors-origin = "https://a.example"
         kv-cache-memory = 1_000_000
     """
-    settings = knobs.read({"config": written(tmp_path, content)}, {})
+    settings = settings_sources.read({"config": written(tmp_path, content)}, {})
     assert settings == Settings(
         prefix_cache=False,
         max_running=16,
@@ -196,7 +200,7 @@ def test_a_settings_file_that_will_not_do_is_one_line_with_its_name(content, hin
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SettingsError) as error:
-        knobs.read({"config": str(path)}, {})
+        settings_sources.read({"config": str(path)}, {})
     assert str(error.value).startswith(str(path))
     assert hint in str(error.value)
     assert len(str(error.value).splitlines()) == 1
@@ -206,14 +210,17 @@ def test_the_file_in_the_readme_is_one(tmp_path):
     if not README.exists():
         pytest.skip("there is no README yet")
     shown = re.search(r"```toml\n(.*?)```", README.read_text(), re.DOTALL)
-    assert knobs.read({"config": written(tmp_path, shown[1])}, {}).api_key == ("one key", "another")
+    assert settings_sources.read({"config": written(tmp_path, shown[1])}, {}).api_key == (
+        "one key",
+        "another",
+    )
 
 
 def test_an_unknown_flag_is_told_with_the_nearest(capsys):
-    for flag, hint in (("--max-qued", "did you mean --max-queued?"), ("--zzzzzz=1", "--help` lists")):
+    for wrong, hint in (("--max-qued", "did you mean --max-queued?"), ("--zzzzzz=1", "--help` lists")):
         with pytest.raises(SystemExit):
-            parser().parse_args(["serve", flag])
-        assert f"there is no {flag.split('=')[0]}; " in (said := capsys.readouterr().err)
+            parser().parse_args(["serve", wrong])
+        assert f"there is no {wrong.split('=')[0]}; " in (said := capsys.readouterr().err)
         assert hint in said
 
 
@@ -222,7 +229,7 @@ def test_help_shows_every_setting_under_a_heading_with_its_default(capsys):
         parser().parse_args(["serve", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for each in dataclasses.fields(Settings):
-        assert f"{knobs.flag(each)} " in shown
+        assert f"{flag(each)} " in shown
         assert f" {each.metadata['group']}: " in shown
         assert f"{each.metadata['meaning']} (default: " in shown
 
@@ -243,4 +250,4 @@ def test_the_readme_has_the_table_of_settings():
         pytest.skip("there is no README yet")
     shown = re.search(r"<!-- settings -->\n(.*?)<!-- /settings -->", README.read_text(), re.DOTALL)
     assert shown, "README.md has no <!-- settings --> … <!-- /settings -->"
-    assert shown[1].strip() == knobs.table(), "run `python -m server.settings` and paste"
+    assert shown[1].strip() == table(), "run `python -m server.settings` and paste"

@@ -1,13 +1,14 @@
-"""Kinds of value that a setting may have, and how each is read from text.
+"""Kinds of values that settings may have, and how each is parsed from text.
 
-Whatever a setting comes from (a flag, the environment, a file), it comes as text and is read by one of these.
+Wherever a setting comes from (a flag, the environment, a file), its value is text until one of these parses
+it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Kind:
     """
-    place  what stands for such a value in `--help`: --port N
-    parse  text → value; ValueError says what would have been right
+    place  the placeholder in `--help`: --port N
+    parse  text → value; raises ValueError with a description of valid values
     """
 
     place: str
@@ -25,6 +26,20 @@ class Kind:
 
     def __call__(self, text: str) -> Any:
         return self.parse(text)
+
+
+def setting(
+    default: Any, group: str, kind: Kind, meaning: str, *, unset: str = "", many: bool = False
+) -> Any:
+    """A field of `Settings`.
+
+    group  its heading in `--help`
+    kind   how its text is parsed
+    unset  what happens without it, where the default does not say
+    many   the flag may be repeated, the variable is a list with commas, and the file has a list
+    """
+    about = {"group": group, "kind": kind, "meaning": meaning, "unset": unset, "many": many}
+    return field(default=default, metadata=about)
 
 
 def whole_number(low: int, high: int = 2**63 - 1) -> Kind:
