@@ -23,7 +23,7 @@ from gptoss.assembly import assemble
 from gptoss.standard_streams import say
 from gptoss.start import StartError
 from server.app import create_app
-from server.protocol import PatientProtocol
+from server.protocol import BoundedProtocol
 from server.settings import Settings
 
 log = logging.getLogger("gptoss.server")
@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
-            http=partial(PatientProtocol, max_connections=max_connections),  # type: ignore[arg-type]
+            http=partial(BoundedProtocol, max_connections=max_connections),  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

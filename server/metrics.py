@@ -33,7 +33,7 @@ class Metrics:
     def __init__(self, worker: Worker, seal: Seal, items: Items):
         self._registry = CollectorRegistry()
         self._registry.register(EngineFigures(worker))
-        self._registry.register(KeptFigures(seal, items))
+        self._registry.register(StoreFigures(seal, items))
         self.between_tokens = self._histogram(
             "inter_token_latency_seconds", "between arrivals of tokens of one answer", BETWEEN_TOKENS_SECONDS
         )
@@ -75,7 +75,7 @@ class Metrics:
         return Histogram(f"{PREFIX}_{name}", meaning, buckets=buckets, registry=self._registry)
 
 
-class KeptFigures(Collector):
+class StoreFigures(Collector):
     """What was said, and what is kept of it: here, and sealed by clients."""
 
     def __init__(self, seal: Seal, items: Items):

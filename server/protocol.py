@@ -57,7 +57,7 @@ LINGER_SECONDS = 1.0
 MAX_CONNECTIONS = 1000
 
 
-class PatientProtocol(HttpToolsProtocol):
+class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     head_seconds = HEAD_SECONDS
@@ -81,7 +81,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._look_after()
+        self._check_stuck()
         if self._has_room():
             self._start_clock()
         else:
@@ -245,7 +245,7 @@ class PatientProtocol(HttpToolsProtocol):
         self.flow.pause_reading()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
-    def _look_after(self) -> None:
+    def _check_stuck(self) -> None:
         """Cut off a client that does not read what was sent to it."""
         now, unread = self.loop.time(), self._bytes_unread()
         if not unread or not self._unread or unread > self._unread or self._unread - unread >= STUCK_BYTES:
@@ -255,7 +255,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._ended = True
             self.transport.abort()
             return
-        self._watch = self.loop.call_later(self.stuck_seconds / 4, self._look_after)
+        self._watch = self.loop.call_later(self.stuck_seconds / 4, self._check_stuck)
 
     def _bytes_unread(self) -> int:
         """What waits here for the client to take what was sent before; 0 if all was handed to the system."""

@@ -28,7 +28,7 @@ from dataclasses import replace
 from language.constraints.answer import AnswerSpec, Bodies, answer_grammar, bodies
 from language.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, NotCheckedYet
 from language.constraints.schemas import SchemaError
-from language.constraints.thinking import Closing, ThinkingBudget
+from language.constraints.thinking import ThinkingBudget, ThinkingTables
 from language.harmony.header_tokens import HeaderTokens
 from language.tokenizer import Tokenizer
 
@@ -57,7 +57,7 @@ class Constraints:
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         self._compiler = Compiler(tokenizer, vocab_size)
         self._headers = HeaderTokens(tokenizer)
-        self._closing = Closing(tokenizer, self._headers, vocab_size)
+        self._tables = ThinkingTables(tokenizer, self._headers, vocab_size)
 
     def compile(self, spec: AnswerSpec, *, check_new: bool = True) -> AnswerConstraint | None:
         """The constraint that makes an answer follow `spec`; None if every answer does.
@@ -68,15 +68,15 @@ class Constraints:
         """
         if spec.thinking_tokens is not None and spec.thinking_tokens <= 0:
             spec = replace(spec, reasoning=False)
-        whole = action = None
+        whole = answer = None
         if spec.constrains:
             schemas = self._checked(spec, check_new)
             whole = self._grammar(spec, schemas, thoughts=spec.reasoning)
         if spec.thinking_tokens is None or not spec.reasoning or spec.prefilled:
             return whole
         if spec.constrains:
-            action = self._grammar(spec, schemas, thoughts=False)
-        return ThinkingBudget(self._closing, spec.thinking_tokens, whole, action)
+            answer = self._grammar(spec, schemas, thoughts=False)
+        return ThinkingBudget(self._tables, spec.thinking_tokens, whole, answer)
 
     def thinking_tokens(self, budget: int, max_tokens: int) -> int:
         """As much of `budget` as leaves room for an answer within `max_tokens`."""

@@ -1,10 +1,10 @@
-"""A limit on the chain of thought: when it is reached, the analysis is closed and the answer begins.
+"""Limits the chain of thought: at the limit, the analysis message is closed and the answer begins.
 
     … analysis text │ <|end|><|start|>assistant │ <|channel|>final<|message|> the answer …
-      spent here    │ forced                    │ forced, or left to a grammar without reasoning
+      counted       │ forced                    │ forced, or decided by the grammar of the answer
 
-The text is closed between characters.  In the middle of one, only bytes that lead to its end may come first:
-at most three tokens more than the limit.
+The text is closed at a character boundary: if the limit falls inside a character, only bytes that complete it
+are allowed first, at most three tokens more.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from language.harmony.header_tokens import HeaderTokens
 from language.tokenizer import Tokenizer
 
 
-class Closing:
-    """What closing a chain of thought needs to know, once per process.
+class ThinkingTables:
+    """Tables of the vocabulary that every budget needs; made once per process.
 
-    words  32-bit words of a mask
+    words  number of 32-bit words of a mask
     """
 
     def __init__(self, tokenizer: Tokenizer, headers: HeaderTokens, vocab_size: int) -> None:
@@ -32,53 +32,52 @@ class Closing:
         self._continuations = {id: byte for id, byte in single if len(byte) == 1 and 0x80 <= byte[0] < 0xC0}
 
     def mask(self, ids: list[int]) -> memoryview:
-        """That allows `ids` and nothing else."""
+        """A mask that allows only `ids`."""
         bits = bytearray(4 * self.words)
         for id in ids:
             bits[id // 8] |= 1 << id % 8
         return memoryview(bits).cast("i")
 
     def completions(self, pending: bytes) -> list[int]:
-        """The tokens of one byte that bring an unfinished character nearer to its end."""
+        """The one-byte tokens that may come next in an unfinished character."""
         return [id for id, byte in self._continuations.items() if _may_follow(pending, byte)]
 
 
 class ThinkingBudget:
-    """Implements `engine.request.Constraint`, over a grammar or alone.
+    """Implements `engine.request.Constraint`, with or without a grammar.
 
-    limit    tokens of chain of thought, counted in the bodies of `analysis`
-    grammar  of the whole answer, or None for a free one
-    action   the grammar of an answer without reasoning, at its start; None: the header of `final`, then free
+    limit    tokens allowed in the bodies of `analysis` messages
+    grammar  of the whole answer; None: unconstrained
+    answer   the grammar of an answer without reasoning, used after the limit; None: the header of `final` is
+             forced, and the rest is unconstrained
     """
 
     def __init__(
         self,
-        closing: Closing,
+        tables: ThinkingTables,
         limit: int,
         grammar: GrammarConstraint | None = None,
-        action: GrammarConstraint | None = None,
+        answer: GrammarConstraint | None = None,
     ) -> None:
-        self._closing = closing
+        self._tables = tables
         self._left = limit
         self._current: Constraint | None = grammar
-        self._action = action
-        self._header: list[int] | None = (
-            None  # the channel's name so far, between <|channel|> and <|message|>
-        )
+        self._answer = answer
+        self._header: list[int] | None = None  # tokens since <|channel|>, until <|message|>
         self._thinking = False
-        self._unfinished = b""  # the bytes of a character that has only begun
+        self._unfinished = b""  # the first bytes of an incomplete character
         self._forced: deque[int] = deque()
-        self._acting = False
+        self._closed = False
 
     def mask(self) -> memoryview | None:
-        """None where anything may come.  Raises GrammarFailed."""
+        """None if every token is allowed.  Raises GrammarFailed."""
         if self._thinking and self._left <= 0 and not self._forced:
-            completions = self._closing.completions(self._unfinished) if self._unfinished else []
+            completions = self._tables.completions(self._unfinished) if self._unfinished else []
             if completions:
-                return self._closing.mask(completions)
+                return self._tables.mask(completions)
             self._close()
         if self._forced:
-            return self._closing.mask([self._forced[0]])
+            return self._tables.mask([self._forced[0]])
         return self._current.mask() if self._current else None
 
     def accept(self, token: int) -> None:
@@ -89,22 +88,22 @@ class ThinkingBudget:
             return
         if self._current:
             self._current.accept(token)
-        if not self._acting:
-            self._follow(token)
+        if not self._closed:
+            self._track_channel(token)
 
     def copy(self) -> ThinkingBudget:
-        """The same at the beginning of another answer."""
+        """A budget in its initial state, for another answer."""
         grammar = self._current.copy() if isinstance(self._current, GrammarConstraint) else None
-        return ThinkingBudget(self._closing, self._left, grammar, self._action and self._action.copy())
+        return ThinkingBudget(self._tables, self._left, grammar, self._answer and self._answer.copy())
 
-    def _follow(self, token: int) -> None:
-        """Which channel are we in, and what has it cost?"""
-        headers = self._closing.headers
+    def _track_channel(self, token: int) -> None:
+        """Keep track of the current channel, and count its tokens if it is analysis."""
+        headers = self._tables.headers
         if token == headers.channel:
             self._header, self._thinking = [], False
         elif self._header is not None:
             if token == headers.message:
-                name = b"".join(map(self._closing.bytes_of, self._header))
+                name = b"".join(map(self._tables.bytes_of, self._header))
                 self._header, self._thinking, self._unfinished = None, name.startswith(b"analysis"), b""
             else:
                 self._header.append(token)
@@ -112,18 +111,18 @@ class ThinkingBudget:
             self._thinking = False
         elif self._thinking:
             self._left -= 1
-            self._unfinished = _unfinished(self._unfinished + self._closing.bytes_of(token))
+            self._unfinished = _unfinished(self._unfinished + self._tables.bytes_of(token))
 
     def _close(self) -> None:
-        headers = self._closing.headers
+        headers = self._tables.headers
         self._forced.extend(headers.next_message)
-        if self._action is None:
+        if self._answer is None:
             self._forced.extend(headers.final)
-        self._current, self._thinking, self._acting = self._action, False, True
+        self._current, self._thinking, self._closed = self._answer, False, True
 
 
 def _unfinished(text: bytes) -> bytes:
-    """The last bytes, if they begin a character of UTF-8 without ending it; else nothing."""
+    """The last bytes, if they are an incomplete UTF-8 character; otherwise nothing."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(text[-4:])
     return decoder.getstate()[0]

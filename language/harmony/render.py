@@ -1,19 +1,19 @@
-"""A conversation as the tokens of a prompt: the harmony format of gpt-oss (openai/harmony, docs/format.md).
+"""Renders a conversation to the tokens of a prompt, in the harmony format (openai/harmony, docs/format.md).
 
     <|start|>{role}<|channel|>{channel}<|message|>{content}<|end|>
 
-Only this module writes special tokens, as ids; all text goes through `Tokenizer.encode`, so a user who writes
-`<|start|>` has written nine characters.  Text is encoded in the same pieces as by openai-harmony, so that
+Only this module writes special tokens, as ids.  All text goes through `Tokenizer.encode`, so `<|start|>` in a
+user's text is nine ordinary characters.  Text is encoded in the same pieces as by openai-harmony, so that
 token boundaries agree.
 
-What the history keeps:
+What remains of the history:
 
-* A stored answer ends with `<|end|>`; a call with `<|call|>`.
-* The chain of thought is kept until an answer follows it: all of it in a loop of calls, none of it once
-  `final` was reached.
-* Calls, results and preambles stay.
-* What we sampled is replayed token by token (replay.py); any other call is written as the model would have,
-  with the recipient after the channel.
+* A stored answer ends with `<|end|>`; a call ends with `<|call|>`.
+* Chains of thought are kept until an answer follows: in a loop of calls all of them, after a `final` message
+  none.
+* Calls, results and preambles are kept.
+* Sampled tokens are replayed (replay.py).  Any other call is written as the model would have written it, with
+  the recipient after the channel.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from language.tokenizer import Tokenizer, TokenizerError
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 KNOWLEDGE_CUTOFF = "2024-06"
 
-MAX_REMEMBERED = 1 << 16
-"""Characters of a system or developer message whose tokens are kept for the next request."""
+MAX_CACHED = 1 << 16
+"""Characters; the tokens of a longer system or developer message are not cached."""
 
 
 class _Special(Enum):
@@ -51,9 +51,9 @@ START, CHANNEL, CONSTRAIN, MESSAGE, END, RETURN, CALL = _Special
 
 
 class Renderer:
-    """Writes prompts.  Safe to share between threads: a prompt of 100,000 tokens takes a third of a second.
+    """Renders prompts.  Safe to share between threads.  100,000 tokens take a third of a second.
 
-    stop_tokens  end generation.  `<|end|>` is none of them: it closes a message, and the model goes on
+    stop_tokens  end generation.  Not `<|end|>`, which ends only a message
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -64,21 +64,20 @@ class Renderer:
         self._replay = Replay(tokenizer)
         self._ids = {token: tokenizer.special(token.value) for token in _Special}
         self.stop_tokens = frozenset({self._ids[RETURN], self._ids[CALL]})
-        self._remembered = lru_cache(maxsize=64)(lambda text: tuple(tokenizer.encode(text)))
+        self._cached_encode = lru_cache(maxsize=64)(lambda text: tuple(tokenizer.encode(text)))
 
     @property
     def end_of_text(self) -> int:
-        """Ends a document of raw text, and begins the next."""
+        """The token between two documents of raw text."""
         return self.tokenizer.special("<|endoftext|>")
 
     def render(
         self, conversation: Conversation, replay: Mapping[str, Sequence[int]] | None = None
     ) -> list[int]:
-        """The prompt, up to where the assistant begins.
+        """The prompt, up to the beginning of the assistant's message.
 
-        replay  call id → the tokens sampled for the action that ended in this call: from after
-                `<|start|>assistant` to `<|call|>`, its chain of thought included.  They are used where the
-                message does not know itself what was sampled
+        replay  call id → the tokens that were sampled for this call: after `<|start|>assistant` up to
+                `<|call|>`, including the chain of thought.  Used for messages without `sampled`
         raises  ConversationError
         """
         messages = conversation.messages
@@ -88,7 +87,7 @@ class Renderer:
             instructions = messages[0].content or ""
             del history[0]
 
-        prompt = self._tokens(START, "system", MESSAGE, self._repeated(_system_text(conversation)), END)
+        prompt = self._tokens(START, "system", MESSAGE, self._encode_cached(_system_text(conversation)), END)
         if text := _developer_text(instructions, conversation):
             prompt += self._developer(text)
         last_final = max((i for i, message in history if message.is_final), default=-1)
@@ -101,7 +100,7 @@ class Renderer:
                 calls.update((call.id, call) for message, _ in said for call in message.calls)
                 continue
             for i, message in group:
-                prompt += self._heard(i, message, calls)
+                prompt += self._other_message(i, message, calls)
 
         prompt += self._tokens(START, "assistant")
         if conversation.prefilled:
@@ -109,20 +108,20 @@ class Renderer:
         return prompt
 
     def sampled_parts(self, tokens: Sequence[int]) -> list[Part]:
-        """What was sampled, message by message, up to what is no proper harmony."""
+        """The messages of a sample, up to the first that is not valid harmony."""
         return self._replay.split(tokens)
 
     # -- messages ------------------------------------------------------------------------------------------
 
     def _developer(self, text: str) -> list[int]:
-        return self._tokens(START, "developer", MESSAGE, self._repeated(text), END)
+        return self._tokens(START, "developer", MESSAGE, self._encode_cached(text), END)
 
-    def _said(self, channel: str, text: str) -> list[int]:
-        """A message of the assistant to the user, or to itself."""
+    def _assistant_message(self, channel: str, text: str) -> list[int]:
+        """A message of the assistant that calls no tool."""
         return self._tokens(START, "assistant", CHANNEL, channel, MESSAGE, text, END)
 
-    def _heard(self, i: int, message: Message, calls: Mapping[str, Call]) -> list[int]:
-        """Message `i` of the history, which is not the assistant's.  calls: those before it, by id."""
+    def _other_message(self, i: int, message: Message, calls: Mapping[str, Call]) -> list[int]:
+        """Message `i` of the history, from another role.  calls: those before it, by id."""
         content = message.content or ""
         if message.role == "tool":
             call = _answered(i, message, calls)
@@ -134,12 +133,12 @@ class Renderer:
         return self._developer(_instructions(content)) if content else []
 
     def _part(self, part: Part) -> list[int]:
-        """A message of the assistant, as it was sampled or as the model would write it."""
+        """A message of the assistant, as sampled or as the model would have written it."""
         if part.kind == "analysis" and not part.thinking:
             return []
         if not part.tokens:
             if part.call is None:
-                return self._said(part.kind, part.text)
+                return self._assistant_message(part.kind, part.text)
             return self._tokens(START, "assistant", self._headers.call(part.call), part.text, CALL)
         ends = {self._ids[END], self._ids[RETURN], self._ids[CALL]}
         body = part.tokens[:-1] if part.tokens[-1] in ends else part.tokens
@@ -147,12 +146,12 @@ class Renderer:
 
     # -- tokens --------------------------------------------------------------------------------------------
 
-    def _repeated(self, text: str) -> Sequence[int]:
-        """The tokens of a system or developer message: the same in many requests, and tools can be long."""
-        return self._remembered(text) if len(text) <= MAX_REMEMBERED else self.tokenizer.encode(text)
+    def _encode_cached(self, text: str) -> Sequence[int]:
+        """The tokens of a system or developer message, cached: many requests have the same long one."""
+        return self._cached_encode(text) if len(text) <= MAX_CACHED else self.tokenizer.encode(text)
 
     def _tokens(self, *parts: _Special | str | Sequence[int]) -> list[int]:
-        """The parts laid end to end: special tokens, texts, and tokens."""
+        """The tokens of all parts: special tokens, texts and token sequences."""
         tokens: list[int] = []
         for part in parts:
             match part:
@@ -166,7 +165,7 @@ class Renderer:
 
 
 def _system_text(conversation: Conversation) -> str:
-    """Who the model is, when it is, how much to think, and which channels there are."""
+    """Identity, date, reasoning effort and channels."""
     effort = (
         "low" if conversation.effort == "none" else conversation.effort
     )  # "none" was never trained; see `render`
@@ -186,7 +185,7 @@ def _system_text(conversation: Conversation) -> str:
 
 
 def _developer_text(instructions: str, conversation: Conversation) -> str:
-    """Instructions, tools and the schema of the answer; empty sections are left out."""
+    """Instructions, tools and the schema of the answer; empty sections are omitted."""
     sections = []
     if instructions:
         sections.append(_instructions(instructions))
@@ -213,7 +212,7 @@ def _response_format(format: ResponseFormat) -> str:
 
 
 def _answered(i: int, message: Message, calls: Mapping[str, Call]) -> Call:
-    """The call whose result message `i` is: by its id, or, without one, by the function's name."""
+    """The call that message `i` answers: found by id, or without an id by the function's name."""
     if message.call_id is None and message.name:
         return Call("", message.name, "")
     if message.call_id is not None and message.call_id in calls:

@@ -1,13 +1,13 @@
-"""What was sampled, found again in the history that a client sends: then the prompt has the very same tokens.
+"""Replays sampled tokens: where a client's history repeats what was sampled, the prompt gets the same tokens.
 
-The model thinks and acts in harmony messages, here called parts: a chain of thought, a preamble, a call, an
-answer.  A client sends them back in its own shapes, perhaps without some of them; what it says of them is
-compared with what was sampled, part by part:
+The assistant's harmony messages are called parts here: a chain of thought, a preamble, a call, an answer.  A
+client sends them back in its own format, perhaps without some of them.  Each part that it sends is compared
+with the sampled one:
 
-* Where all that was visible is still the same, the sampled parts stand in its place, with the chain of
-  thought that the client may have dropped.
-* A chain of thought that the client changed is taken from the client, the other parts from the sample.
-* Otherwise the client is believed.
+* If all visible parts are unchanged, the sampled parts are used, with the chain of thought that the client
+  may have dropped.
+* If only the chain of thought was changed, the client's is used, and the sampled tokens of the other parts.
+* Otherwise the client's text is used.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Part:
     """One harmony message of the assistant.
 
     text      its body
-    call      of a call
-    tokens    as they were sampled, from `<|start|>` on; empty if that is not known
-    thinking  no answer has followed yet: chains of thought are kept
+    call      the call, if the part is one
+    tokens    as sampled, from `<|start|>` on; empty if unknown
+    thinking  whether no answer has followed yet, so that chains of thought are kept
     """
 
     kind: Kind
@@ -40,8 +40,8 @@ class Part:
     tokens: Sequence[int] = ()
     thinking: bool = True
 
-    def says(self, other: Part) -> bool:
-        """Whether both say the same, so that one may stand for the other."""
+    def matches(self, other: Part) -> bool:
+        """Whether both have the same meaning, so that one can replace the other."""
         if self.kind != other.kind:
             return False
         if self.call is not None and other.call is not None and self.call.name != other.call.name:
@@ -50,8 +50,8 @@ class Part:
 
 
 @dataclass(slots=True)
-class _Stretch:
-    """Where in a history the parts of one sample are thought to stand: from `start` to before `end`."""
+class _Span:
+    """The range of a history, from `start` to before `end`, that corresponds to one sample."""
 
     start: int
     end: int
@@ -71,39 +71,37 @@ class Replay:
     def parts(
         self, messages: Sequence[tuple[Message, bool]], actions: Mapping[str, Sequence[int]]
     ) -> list[Part]:
-        """The parts of messages of the assistant that follow one another.
+        """The parts of consecutive messages of the assistant.
 
-        messages  each with whether its chain of thought is kept
+        messages  each with a flag: whether its chain of thought is kept
         actions   call id → the tokens sampled for the action that ended in this call
         """
-        said: list[Part] = []
+        sent: list[Part] = []
         known: list[tuple[int, list[Part]]] = []
         for message, thinking in messages:
             if message.sampled and (sampled := self.split(message.sampled)):
-                known.append((len(said), sampled))
-            said += _parts(message, thinking)
-        stretches = self._actions(said, actions)
-        covered = {i for stretch in stretches for i in range(stretch.start, stretch.end)}
-        limits = sorted(
-            {*(start for start, _ in known), *(stretch.start for stretch in stretches), len(said)}
-        )
+                known.append((len(sent), sampled))
+            sent += _parts(message, thinking)
+        spans = self._actions(sent, actions)
+        covered = {i for span in spans for i in range(span.start, span.end)}
+        limits = sorted({*(start for start, _ in known), *(span.start for span in spans), len(sent)})
         for start, sampled in known:
-            if start not in covered and start < len(said):
+            if start not in covered and start < len(sent):
                 limit = next(limit for limit in limits if limit > start)
-                stretches.append(_Stretch(start, _forward(said, start, limit, _visible(sampled)), sampled))
-        stretches.sort(key=lambda stretch: stretch.start)
+                spans.append(_Span(start, _span_end(sent, start, limit, _visible(sampled)), sampled))
+        spans.sort(key=lambda span: span.start)
         parts: list[Part] = []
         done = 0
-        for stretch in stretches:
-            parts += said[done : stretch.start]
-            parts += _merged(said[stretch.start : stretch.end], stretch.sampled)
-            done = stretch.end
-        return parts + said[done:]
+        for span in spans:
+            parts += sent[done : span.start]
+            parts += _merged(sent[span.start : span.end], span.sampled)
+            done = span.end
+        return parts + sent[done:]
 
     def split(self, tokens: Sequence[int]) -> list[Part]:
-        """The parts of what was sampled, up to what is not the harmony that a prompt may have.
+        """The parts of a sample, up to the first that is not valid harmony.
 
-        tokens  from behind `<|start|>assistant` on, of as many messages as there were
+        tokens  all messages, without the first `<|start|>assistant`
         """
         pieces: list[list[int]] = []
         begin = 0
@@ -118,19 +116,19 @@ class Replay:
             parts.append(part)
         return parts
 
-    def _actions(self, said: Sequence[Part], actions: Mapping[str, Sequence[int]]) -> list[_Stretch]:
-        """The stretches that are known by the calls that end them."""
-        stretches: list[_Stretch] = []
+    def _actions(self, sent: Sequence[Part], actions: Mapping[str, Sequence[int]]) -> list[_Span]:
+        """The spans that end with a call whose tokens are known."""
+        spans: list[_Span] = []
         done = 0
-        for i, part in enumerate(said):
+        for i, part in enumerate(sent):
             if part.call is not None and (sampled := self.split(actions.get(part.call.id, ()))):
-                start = _backward(said, i, done, _visible(sampled))
-                stretches.append(_Stretch(start, i + 1, sampled))
+                start = _span_start(sent, i, done, _visible(sampled))
+                spans.append(_Span(start, i + 1, sampled))
                 done = i + 1
-        return stretches
+        return spans
 
     def _part(self, piece: list[int]) -> Part | None:
-        """What one message says; None if it is none, or its header is no proper one."""
+        """The part that these tokens are; None if they are no message, or their header is malformed."""
         if piece[0] != self._start:
             piece = [self._start, *self._assistant, *piece]
         if self._message not in piece:
@@ -165,13 +163,13 @@ class Replay:
 
 
 def _same_json(one: str, other: str) -> bool:
-    """Whether two texts are the same JSON: arguments may travel as an object, which has no spelling."""
+    """Whether two texts are the same JSON value: some clients parse arguments and write them again."""
     value = _value(one)
     return value is not None and value == _value(other)
 
 
 def _value(text: str) -> str | None:
-    """One spelling for each JSON value; None if it is none.  JavaScript writes 1.0 as 1."""
+    """A canonical text of a JSON value; None if `text` is not JSON.  JavaScript writes 1.0 as 1."""
     try:
         return json.dumps(json.loads(text, parse_int=float), sort_keys=True)
     except (ValueError, RecursionError):
@@ -194,48 +192,48 @@ def _visible(parts: Sequence[Part]) -> list[Part]:
     return [part for part in parts if part.kind != "analysis"]
 
 
-def _forward(said: Sequence[Part], start: int, limit: int, visible: Sequence[Part]) -> int:
-    """Where the stretch ends that begins at `start` and has these visible parts; at `limit` at the latest."""
+def _span_end(sent: Sequence[Part], start: int, limit: int, visible: Sequence[Part]) -> int:
+    """The end of the span that begins at `start` and has these visible parts; at most `limit`."""
     end, left = start, len(visible)
-    while end < limit and (left or said[end].kind == "analysis"):
-        left -= said[end].kind != "analysis"
+    while end < limit and (left or sent[end].kind == "analysis"):
+        left -= sent[end].kind != "analysis"
         end += 1
         if not left and visible:
             break
     return end
 
 
-def _backward(said: Sequence[Part], last: int, limit: int, visible: Sequence[Part]) -> int:
-    """Where the stretch begins that ends with the call at `last`; at `limit` at the earliest."""
+def _span_start(sent: Sequence[Part], last: int, limit: int, visible: Sequence[Part]) -> int:
+    """The start of the span that ends with the call at `last`; at least `limit`."""
     start, left = last, len(visible) - 1
-    while start > limit and (left or said[start - 1].kind == "analysis"):
+    while start > limit and (left or sent[start - 1].kind == "analysis"):
         start -= 1
-        left -= said[start].kind != "analysis"
+        left -= sent[start].kind != "analysis"
     return start
 
 
-def _merged(said: Sequence[Part], sampled: Sequence[Part]) -> list[Part]:
-    """The parts of a stretch, as the prompt is to have them."""
-    if not said:
+def _merged(sent: Sequence[Part], sampled: Sequence[Part]) -> list[Part]:
+    """The parts of a span as the prompt will contain them."""
+    if not sent:
         return []
-    thinking = said[0].thinking
-    ours, theirs = _visible(sampled), _visible(said)
-    if len(ours) == len(theirs) and all(a.says(b) for a, b in zip(ours, theirs, strict=True)):
-        thought = "".join(part.text for part in said if part.kind == "analysis")
+    thinking = sent[0].thinking
+    ours, theirs = _visible(sampled), _visible(sent)
+    if len(ours) == len(theirs) and all(a.matches(b) for a, b in zip(ours, theirs, strict=True)):
+        thought = "".join(part.text for part in sent if part.kind == "analysis")
         if thought in ("", "".join(part.text for part in sampled if part.kind == "analysis")):
             return [Part(part.kind, part.text, part.call, part.tokens, thinking) for part in sampled]
         left = iter(ours)
-        return [part if part.kind == "analysis" else _known(part, next(left)) for part in said]
-    # Something is missing or changed: what is the same at the beginning, and else at the end, is known.
-    merged = list(said)
-    for i in range(min(len(said), len(sampled))):
-        if not sampled[i].says(said[i]):
+        return [part if part.kind == "analysis" else _with_tokens(part, next(left)) for part in sent]
+    # Something is missing or changed: use the tokens of the unchanged first parts, and of the last.
+    merged = list(sent)
+    for i in range(min(len(sent), len(sampled))):
+        if not sampled[i].matches(sent[i]):
             break
-        merged[i] = _known(said[i], sampled[i])
-    if sampled[-1].says(said[-1]):
-        merged[-1] = _known(said[-1], sampled[-1])
+        merged[i] = _with_tokens(sent[i], sampled[i])
+    if sampled[-1].matches(sent[-1]):
+        merged[-1] = _with_tokens(sent[-1], sampled[-1])
     return merged
 
 
-def _known(said: Part, sampled: Part) -> Part:
-    return Part(said.kind, said.text, said.call, sampled.tokens, said.thinking)
+def _with_tokens(sent: Part, sampled: Part) -> Part:
+    return Part(sent.kind, sent.text, sent.call, sampled.tokens, sent.thinking)

@@ -20,7 +20,7 @@ from engine.errors import ShuttingDown
 from engine.request import Finish, Logprob, Prefill, Request, Token
 from language.tokenizer import Tokenizer
 from server.app import create_app
-from server.protocol import PatientProtocol
+from server.protocol import BoundedProtocol
 from server.settings import Settings
 from tests.vocabularies import SPECIALS
 
@@ -191,7 +191,7 @@ class ScriptedWorker:
 
 
 @contextmanager
-def serving(app, protocol=PatientProtocol, port=0):
+def serving(app, protocol=BoundedProtocol, port=0):
     """A real server for `app`, on a free port if none is named; its base URL."""
     config = uvicorn.Config(
         app, http=protocol, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=2

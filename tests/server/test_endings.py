@@ -17,7 +17,7 @@ from engine.errors import (
     QueueFull,
     ShuttingDown,
 )
-from server.protocol import PatientProtocol
+from server.protocol import BoundedProtocol
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 
@@ -234,7 +234,7 @@ def test_silence_is_filled_with_comments(tiny_tokenizer, monkeypatch):
 
 def test_a_client_that_stops_reading_is_given_up(tiny_tokenizer, monkeypatch):
     """It has not closed its connection, and never will."""
-    monkeypatch.setattr(PatientProtocol, "stuck_seconds", 0.4)
+    monkeypatch.setattr(BoundedProtocol, "stuck_seconds", 0.4)
     script = ["<|channel|>final<|message|>", *[[id] for id in tiny_tokenizer.encode("x" * 20_000)]]
     with live(tiny_tokenizer, script, max_context=2**30) as server, connect(server, 4096) as client:
         client.sendall(request_bytes("/v1/chat/completions", stream=True))

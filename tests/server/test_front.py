@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from server import middleware, protocol
-from server.protocol import HEAD_BYTES, HEAD_FIELDS, PatientProtocol
+from server.protocol import HEAD_BYTES, HEAD_FIELDS, BoundedProtocol
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live, serving
 from tests.server.test_endings import HI, connect, request_bytes, wait_for
@@ -127,9 +127,9 @@ def test_requests_sent_ahead_are_answered_in_order_and_wait_unparsed(tiny_tokeni
 
 def test_thousands_of_requests_sent_ahead_do_not_pile_up(tiny_tokenizer, monkeypatch):
     made = []
-    ready = protocol.PatientProtocol.on_headers_complete
+    ready = protocol.BoundedProtocol.on_headers_complete
     monkeypatch.setattr(
-        PatientProtocol, "on_headers_complete", lambda self: (made.append(self), ready(self))[1]
+        BoundedProtocol, "on_headers_complete", lambda self: (made.append(self), ready(self))[1]
     )
     with live(tiny_tokenizer, [Pause(30)]) as server, connect(server) as client:
         client.sendall(request_bytes(CHAT, stream=True))
@@ -220,7 +220,7 @@ BULK = 16 * 2**20
 def bulky(lost):
     """A server whose answers are longer than what fits on the way; connections that end are put in `lost`."""
 
-    class Observed(PatientProtocol):
+    class Observed(BoundedProtocol):
         stuck_seconds = 0.5
 
         def connection_lost(self, error):
@@ -268,7 +268,7 @@ def test_a_client_that_reads_slowly_is_not_cut_off(path):
 
 
 def test_blank_lines_do_not_keep_a_connection(tiny_tokenizer, monkeypatch):
-    monkeypatch.setattr(PatientProtocol, "head_seconds", 0.5)
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.5)
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(START + b"\r\n")
         assert b" 200 " in client.recv(4096)
@@ -279,9 +279,9 @@ def test_blank_lines_do_not_keep_a_connection(tiny_tokenizer, monkeypatch):
 @pytest.fixture
 def narrow(monkeypatch):
     """Servers that take two connections."""
-    made = PatientProtocol.__init__
+    made = BoundedProtocol.__init__
     monkeypatch.setattr(
-        PatientProtocol, "__init__", lambda self, *a, **k: made(self, *a, **k, max_connections=2)
+        BoundedProtocol, "__init__", lambda self, *a, **k: made(self, *a, **k, max_connections=2)
     )
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from server import middleware
-from server.protocol import PatientProtocol
+from server.protocol import BoundedProtocol
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import connect
 
@@ -16,7 +16,7 @@ CHAT = "/v1/chat/completions"
 @pytest.fixture
 def hasty(monkeypatch):
     """Headers and bodies must come within a second."""
-    monkeypatch.setattr(PatientProtocol, "head_seconds", 1.0)
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 1.0)
     monkeypatch.setattr(middleware, "BODY_SECONDS", 1.0)
 
 
