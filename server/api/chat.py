@@ -16,7 +16,7 @@ from engine.errors import PromptTooLong
 from server.api.chat_answer import ChatAnswer
 from server.api.conversation import ConversationFields
 from server.api.demands import demands
-from server.api.fields import Many, SamplingFields
+from server.api.shared_fields import Many, SamplingFields
 from server.dialogue.begin import begin, preprocess, render
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported

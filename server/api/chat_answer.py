@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.request import Token
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
 from server.api import chunks
-from server.api.fields import View
+from server.api.shared_fields import View
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
 from server.api import chunks
-from server.api.fields import View
+from server.api.shared_fields import View
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
 from server.dialogue.continuation import TextReader

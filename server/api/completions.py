@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, PlainValidator
 
 from server.api.completion_answer import CompletionAnswer, Wanted
-from server.api.fields import SamplingFields
+from server.api.shared_fields import SamplingFields
 from server.dialogue.begin import begin_all, check_number
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported

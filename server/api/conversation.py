@@ -11,7 +11,7 @@ from pydantic import Field
 
 from language.harmony.messages import Call, Conversation, Effort, Message, ResponseFormat, Role, Tool
 from language.names import FunctionNames
-from server.api.fields import Body, Many
+from server.api.shared_fields import Body, Many
 from server.errors import bad_request, unsupported
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from server.api.conversation import ConversationFields
-from server.api.fields import Body, Many, TokenId
+from server.api.shared_fields import Body, Many, TokenId
 from server.dialogue import logprobs
 from server.dialogue.begin import first_unknown, preprocess, raw_tokens, render
 from server.errors import bad_request

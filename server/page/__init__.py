@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError
 
-from server.api.fields import Body
+from server.api.shared_fields import Body
 from server.errors import BodyTooLarge, bad_request
 from server.page.rendering import Rendering
 from server.page.snippets import snippets

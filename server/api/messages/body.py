@@ -15,8 +15,8 @@ from engine.request import SamplingParams
 from language.harmony.messages import Conversation, Effort, ResponseFormat, Tool
 from language.names import FunctionNames
 from server.api.conversation import EFFORTS, FunctionName
-from server.api.fields import Body, StopString
 from server.api.messages.history import Block, History, MessageBody, Opened, instructions
+from server.api.shared_fields import Body, StopString
 from server.dialogue.turn import INT64, Demands, Turn
 from server.errors import bad_request, unsupported
 

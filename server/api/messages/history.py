@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from language.harmony.messages import Call, Message
 from language.names import FunctionNames
-from server.api.fields import Body
+from server.api.shared_fields import Body
 from server.errors import bad_request, unsupported
 
 Opened = Callable[[str], tuple[Sequence[int], str]]

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from server.api.fields import Body
 from server.api.responses.create import KnownItems, missing, named, owner_of
 from server.api.responses.stored import Limit, Order, listed
 from server.api.responses.writer import new_id
+from server.api.shared_fields import Body
 from server.dialogue.items import Group, Kept
 from server.errors import ApiError
 from server.front.bodies import JsonRoute

@@ -23,8 +23,8 @@ from pydantic import Field
 from language.harmony import builtin
 from language.harmony.messages import Call, Grammar, Tool
 from language.names import FunctionNames, ToolName
-from server.api.fields import Body
 from server.api.responses import actions
+from server.api.shared_fields import Body
 from server.dialogue.turn import Demands
 from server.errors import bad_request, unsupported
 
