@@ -24,7 +24,8 @@ from random import Random
 from demo.corpus.mixture import FAMILIES, WITH_TOOLS, a_sample, a_setting
 from demo.corpus.sample import Sample
 from engine.request import SamplingParams
-from gptoss.llm import LLM, Answer
+from gptoss.llm import LLM
+from gptoss.results import Answer
 from language.harmony.messages import Conversation
 from server.dialogue.turn import Turn
 

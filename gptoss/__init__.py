@@ -1,4 +1,4 @@
-"""PEOPLE: what somebody at a keyboard or in Python uses.
+"""For users: what a person at a terminal, or a Python program, calls.
 
 from gptoss import LLM
 """
@@ -14,7 +14,7 @@ __all__ = ["LLM"]
 
 
 def __getattr__(name: str) -> Any:
-    """`LLM`, imported when it is asked for: `gptoss --help` answers without torch."""
+    """Imports `LLM` when it is first used, so that `gptoss --help` does not import torch."""
     if name != "LLM":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from gptoss.llm import LLM

@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass
 
 from engine.request import SamplingParams, Token
-from gptoss.llm import LLM, gathered
+from gptoss.llm import LLM
 from gptoss.progress import PromptBar
+from gptoss.results import answer_of
 from language.harmony.messages import Conversation, Message
 from language.tokenizer import Tokenizer
 from server.dialogue.answer import AnswerReader
@@ -97,7 +98,7 @@ def _print_token(token: Token, seconds: float, tokenizer: Tokenizer) -> None:
 def _print_answer(tokens: list[Token], turn: Turn, llm: LLM) -> None:
     """The chain of thought, and then the visible answer."""
     reader = AnswerReader(turn, llm.renderer)
-    answer = gathered(reader.feed(tokens), reader, 0)
+    answer = answer_of(reader.feed(tokens), reader, 0)
     if answer.reasoning:
         print(f"\nREASONING\n{answer.reasoning}")
     calls = "".join(f"{call.name} {call.arguments}" for call in answer.calls)

@@ -1,11 +1,11 @@
-"""`LLM`: the model from Python, without a server.
+"""`LLM`: the model in Python, without a server.
 
     from gptoss import LLM
 
-    with LLM() as llm:                         # the bundled demo; LLM("openai/gpt-oss-20b") is the real thing
+    with LLM() as llm:                         # the bundled demo; or LLM("openai/gpt-oss-20b")
         print(llm.chat("What is the capital of France?", temperature=0).content)
 
-Fields are those of POST /v1/chat/completions and /v1/completions, with the same meanings and the same checks.
+The fields are those of POST /v1/chat/completions and /v1/completions, with the same meanings and checks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +25,10 @@ from pydantic import BaseModel, ValidationError
 from engine.request import Request, Token
 from gptoss.assembly import Assembled, assemble
 from gptoss.in_process import InProcessEngine
+from gptoss.results import Answer, Completion, Usage, answer_of
 from language.constraints import Constraints
-from language.harmony.messages import Call, Conversation
-from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
+from language.harmony.messages import Conversation
+from language.harmony.reader import Delta
 from language.harmony.render import Renderer
 from model.config import ModelConfig
 from server import settings_sources
@@ -42,77 +43,26 @@ from server.errors import ApiError
 from server.settings import Settings
 
 NOT_HERE = frozenset(
-    (
-        "model",
-        "n",
-        "best_of",
-        "stream",
-        "stream_options",
-        "echo",
-        "logprobs",
-        "top_logprobs",
-        "return_token_ids",
-    )
-)
-"""Fields of the HTTP APIs that say how an answer is sent, or ask for several."""
+    ("model", "n", "best_of", "stream", "stream_options", "echo", "logprobs", "top_logprobs",
+     "return_token_ids")
+)  # fmt: skip
+"""Fields of the HTTP APIs that do not apply: they say how an answer is sent, or ask for several."""
 
 B = TypeVar("B", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Counts of tokens.
-
-    cached_tokens     of the prompt, that were not computed again
-    reasoning_tokens  of the completion, that were chain of thought
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model says to a conversation.
-
-    reasoning  its chain of thought
-    calls      of functions: each has an id, a name, and arguments as the model wrote them
-    finish     why it ended: stop, length or tool_calls
-    recoveries  departures from the harmony format that were read all the same
-    """
-
-    content: str
-    reasoning: str
-    calls: tuple[Call, ...]
-    usage: Usage
-    finish: str
-    recoveries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """How a raw prompt goes on.  finish: stop or length."""
-
-    text: str
-    token_ids: list[int]
-    usage: Usage
-    finish: str
-
-
 class LLM:
-    """A model in this process.  For one thread at a time.
+    """A model in this process.  Not thread-safe.
 
-    name        the model's
-    tokenizer   text ↔ token ids
+    name       the model's name
+    tokenizer  text ↔ token ids
     """
 
     def __init__(self, model: str | Path | None = None, **settings: Any):
         """Loads the model.
 
         model     a folder, or a name on the hub that was downloaded; None: the bundled demo
-        settings  those of `gptoss serve`, with underscores: device="cpu", max_context=4096
+        settings  the settings of `gptoss serve`, with underscores: device="cpu", max_context=4096
 
         Raises TypeError for a setting that does not exist, SettingsError for a value that cannot be used, and
         StartError if the model cannot be loaded.
@@ -149,14 +99,14 @@ class LLM:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model; answers that were not read to their end are gone.  Safe to call twice."""
+        """Free the model and end all unfinished answers.  Safe to call twice."""
         if self._assembled is not None:
             self._assembled.engine.close()
         self._engine = self._assembled = None
 
     @property
     def assembled(self) -> Assembled:
-        """The engine, and what was found out when it was put together."""
+        """The engine, and what is known about the loaded model."""
         if self._assembled is None:
             raise RuntimeError("this LLM is closed")
         return self._assembled
@@ -166,12 +116,12 @@ class LLM:
         """The model's sizes."""
         return self.assembled.config
 
-    # -- what people ask -----------------------------------------------------------------------------------
+    # -- for users -----------------------------------------------------------------------------------------
 
     def chat(self, messages: str | Sequence[Mapping[str, Any]], **chat_fields: Any) -> Answer:
-        """One answer.
+        """Answer a conversation.
 
-        messages     as in the chat API, or the text of one message of a user
+        messages     as in the chat API, or the text of a single user message
         chat_fields  tools, tool_choice, response_format, reasoning_effort (or effort), temperature, seed,
                      max_tokens, thinking_token_budget, and the other fields of that API
 
@@ -186,19 +136,19 @@ class LLM:
                 news += reader.feed(tokens)
                 if reader.finish is not None:
                     break
-        return gathered(news, reader, len(prompt))
+        return answer_of(news, reader, len(prompt))
 
     def stream(self, messages: str | Sequence[Mapping[str, Any]], **chat_fields: Any) -> Iterator[Delta]:
-        """The same answer as it comes: ReasoningDelta, ContentDelta, CallStart, CallDelta of
-        language.harmony.reader.  Closing the iterator ends it.
+        """The same answer as a stream: ReasoningDelta, ContentDelta, CallStart and CallDelta of
+        language.harmony.reader.  Closing the iterator cancels the rest.
         """
-        turn = self._turn(messages, chat_fields)  # now, and not when the first delta is asked for
+        turn = self._turn(messages, chat_fields)  # raises now, not when the first delta is read
         return self._deltas(turn)
 
     def generate(
         self, prompts: str | Sequence[str | list[int]], **completion_fields: Any
     ) -> list[Completion]:
-        """How each prompt goes on, all computed together.
+        """Continue each prompt; all are computed in one batch.
 
         prompts            raw text, in which special tokens are live, or token ids
         completion_fields  max_tokens (16 by default), temperature, stop, seed, and the other fields of
@@ -233,21 +183,21 @@ class LLM:
             for text, reader, prompt in zip(pieces, readers, tokenised, strict=True)
         ]
 
-    # -- what the commands ask -----------------------------------------------------------------------------
+    # -- for the commands ----------------------------------------------------------------------------------
 
     def answers(self, turns: Sequence[Turn]) -> list[Answer]:
-        """To conversations, all computed together, in their order.  Raises EngineError."""
+        """The answers to conversations, computed in one batch, in their order.  Raises EngineError."""
         readers = [self._reader(turn) for turn in turns]
         news: list[list[Delta]] = [[] for _ in turns]
         for place, token in self.run(turns):
             self._read(token, readers[place], news[place])
         return [
-            gathered(deltas, reader, len(self.prompt_of(turn)))
+            answer_of(deltas, reader, len(self.prompt_of(turn)))
             for deltas, reader, turn in zip(news, readers, turns, strict=True)
         ]
 
     def run(self, turns: Sequence[Turn]) -> Iterator[tuple[int, Token]]:
-        """The tokens of all turns, each with its turn's place in the list, as they come.
+        """The tokens of all turns in order of arrival, each with the index of its turn.
 
         Raises EngineError.
         """
@@ -265,15 +215,15 @@ class LLM:
                     yield places[token.request_id], token
 
     def steps(self, turn: Turn) -> Generator[list[Token]]:
-        """The tokens of one turn, step by step: none while its prompt is read.  Raises EngineError.
+        """The tokens of one turn, step by step; empty while its prompt is computed.  Raises EngineError.
 
-        Closing the iterator ends the answer.
+        Closing the iterator cancels the answer.
         """
         return self._steps(turn, self.prompt_of(turn))
 
     @property
     def reading(self) -> tuple[int, int] | None:
-        """While a prompt is being computed: how many of its tokens are, and all."""
+        """While a prompt is being computed: the tokens computed so far, and all its tokens."""
         return next(iter(self._running.engine.stats().reading.values()), None)
 
     def prompt_of(self, turn: Turn) -> list[int]:
@@ -290,7 +240,7 @@ class LLM:
         """The date that the model is told."""
         return self._settings.date or date.today().isoformat()
 
-    # -- how -----------------------------------------------------------------------------------------------
+    # -- details -------------------------------------------------------------------------------------------
 
     @property
     def _running(self) -> InProcessEngine:
@@ -317,7 +267,9 @@ class LLM:
         if not ended:
             reader.add(token, news)
             if reader.finish is not None:
-                self._running.end(token.request_id)  # a stop string ends it before the engine does
+                self._running.end(
+                    token.request_id
+                )  # it reached a stop string, which the engine does not know
 
     def _reader(self, turn: Turn) -> AnswerReader:
         return AnswerReader(turn, self.renderer, self._reasoning_cache.keep)
@@ -353,32 +305,8 @@ class LLM:
         return request
 
 
-def gathered(news: Sequence[Delta], reader: AnswerReader, prompt_tokens: int) -> Answer:
-    """All deltas of an answer, put together."""
-    content, reasoning = list[str](), list[str]()
-    names, arguments = list[str](), list[list[str]]()
-    for delta in news:
-        match delta:
-            case ContentDelta(text):
-                content.append(text)
-            case ReasoningDelta(text):
-                reasoning.append(text)
-            case CallStart(_, name):
-                names.append(name)
-                arguments.append([])
-            case CallDelta(index, text):
-                arguments[index].append(text)
-    calls = [
-        Call(id, name, "".join(each)) for id, name, each in zip(reader.calls, names, arguments, strict=True)
-    ]
-    usage = Usage(prompt_tokens, len(reader.token_ids), reader.cached_tokens, reader.reasoning_tokens)
-    return Answer(
-        "".join(content), "".join(reasoning), tuple(calls), usage, str(reader.finish), reader.recoveries
-    )
-
-
 def _checked(kind: type[B], body: Mapping[str, Any]) -> B:
-    """Raises ValueError, which names the field."""
+    """The validated body.  Raises ValueError with the name of the wrong field."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -396,7 +324,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str)
 
 
 def _as_text(value: Any) -> str | list[str]:
-    """A setting's value as a flag would have it."""
+    """A setting's value as text, as after a flag."""
     match value:
         case bool():
             return "on" if value else "off"
