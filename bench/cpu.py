@@ -31,10 +31,10 @@ from typing import Any
 
 import torch
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends.cpu import build
 from model.backends.cpu.cpu_model import CpuModel
 from model.device import describe

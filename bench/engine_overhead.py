@@ -24,10 +24,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.batch import Batch, KVCache
 from model.draws import Draws
 from model.loading.synthetic import GPT_OSS_20B

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from bench.cpu import processor
+from engine.admission import Limits
 from engine.disk_cache import DiskCache
 from engine.engine import Engine
 from engine.page_files import PageFiles
@@ -34,7 +35,6 @@ from engine.page_store import PageStore
 from engine.pages import Pages
 from engine.request import Failure, Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends.cpu import build
 from model.backends.cpu.cpu_model import CpuModel
 from model.loading.synthetic import SIZES, Synthetic

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import uvicorn
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Plan, Sampled
-from engine.scheduler import Limits
 from engine.worker import Worker
 from language.tokenizer import Tokenizer
 from server.app import create_app

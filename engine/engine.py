@@ -30,11 +30,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from engine.admission import Limits
 from engine.disk_cache import DiskCache
 from engine.errors import DeadlineExceeded, OutOfMemory, UnknownToken
 from engine.pages import Pages
 from engine.request import Failure, Plan, Request, Sampled, Sequence, Token
-from engine.scheduler import Limits, Scheduler
+from engine.scheduler import Scheduler
 
 
 class StepRunner(Protocol):
@@ -251,9 +252,9 @@ class Engine:
             pages_total=scheduler.pages.num_pages,
             pages_free=scheduler.pages.available,
             reading=scheduler.reading(),
-            prefix_queries=scheduler.prefix_queries,
-            prefix_hits=scheduler.prefix_hits,
-            prefix_disk_hits=scheduler.prefix_disk_hits,
+            prefix_queries=scheduler.admission.prefix_queries,
+            prefix_hits=scheduler.admission.prefix_hits,
+            prefix_disk_hits=scheduler.admission.prefix_disk_hits,
             disk_bytes=0 if self._disk is None else self._disk.store.bytes,
             disk_faults=0 if self._disk is None else self._disk.store.faults,
             prompt_tokens=scheduler.prompt_tokens,

@@ -22,52 +22,20 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from engine.disk_cache import DiskCache, Fetch
+from engine.admission import Admission, Limits
+from engine.disk_cache import DiskCache
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
 from engine.fairness import Rounds
 from engine.pages import Pages
 from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sampled, Sequence, Token
-from model.batch import FULL, PerKind
 
 SCORED_PER_STEP = 64
 """Prompt tokens whose log-probabilities are computed in one step, at most: each needs a row of V logits."""
 
 STEPS_TO_RECOVER = 64
 """Steps without running out of memory after which the token budget doubles again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes of the cache and bounds on what the engine accepts.
-
-    num_pages            in the KV cache, for both kinds of layer together, or for banded and for full ones
-    page_size            positions per page
-    window               keys a query of a banded layer may see, itself included
-    max_context          prompt and answer of one request, in tokens
-    max_running          sequences in one step
-    max_tokens_per_step  of all sequences together
-    max_queued           requests beyond `max_running` that may wait
-    """
-
-    num_pages: PerKind
-    page_size: int
-    window: int
-    max_context: int
-    max_running: int = 64
-    max_tokens_per_step: int = 512
-    max_queued: int = 256
-    prefix_cache: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("page_size", "window", "max_running", "max_tokens_per_step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.num_pages < 2 if isinstance(self.num_pages, int) else min(self.num_pages) < 1:
-            raise ValueError(
-                f"num_pages is {self.num_pages}, but even one token needs a page of each kind of layer: 2"
-            )
 
 
 class _Budget:
@@ -102,17 +70,14 @@ class Scheduler:
         self._clock = clock
         self.disk = disk
         self.pages = pages or Pages(limits.num_pages, limits.page_size, limits.window)
+        self.admission = Admission(limits, self.pages, disk, clock)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._rounds = Rounds()
-        self.prefix_queries = self.prefix_hits = 0  # tokens looked up, tokens found
-        self.prefix_disk_hits = 0  # those of them that came from disk
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
         self.prompt_tokens_computed, self.prompt_seconds = 0, 0.0
         self._budget = limits.max_tokens_per_step  # less for a while after running out of memory
         self._good_steps = 0
-        # The head of the queue, and the pages of each kind there were when it did not fit.
-        self._refused: tuple[Sequence, tuple[int, int]] | None = None
 
     def reading(self) -> dict[str, tuple[int, int]]:
         """Of each request whose prompt is being computed: how many of its tokens are, and all."""
@@ -177,7 +142,7 @@ class Scheduler:
             self.pages.release(sequence.pages)
             self.pages.refresh(sequence.hashes[: len(sequence.request.prompt) // self.limits.page_size])
         else:
-            self._give_up_fetch(sequence)
+            self.admission.give_up_fetch(sequence)
             self.waiting.remove(sequence)
 
     # Before the step
@@ -210,7 +175,7 @@ class Scheduler:
             and len(self.running) < self.limits.max_running
             and self.preemptions == preemptions  # one that was just preempted would only be preempted again
             and budget.offer(self.waiting[0])
-            and self._admit(self.waiting[0], coming)
+            and self.admission.admit(self.waiting[0], coming)
         ):
             sequence = self.waiting.popleft()
             self._rounds.serve(sequence.round)
@@ -259,7 +224,7 @@ class Scheduler:
             return wanted
         self.pages.slide(table, sequence.computed)
         while (room := self.pages.reach(table) - sequence.computed) <= 0:
-            if self.waiting and self._give_up_fetch(self.waiting[0]):
+            if self.waiting and self.admission.give_up_fetch(self.waiting[0]):
                 continue
             newest = self.running[-1]
             self._preempt(newest)
@@ -277,82 +242,6 @@ class Scheduler:
         sequence.computed = 0  # its tokens are kept; their keys and values are computed again
         self.waiting.appendleft(sequence)
         self.preemptions += 1
-
-    def _admit(self, sequence: Sequence, coming: set[bytes]) -> bool:
-        """Start a waiting sequence from its cached prefix, if there are pages for all its tokens."""
-        if sequence.fetch is not None:
-            return self._admit_fetched(sequence, sequence.fetch, coming)
-        if (
-            self._refused is not None
-            and self._refused[0] is sequence
-            and all(
-                now <= then for now, then in zip(self.pages.available_of_each, self._refused[1], strict=True)
-            )
-        ):
-            return False
-        # At least the last token is always computed: its logits are wanted.
-        shareable = (len(sequence.tokens) - 1) // self.limits.page_size
-        found = 0
-        if self.limits.prefix_cache:
-            self.pages.extend_hashes(sequence.hashes, sequence.tokens, shareable)
-            if not sequence.wants_prompt_logprobs:
-                found = self.pages.find(sequence.hashes[:shareable])
-                if found < shareable and sequence.hashes[found] in coming:
-                    return False  # another sequence computes the same page in this step: share it after
-                if found < shareable and self.disk is not None:
-                    found = self.pages.find(sequence.hashes[:shareable], self.disk.holds)
-        missing = self.pages.share(sequence.pages, sequence.hashes[:found])
-        if missing is None or not self.pages.fits(sequence.pages, len(sequence.tokens)):
-            self.pages.release(sequence.pages)
-            self._refused = (sequence, self.pages.available_of_each)
-            return False
-        if missing:
-            assert self.disk is not None
-            sequence.fetch = self.disk.fetch(missing)
-            return False
-        self._start(sequence, found)
-        return True
-
-    def _admit_fetched(self, sequence: Sequence, fetch: Fetch, coming: set[bytes]) -> bool:
-        """Start a sequence whose pages were to come from disk, if they have."""
-        if fetch.under_way or not self.pages.fits(sequence.pages, len(sequence.tokens)):
-            return False
-        found = len(sequence.pages.full)
-        failed = fetch.failed
-        self._give_up_fetch(sequence, release=failed)
-        if failed:  # again, with what is there
-            return self._admit(sequence, coming)
-        if sequence.cached_tokens is None:
-            fetched = sum(missing.name[0] == FULL for missing in fetch.missing)
-            self.prefix_disk_hits += fetched * self.limits.page_size
-        self._start(sequence, found)
-        return True
-
-    def _give_up_fetch(self, sequence: Sequence, release: bool = True) -> bool:
-        """Offer what has come from disk to all; let go of it, and of the rest.  Returns whether there was
-        something to give up.
-        """
-        if (fetch := sequence.fetch) is None:
-            return False
-        fetch.cancel()
-        for missing in fetch.loaded:
-            self.pages.register(missing.page, missing.name)
-        if release:
-            self.pages.release(sequence.pages)
-        sequence.fetch = None
-        return True
-
-    def _start(self, sequence: Sequence, found: int) -> None:
-        """It runs, and has `found` pages already."""
-        sequence.computed = found * self.limits.page_size
-        if sequence.cached_tokens is None:
-            sequence.cached_tokens = sequence.computed
-            self.prefix_queries += len(sequence.tokens)
-            self.prefix_hits += sequence.computed
-            sequence.began = self._clock()
-            if self.disk is not None:
-                sequence.used_ns = time.time_ns()
-                self.disk.shared(sequence.hashes[:found], sequence.used_ns)
 
     def _completed_by(self, prefills: list[Chunk]) -> set[bytes]:
         """The hashes of the pages that these chunks complete."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import memory
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.memory import MemoryPlan
 from engine.runner import Runner
-from engine.scheduler import Limits
 from gptoss.hub.cache import is_repo, locate, repo_of
 from gptoss.prefix_disk import prefix_pages_on_disk
 from gptoss.progress import Progress

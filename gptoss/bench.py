@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.scheduler import Limits
 from gptoss.assembly import DEMO, build, folder_of, free_bytes, name_of
 from gptoss.load_speed import measure_loading
 from gptoss.start import StartError

@@ -7,12 +7,12 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING
 
+from engine.admission import Limits
 from engine.disk_cache import DiskCache
 from engine.page_files import PageFiles, Unusable
 from engine.page_store import PageStore
 from engine.pages import Pages
 from engine.runner import Runner
-from engine.scheduler import Limits
 from gptoss.start import StartError
 from model.loading.checkpoint import Checkpoint
 from model.page_copies import PageCopies

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from bench.gpu.load import Decode
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends.triton.triton_model import TritonModel
 from model.batch import pages_for
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from engine.admission import Limits
 from engine.engine import Engine, Stats
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends import load
 from model.interfaces import Model
 from model.loading.checkpoint import Checkpoint

@@ -1,9 +1,9 @@
 import pytest
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.memory import GIB, TooLittleMemory, free_host_bytes, plan
 from engine.request import Request
-from engine.scheduler import Limits
 from model.loading.synthetic import GPT_OSS_20B as SIZES_20B
 from model.sizes import page_bytes, weight_bytes
 from tests.tools.traffic.historian import GREEDY, make_engine

@@ -12,6 +12,7 @@ from functools import partialmethod
 import pytest
 
 from engine import runner, sampling
+from engine.admission import Admission
 from engine.edit_records import EditRecords
 from engine.engine import Engine
 from engine.pages import Pages
@@ -47,9 +48,9 @@ MUTANTS = [
     ("the second newest gives way", Scheduler._preempt, "self.running.pop()", "self.running.pop(max(0, len(self.running) - 2))"),
     ("the newest never gives way itself", Scheduler._make_room, "newest is sequence", "False"),
     ("the newest is served first", Scheduler.plan, "self.waiting[0]", "self.waiting[-1]"),
-    ("nobody looks whether there is room", Scheduler._admit, "not self.pages.fits(", "self.pages is ("),
-    ("all of a prompt may come from the cache", Scheduler._admit, "(len(sequence.tokens) - 1)", "len(sequence.tokens)"),
-    ("what the cache has is computed into", Scheduler._start, "sequence.computed = found *", "sequence.computed = 0 *"),
+    ("nobody looks whether there is room", Admission.admit, "not self.pages.fits(", "self.pages is ("),
+    ("all of a prompt may come from the cache", Admission.admit, "(len(sequence.tokens) - 1)", "len(sequence.tokens)"),
+    ("what the cache has is computed into", Admission._start, "sequence.computed = found *", "sequence.computed = 0 *"),
     ("the budget is not spent", _Budget.spend, "self._left -= chunk.length", "pass"),
     ("the newest takes first", Scheduler.plan, "self.running[place]", "self.running[-1 - place]"),
     ("a prompt is begun while the one before waits", Scheduler.plan, "and budget.offer(self.waiting[0])", "and (setattr(budget, '_left', max(1, budget._left)) or True)"),
@@ -125,7 +126,7 @@ def mutate(monkeypatch, function, old, new):
     """Replace a piece of a method's source for the time of one test."""
     source = textwrap.dedent(inspect.getsource(function))
     assert old in source, f"{function.__qualname__} has changed, and so must its mutant"
-    owners = {c.__name__: c for c in (Pages, Scheduler, _Budget, Runner, Engine, EditRecords)}
+    owners = {c.__name__: c for c in (Pages, Scheduler, Admission, _Budget, Runner, Engine, EditRecords)}
     owner = owners.get(function.__qualname__.split(".")[0], sys.modules[function.__module__])
     namespace = {}
     code = compile(source.replace(old, new), "<mutant>", "exec", flags=__future__.annotations.compiler_flag)

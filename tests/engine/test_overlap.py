@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.errors import ConstraintFailed, NonFinite
 from engine.request import Failure, Finish, Sampled, SamplingParams
 from engine.runner import Runner
-from engine.scheduler import Limits, Scheduler
+from engine.scheduler import Scheduler
 from model.batch import Batch, KVCache
 from tests.tools.traffic.historian import LIMITS, Follows, Historian, answer, ask, finish, ids
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from engine.admission import Limits
 from engine.pages import Pages, PageTable
-from engine.scheduler import Limits
 from tests.tools.traffic.traffic import Traffic
 
 

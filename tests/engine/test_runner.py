@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from engine import faults
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.errors import DeadlineExceeded, NonFinite, UnknownToken
 from engine.request import Chunk, Failure, Plan, SamplingParams, Sequence
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.batch import BANDED, FULL, Batch
 from tests.tools.traffic.historian import (
     GREEDY,

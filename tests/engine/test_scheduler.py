@@ -2,9 +2,10 @@
 
 import pytest
 
+from engine.admission import Limits
 from engine.errors import EmptyPrompt, NonFinite, OutOfMemory, PromptTooLong, QueueFull
 from engine.request import Failure, Finish, Logprob, Request, Sampled, SamplingParams, Token
-from engine.scheduler import SCORED_PER_STEP, STEPS_TO_RECOVER, Limits, Scheduler
+from engine.scheduler import SCORED_PER_STEP, STEPS_TO_RECOVER, Scheduler
 
 LIMITS = {
     "num_pages": 60,
@@ -119,7 +120,7 @@ def test_a_prompt_that_somebody_is_reading_is_not_read_twice():
     assert step(s) == [("a", 1), ("b", 2), ("c", 2)]
     cached = {event.request_id: event.prefill.cached_tokens for event in s.events if event.prefill}
     assert cached == {"b": 16, "c": 16}
-    assert (s.prefix_queries, s.prefix_hits) == (54, 32)
+    assert (s.admission.prefix_queries, s.admission.prefix_hits) == (54, 32)
 
 
 def test_the_second_turn_of_a_chat_reads_only_what_is_new():

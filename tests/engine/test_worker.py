@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.errors import (
     DeadlineExceeded,
@@ -21,7 +22,6 @@ from engine.errors import (
     UnknownToken,
 )
 from engine.request import Finish, Request
-from engine.scheduler import Limits
 from engine.worker import StepTimeout, Worker
 from tests.tools.traffic.historian import GREEDY, VOCABULARY, answer, make_engine
 

@@ -13,11 +13,11 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.gpu.load import Random
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.memory import GIB, plan
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.synthetic import SIZES

@@ -14,11 +14,11 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.gpu.load import Random
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
 from engine.sampling import draws
-from engine.scheduler import Limits
 from model.backends.triton.kernels.edits import edit_logits
 from model.backends.triton.kernels.token_choice import choose_tokens, plain_scores
 from model.backends.triton.triton_model import TritonModel

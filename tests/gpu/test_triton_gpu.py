@@ -14,10 +14,10 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from bench.gpu.load import Decode, Random
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends import load, reference
 from model.backends.triton import graphs, triton_checks
 from model.backends.triton.triton_model import TritonModel

@@ -33,12 +33,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.request import Plan, Request
 from engine.runner import Runner
 from engine.sampling import Sampled
-from engine.scheduler import Limits
 from engine.worker import TokenStream, Worker
 from gptoss.assembly import DEMO
 from gptoss.serve import Server, bind

@@ -10,8 +10,8 @@ import pytest
 
 from bench import load
 from bench.standin import StandIn
+from engine.admission import Limits
 from engine.engine import Engine
-from engine.scheduler import Limits
 from engine.worker import Worker
 from server.app import create_app
 from server.settings import Settings

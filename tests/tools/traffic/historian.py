@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.admission import Limits
 from engine.disk_cache import DiskCache
 from engine.engine import Engine
 from engine.page_files import PageFiles
@@ -22,7 +23,6 @@ from engine.page_store import PageStore
 from engine.pages import Pages
 from engine.request import Failure, Plan, Request, Sampled, SamplingParams, Sequence, Token
 from engine.runner import LaunchedStep, Runner
-from engine.scheduler import Limits
 from model.batch import BANDED, FULL, Batch, KVCache, PerKind
 from model.loading.synthetic import GPT_OSS_20B
 from model.page_copies import PageCopies

@@ -4,9 +4,9 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+from engine.admission import Limits
 from engine.errors import QueueFull
 from engine.request import Finish, Plan, Request, Sequence, Token
-from engine.scheduler import Limits
 from tests.tools.traffic.historian import (
     EDITED,
     GREEDY,

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from demo.tokenizer import WEIGHTS
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams
 from engine.runner import Runner
-from engine.scheduler import Limits
 from language.tokenizer import Tokenizer
 from model.backends.cpu import build
 from model.loading.checkpoint import Checkpoint

@@ -13,10 +13,10 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 
 # isort: split
 from bench.synthetic import Synthetic
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends.triton.kernels import dense, edits, experts_few, token_choice
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader

@@ -13,10 +13,10 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 import triton
 import triton.language as tl
 
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model import backends as kernels
 from model.backends.triton import triton_checks
 from model.backends.triton.kernels import dense, experts_few, fp8

@@ -18,10 +18,10 @@ if DEVICE.type == "cuda":
     pytest.skip("tests/gpu captures real graphs", allow_module_level=True)
 
 from bench.synthetic import Synthetic
+from engine.admission import Limits
 from engine.engine import Engine
 from engine.request import Request, SamplingParams, Token
 from engine.runner import Runner
-from engine.scheduler import Limits
 from model.backends.triton import graphs, triton_model
 from model.backends.triton.graphs import Graphs
 from model.backends.triton.kernels import dense, dense_int8, dependent_launch, experts_few, token_choice
