@@ -22,7 +22,7 @@ serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo
 TEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 LONG = bench demo docs/test_docs.py engine/disk engine/test_invariances.py engine/test_mutants.py \
     gptoss/hub gptoss/launch gptoss/terminal/test_chat.py \
-    gptoss/test_bench.py model/backends server/test_bounds.py tools/graph_recorder tools/sanitizer
+    gptoss/test_bench.py model/backends server/front tools/graph_recorder tools/sanitizer
 quick: $(READY)     ## run the tests of a minute: without backends, the demo model, started programs, mutants
 	$(TEST) -m "not slow and not exhaustive and not gpu" $(LONG:%=--ignore=tests/%) $(ARGS)
 test: $(READY)      ## run the tests

@@ -1,0 +1,179 @@
+"""Bodies of requests: counted before they are parsed, and gone before the answer is."""
+
+import gc
+import json
+import time
+
+import pytest
+
+from server.errors import ApiError
+from server.front.bodies import MAX_CONTAINERS, MAX_ELEMENTS, MAX_PAIRS, check_counts
+from server.settings import Settings
+from tests.server.fakes import Pause, final, live
+from tests.server.test_endings import HI, connect, request_bytes, wait_for
+
+CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+
+
+def cost(server, path, body):
+    """The answer, and the seconds of processor time until it was there, ours included."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    began = time.process_time()
+    answer = server.http.post(path, content=raw, headers=JSON, timeout=60)
+    return answer, time.process_time() - began
+
+
+# Counted before anything is made of it
+
+
+@pytest.mark.parametrize("more", [{"n": 128}, {"best_of": 128}, {}])
+def test_answers_are_counted_before_anything_is_made(tiny_tokenizer, more):
+    """100 kB made 2,560,000 requests to the engine: 28 s and 1.5 GB."""
+    with live(tiny_tokenizer, final("x")) as server:
+        answer, seconds = cost(server, "/v1/completions", {"prompt": ["a"] * 20_000, **more})
+        assert not server.worker.requests
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "n"
+    assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({**HI, "messages": [HI["messages"][0]] * 21}, "messages"),
+        ({**HI, "tools": [{"type": "function"}] * 11}, "tools"),
+        ({**HI, "functions": [{"name": f"f{i}"} for i in range(11)]}, "functions"),
+    ],
+)
+def test_lists_have_a_length_that_a_setting_says(tiny_tokenizer, body, param):
+    settings = Settings(max_messages=20, max_tools=10)
+    with live(tiny_tokenizer, final("x"), settings=settings) as server:
+        refused = server.http.post(CHAT, json=body)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == param
+        fits = {**body, param: body[param][:10]}
+        if param != "tools":
+            assert server.http.post(CHAT, json=fits).status_code == 200
+
+
+DENSE = {
+    "arrays": b'{"a":[' + b"[]," * MAX_CONTAINERS + b"0]}",
+    "objects": b'{"a":[' + b"{}," * MAX_CONTAINERS + b"0]}",
+    "names": b"{" + b'"":0,' * (MAX_PAIRS + 1) + b'"":0}',
+    "elements": b'{"a":[' + b"0," * (MAX_ELEMENTS + 1) + b"0]}",
+    "strings": b'{"a":[' + b'"",' * (MAX_ELEMENTS + 1) + b'""]}',
+    "nested": b'{"a":[' + (b"[" * 100 + b"]" * 100 + b",") * (MAX_CONTAINERS // 100) + b"0]}",
+}
+
+
+@pytest.mark.parametrize("shape", DENSE)
+def test_a_body_of_too_many_parts_is_refused_unparsed(tiny_tokenizer, shape):
+    """Parsing these takes seconds, and up to a hundred times their bytes."""
+    with live(tiny_tokenizer, final("x")) as server:
+        answer, seconds = cost(server, CHAT, DENSE[shape])
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "body_too_complex"
+    assert seconds < 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]{},:" * 200_000,
+        '["a", "b"], ' * 100_000,
+        "\\" * 100_001,
+        '\\"[' * 150_000,
+        '"' * 300_000,
+        "\\\\[\\" * 150_000,
+    ],
+)
+def test_what_is_inside_of_strings_is_not_counted(text):
+    for ascii in (False, True):
+        check_counts(json.dumps({"messages": [{"content": text}] * 3}, ensure_ascii=ascii).encode())
+
+
+def test_counting_agrees_with_parsing():
+    for extra, fits in ((0, True), (1, False)):
+        body = json.dumps({"a\\": [[]] * (MAX_CONTAINERS - 2 + extra), '"': "[" * 1000}).encode()
+        if fits:
+            check_counts(body)
+        else:
+            with pytest.raises(ApiError, match="arrays and objects"):
+                check_counts(body)
+
+
+def test_token_ids_by_the_hundred_thousand_are_taken(tiny_tokenizer):
+    ids = tiny_tokenizer.encode("a") * 150_000
+    with live(tiny_tokenizer, final("x"), max_context=200_000) as server:
+        answer = server.http.post("/v1/completions", json={"prompt": ids, "max_tokens": 1}, timeout=60)
+        assert answer.status_code == 200
+        assert len(server.worker.requests[0].prompt) == 150_000
+
+
+# Validation and errors
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [0] * 600_000},
+        {"messages": [{"role": "user", "content": [0] * 300_000}]},
+        {"messages": HI["messages"], "tools": [0] * 900},
+        {"messages": HI["messages"], "stop_token_ids": ["a"] * 300_000},
+        {"messages": HI["messages"], "modalities": [0] * 300_000},
+        {"messages": HI["messages"], "logit_bias": {str(i): "x" for i in range(50_000)}},
+        {"messages": HI["messages"], "logit_bias": {str(i): "x" for i in range(1000)}},
+        {"messages": [{"role": "assistant", "tool_calls": [0] * 300_000}]},
+    ],
+)
+def test_validation_stops_at_the_first_wrong_element(tiny_tokenizer, body):
+    """1.2 MB of zeros cost 2.9 s and 535 MB."""
+    settings = Settings(max_messages=10**6)
+    with live(tiny_tokenizer, final("x"), settings=settings) as server:
+        answer, seconds = cost(server, CHAT, body)
+    assert answer.status_code == 400
+    assert len(answer.content) < 2500
+    assert seconds < 0.5
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_an_error_is_small_whatever_it_quotes(tiny_tokenizer, path):
+    long = "\x00\u202e" * 100_000
+    bodies = [
+        {"prompt": "a", **HI, "model": long},
+        {"prompt": "a", **HI, "logit_bias": {long: "x"}},
+        {"prompt": "a", **HI, "logit_bias": {long: 1}},
+        {
+            "prompt": "a",
+            **HI,
+            "messages": [{"role": "tool", "content": "x", "tool_call_id": long}],
+            "best_of": 0,
+        },
+    ]
+    with live(tiny_tokenizer, final("x")) as server:
+        for body in bodies:
+            answer = server.http.post(path, json=body)
+            assert answer.status_code in (400, 404)
+            assert len(answer.content) < 15_000  # a thousand characters, of which each is \\u202e in JSON
+
+
+# Gone after
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_parsed_body_does_not_live_as_long_as_its_answer(tiny_tokenizer, stream):
+    """12 MiB of metadata were 346 MB of objects until the answer was complete."""
+    with live(tiny_tokenizer, [Pause(30), final("x")]) as server, connect(server) as client:
+        client.sendall(
+            request_bytes(CHAT, metadata={"of no interest": {str(i): [] for i in range(1000)}}, stream=stream)
+        )
+        assert wait_for(lambda: server.worker.open)
+        assert wait_for(lambda: not _alive("of no interest"), 5)
+        assert server.worker.open
+        client.close()
+        assert server.worker.wait_until_idle()
+
+
+def _alive(key):
+    return any(type(each) is dict and key in each for each in gc.get_objects() if each is not None)
