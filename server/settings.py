@@ -32,16 +32,16 @@ PREFIX = "GPTOSS_"
 
 
 class SettingsError(Exception):
-    """A setting that cannot be used; the message is one line for the person who wrote it."""
+    """A setting that cannot be used.  The message is one line for the user."""
 
 
 MODEL, ADDRESS, DEVICE, MEMORY = "the model", "the address", "the device", "memory and context"
-LOAD, TIME, CALLERS, LOGS = "how much at once", "time", "who may call", "logs"
+LOAD, TIME, CALLERS, LOGS = "load", "time", "access", "logs"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked of the program when it was started; what is found out later is not in here."""
+    """The settings that the program was started with.  Values found out later are not in here."""
 
     model: Path | None = setting(
         None,
@@ -63,7 +63,7 @@ class Settings:
         None,
         DEVICE,
         text("DEVICE"),
-        "where the model lives: cpu, cuda, cuda:1",
+        "device that computes the model: cpu, cuda, cuda:1",
         unset="cuda if there is one, else cpu",
     )
     backend: str | None = setting(
@@ -111,7 +111,7 @@ class Settings:
         None,
         MEMORY,
         whole_number(16),
-        "longest prompt and answer together, in tokens; less needs less memory",
+        "maximum tokens of prompt and answer together; less needs less memory",
         unset="the checkpoint's",
     )
     kv_cache_memory: int | None = setting(
@@ -125,7 +125,7 @@ class Settings:
         None,
         MEMORY,
         share,
-        "share of the memory left by weights and workspace that the KV cache takes",
+        "share of the memory left by weights and workspace that the KV cache may use",
         unset="0.9 of a GPU's memory, 0.5 of a computer's",
     )
     prefix_cache: bool = setting(
@@ -135,20 +135,22 @@ class Settings:
         None,
         MEMORY,
         path("DIR"),
-        "folder in which long or shared prefixes of prompts survive a restart; "
+        "folder for the KV cache of long or shared prefixes, which then survives a restart; "
         "its files are as confidential as the prompts",
         unset="none",
     )
     prefix_cache_disk: int = setting(
-        8 * 2**30, MEMORY, memory, "the most that `--prefix-cache-dir` may take of its disk, as 8GiB"
+        8 * 2**30, MEMORY, memory, "maximum disk space of `--prefix-cache-dir`, such as 8GiB"
     )
-    max_running: int = setting(64, LOAD, whole_number(1), "sequences computed together in one step")
-    max_queued: int = setting(256, LOAD, whole_number(1), "requests that may wait; more are refused with 429")
+    max_running: int = setting(64, LOAD, whole_number(1), "maximum sequences computed together in one step")
+    max_queued: int = setting(
+        256, LOAD, whole_number(1), "maximum requests that may wait; more are refused with 429"
+    )
     max_tokens_per_step: int | None = setting(
         None,
         LOAD,
         whole_number(1),
-        "tokens computed in one step; more make long prompts faster and running answers less smooth",
+        "maximum tokens computed in one step; more make long prompts faster and running answers less smooth",
         unset="2048 on a GPU, 512 on a CPU",
     )
     reasoning_cache_memory: int = setting(
@@ -161,57 +163,67 @@ class Settings:
         None,
         MEMORY,
         path("FILE"),
-        "where responses and conversations are kept that clients come back to by id, so that they "
-        "outlive a restart",
+        "file for stored responses and conversations, so that clients can use their ids after a restart",
         unset="in memory",
     )
     store_size: int = setting(
-        256 * 2**20, MEMORY, memory, "the most that is kept of them, as 256MiB; the oldest give way"
+        256 * 2**20,
+        MEMORY,
+        memory,
+        "maximum size of stored responses and conversations, such as 256MiB; the oldest are deleted",
     )
     store_age: float = setting(
-        30 * 24 * 3600, TIME, seconds, "seconds after its last use that a response or conversation is kept"
+        30 * 24 * 3600, TIME, seconds, "seconds that a response or conversation is kept after its last use"
     )
     request_timeout: float = setting(600, TIME, seconds, "seconds a request may take; 0: no limit")
     grace: float = setting(
-        30, TIME, seconds, "seconds that running answers may still take when the server is asked to stop"
+        30, TIME, seconds, "seconds that running answers may take to finish when the server is told to stop"
     )
     date: str | None = setting(
         None,
         MODEL,
         iso_date,
-        "the date that the model is told, such as 2025-06-28",
+        "the current date as the model is told, such as 2025-06-28",
         unset="the day of the start",
     )
     thinking_budget: int | None = setting(
         None,
         MODEL,
         whole_number(0),
-        "tokens of reasoning after which an answer begins, where the request does not say "
-        "(`thinking_token_budget`)",
+        "maximum tokens of reasoning, for requests without `thinking_token_budget`",
         unset="no limit",
     )
     api_key: tuple[str, ...] = setting(
         (), CALLERS, text("KEY"), "a key that clients must send", unset="none: no key needed", many=True
     )
     api_key_file: Path | None = setting(
-        None, CALLERS, path("FILE"), "a file of such keys, one on each line", unset="none"
+        None,
+        CALLERS,
+        path("FILE"),
+        "file with API keys that clients may send, one on each line",
+        unset="none",
     )
     seal_key_file: Path | None = setting(
         None,
         CALLERS,
         path("FILE"),
-        "a file with the secret that sealed chains of thought open with, made if it is not there; set it "
-        "where they must outlive a restart, or open on other servers",
-        unset="a new secret at each start",
+        "file with the key that encrypts chains of thought sent to clients, created if missing; "
+        "set it if they must be readable after a restart or by other servers",
+        unset="a new key at each start",
     )
     cors_origin: tuple[str, ...] = setting(
-        (), CALLERS, text("ORIGIN"), "a web origin whose pages may call; * for any", unset="none", many=True
+        (),
+        CALLERS,
+        text("ORIGIN"),
+        "web origin whose pages may call this server; * for any",
+        unset="none",
+        many=True,
     )
     allowed_host: tuple[str, ...] = setting(
         (),
         CALLERS,
         text("NAME"),
-        "without keys: a name that a Host header may have, beside localhost and addresses; * for any",
+        "without API keys: a name that the Host header may have, beside localhost and addresses; * for any",
         unset="none",
         many=True,
     )
@@ -219,34 +231,43 @@ class Settings:
         None,
         CALLERS,
         whole_number(1, 10**6),
-        "requests that one key may make in a minute; more are refused with 429",
+        "maximum requests of one API key in a minute; more are refused with 429",
         unset="no limit",
     )
     max_connections: int = setting(
-        1000, LOAD, whole_number(1, 10**6), "clients that may be connected; a new one replaces an idle one"
+        1000, LOAD, whole_number(1, 10**6), "maximum open connections; a new one replaces an idle one"
     )
-    max_messages: int = setting(10_000, LOAD, whole_number(1, 10**6), "messages in one request; more: 400")
+    max_messages: int = setting(
+        10_000, LOAD, whole_number(1, 10**6), "maximum messages in one request; more are refused with 400"
+    )
     max_tools: int = setting(
-        1000, LOAD, whole_number(1, 10**6), "functions that one request may declare; more: 400"
+        1000,
+        LOAD,
+        whole_number(1, 10**6),
+        "maximum functions that one request may declare; more are refused with 400",
     )
     page: bool = setting(
-        True, CALLERS, on_or_off, "a chat for people at / and the API's description at /docs: on, off"
+        True, CALLERS, on_or_off, "serve the chat page at / and the API documentation at /docs: on, off"
     )
-    max_body_bytes: int = setting(8 * 2**20, LOAD, memory, "longest request body, as 8MiB; longer: 413")
+    max_body_bytes: int = setting(
+        8 * 2**20, LOAD, memory, "longest request body, such as 8MiB; a longer one is refused with 413"
+    )
     log_level: str = setting(
         "info",
         LOGS,
         one_of("debug", "info", "warning", "error", place="LEVEL"),
-        "debug, info, warning or error",
+        "lowest level of messages that are logged: debug, info, warning or error",
     )
-    log_format: str = setting("text", LOGS, one_of("text", "json"), "text, or json: one object on each line")
+    log_format: str = setting(
+        "text", LOGS, one_of("text", "json"), "format of log lines: text, or json (one object on each line)"
+    )
 
     def host_names(self) -> tuple[str, ...]:
-        """What this server may be called, beside localhost and its addresses."""
+        """Names that the Host header may have, beside localhost and IP addresses."""
         return (self.host, *self.allowed_host)
 
     def api_keys(self) -> tuple[str, ...]:
-        """All keys that open the door, of the flags and of the file; none means that there is no lock."""
+        """All API keys, from flags and file.  If there are none, clients need no key."""
         if self.api_key_file is None:
             return self.api_key
         try:
@@ -259,7 +280,7 @@ class Settings:
         return self.api_key + found
 
     def seal_secret(self) -> bytes:
-        """What chains of thought are sealed with."""
+        """The secret from which the key that encrypts chains of thought is derived."""
         if self.seal_key_file is None:
             return process_secret()
         try:
