@@ -46,6 +46,9 @@ class Half:
     def mask(self) -> memoryview:
         return self._words
 
+    def ready(self, seconds: float | None = 0) -> bool:
+        return True
+
     def accept(self, token: int) -> None:
         pass
 

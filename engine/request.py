@@ -35,6 +35,9 @@ class Constraint(Protocol):
         Tokens past the last word may not.
         """
 
+    def ready(self, seconds: float | None = 0) -> bool:
+        """Whether `mask` returns at once.  Waits so long for that; None: until it does."""
+
     def accept(self, token: int) -> None:
         """`token` was sampled.  Called for stop tokens too."""
 
@@ -131,6 +134,7 @@ class Sequence:
     deadline         when it must be done, by the engine's clock
     round            in which its caller's turn comes
     ended            whether it has finished, failed or been cancelled
+    held             its constraint was not ready in time for the last step, which gave it no token
     pages            what it holds; nothing while it waits
     hashes           of its complete pages, for the prefix cache
     cached_tokens    of the prompt, that the prefix cache had; None before it first ran
@@ -152,6 +156,7 @@ class Sequence:
     round: int = 0
     computed: int = 0
     ended: bool = False
+    held: bool = False
     pages: PageTable = field(default_factory=PageTable)
     hashes: list[bytes] = field(default_factory=list)
     cached_tokens: int | None = None
@@ -235,7 +240,8 @@ class Plan:
 class Sampled:
     """What one step sampled.
 
-    tokens    one for each chunk that samples, in the plan's order; meaningless where there is an error
+    tokens    one for each chunk that samples, in the plan's order; meaningless where there is an error, or
+              where the sequence is held
     logprobs  request id → the log-probability of that token, where it is wanted
     prompt    request id → the log-probabilities of the tokens after the chunk's scored positions
     errors    request id → why the sequence cannot go on

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import time
 from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -36,6 +37,10 @@ from model.logit_edits import Edits, edit, upload
 
 if TYPE_CHECKING:
     from model.transfer import Link
+
+MASK_PATIENCE = 0.01
+"""Seconds that one step waits for masks, of all its constraints together.  A sequence whose mask takes longer
+gets no token in this step, and waits for its mask outside of later ones: nobody else waits for it."""
 
 FIRST_CANDIDATES = 1024
 """How many of the most likely tokens the filters look at first; while too few, eight times as many."""
@@ -107,7 +112,9 @@ def _explain(raw: Tensor, valid: list[int], sequences: list[Sequence], sampled: 
 def _advance_constraints(sequences: list[Sequence], sampled: Sampled) -> None:
     for token, sequence in zip(sampled.tokens, sequences, strict=True):
         request = sequence.request
-        if request.constraint is not None and not sequence.ended and request.id not in sampled.errors:
+        if request.constraint is None or sequence.ended or sequence.held:
+            continue
+        if request.id not in sampled.errors:
             try:
                 request.constraint.accept(token)
             except Exception as error:  # not our code: its request ends, the others go on
@@ -174,8 +181,9 @@ def _masks(
     """Row → its mask, in whole words for `size` tokens."""
     masks: dict[int, memoryview | bytes] = {}
     num_bytes = 4 * -(-size // 32)
+    _hold_the_slow(sequences)
     for row, sequence in enumerate(sequences):
-        if sequence.request.constraint is None or sequence.ended:
+        if sequence.request.constraint is None or sequence.ended or sequence.held:
             continue
         try:
             words = sequence.request.constraint.mask()
@@ -186,6 +194,25 @@ def _masks(
             octets = words.cast("B")[:num_bytes]
             masks[row] = octets if len(octets) == num_bytes else bytes(octets).ljust(num_bytes, b"\0")
     return masks
+
+
+def _hold_the_slow(sequences: list[Sequence]) -> None:
+    """Find out who gets no token in this step, since its mask would keep the others waiting.
+
+    A sequence that was held before is not waited for at all.  If nobody else is there, the first one is
+    waited for.
+    """
+    deadline = time.monotonic() + MASK_PATIENCE
+    going = False
+    for sequence in sequences:
+        constraint = sequence.request.constraint
+        if constraint is not None and not sequence.ended:
+            patience = 0.0 if sequence.held else max(0.0, deadline - time.monotonic())
+            sequence.held = not constraint.ready(patience)
+        going |= not (sequence.held or sequence.ended)
+    if not going and (first := next((each for each in sequences if each.held), None)):
+        assert first.request.constraint is not None
+        first.held = not first.request.constraint.ready(None)
 
 
 # Choosing

@@ -156,12 +156,15 @@ class Scheduler:
         prefills: list[Chunk] = []
         budget = _Budget(self._budget)
         preemptions = self.preemptions
+        held: list[Sequence] = []  # their masks are not there yet
 
         place = 0
         while place < len(self.running):  # oldest first; a preemption shortens the list from its end
             sequence = self.running[place]
             wanted = budget.offer(sequence)
-            if wanted:
+            if sequence.held and _still_held(sequence):
+                held.append(sequence)
+            elif wanted:
                 chunk = Chunk(sequence, self._make_room(sequence, wanted))
                 if not chunk.length:
                     break  # it was the newest itself, and was preempted
@@ -184,6 +187,8 @@ class Scheduler:
             prefills.append(chunk)
             budget.spend(chunk)
             coming |= self._completed_by([chunk])
+        if not decodes and not prefills and held and _still_running(held[0]):
+            decodes.append(Chunk(held[0], self._make_room(held[0], 1)))  # nobody else waits for its mask
         return Plan(decodes + prefills)
 
     def plan_ahead(self, plan: Plan) -> Plan | None:
@@ -193,10 +198,12 @@ class Scheduler:
         with it.  If a sequence turns out to have ended with its token, its chunk is ignored (`drop_ended`).
 
         None if plan() must decide once the tokens are known: a waiting sequence could run, `plan` has not all
-        running sequences, there are too few pages, or there is nothing to do.
+        running sequences or one of them is held, there are too few pages, or there is nothing to do.
         """
         chunks = [chunk for chunk in plan.chunks if _still_running(chunk.sequence)]
         if len(chunks) != len(self.running) or len(chunks) > self._budget:
+            return None
+        if any(chunk.sequence.held for chunk in chunks):  # these get no token in `plan`
             return None
         if self.waiting and len(self.running) < self.limits.max_running:
             return None
@@ -285,12 +292,13 @@ class Scheduler:
             if sampled.errors and request.id in sampled.errors:
                 events.append(self._fail(sequence, sampled.errors[request.id]))
                 continue
-            sequence.computed += chunk.length
+            held = sequence.held and chunk.samples
+            sequence.computed += chunk.length - held  # the row to sample from is computed once more
             if sequence.computed // page_size > sequence.pages.published:
                 self._publish(sequence)
             if sampled.prompt and request.id in sampled.prompt:
                 sequence.prompt_logprobs += sampled.prompt[request.id]
-            if token is None:
+            if token is None or held:
                 continue
             prefill = None if sequence.answered else self._prefill(sequence)
             sequence.tokens.append(token)
@@ -351,6 +359,11 @@ class Scheduler:
                 self.disk.withdraw(sequence.hashes)
         self.remove(sequence)
         return Failure(sequence.request.id, error)
+
+
+def _still_held(sequence: Sequence) -> bool:
+    constraint = sequence.request.constraint
+    return constraint is not None and not constraint.ready()
 
 
 def _still_running(sequence: Sequence) -> bool:

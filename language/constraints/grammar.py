@@ -6,7 +6,9 @@ The only file that imports llguidance, which has its own copy of the vocabulary 
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -28,10 +30,15 @@ LIMITS: dict[str, Any] = {
 
 MASK_THREADS = min(4, os.cpu_count() or 1)
 
+SLOW_SECONDS = 0.005
+"""Of a thread's own time.  A grammar of which one mask took longer has its masks computed by other threads:
+quick ones do not wait behind them."""
+
 SHARED_TOKENS, SHARED_MASKS = 32, 64
 """How many masks of the first tokens are kept, 25 kB each: several answers to one prompt begin alike."""
 
 _threads = ThreadPoolExecutor(MASK_THREADS, "gptoss-masks")
+_slow_threads = ThreadPoolExecutor(max(1, MASK_THREADS // 2), "gptoss-slow-masks")
 
 
 class GrammarFailed(Exception):
@@ -97,6 +104,18 @@ class Compiler:
             raise SchemaError(f"the {kind} cannot be followed: {_reason(reason)}", param)
 
 
+@dataclass(slots=True)
+class _Shared:
+    """What an answer and its copies know together.
+
+    masks  by the tokens before them
+    slow   one of them took longer than SLOW_SECONDS
+    """
+
+    masks: dict[tuple[int, ...], bytes] = field(default_factory=dict)
+    slow: bool = False
+
+
 class GrammarConstraint:
     """Implements `engine.request.Constraint`.
 
@@ -104,17 +123,15 @@ class GrammarConstraint:
     from the event loop's.  `accept` takes 2-50 µs, and has a thread compute the next mask, without the GIL:
     the masks of a step are computed at the same time, beside the step.  `mask` waits for it: 20-150 µs over
     201,088 tokens, 1-3 ms where a grammar first meets a string; a hostile grammar takes some 40 ms before it
-    fails.
+    fails.  `ready` tells whether it has to wait.
     Copies share the masks of what they have in common.
     """
 
-    def __init__(
-        self, matcher: LLMatcher, mask_bytes: int, known: dict[tuple[int, ...], bytes] | None = None
-    ):
-        """known  masks by the tokens before them, shared with copies"""
+    def __init__(self, matcher: LLMatcher, mask_bytes: int, shared: _Shared | None = None):
+        """shared  with copies"""
         self._matcher = matcher
         self._mask_bytes = mask_bytes
-        self._known = {} if known is None else known
+        self._shared = shared or _Shared()
         self._accepted: tuple[int, ...] | None = ()  # None: too many to look up
         self._coming: Future[bytes] | None = None
 
@@ -124,6 +141,15 @@ class GrammarConstraint:
             self._begin()
         assert self._coming is not None
         return memoryview(bytearray(self._coming.result())).cast("i")
+
+    def ready(self, seconds: float | None = 0) -> bool:
+        """Whether `mask` returns at once.  Waits so long for that; None: until it does."""
+        if self._coming is None:
+            self._begin()
+        assert self._coming is not None
+        if not self._coming.done() and seconds != 0:
+            wait([self._coming], seconds)
+        return self._coming.done()
 
     def accept(self, token: int) -> None:
         """Raises GrammarFailed, also if `token` was not allowed."""
@@ -138,18 +164,19 @@ class GrammarConstraint:
     def copy(self) -> GrammarConstraint:
         """The same grammar at the same place, for another answer."""
         self._settle()
-        copied = GrammarConstraint(self._matcher.deep_copy(), self._mask_bytes, self._known)
+        copied = GrammarConstraint(self._matcher.deep_copy(), self._mask_bytes, self._shared)
         copied._accepted = self._accepted
         return copied
 
     def _begin(self) -> None:
         """Have the mask of what comes next computed."""
-        known = None if self._accepted is None else self._known.get(self._accepted)
+        known = None if self._accepted is None else self._shared.masks.get(self._accepted)
         if known is not None:
             self._coming = Future()
             self._coming.set_result(known)
         else:
-            self._coming = _threads.submit(self._compute, self._accepted)
+            threads = _slow_threads if self._shared.slow else _threads
+            self._coming = threads.submit(self._compute, self._accepted)
 
     def _settle(self) -> None:
         """Nothing is computed any more: a matcher is not to be used by two threads."""
@@ -158,11 +185,14 @@ class GrammarConstraint:
             self._coming = None
 
     def _compute(self, accepted: tuple[int, ...] | None) -> bytes:
+        began = time.thread_time()
         bits = self._matcher.compute_bitmask()[: self._mask_bytes]
+        if time.thread_time() - began > SLOW_SECONDS:
+            self._shared.slow = True
         if self._matcher.is_error():
             raise GrammarFailed(_reason(self._matcher.get_error()))
-        if accepted is not None and len(self._known) < SHARED_MASKS:
-            self._known[accepted] = bits
+        if accepted is not None and len(self._shared.masks) < SHARED_MASKS:
+            self._shared.masks[accepted] = bits
         return bits
 
 

@@ -80,6 +80,12 @@ class ThinkingBudget:
             return self._tables.mask([self._forced[0]])
         return self._current.mask() if self._current else None
 
+    def ready(self, seconds: float | None = 0) -> bool:
+        """Whether `mask` returns at once.  Waits so long for that; None: until it does."""
+        if self._forced or self._current is None or (self._thinking and self._left <= 0):
+            return True
+        return self._current.ready(seconds)
+
     def accept(self, token: int) -> None:
         """Raises GrammarFailed."""
         if self._forced:

@@ -76,6 +76,12 @@ MUTANTS = [
     ("stop tokens never come again", EditRecords.update, "-math.inf if withholds else", "-math.inf if True else"),
     ("stop tokens come back without their bias", EditRecords.update, "self._biases.get(token, 0.0)", "0.0"),
     ("biases are forgotten", EditRecords.__init__, "_bits(bias)", "0"),
+    ("who is held gets a token", Scheduler.commit, "if token is None or held", "if token is None"),
+    ("who is held is told a token", sampling._advance_constraints, " or sequence.held", ""),
+    ("who is held has computed all", Scheduler.commit, "chunk.length - held", "chunk.length"),
+    ("who is held is never planned again", Scheduler.plan, "and _still_held(sequence)", ""),
+    ("who is held is asked for a mask", sampling._masks, " or sequence.held", ""),
+    ("nobody waits for the last", sampling._hold_the_slow, "if not going and", "if False and"),
     ("lengths leave out this pass", Runner.batch, "lengths.append(end)", "lengths.append(first)"),
 ]  # fmt: skip
 
@@ -96,6 +102,7 @@ OVERLAPPED = [
     ("the choice does not wait for the token behind", Runner._launch_sampling, "if ahead and not all", "if False and not all"),
     ("who has ended is asked for a mask", sampling._masks, " or sequence.ended", ""),
     ("who has ended is told what came", sampling._advance_constraints, "and not sequence.ended", ""),
+    ("a step is planned behind who is held", Scheduler.plan_ahead, "chunk.sequence.held for", "False for"),
     ("stop tokens wait for the token behind", sampling._records, "sequence.answered + ahead", "sequence.answered"),
     ("edits leave a token out", Runner._launch_sampling, "(batch, ahead, logits", "(batch, False, logits"),
     ("the step is launched behind itself", Engine._step_overlapped, "runner.launch(following, current)", "runner.launch(following)"),

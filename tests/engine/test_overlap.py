@@ -164,6 +164,36 @@ def test_what_a_constraint_allows_is_asked_when_the_last_token_was_told():
     assert not any(line.startswith("run") for line in lines)
 
 
+def test_who_waits_for_a_mask_waits_alone():
+    """The others get a token in each step, and the answer is the same."""
+    engine, lines = overlapped()
+    slow = Follows(frozenset(), late=7)
+    engine.add(ask("plain", max_tokens=14))
+    engine.add(ask("a", max_tokens=6, constraint=slow))
+    engine.add(ask("other", [7, 8], max_tokens=14, constraint=(quick := Follows(frozenset()))))
+    events = {"plain": [], "a": [], "other": []}
+    steps = 0
+    while engine.busy:
+        before = {id: len(came) for id, came in events.items()}
+        for event in engine.step():
+            events[event.request_id].append(event)
+        steps += 1
+        if steps <= 14:
+            assert [len(events[id]) - before[id] for id in ("plain", "other")] == [1, 1]
+    assert ids(events["a"]) == slow.came == answer([1, 2, 3], 6, 6, constrained=True)
+    assert ids(events["other"]) == quick.came == answer([7, 8], 14, 6, constrained=True)
+    assert ids(events["plain"]) == answer([1, 2, 3], 14, 6)
+    assert "launch 2" in lines, "without the one that waits"
+    assert engine.stats().pages_free == 60
+
+
+def test_who_is_alone_is_waited_for():
+    engine, _ = overlapped()
+    slow = Follows(frozenset(), late=10**9)
+    engine.add(ask("a", max_tokens=6, constraint=slow))
+    assert ids(finish(engine)["a"]) == slow.came == answer([1, 2, 3], 6, 6, constrained=True)
+
+
 class Fails(Follows):
     """Once three tokens have come: by an exception here or there, or by allowing nothing."""
 

@@ -7,9 +7,17 @@ import struct
 import pytest
 import torch
 
+from engine import sampling
 from engine.errors import ConstraintFailed, NonFinite
 from engine.request import Request, Sampled, SamplingParams, Sequence
-from engine.sampling import FIRST_CANDIDATES, edit_and_choose, finish_sampling, keep_raw, uniform
+from engine.sampling import (
+    FIRST_CANDIDATES,
+    MASK_PATIENCE,
+    edit_and_choose,
+    finish_sampling,
+    keep_raw,
+    uniform,
+)
 from model.transfer import Shared
 
 V = 50
@@ -193,6 +201,9 @@ class Only:
     def mask(self):
         return self.words
 
+    def ready(self, seconds=0):
+        return True
+
     def accept(self, token):
         self.came.append(token)
 
@@ -273,3 +284,50 @@ def test_numbers_that_are_not_finite_end_their_own_request_alone(bad, options):
     assert isinstance(sampled.errors["b"], NonFinite)
     logits[1] = -math.inf
     assert isinstance(sample(logits, [sequence(id=id, **options) for id in "abc"]).errors["b"], NonFinite)
+
+
+class Late(Only):
+    """Ready once it has been asked so often, or is waited for without end."""
+
+    def __init__(self, asked: int):
+        super().__init__(3)
+        self.left, self.waits = asked, []
+
+    def ready(self, seconds=0):
+        self.waits.append(seconds)
+        self.left = 0 if seconds is None else max(0, self.left - 1)
+        return not self.left
+
+
+def test_a_step_waits_for_masks_so_long_and_for_one_that_was_late_before_not_at_all():
+    late, other = sequence(id="late", constraint=Late(2)), sequence(id="other", constraint=Only(5))
+    sampled = sample(random_logits(2), [late, other])
+    assert (late.held, other.held) == (True, False)
+    assert 0 < late.request.constraint.waits[0] <= MASK_PATIENCE
+    assert (late.request.constraint.came, other.request.constraint.came) == ([], [5])
+    assert not sampled.errors
+    sample(random_logits(2), [late, other])
+    assert late.request.constraint.waits == [late.request.constraint.waits[0], 0]
+    assert late.request.constraint.came == [3]
+
+
+def test_masks_of_one_step_share_its_patience(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(sampling.time, "monotonic", lambda: now[0])
+
+    class TakesItAll(Late):
+        def ready(self, seconds=0):
+            now[0] += seconds or 0
+            return super().ready(seconds)
+
+    rows = [sequence(id=str(i), constraint=TakesItAll(9)) for i in range(3)] + [sequence(id="free")]
+    sample(random_logits(4), rows)
+    assert [row.held for row in rows] == [True, True, True, False]
+    assert [row.request.constraint.waits for row in rows[:3]] == [[MASK_PATIENCE], [0], [0]]
+
+
+def test_if_nobody_else_is_there_the_first_mask_is_waited_for():
+    rows = [sequence(id=str(i), constraint=Late(9)) for i in range(2)]
+    sample(random_logits(2), rows)
+    assert [row.held for row in rows] == [False, True]
+    assert [row.request.constraint.came for row in rows] == [[3], []]

@@ -227,7 +227,7 @@ def test_copies_share_the_masks_of_what_they_have_in_common():
     copies = [first.copy() for _ in range(8)]
     masks = [bytes(each.mask()) for each in copies]
     assert len(set(masks)) == 1
-    assert len(first._known) == 1
+    assert len(first._shared.masks) == 1
     allowed = next(id for id in range(8 * len(masks[0])) if masks[0][id // 8] >> id % 8 & 1)
     for each in copies:
         each.accept(allowed)

@@ -102,12 +102,16 @@ def edited(
 
 
 class Follows:
-    """A constraint: what may come depends on the last token; after a stop token nobody may ask."""
+    """A constraint: what may come depends on the last token; after a stop token nobody may ask.
 
-    def __init__(self, stop_tokens: frozenset[int]):
+    late  how often it must be asked whether it is ready before every other mask, if nobody waits for it
+    """
+
+    def __init__(self, stop_tokens: frozenset[int], late: int = 0):
         self.came: list[int] = []
         self.asked_too_late = False
         self._stop_tokens = stop_tokens
+        self._late, self._asked, self._ready = late, 0, False
 
     @staticmethod
     def after(token: int) -> set[int]:
@@ -115,15 +119,23 @@ class Follows:
 
     def mask(self) -> memoryview | None:
         self._still_going()
+        assert self._ready, "somebody would have waited"
         if not self.came:
             return None
         mask = sum(1 << token for token in self.after(self.came[-1]))
         return memoryview(mask.to_bytes(16, "little"))
 
+    def ready(self, seconds: float | None = 0) -> bool:
+        self._still_going()
+        self._asked += 1
+        self._ready = seconds is None or self._asked > self._late or len(self.came) % 2 == 0
+        return self._ready
+
     def accept(self, token: int) -> None:
         self._still_going()
         assert not self.came or token in self.after(self.came[-1])
         self.came.append(token)
+        self._asked, self._ready = 0, False
 
     def _still_going(self) -> None:
         self.asked_too_late |= bool(self.came) and self.came[-1] in self._stop_tokens

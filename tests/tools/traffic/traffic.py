@@ -86,7 +86,7 @@ class Traffic:
             max_tokens=r.choice((1, 5, 30, 200)),
             stop_tokens=stop_tokens,
             sampling=r.choice((GREEDY, GREEDY, *EDITED)),
-            constraint=Follows(stop_tokens) if r.random() < 0.25 else None,
+            constraint=Follows(stop_tokens, r.choice((0, 0, 1, 3, 9))) if r.random() < 0.25 else None,
             min_tokens=r.choice((0, 0, 4)),
             prompt_logprobs=r.choice((None, None, None, 1)),
         )
