@@ -124,14 +124,39 @@ def test_every_service_is_bounded_and_hardened():
     assert base["gptoss"]["environment"]["GPTOSS_ALLOWED_HOST"] == "gptoss"  # as Prometheus calls it
 
 
-def test_images_of_others_are_named_in_full():
+VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+NAME = re.compile(r"[\w-]+(\.[\w-]+)+/[\w./-]+:[\w.-]+(@sha256:[0-9a-f]{64})?")
+
+
+def images(environ):
+    """The images of others that compose takes, by the variable that names each.  (Its rule for `:-` is that of
+    a shell.)
+    """
+    services = compose("compose.yaml")[0].values()
+    named = [service["image"] for service in services if "build" not in service]
+    named += [service["build"]["args"]["BASE_IMAGE"] for service in services if "build" in service]
+    found = [VARIABLE.fullmatch(image) for image in named]
+    assert all(found), "each is named by a variable"
+    return {match[1]: environ.get(match[1]) or match[2] for match in found}
+
+
+def test_images_of_others_are_named_in_full_and_by_a_tag_of_a_version():
     """Podman has no registry that it would take a short name from."""
     (base,) = re.findall(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
-    services = compose("compose.yaml")[0].values()
-    others = [service["image"] for service in services if "build" not in service]
-    assert others
-    for image in [base, *others]:
-        assert re.fullmatch(r"[\w-]+(\.[\w-]+)+/[\w./-]+:[\w.-]+", image), image
+    found = images({})
+    assert set(found) == {"BASE_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"}
+    assert found["BASE_IMAGE"] == base
+    for image in found.values():
+        assert NAME.fullmatch(image), image
+        assert not image.endswith((":latest", ":main", ":stable")), image
+
+
+def test_each_image_can_be_pinned_by_a_digest_in_one_place():
+    pinned = {name: f"{image}@sha256:{'ab' * 32}" for name, image in images({}).items()}
+    assert images(pinned) == pinned
+    assert all(NAME.fullmatch(image) for image in pinned.values())
+    said = (ROOT / "compose.yaml").read_text() + (ROOT / "SECURITY.md").read_text()
+    assert all(said.count(name) >= 3 for name in pinned), "in both, and where it is used"
 
 
 def test_the_gpu_file_changes_a_service_that_is_there():
@@ -139,4 +164,4 @@ def test_the_gpu_file_changes_a_service_that_is_there():
     assert gpu.keys() <= base.keys()
     assert base["gptoss"]["build"]["args"]["VARIANT"] == "cpu"
     assert gpu["gptoss"]["build"]["args"] == {"VARIANT": "cuda", "TORCH_INDEX": ""}
-    assert base["gptoss"]["build"]["args"].keys() == gpu["gptoss"]["build"]["args"].keys()
+    assert base["gptoss"]["build"]["args"].keys() > gpu["gptoss"]["build"]["args"].keys()
