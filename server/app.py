@@ -25,6 +25,7 @@ from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.errors import as_api_error
 from server.front.allowed_hosts import AllowedHosts
+from server.front.heap import Heap
 from server.front.preprocessing import PreprocessingPool
 from server.front.rate_limiter import RateLimiter
 from server.metrics import Metrics
@@ -65,6 +66,7 @@ def create_app(
             worker.stop()
             compilers.close()
             items.close()
+            heap.close()
             preprocessing.close()
             if pages is not None:
                 pages.close()
@@ -73,6 +75,7 @@ def create_app(
     compilers = CompilerThreads(constraints, settings.max_queued)
     keys = settings.api_keys()
     preprocessing = PreprocessingPool(settings.max_queued, callers=len(keys))
+    heap = Heap()
     seal = Seal(settings.seal_secret(), tokenizer.checksum)
     try:
         items = Items(settings.store, settings.store_size, settings.store_age)
@@ -120,6 +123,7 @@ def create_app(
         allowed_hosts=AllowedHosts(settings.host_names()),
         rate_limiter=RateLimiter(settings.key_requests_per_minute),
         pages=() if pages is None else pages.paths,
+        heap=heap,
     )
     if settings.cors_origin:
         app.add_middleware(

@@ -24,12 +24,16 @@ from server.api.messages import errors as anthropic
 from server.error_responses import error_response
 from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, bad_request
 from server.front.allowed_hosts import AllowedHosts
+from server.front.heap import Heap
 from server.front.rate_limiter import RateLimiter
 from server.metrics import Metrics
 
 log = logging.getLogger("gptoss.server")
 
 CLIENT_LEFT = 499
+
+LENGTH_DIGITS = 18
+"""Of a Content-Length, without zeros before them."""
 
 BODY_SECONDS = 60.0
 """Time within which the whole body of a request must arrive."""
@@ -56,6 +60,7 @@ class RequestMiddleware:
     allowed_hosts   names this server may be called by; checked only where no key is needed
     rate_limiter    limits the requests of each key; without keys, all callers share one limit
     pages           paths of static files, which need no key
+    heap            told of the end of every request
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class RequestMiddleware:
         allowed_hosts: AllowedHosts | None = None,
         rate_limiter: RateLimiter | None = None,
         pages: Collection[str] = (),
+        heap: Heap | None = None,
     ):
         self._app = app
         self._digests = [_digest(key) for key in keys]
@@ -75,6 +81,7 @@ class RequestMiddleware:
         self._allowed_hosts = allowed_hosts or AllowedHosts(())
         self._rate_limiter = rate_limiter or RateLimiter(None)
         self._pages = frozenset(pages)
+        self._heap = heap or Heap()
         self._unlimited = self._pages | UNLIMITED_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,11 +125,12 @@ class RequestMiddleware:
             outcome = logs.Outcome(status or CLIENT_LEFT, started_at, state.get("figures"))
             self._metrics.finished(outcome)
             logs.finished(request_id, scope["method"], scope["path"], outcome)
+            self._heap.was_used()
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Check the headers.  Returns the caller's id, "" without keys.  Raises ApiError or BodyTooLarge."""
         length = headers.get(b"content-length", b"0").lstrip(b"0")
-        if len(length) > 18:
+        if len(length) > LENGTH_DIGITS:
             raise bad_request("content-length: it is no length", None)
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
