@@ -101,7 +101,7 @@ OVERLAPPED = [
     ("the token behind is not counted", Runner._choose, "batch.tokens if ahead else None", "None"),
     ("the choice does not wait for the token behind", Runner._launch_sampling, "if ahead and not all", "if False and not all"),
     ("who has ended is asked for a mask", sampling._masks, " or sequence.ended", ""),
-    ("who has ended is told what came", sampling._advance_constraints, "and not sequence.ended", ""),
+    ("who has ended is told what came", sampling._advance_constraints, " or sequence.ended", ""),
     ("a step is planned behind who is held", Scheduler.plan_ahead, "chunk.sequence.held for", "False for"),
     ("stop tokens wait for the token behind", sampling._records, "sequence.answered + ahead", "sequence.answered"),
     ("edits leave a token out", Runner._launch_sampling, "(batch, ahead, logits", "(batch, False, logits"),
