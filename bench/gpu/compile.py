@@ -59,8 +59,7 @@ def compile_all(
         where = function.__module__.split(".")[-1]
         found[f"{function.__qualname__} {where}", f"{constants} {kernel.hash[:6]}"] = kernel
 
-    native = 10 * fp8.NATIVE[0] + fp8.NATIVE[1]
-    eight_bits = torch.float8_e4m3fn if capability >= native else torch.uint8
+    eight_bits = fp8.storage_on(divmod(capability, 10))
     full_dtype = eight_bits if kv_cache_dtype == "fp8" else torch.bfloat16
     triton.runtime.driver.set_active(ahead.OfflineDriver(capability))
     with ahead.compiling(note), torch.inference_mode():

@@ -41,8 +41,15 @@ log = logging.getLogger(__name__)
 PROCESSES = 16
 """At most: each takes some 500 MB."""
 
+SOURCES = Path(__file__).parent
+"""Of all kernels, and of what launches them."""
+
 SECONDS = 300.0
 """For all of them; what they have not compiled by then is compiled here."""
+
+
+Seen = Callable[[Any, dict[str, Any], Any], object]
+"""Called with the function that was launched, its operands by name, and what it became."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +68,25 @@ class Job:
     def on(
         cls, gpu: torch.device, config: ModelConfig, dense: str, kv_cache_dtype: str, batch_invariant: bool
     ) -> Job:
-        full = fp8.storage(gpu) if kv_cache_dtype == "fp8" else torch.bfloat16
         properties = torch.cuda.get_device_properties(gpu)
-        return cls(
-            config,
-            dense,
-            kv_cache_dtype,
-            batch_invariant,
-            full_dtype=str(full).removeprefix("torch."),
-            capability=(properties.major, properties.minor),
-            multiprocessors=properties.multi_processor_count,
-        )
+        capability = properties.major, properties.minor
+        options = (dense, kv_cache_dtype, batch_invariant)
+        return cls.of(capability, properties.multi_processor_count, config, *options)
+
+    @classmethod
+    def of(
+        cls,
+        capability: tuple[int, int],
+        multiprocessors: int,
+        config: ModelConfig,
+        dense: str,
+        kv_cache_dtype: str,
+        batch_invariant: bool,
+    ) -> Job:
+        """For a GPU that need not be here."""
+        full = fp8.storage_on(capability) if kv_cache_dtype == "fp8" else torch.bfloat16
+        name = str(full).removeprefix("torch.")
+        return cls(config, dense, kv_cache_dtype, batch_invariant, name, capability, multiprocessors)
 
     @classmethod
     def read(cls, text: str) -> Job:
@@ -86,7 +101,7 @@ class Job:
     @property
     def mark(self) -> Path:
         """A file beside Triton's own, which says that they are all there."""
-        sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+        sources = b"".join(path.read_bytes() for path in sorted(SOURCES.rglob("*.py")))
         what = f"{self} {triton.__version__} {torch.__version__}".encode()
         return Path(triton.knobs.cache.dir) / f"gptoss-{hashlib.sha256(what + sources).hexdigest()[:32]}"
 
@@ -105,8 +120,11 @@ class Job:
 
 
 @contextmanager
-def compiled(job: Job) -> Iterator[None]:
-    """Behind it, all kernels of the job are compiled: by other processes, while what is inside runs."""
+def compiled(job: Job, seen: Seen | None = None) -> Iterator[None]:
+    """Behind it, all kernels of the job are compiled: by other processes, while what is inside runs.
+
+    seen  what this process does with each of them then; None to load it onto its GPU
+    """
     mark = job.mark
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -118,7 +136,7 @@ def compiled(job: Job) -> Iterator[None]:
         for process in processes:
             process.kill()
             process.wait()
-    with compiling(loaded), torch.inference_mode():
+    with compiling(seen or loaded), torch.inference_mode():
         job.compile()
     with suppress(OSError):  # a cache that can only be read: the processes will start in vain again
         mark.touch()
@@ -152,11 +170,8 @@ def waited(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def compiling(seen: Callable[[Any, dict[str, Any], Any], object] | None = None) -> Iterator[None]:
-    """Inside, launches compile and do no more.
-
-    seen  called with the function that was launched, its operands by name, and what it became
-    """
+def compiling(seen: Seen | None = None) -> Iterator[None]:
+    """Inside, launches compile and do no more; `seen` is told of each."""
     run = JITFunction.run
 
     def compile_only(self: Any, *operands: Any, grid: Any, warmup: bool, **named: Any) -> Any:

@@ -29,8 +29,12 @@ _TYPES = (torch.uint8, torch.float8_e4m3fn)
 
 def storage(device: torch.device) -> torch.dtype:
     """The type of a cache on `device`: the same bits under either name."""
-    native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= NATIVE
-    return torch.float8_e4m3fn if native else torch.uint8
+    return storage_on(torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0))
+
+
+def storage_on(capability: tuple[int, int]) -> torch.dtype:
+    """Likewise, on a GPU of this compute capability."""
+    return torch.float8_e4m3fn if capability >= NATIVE else torch.uint8
 
 
 @triton.jit

@@ -163,6 +163,27 @@ def test_a_job_is_read_as_it_was_written():
     assert json.loads(str(JOB))["config"]["sliding_window"] == 7
 
 
+def test_a_change_in_any_kernel_is_compiled_anew(monkeypatch, tmp_path):
+    """Since kernels moved into a folder of their own, a start after an upgrade compiled them on one core."""
+    monkeypatch.setattr(ahead, "SOURCES", tmp_path)
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "norm.py").write_text("one = 1")
+    before = JOB.mark
+    assert before == JOB.mark
+    (tmp_path / "kernels" / "norm.py").write_text("one = 2")
+    assert before != JOB.mark
+    assert (ahead.Path(ahead.__file__).parent / "kernels" / "norm.py").is_file()
+
+
+def test_a_job_for_a_gpu_that_is_not_here_has_its_types():
+    made = {
+        (capability, cache): ahead.Job.of(capability, 1, CONFIG, "int8", cache, False).full_dtype
+        for capability in ((8, 0), (9, 0))
+        for cache in ("bf16", "fp8")
+    }
+    assert list(made.values()) == ["bfloat16", "uint8", "bfloat16", "float8_e4m3fn"]
+
+
 @pytest.fixture
 def here(monkeypatch, tmp_path):
     """Marks go to a folder of the test's own; what is compiled in this process is only counted."""
