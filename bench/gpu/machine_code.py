@@ -12,9 +12,9 @@ import triton
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 LABEL = re.compile(r"^(\.L_x_\d+):")
-INSTRUCTION = re.compile(
-    r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_]+)[^;]*?(?:`\((\.L_x_\d+)\))?\s*;"
-)
+INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_]+)[^;]*;")
+TARGET = re.compile(r"`\((\.L_x_\d+)\)")
+"""Of a branch.  For Blackwell some versions say behind it how long to wait."""
 
 TENSOR = ("HGMMA", "HMMA", "UTCHMMA")
 """Products of matrices: of warp groups, of a warp, of the large Blackwells."""
@@ -36,7 +36,8 @@ def loop_of(text: str) -> Counter[str]:
             labels[label[1]] = len(names)
         elif found := INSTRUCTION.match(line):
             names.append(found[1])
-            if found[1] == "BRA" and found[2] in labels:
-                loop = range(labels[found[2]], len(names))
+            target = TARGET.search(line)
+            if found[1] == "BRA" and target and target[1] in labels:
+                loop = range(labels[target[1]], len(names))
                 longest = max(longest, loop, key=len)
     return Counter(names[at] for at in longest)

@@ -26,3 +26,9 @@ def test_the_longest_loop_is_from_its_label_to_the_branch_back():
     loop = loop_of(TEXT)
     assert loop == {"LDG": 1, "BRA": 2, "BAR": 1, "HGMMA": 1, "UIADD3": 1}
     assert loop_of(TEXT.replace(".L_x_0)", ".L_x_9)")) == {"EXIT": 1, "BRA": 1}
+
+
+def test_what_some_versions_say_behind_an_instruction_hides_no_branch():
+    """As Triton 3.6 prints code for 12.0: all its loops were counted as one instruction."""
+    annotated = TEXT.replace(" ;", "      &wr=0x2   ?trans1;")
+    assert loop_of(annotated) == loop_of(TEXT)
