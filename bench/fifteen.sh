@@ -5,25 +5,36 @@
 #   bash bench/fifteen.sh --rehearse [FOLDER]    without a GPU: a tiny model in Triton's interpreter
 #
 # Each part is a process of its own with a limit, and leaves FOLDER/PART.log, .json and .status as soon as it
-# is over: whatever one does, the others report.  Short tables come last.  PYTHON names the interpreter.
+# is over: whatever one does, the others report.  Short tables come last.
+#
+#   PYTHON         the interpreter
+#   LIMIT_SCALE    of all limits, for a machine that is slower
+#   LIMIT_PART     seconds of one part, as LIMIT_prefill=10
+#   GPTOSS_PLANT   faults of a rehearsal: bench/gpu/rehearsal.py
 set -u
 cd "$(dirname "$0")/.." || exit 1
 rehearse=
+card=(nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader)
 if [ "${1:-}" = --rehearse ]; then
     rehearse=--rehearse
-    export TRITON_INTERPRET=1
     shift
 fi
 out=${1:-build/fifteen}
 python=${PYTHON:-python3}
-scale=${LIMIT_SCALE:-1}     # of all limits, for a machine that is slower
+scale=${LIMIT_SCALE:-1}
 mkdir -p "$out"
 rm -f "$out"/*.json "$out"/*.status "$out"/*.log
+if [ -n "$rehearse" ]; then
+    export TRITON_INTERPRET=1 TRITON_CACHE_DIR=$out/triton     # an empty one, as on a machine that is new
+    rm -rf "$TRITON_CACHE_DIR"
+    card=(echo "none: a rehearsal")
+fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 started=$SECONDS
 
 part() {    # NAME LIMIT COMMAND...
-    local name=$1 limit=$(($2 * scale)) began=$SECONDS code told
+    local name=$1 limit=LIMIT_$1 began=$SECONDS code told
+    limit=${!limit:-$(($2 * scale))}
     shift 2
     timeout --signal=TERM --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
     code=$?
@@ -46,10 +57,8 @@ main() {    # a function, so that all of this file is read before the first part
     part versions 60 "$python" -c '
 import sys, torch, triton, tests.tiny_checkpoint
 print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, tests.__file__)'
-    if [ -z "$rehearse" ]; then
-        part card 20 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
-        part warm 120 "$python" -m bench.gpu.warm
-    fi
+    part card 20 "${card[@]}"
+    part warm 120 env -u TRITON_INTERPRET "$python" -m bench.gpu.warm $rehearse
     bench check 90 check
     for file in tests/gpu/test_*.py; do
         part "$(basename "$file" .py)" 90 "$python" -m pytest -q -m gpu --timeout 80 "$file" &

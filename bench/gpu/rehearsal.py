@@ -30,10 +30,21 @@ from model.backends.triton.triton_model import TritonModel
 from model.check import SMALL
 
 FAULTS = ("tolerance", "exception", "hang", "crash")
-CONFIG = replace(SMALL, num_layers=2, initial_context_length=256)
-DECODES = ((2, 20),)
+CONFIG = replace(
+    SMALL,
+    hidden_size=64,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    num_experts=3,
+    experts_per_token=2,
+    intermediate_size=32,
+    initial_context_length=256,
+)
+"""As little as can be: an interpreter takes seconds for a step."""
+DECODES = ((1, 20),)
 PREFILLS = (5,)
-STREAMS, CONTEXT, STEPS = (2,), 20, 1
+STREAMS, CONTEXT, STEPS = (1,), 20, 1
 
 
 class Event:

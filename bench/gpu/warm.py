@@ -2,33 +2,76 @@
 cores: what comes after finds them compiled.
 
     python -m bench.gpu.warm
+    python -m bench.gpu.warm --capability 90    # for a GPU that is not here: how long that takes
+    python -m bench.gpu.warm --rehearse         # likewise, the kernels of a tiny model
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+from typing import Any
 
 import torch
+import triton
 
+from bench.gpu import rehearsal
 from bench.synthetic import SIZES
 from model.backends.triton import ahead
+from model.config import ModelConfig
 
 OPTIONS = (("bf16", "bf16", False), ("int8", "fp8", False), ("bf16", "bf16", True))
 
+REHEARSED = 90
+"""The compute capability that a rehearsal compiles for."""
+
+MULTIPROCESSORS = 132
+"""Of a GPU that is not here: an H200's."""
+
 
 def main() -> int:
-    if not torch.cuda.is_available():
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu.warm", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--capability", type=int, help="of a GPU that is not here, as 90")
+    parser.add_argument("--rehearse", action="store_true", help="a tiny model, without a GPU")
+    asked = parser.parse_args()
+    capability = REHEARSED if asked.rehearse else asked.capability
+    if capability is None and not torch.cuda.is_available():
         print("bench.gpu.warm: there is no GPU that torch can use", file=sys.stderr)
         return 2
-    gpu = torch.device("cuda", 0)
-    for dense, kv_cache_dtype, invariant in OPTIONS:
+    config = rehearsal.CONFIG if asked.rehearse else SIZES["20b"]
+    for options in OPTIONS[:1] if asked.rehearse else OPTIONS:
         began = time.perf_counter()
-        with ahead.compiled(ahead.Job.on(gpu, SIZES["20b"], dense, kv_cache_dtype, invariant)):
-            pass
+        count = warm(capability, config, *options)
         seconds = time.perf_counter() - began
-        print(f"{dense} {kv_cache_dtype} {'invariant' if invariant else ''}: {seconds:.1f} s", flush=True)
+        print(f"{' '.join(map(str, options))}: {count} kernels in {seconds:.1f} s", flush=True)
     return 0
+
+
+def warm(
+    capability: int | None, config: ModelConfig, dense: str, kv_cache_dtype: str, invariant: bool
+) -> int:
+    """How many kernels a model has; they are compiled now.
+
+    capability  of a GPU that is not here; None for the one that is, which also loads them
+    """
+    options, kernels = (config, dense, kv_cache_dtype, invariant), set()
+
+    def seen(function: Any, named: dict[str, Any], kernel: Any) -> None:
+        kernels.add(kernel.hash)
+        if capability is None:
+            ahead.loaded(function, named, kernel)
+
+    if capability is None:
+        job = ahead.Job.on(torch.device("cuda", 0), *options)
+    else:
+        triton.runtime.driver.set_active(ahead.OfflineDriver(capability))
+        job = ahead.Job.of((capability // 10, capability % 10), MULTIPROCESSORS, *options)
+    with ahead.compiled(job, seen):
+        pass
+    return len(kernels)
 
 
 if __name__ == "__main__":
