@@ -250,8 +250,24 @@ OF_WARPS = _both(
 """Of those that each warp has for itself: activations need registers too, and there is less shared memory."""
 
 
-def tiles_for(capability: tuple[int, int]) -> Tiles:
-    """Of a GPU of this compute capability: Hopper and the large Blackwells have warp groups."""
+NARROW = _both(
+    {
+        16: {"BN": 32, "num_warps": 2, "num_stages": 4},
+        32: {"BN": 32, "num_warps": 2, "num_stages": 3},
+        64: {"BN": 32, "num_warps": 2, "num_stages": 3},
+        128: {"BN": 32, "num_warps": 4, "num_stages": 2},
+    }
+)
+"""Too narrow for warp groups: each warp multiplies by itself, on a GPU that has them too."""
+
+
+def tiles_for(capability: tuple[int, int], version: str = triton.__version__) -> Tiles:
+    """Of a GPU of this compute capability: Hopper and the large Blackwells have warp groups.
+
+    Triton 3.6 fails to compile the latter for weights that were made in registers ("Illegal shared layout").
+    """
+    if capability[0] in (10, 11) and tuple(map(int, version.split(".")[:2])) < (3, 7):
+        return NARROW
     return OF_WARP_GROUPS if capability[0] in (9, 10, 11) else OF_WARPS
 
 

@@ -143,7 +143,9 @@ UNEVEN = [(192, 96, 5, 3, 7), (64, 160, 4, 2, 33), (128, 256, 3, 1, 70), (352, 3
 
 
 @pytest.mark.parametrize(
-    "tiles", [experts_many.OF_WARP_GROUPS, experts_many.OF_WARPS], ids=["groups", "warps"]
+    "tiles",
+    [experts_many.OF_WARP_GROUPS, experts_many.OF_WARPS, experts_many.NARROW],
+    ids=["groups", "warps", "narrow"],
 )
 @pytest.mark.parametrize(("hidden", "width", "experts", "used", "tokens"), UNEVEN)
 def test_sorted_experts_of_uneven_sizes(hidden, width, experts, used, tokens, tiles):
@@ -163,3 +165,13 @@ def test_sorted_experts_of_uneven_sizes(hidden, width, experts, used, tokens, ti
     experts_many.down(codes.in_fragments(inner), mlp2, order, starts, shares, outer, tiles=tiles)
     want = experts_many.plain_down(inner, mlp2, order, starts, shares)
     torch.testing.assert_close(outer, want, rtol=1e-4, atol=1e-4)
+
+
+def test_every_gpu_has_tiles_that_its_triton_compiles():
+    """Triton 3.6 ended with "Illegal shared layout" for 10.0."""
+    for capability in ((8, 0), (8, 9), (12, 0)):
+        assert experts_many.tiles_for(capability, "3.6.0") is experts_many.OF_WARPS
+    assert experts_many.tiles_for((9, 0), "3.6.0") is experts_many.OF_WARP_GROUPS
+    assert experts_many.tiles_for((10, 0), "3.6.0+git1") is experts_many.NARROW
+    assert experts_many.tiles_for((10, 3), "3.7.1") is experts_many.OF_WARP_GROUPS
+    assert experts_many.tiles_for((10, 0), "3.10.0") is experts_many.OF_WARP_GROUPS
