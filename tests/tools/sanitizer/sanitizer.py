@@ -7,8 +7,9 @@ and is done with each operation before the next.  A GPU answers an address outsi
 
     out of bounds    a lane that is not masked off lies outside the tensor whose pointer it was made from
     not aligned      to the size of an element
-    race             two programs of a launch touch a byte, one of them writes, and not both atomically; or
-                     one program stores, and before a barrier touches the same bytes again
+    race             two programs of a launch touch a byte, one of them writes, not both atomically, and the
+                     later has not acquired what the earlier released; or one program stores, and before a
+                     barrier touches the same bytes again
     lanes disagree   lanes of one store put different values into one place
 
 What a tensor of torch.empty holds nobody knows; here it is NaN, or the largest whole number, so that whoever
@@ -42,6 +43,9 @@ Choice = Callable[[Program], Sequence[Program]]
 """Programs of a grid."""
 
 ORDERS = ("numbered", "reversed", "shuffled")
+
+_ORDERS = ("ACQUIRE", "RELEASE", "ACQUIRE_RELEASE", "RELAXED")
+"""Of atomic operations, Triton's `sem`."""
 
 _TRITON = str(Path(triton.__file__).parent)
 _POINTER_OPERATIONS = (
@@ -188,7 +192,9 @@ class Watch:
 
         def created(*operands: Any) -> Any:
             pointers, mask = operands[pointer_at], None if mask_at is None else operands[mask_at]
-            self._memory.atomic(self._access("atomic", pointers, mask), _argument(pointers))
+            order = next((name for each in operands if (name := getattr(each, "name", "")) in _ORDERS), "")
+            access = self._access("atomic", pointers, mask)
+            self._memory.atomic(access, _argument(pointers), "ACQUIRE" in order, "RELEASE" in order)
             self._atomic = True  # some are made of loads and stores
             try:
                 return create(*operands)
@@ -204,7 +210,7 @@ class Watch:
             addresses = addresses[lanes]
         width = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
         memory = self._memory
-        return Access(verb, addresses, lanes, width, memory.era, memory.program, _place())
+        return Access(verb, addresses, lanes, width, memory.era, memory.program, _place(), memory.heard)
 
 
 @contextmanager

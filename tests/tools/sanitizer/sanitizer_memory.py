@@ -6,6 +6,10 @@ not see before a barrier (`tl.debug_barrier`).  So a launch is cut into *eras*, 
 and each barrier, and memory remembers the era of the last store to it: two touches agree if they are of one
 program and of different eras, or both only read.
 
+Or if one program has heard of the other: an atomic operation releases the eras that its program has closed
+by a barrier, and those it has heard of itself, to all who acquire at the same address later.  A relaxed one
+does neither (PTX manual, "Memory consistency model").
+
     Argument   one tensor's own extent: an access through its pointer must stay inside
     Region     arguments that overlap are one piece of memory with one history
 """
@@ -85,6 +89,7 @@ class Access:
     addresses  of the lanes whose mask is true, in the order of lanes
     lanes      which those are, of how many; None for all
     width      bytes of an element
+    heard      eras of other programs that were released to this one before
     """
 
     verb: str
@@ -94,6 +99,7 @@ class Access:
     era: int
     program: Program
     place: Place
+    heard: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -131,6 +137,9 @@ class Memory:
         self.arguments = list(arguments)
         self._regions = list(_regions(self.arguments))
         self._programs: list[Program] = [()]  # of each era; there is no era 0
+        self._first = 0  # era of this program
+        self._released: dict[int, frozenset[int]] = {}  # eras, by the address of an atomic operation
+        self.heard: frozenset[int] = frozenset()
 
     @property
     def era(self) -> int:
@@ -143,6 +152,7 @@ class Memory:
     def begin(self, program: Program) -> None:
         """A program begins."""
         self._programs.append(program)
+        self._first, self.heard = self.era, frozenset()
 
     def barrier(self) -> None:
         """The program's threads wait for each other: what they stored, all may see."""
@@ -180,9 +190,15 @@ class Memory:
                 self._refuse(access, region, both, "what another of its lanes loads")
         region.stores[at] = access.era
 
-    def atomic(self, access: Access, argument: Argument | None) -> None:
+    def atomic(self, access: Access, argument: Argument | None, acquires: bool, releases: bool) -> None:
         if (region := self._within(access, argument)) is None:
             return
+        for address in access.addresses.tolist():
+            before = self._released.get(address, frozenset())
+            if acquires:
+                self.heard |= before
+            if releases:
+                self._released[address] = before | self.heard | frozenset(range(self._first, self.era))
         at = region.units(access)
         if region.stores is not None:
             others = self._others(region.stores[at], access)
@@ -228,10 +244,10 @@ class Memory:
         return region
 
     def _others(self, eras: np.ndarray, access: Access) -> np.ndarray:
-        """Which of `eras` are another program's."""
+        """Which of `eras` are another program's, of which this one has not heard."""
         others = eras != NOBODY
         for era in np.unique(eras[others]):
-            if era != SEVERAL and self._programs[era] == access.program:
+            if era != SEVERAL and (self._programs[era] == access.program or int(era) in access.heard):
                 others &= eras != era
         return others
 

@@ -79,6 +79,25 @@ def _mixed_kernel(counts, out):
 
 
 @triton.jit
+def _last_adds_up_kernel(
+    parts, arrivals, out, BARRIER: tl.constexpr, ASKS: tl.constexpr, ORDER: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Right if all three are: whoever arrives last has heard of all others' stores."""
+    at = tl.arange(0, BLOCK)
+    tl.store(parts + tl.program_id(0) * BLOCK + at, at)
+    if BARRIER:
+        tl.debug_barrier()
+    arrived = tl.atomic_add(arrivals, 1, sem=ORDER)
+    if arrived == tl.num_programs(0) - 1 or not ASKS:
+        total = tl.zeros([BLOCK], tl.int32)
+        for program in range(tl.num_programs(0)):
+            total += tl.load(parts + program * BLOCK + at)
+        if arrived == tl.num_programs(0) - 1:
+            tl.store(out + at, total)
+            tl.atomic_xchg(arrivals, 0)
+
+
+@triton.jit
 def _neighbour_kernel(x):
     """In place, each program with a look at what the next one writes."""
     program = tl.program_id(0)
@@ -216,6 +235,25 @@ def test_looking_at_what_others_change_atomically_is_found(order):
         pytest.raises(Finding, match=r"program \(0, 0, 0\), loads what another program chang"),
     ):
         _mixed_kernel[(3,)](zeros(1, dtype=torch.int32), zeros(1, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_last_program_may_look_at_what_all_others_have_stored(order):
+    """It, and no other; and each must have released its stores, all of its threads'."""
+
+    def add_up(barrier=True, asks=True, memory_order="acq_rel"):
+        parts, arrivals, out = (zeros(size, dtype=torch.int32) for size in (3 * 4, 1, 4))
+        with watching(order):
+            _last_adds_up_kernel[(3,)](parts, arrivals, out, barrier, asks, memory_order, 4)
+        return arrivals.tolist() + out.tolist()
+
+    assert add_up() == [0, 0, 3, 6, 9]
+    for mistake in ({"barrier": False}, {"asks": False}, {"memory_order": "relaxed"}):
+        with pytest.raises(Finding, match=r"race: _last_adds_up_kernel, .* loads what .* stor"):
+            add_up(**mistake)
+    for half in ("acquire", "release"):
+        with pytest.raises(Finding, match="race"):
+            add_up(memory_order=half)
 
 
 @pytest.mark.parametrize("order", ORDERS)
