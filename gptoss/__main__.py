@@ -21,7 +21,18 @@ from dataclasses import fields
 from typing import NoReturn
 
 from engine.errors import EngineError
-from gptoss.commands import bench, chat, doctor, download, generate, launch, other_servers, serve, verify
+from gptoss.commands import (
+    batch,
+    bench,
+    chat,
+    doctor,
+    download,
+    generate,
+    launch,
+    other_servers,
+    serve,
+    verify,
+)
 from gptoss.standard_streams import discard_unwritable_output, open_closed_streams
 from gptoss.start import StartError
 from server import logs, settings_sources
@@ -34,6 +45,7 @@ COMMANDS = (
     serve.COMMAND,
     generate.COMMAND,
     chat.COMMAND,
+    batch.COMMAND,
     download.COMMAND,
     bench.COMMAND,
     doctor.COMMAND,

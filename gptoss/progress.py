@@ -62,12 +62,13 @@ class Progress:
     """A context.  `add` may be called from several threads.
 
     what   is being done, as a word: "downloading"
-    total  bytes of all of it
+    total  bytes of all of it, or pieces of another unit
     done   of those that were done before
+    unit   what the pieces are called, if they are no bytes: "requests"
     """
 
-    def __init__(self, what: str, total: int, done: int = 0):
-        self._what, self._pace = what, Pace(total, done)
+    def __init__(self, what: str, total: int, done: int = 0, unit: str | None = None):
+        self._what, self._unit, self._pace = what, unit, Pace(total, done)
         self._terminal = sys.stderr.isatty()
         self._lock = threading.Lock()
         self._drawn_at = float("-inf")
@@ -110,9 +111,14 @@ class Progress:
 
     def __str__(self) -> str:
         done, total = self._pace.done, self._pace.total
-        told = f"{format_bytes(done)} of {format_bytes(total)}, {100 * done // max(total, 1)} %"
+        if self._unit is None:
+            told = f"{format_bytes(done)} of {format_bytes(total)}"
+        else:
+            told = f"{done} of {total} {self._unit}"
+        told += f", {100 * done // max(total, 1)} %"
         if (speed := self._pace.speed) is not None:
-            told += f", {format_bytes(speed)}/s, {duration((total - done) / speed)} left"
+            pace = format_bytes(speed) if self._unit is None else f"{speed:.1f}"
+            told += f", {pace}/s, {duration((total - done) / speed)} left"
         return told
 
 

@@ -8,11 +8,11 @@ its name in `gptoss/__main__.py: COMMANDS`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
 EVERY_SETTING = tuple(each.name for each in fields(Settings))
 
@@ -71,3 +71,11 @@ def checked(read: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"must be {error}") from None
 
     return value
+
+
+def refuse_with_url(asked: argparse.Namespace, settings: Iterable[str], meant: Collection[str]) -> None:
+    """Raises SettingsError if a setting was given that means nothing where the model is at a URL."""
+    for name in settings:
+        if name not in meant and getattr(asked, name) is not None:
+            flag = name.replace("_", "-")
+            raise SettingsError(f"--{flag} has no effect with --url: the server there has its own")

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+<<<<<<< HEAD
 from gptoss.commands import MODEL_SETTINGS, Command, checked
 from gptoss.hub.offer_download import offer_download
 from server.setting_kinds import number, text, whole_number
 from server.settings import Settings, SettingsError
+=======
+from gptoss.commands import MODEL_SETTINGS, Command, checked, refuse_with_url
+from gptoss.hub.offer import offer_download
+from server.settings import Settings
+from server.values import number, text, whole_number
+>>>>>>> 02cfaa2 (gptoss batch answers a file of requests, and goes on after a kill)
 
 EVERYWHERE = ("model", "log_level", "log_format")
 """Settings that mean something also where the model is at a URL."""
@@ -44,10 +51,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, asked: argparse.Namespace) -> int:
     if asked.url is None:
         offer_download(settings.model)
-    for name in MODEL_SETTINGS:
-        if asked.url is not None and name not in EVERYWHERE and getattr(asked, name) is not None:
-            flag = name.replace("_", "-")
-            raise SettingsError(f"--{flag} has no effect with --url: the server there has its own")
+    else:
+        refuse_with_url(asked, MODEL_SETTINGS, EVERYWHERE)
 
     from gptoss.terminal.chat import chat
 

@@ -1,0 +1,54 @@
+"""`gptoss batch IN OUT`: a file of requests.  The work is in gptoss/batch/."""
+
+from __future__ import annotations
+
+import argparse
+
+from gptoss.commands import MODEL_SETTINGS, Command, checked, refuse_with_url
+from gptoss.hub.offer import offer_download
+from server.settings import Settings
+from server.values import text, whole_number
+
+SETTINGS = (*MODEL_SETTINGS, "served_model_name", "max_running", "max_body_bytes")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN.jsonl", help="the requests, one on each line")
+    parser.add_argument(
+        "target",
+        metavar="OUT.jsonl",
+        help="where the results go; what is in there already is not asked again",
+    )
+    parser.add_argument(
+        "--url",
+        type=checked(text("URL")),
+        help="of any OpenAI-compatible server, as http://127.0.0.1:8000 (default: the model is loaded into "
+        "this process)",
+    )
+    parser.add_argument(
+        "--api-key", dest="key", metavar="KEY", help="for the server at --url (default: OPENAI_API_KEY)"
+    )
+    parser.add_argument(
+        "--concurrency",
+        metavar="N",
+        type=checked(whole_number(1, 10_000)),
+        help="requests under way at once (default: twice --max-running; with --url 64)",
+    )
+    parser.epilog = (
+        "The format is OpenAI's batch format: docs/batch.md.  Exit code: 0 all are answered, 1 some "
+        "are errors, 75 the server was gone before the end."
+    )
+
+
+def run(settings: Settings, asked: argparse.Namespace) -> int:
+    if asked.url is None:
+        offer_download(settings.model)
+    else:
+        refuse_with_url(asked, SETTINGS, ("log_level", "log_format"))
+
+    from gptoss.batch.run import batch
+
+    return batch(settings, asked)
+
+
+COMMAND = Command("batch", "answer a file of requests", run, SETTINGS, add_flags)
