@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Response
@@ -20,9 +21,10 @@ from server import error_responses
 from server.api import chat, completions, models, responses, tokens
 from server.api.messages import route as messages
 from server.api.responses.background import Jobs
-from server.dialogue.items import Items, StoreError
+from server.dialogue.items import StoreError
 from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
+from server.dialogue.store import open_store
 from server.errors import as_api_error
 from server.front.allowed_hosts import AllowedHosts
 from server.front.heap import Heap
@@ -78,9 +80,11 @@ def create_app(
     heap = Heap()
     seal = Seal(settings.seal_secret(), tokenizer.checksum)
     try:
-        items = Items(settings.store, settings.store_size, settings.store_age)
+        items = open_store(settings.store, settings.store_size, settings.store_age)
     except StoreError as error:
-        raise SettingsError(f"--store {settings.store}: {error}") from None
+        # A URL may have a password in it.
+        named = settings.store if isinstance(settings.store, Path) else "postgresql://…"
+        raise SettingsError(f"--store {named}: {error}") from None
     metrics = Metrics(worker, seal, items)
     pages = Pages(summary) if settings.page else None
     app = FastAPI(

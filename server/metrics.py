@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from server.dialogue.items import Items
     from server.dialogue.seal import Seal
+    from server.dialogue.store import Store
     from server.logs import Outcome
 
 PREFIX = "gptoss"
@@ -30,7 +30,7 @@ WHOLE_ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 30
 class Metrics:
     """One process's figures, in a registry of their own."""
 
-    def __init__(self, worker: Worker, seal: Seal, items: Items):
+    def __init__(self, worker: Worker, seal: Seal, items: Store):
         self._registry = CollectorRegistry()
         self._registry.register(EngineFigures(worker))
         self._registry.register(StoreFigures(seal, items))
@@ -78,7 +78,7 @@ class Metrics:
 class StoreFigures(Collector):
     """What was said, and what is kept of it: here, and sealed by clients."""
 
-    def __init__(self, seal: Seal, items: Items):
+    def __init__(self, seal: Seal, items: Store):
         self._seal, self._items = seal, items
 
     def collect(self) -> Iterator[Metric]:

@@ -14,9 +14,9 @@ from language.constraints import Constraints
 from language.constraints.threads import CompilerThreads
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
-from server.dialogue.items import Items
 from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
+from server.dialogue.store import Store
 from server.errors import ApiError
 from server.front.preprocessing import PreprocessingPool
 from server.metrics import Metrics
@@ -44,7 +44,7 @@ class Service:
     compilers: CompilerThreads
     reasoning_cache: ReasoningCache
     seal: Seal
-    items: Items
+    items: Store
     preprocessing: PreprocessingPool
     settings: Settings
     model_id: str

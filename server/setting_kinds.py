@@ -124,6 +124,15 @@ def path(place: str) -> Kind:
     return Kind(place, lambda text: Path(_not_blank(text)).expanduser())
 
 
+def _file_or_database(text: str) -> Path | str:
+    if re.match(r"postgres(ql)?://", text):
+        return text
+    if found := re.match(r"[a-z0-9+]+://", text):
+        raise ValueError(f"a file, or postgresql://…; {found[0]} is not known here")
+    return Path(_not_blank(text)).expanduser()
+
+
+file_or_database = Kind("FILE|URL", _file_or_database)
 memory = Kind("SIZE", _memory)
 share = Kind("SHARE", _share)
 seconds = number(0, 1e9, "SECONDS")

@@ -15,6 +15,7 @@ from typing import Any
 
 from server.dialogue.seal import process_secret, secret_of
 from server.setting_kinds import (
+    file_or_database,
     iso_date,
     memory,
     on_or_off,
@@ -159,11 +160,14 @@ class Settings:
         memory,
         "memory for chains of thought that led to tool calls, kept until the results come, such as 64MiB",
     )
-    store: Path | None = setting(
+    store: Path | str | None = setting(
         None,
         MEMORY,
         path("FILE"),
         "file for stored responses and conversations, so that clients can use their ids after a restart",
+        file_or_database,
+        "where responses and conversations are kept that clients come back to by id, so that they "
+        "outlive a restart: a file, or postgresql://… which several servers may share",
         unset="in memory",
     )
     store_size: int = setting(

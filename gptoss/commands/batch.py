@@ -6,8 +6,8 @@ import argparse
 
 from gptoss.commands import MODEL_SETTINGS, Command, checked, refuse_with_url
 from gptoss.hub.offer import offer_download
+from server.setting_kinds import text, whole_number
 from server.settings import Settings
-from server.values import text, whole_number
 
 SETTINGS = (*MODEL_SETTINGS, "served_model_name", "max_running", "max_body_bytes")
 

@@ -1,23 +1,30 @@
 """What was said, kept for clients that come back to it by id: responses, their items, conversations.
 
-Everything is in one SQLite database: in memory, or in a file that outlives the server.  It is bounded by
-bytes and by age; what was used least recently gives way, a whole response at a time.  Nothing is found by
-anybody but its owner.
+Here everything is in one SQLite database: in memory, or in a file that outlives the server.  (In PostgreSQL,
+for several servers: postgres.py.)  It is bounded by bytes and by age; what was used least recently gives
+way, a whole response at a time.  Nothing is found by anybody but its owner.
 
 A response's history is the chain of `previous`: nothing is copied from one to the next.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import sqlite3
 import threading
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+log = logging.getLogger("gptoss.server")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ROW_BYTES = 300
 """What a row costs beside its text."""
@@ -41,7 +48,7 @@ Item = dict[str, Any]
 
 
 class StoreError(Exception):
-    """The file cannot be used; the message is one line."""
+    """The store cannot be used; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,20 @@ class Items:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(str(error)) from None
 
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The function's result; it asks the store, which is quick."""
+        return function(*args, **kwargs)
+
+    def save(self, function: Callable[[], None]) -> asyncio.Future[None]:
+        """Does what the function does.  It may be waited for, and never raises."""
+        try:
+            function()
+        except sqlite3.Error:  # of a full disk, say: the answer is no worse for it
+            log.exception("a response could not be kept")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
     # -- groups ----------------------------------------------------------------------------------------------
 
     def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
@@ -109,6 +130,16 @@ class Items:
             self._grow(group.id, len(body) + ROW_BYTES)
             self._insert(owner, group.id, items)
         self._make_room()
+
+    def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
+        """Another object in a group's place, whose items stay; nothing happens if there is none."""
+        text = _dumps(body)
+        with self._transaction():
+            where = "where id = ? and owner = ?"
+            found = self._db.execute(f"select body from groups {where}", (id, owner)).fetchone()
+            if found is not None:
+                self._db.execute(f"update groups set body = ? {where}", (text, id, owner))
+                self._grow(id, len(text) - len(found[0]))
 
     def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> None:
         """Appends items to a group; nothing happens if there is none."""

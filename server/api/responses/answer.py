@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import sqlite3
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
@@ -24,8 +24,6 @@ from server.streaming import PING
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
-
-log = logging.getLogger("gptoss.server")
 
 QUIET_SECONDS = 8.0
 """A sign of life that comes this soon after something was said need not be an event."""
@@ -88,7 +86,7 @@ class ResponseAnswer:
             events += self._read(tokens)
             if self._choice.finish is not None:
                 events += self.writer.end(self._choice.finish, self.usage())
-                self.save()
+                await self.save()  # before it is told: whoever goes on from it may ask another server
             if events:
                 yield self._told(events)
 
@@ -142,10 +140,12 @@ class ResponseAnswer:
             first -= 1
         return self._service.seal.close([id for part in parts[first:] for id in part.tokens], self._owner)
 
-    def save(self) -> None:
-        """Keeps the response as it is now, if it is to be kept."""
+    def save(self) -> asyncio.Future[None]:
+        """Keeps the response as it is now, if it is to be kept.  It may be waited for."""
         if self._items is None:
-            return
+            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
         body = dict(self.response)
         output = body.pop("output")
         group = Group(body["id"], "response", body["status"], body["previous_response_id"], body)
@@ -153,12 +153,13 @@ class ResponseAnswer:
         kept += [
             Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
-        try:
-            self._service.items.put(self._owner, group, kept)
-            if body["conversation"] is not None and body["status"] in ("completed", "incomplete"):
-                self._service.items.add(self._owner, body["conversation"]["id"], kept)
-        except sqlite3.Error:  # of a full disk, say: the answer is no worse for it
-            log.exception("a response could not be kept")
+        return self._service.items.save(partial(self._keep, group, kept))
+
+    def _keep(self, group: Group, kept: Sequence[Kept]) -> None:
+        self._service.items.put(self._owner, group, kept)
+        conversation = group.body["conversation"]
+        if conversation is not None and group.status in ("completed", "incomplete"):
+            self._service.items.add(self._owner, conversation["id"], kept)
 
     def _sampled(self, output: Sequence[Item]) -> list[list[int]]:
         """What was sampled for each item, as far as it can be told apart."""

@@ -36,6 +36,7 @@ class Job:
     """One response that is being made in the background.
 
     streams  whether its events are wanted later
+    kept     done when others find it, too
     """
 
     def __init__(self, answer: ResponseAnswer, owner: bytes, streams: bool):
@@ -46,7 +47,7 @@ class Job:
         self._streams = streams
         self._news = asyncio.Event()
         self.response["status"] = "queued"
-        answer.save()
+        self.kept = answer.save()
         self._task = asyncio.ensure_future(self._run())
 
     @property
@@ -60,14 +61,15 @@ class Job:
                 self._tell(batch)
         except asyncio.CancelledError:
             answer.writer.cancel()
-            answer.save()
+            await answer.save()
         except Exception as error:
             if not isinstance(error, EngineError):
                 log.exception("a background response failed")
             told = as_api_error(error)
             answer.figures.finish = [str(told.code)]
-            self._tell([answer.writer.fail(told)])
-            answer.save()
+            failed = answer.writer.fail(told)
+            await answer.save()
+            self._tell([failed])
         finally:
             for stream in answer.streams:
                 stream.close()

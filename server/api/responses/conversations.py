@@ -52,40 +52,56 @@ async def create(
         "created_at": int(time.time()),
         "metadata": asked.metadata or {},
     }
-    items = [Kept(named(item, known)) for item in asked.items or ()]
-    service.items.put(owner, _group(conversation), items)
+    group = Group(conversation["id"], "conversation", "", None, conversation)
+
+    def keep() -> None:
+        service.items.put(owner, group, [Kept(named(item, known)) for item in asked.items or ()])
+
+    await service.items.run(keep)
     return conversation
 
 
 @router.get("/v1/conversations/{id}")
 async def retrieve(id: str, request: Request, service: TheService) -> dict[str, Any]:
-    return find(owner_of(request), id, service)
+    return await service.items.run(find, owner_of(request), id, service)
 
 
 @router.post("/v1/conversations/{id}")
 async def update(id: str, body: ChangedConversation, request: Request, service: TheService) -> dict[str, Any]:
     owner = owner_of(request)
-    conversation = {**find(owner, id, service), "metadata": body.metadata or {}}
-    service.items.put(owner, _group(conversation), service.items.items(owner, id))
-    return conversation
+
+    def change() -> dict[str, Any]:
+        conversation = {**find(owner, id, service), "metadata": body.metadata or {}}
+        service.items.change(owner, id, conversation)
+        return conversation
+
+    return await service.items.run(change)
 
 
 @router.delete("/v1/conversations/{id}")
 async def delete(id: str, request: Request, service: TheService) -> dict[str, Any]:
     owner = owner_of(request)
-    find(owner, id, service)
-    service.items.delete(owner, id)
+
+    def forget() -> None:
+        find(owner, id, service)
+        service.items.delete(owner, id)
+
+    await service.items.run(forget)
     return {"id": id, "object": "conversation.deleted", "deleted": True}
 
 
 @router.post("/v1/conversations/{id}/items")
 async def add(id: str, body: AddedItems, request: Request, service: TheService) -> dict[str, Any]:
     owner = owner_of(request)
-    find(owner, id, service)
-    known = KnownItems(service, owner)
-    items = [Kept(named(item, known)) for item in body.items]
-    service.items.add(owner, id, items)
-    return listed(items, MAX_ITEMS, "asc", None)
+
+    def keep() -> list[Kept]:
+        find(owner, id, service)
+        known = KnownItems(service, owner)
+        items = [Kept(named(item, known)) for item in body.items]
+        service.items.add(owner, id, items)
+        return items
+
+    return listed(await service.items.run(keep), MAX_ITEMS, "asc", None)
 
 
 @router.get("/v1/conversations/{id}/items")
@@ -97,16 +113,12 @@ async def items(
     order: Order = "desc",
     after: Annotated[str | None, Query(max_length=200)] = None,
 ) -> dict[str, Any]:
-    owner = owner_of(request)
-    find(owner, id, service)
-    return listed(service.items.items(owner, id), limit, order, after)
+    return listed(await service.items.run(_items, owner_of(request), id, service), limit, order, after)
 
 
 @router.get("/v1/conversations/{id}/items/{item_id}")
 async def item(id: str, item_id: str, request: Request, service: TheService) -> dict[str, Any]:
-    owner = owner_of(request)
-    find(owner, id, service)
-    for kept in service.items.items(owner, id):
+    for kept in await service.items.run(_items, owner_of(request), id, service):
         if kept.body.get("id") == item_id:
             return listed([kept], 1, "asc", None)["data"][0]  # type: ignore[no-any-return]
     raise _no_item(item_id)
@@ -115,10 +127,14 @@ async def item(id: str, item_id: str, request: Request, service: TheService) -> 
 @router.delete("/v1/conversations/{id}/items/{item_id}")
 async def remove(id: str, item_id: str, request: Request, service: TheService) -> dict[str, Any]:
     owner = owner_of(request)
-    conversation = find(owner, id, service)
-    if not service.items.remove(owner, id, item_id):
-        raise _no_item(item_id)
-    return conversation
+
+    def take_out() -> dict[str, Any]:
+        conversation = find(owner, id, service)
+        if not service.items.remove(owner, id, item_id):
+            raise _no_item(item_id)
+        return conversation
+
+    return await service.items.run(take_out)
 
 
 def find(owner: bytes, id: str, service: Service) -> dict[str, Any]:
@@ -129,8 +145,10 @@ def find(owner: bytes, id: str, service: Service) -> dict[str, Any]:
     return group.body
 
 
-def _group(conversation: dict[str, Any]) -> Group:
-    return Group(conversation["id"], "conversation", "", None, conversation)
+def _items(owner: bytes, id: str, service: Service) -> list[Kept]:
+    """Raises ApiError."""
+    find(owner, id, service)
+    return service.items.items(owner, id)
 
 
 def _no_item(id: str) -> ApiError:

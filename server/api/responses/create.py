@@ -17,8 +17,10 @@ from server.api.responses.answer import ResponseAnswer
 from server.api.responses.background import Job, Jobs
 from server.api.responses.body import InputFields, ResponseBody, in_our_words
 from server.api.responses.history import Item, type_of
+from server.api.responses.tools import Tools
 from server.api.responses.writer import new_id
 from server.dialogue.begin import begin
+from server.dialogue.turn import Turn
 from server.errors import ApiError
 from server.front.bodies import JsonRoute
 from server.logs import Figures
@@ -55,6 +57,7 @@ async def create(body: ResponseBody, request: Request, service: TheService) -> R
         return respond(answer, body.stream, headers)
     job = Job(answer, owner_of(request), bool(body.stream))
     jobs.add(job)
+    await job.kept
     if body.stream:
         return AnswerStream(job.watch(-1), headers)
     return JSONResponse(job.response, headers=headers)
@@ -67,8 +70,7 @@ async def begun(
     service.check_model(body.model)
     body.check()
     owner = owner_of(request)
-    known = KnownItems(service, owner)
-    turn, tools, paths = body.turn(earlier(body, owner, service), known, service)
+    (turn, tools, paths), items = await service.items.run(told, body, owner, service)
     id = new_id("resp")
     try:
         begun = await begin(turn, id, service, request.state.caller)
@@ -82,12 +84,21 @@ async def begun(
         owner,
         service,
         figures,
-        items=[named(item, known) for item in body.items()] if body.keeps else None,
+        items=items if body.keeps else None,
         summary=body.summary is not None,
         seals=body.wants_seal,
         logprobs=body.wants_logprobs,
     )
     return answer, warnings(tools.ignored)
+
+
+def told(
+    body: ResponseBody, owner: bytes, service: Service
+) -> tuple[tuple[Turn, Tools, list[str]], list[dict[str, Any]]]:
+    """What the model is told, and the input's items as they are kept.  Raises ApiError."""
+    known = KnownItems(service, owner)
+    turn = body.turn(earlier(body, owner, service), known, service)
+    return turn, [named(item, known) for item in body.items()]
 
 
 def owner_of(request: Request) -> bytes:

@@ -29,7 +29,9 @@ async def input_tokens(body: InputFields, request: Request, service: TheService)
     """How many tokens the prompt of such a response has."""
     service.check_model(body.model)
     owner = owner_of(request)
-    conversation, tools, paths = body.told(earlier(body, owner, service), KnownItems(service, owner), service)
+    conversation, tools, paths = await service.items.run(
+        lambda: body.told(earlier(body, owner, service), KnownItems(service, owner), service)
+    )
     try:
         prompt = await render(conversation, service)
     except ConversationError as error:
@@ -49,13 +51,15 @@ async def retrieve(
     job = jobs_of(request).get(owner, id)
     if stream:
         if job is None:
-            whole(owner, id, service)
+            await service.items.run(whole, owner, id, service)
             message = "stream: only a response that was made with background and stream can be streamed again"
             raise bad_request(message, "stream")
         return AnswerStream(job.watch(-1 if starting_after is None else starting_after))
     if starting_after is not None:
         raise bad_request("starting_after: needs stream to be true", "starting_after")
-    return JSONResponse(job.response if job is not None else whole(owner, id, service))
+    if job is not None:
+        return JSONResponse(job.response)
+    return JSONResponse(await service.items.run(whole, owner, id, service))
 
 
 @router.delete("/v1/responses/{id}")
@@ -64,7 +68,7 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
     if (job := jobs_of(request).get(owner, id)) is not None:
         await job.cancel()
         jobs_of(request).forget(job)
-    if not service.items.delete(owner, id):
+    if not await service.items.run(service.items.delete, owner, id):
         raise missing("response", id, None)
     return {"id": id, "object": "response", "deleted": True}
 
@@ -76,7 +80,7 @@ async def cancel(id: str, request: Request, service: TheService) -> dict[str, An
     if job is not None:
         await job.cancel()
         return job.response
-    response = whole(owner, id, service)
+    response = await service.items.run(whole, owner, id, service)
     if not response["background"]:
         raise bad_request("only a response that was made with background can be cancelled", None)
     return response
@@ -92,8 +96,8 @@ async def input_items(
     after: str | None = None,
 ) -> dict[str, Any]:
     owner = owner_of(request)
-    whole(owner, id, service)
-    return listed(service.items.items(owner, id, "input"), limit, order, after)
+    await service.items.run(whole, owner, id, service)
+    return listed(await service.items.run(service.items.items, owner, id, "input"), limit, order, after)
 
 
 def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:

@@ -1,0 +1,460 @@
+"""What was said, kept in PostgreSQL: as in items.py, for several servers at once.
+
+Each server is a replica of the same store, so any of them goes on with any conversation.  The database may be
+slow, gone or frozen, and the event loop must not wait for it: whatever asks it runs in a thread (`run`), each
+thread has a connection of its own, and after DEADLINE_SECONDS the client is told 503.
+
+    run    some threads, each request's work in one of them; the client waits for it
+    save   one thread, so that saves are done in their order; a failure is logged, and the answer no worse
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import queue
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from server.dialogue.items import ROW_BYTES, Group, Kept, StoreError
+from server.errors import ApiError
+
+log = logging.getLogger("gptoss.server")
+
+THREADS = 8
+DEADLINE_SECONDS = 6.0
+"""For everything that one request asks of the store."""
+
+CONNECT_SECONDS = 2
+STATEMENT_SECONDS = 4
+MAX_WAITING = 1000
+"""Calls that may wait for a thread; more are refused at once."""
+
+PAUSE_SECONDS = 1.0
+"""After a failed connection nobody tries again for so long: whoever asks is told at once."""
+
+IDLE_SECONDS = 1.0
+"""A connection that was idle for longer is tried before it is used."""
+
+ROOM_SECONDS = 60.0
+ROOM_SHARE = 64
+"""Room is made at the latest after so long, or when 1 / ROOM_SHARE of the store's size was written here."""
+
+DEFAULTS = {
+    "connect_timeout": CONNECT_SECONDS,
+    "application_name": "gptoss",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
+}
+"""Unless the URL says otherwise."""
+
+VERSION = 1
+LOCK = 0x67707430  # for advisory locks: nobody else's, as far as one can tell
+SCHEMA = """
+create table if not exists gptoss_store (version integer not null);
+insert into gptoss_store select %d where not exists (select 1 from gptoss_store);
+create table if not exists gptoss_groups (
+    id text primary key, owner bytea not null, kind text not null, used double precision not null,
+    bytes bigint not null, status text not null, previous text, body text not null
+);
+create index if not exists gptoss_groups_by_use on gptoss_groups (used);
+create table if not exists gptoss_items (
+    serial bigint generated always as identity primary key,
+    group_id text not null references gptoss_groups on delete cascade,
+    owner bytea not null, id text not null, kind text not null, body text not null, tokens bytea not null
+);
+create index if not exists gptoss_items_by_id on gptoss_items (owner, id);
+create index if not exists gptoss_items_by_group on gptoss_items (group_id, serial);
+"""
+
+NOW = "extract(epoch from now())::double precision"
+"""The database's clock, which is the same for all servers."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StoreUnavailable(ApiError):
+    """The database does not answer: HTTP 503."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503,
+            "the store of responses and conversations does not answer; try again",
+            code="store_unavailable",
+            headers={"retry-after": "5"},
+        )
+
+
+class PostgresItems:
+    """As `Items`.  All but `run`, `save`, `size`, `count` and `close` ask the database, and wait for it.
+
+    url          as postgresql://user@host/database; the password may be in PGPASSWORD or ~/.pgpass
+    max_bytes    of all that is kept, by all servers
+    max_seconds  since it was last used
+    """
+
+    def __init__(self, url: str, max_bytes: int, max_seconds: float) -> None:
+        """Raises StoreError."""
+        self._max_bytes, self._max_seconds = max_bytes, max_seconds
+        self._mine = threading.local()
+        self._failed_at = float("-inf")
+        self._written, self._room_at = 0, float("-inf")
+        self._bytes = self._count = 0
+        try:
+            self._options = DEFAULTS | conninfo_to_dict(url)
+            self._name = "{host}/{dbname}".format_map({"host": "", "dbname": ""} | self._options)
+            with self._transaction() as db:
+                db.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+                db.execute(SCHEMA % VERSION)  # type: ignore[arg-type]  # not a literal: it has a number in it
+                (found,) = _row(db.execute("select version from gptoss_store"))
+            if found != VERSION:
+                raise StoreError(f"it is of version {found}, and this program reads version {VERSION}")
+            self._make_room()
+            self._mine.db.close()
+            del self._mine.db
+        except psycopg.Error as error:
+            raise StoreError(" ".join(str(error).split()) or type(error).__name__) from None
+        self._threads = [_Threads(THREADS), _Threads(1)]
+
+    # -- in threads -----------------------------------------------------------------------------------------
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The function's result; it asks the store.  Raises StoreUnavailable."""
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await self._threads[0].run(lambda: function(*args, **kwargs))
+        except TimeoutError:
+            log.error("the store at %s did not answer within %g s", self._name, DEADLINE_SECONDS)
+            raise StoreUnavailable() from None
+
+    def save(self, function: Callable[[], None]) -> asyncio.Future[None]:
+        """Begins to do what the function does.  What comes of it may be waited for, and never raises."""
+        return asyncio.ensure_future(self._save(self._threads[1].run(function)))
+
+    async def _save(self, saving: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await asyncio.shield(saving)
+        except TimeoutError:
+            log.error("a response is not kept yet: the store at %s does not answer", self._name)
+            saving.add_done_callback(lambda done: done.cancelled() or done.exception())
+        except StoreUnavailable:
+            log.error("a response could not be kept: the store at %s does not answer", self._name)
+
+    # -- groups ----------------------------------------------------------------------------------------------
+
+    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
+        """Keeps a response or a conversation with its items, instead of what was kept under its id."""
+        body = _dumps(group.body)
+        with self._transaction() as db:
+            db.execute("delete from gptoss_groups where id = %s", (group.id,))
+            db.execute(
+                f"insert into gptoss_groups values (%s, %s, %s, {NOW}, %s, %s, %s, %s)",
+                (
+                    group.id,
+                    owner,
+                    group.kind,
+                    len(body) + ROW_BYTES,
+                    group.status,
+                    _plain(group.previous),
+                    body,
+                ),
+            )
+            self._insert(db, owner, group.id, items)
+        self._written += len(body)
+        self._make_room_sometimes()
+
+    def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
+        """Another object in a group's place, whose items stay; nothing happens if there is none."""
+        text = _dumps(body)
+        with self._transaction() as db:
+            db.execute(
+                "update gptoss_groups set body = %s, bytes = bytes + %s - length(body) "
+                "where id = %s and owner = %s",
+                (text, len(text), _plain(id), owner),
+            )
+
+    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> None:
+        """Appends items to a group; nothing happens if there is none."""
+        with self._transaction() as db:
+            found = db.execute(
+                f"update gptoss_groups set used = {NOW} where id = %s and owner = %s", (_plain(id), owner)
+            )
+            if found.rowcount:
+                self._insert(db, owner, id, items)
+        self._make_room_sometimes()
+
+    def get(self, owner: bytes, id: str) -> Group | None:
+        with self._transaction() as db:
+            row = db.execute(
+                "select id, kind, status, previous, body from gptoss_groups where id = %s and owner = %s",
+                (_plain(id), owner),
+            ).fetchone()
+            if row is None:
+                return None
+            _used(db, [row[0]])
+        return _group(row)
+
+    def delete(self, owner: bytes, id: str) -> bool:
+        """Whether there was such a group."""
+        with self._transaction() as db:
+            gone = db.execute("delete from gptoss_groups where id = %s and owner = %s", (_plain(id), owner))
+        return bool(gone.rowcount)
+
+    # -- items -----------------------------------------------------------------------------------------------
+
+    def item(self, owner: bytes, id: str) -> Kept | None:
+        """The latest item of this id."""
+        with self._transaction() as db:
+            row = db.execute(
+                "select body, tokens, kind, group_id from gptoss_items where owner = %s and id = %s "
+                "order by serial desc limit 1",
+                (owner, _plain(id)),
+            ).fetchone()
+            if row is None:
+                return None
+            _used(db, [row[3]])
+        return _kept(row)
+
+    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
+        """Those of a group, in order."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s "
+                "order by serial",
+                (owner, _plain(group_id)),
+            ).fetchall()
+        return [_kept(row) for row in rows if kind in (None, row[2])]
+
+    def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
+        """Whether there was such an item in the group."""
+        with self._transaction() as db:
+            freed = db.execute(
+                "delete from gptoss_items where owner = %s and group_id = %s and id = %s "
+                f"returning length(body) + length(tokens) + {ROW_BYTES}",
+                (owner, _plain(group_id), _plain(item_id)),
+            ).fetchall()
+            _grow(db, group_id, -sum(row[0] for row in freed))
+        return bool(freed)
+
+    def chain(self, owner: bytes, response_id: str) -> list[Group] | str:
+        """The responses up to this one, the first one first; or the id of one that is not there."""
+        with self._transaction() as db:
+            rows = db.execute(
+                """
+                with recursive chain as (
+                    select id, kind, status, previous, body, 1 as place from gptoss_groups
+                        where id = %(id)s and owner = %(owner)s and kind = 'response'
+                    union all
+                    select g.id, g.kind, g.status, g.previous, g.body, place + 1
+                        from gptoss_groups g join chain on g.id = chain.previous
+                        where g.owner = %(owner)s and g.kind = 'response'
+                )
+                select id, kind, status, previous, body from chain order by place desc
+                """,
+                {"id": _plain(response_id), "owner": owner},
+            ).fetchall()
+            if not rows:
+                return response_id
+            if (missing := rows[0][3]) is not None:
+                return str(missing)
+            _used(db, [row[0] for row in rows])
+        return [_group(row) for row in rows]
+
+    # -- figures, as of when room was made last --------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._bytes
+
+    @property
+    def count(self) -> int:
+        """Responses and conversations."""
+        return self._count
+
+    def close(self) -> None:
+        """What is being asked ends by itself."""
+        for threads in self._threads:
+            threads.close()
+
+    # -- room ------------------------------------------------------------------------------------------------
+
+    def _insert(self, db: psycopg.Connection, owner: bytes, group_id: str, items: Sequence[Kept]) -> None:
+        rows = [
+            (
+                group_id,
+                owner,
+                _plain(str(kept.body.get("id", ""))),
+                kept.kind,
+                _dumps(kept.body),
+                array("i", kept.tokens).tobytes(),
+            )
+            for kept in items
+        ]
+        if not rows:
+            return
+        with db.cursor() as cursor:
+            cursor.executemany(
+                "insert into gptoss_items (group_id, owner, id, kind, body, tokens) "
+                "values (%s, %s, %s, %s, %s, %s)",
+                rows,
+            )
+        size = sum(len(row[4]) + len(row[5]) + ROW_BYTES for row in rows)
+        _grow(db, group_id, size)
+        self._written += size
+
+    def _make_room_sometimes(self) -> None:
+        due = time.monotonic() - self._room_at > ROOM_SECONDS
+        if due or self._written > self._max_bytes // ROOM_SHARE:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drops what is too old, and the least recently used while there is too much."""
+        self._written, self._room_at = 0, time.monotonic()
+        with self._transaction() as db:
+            (alone,) = _row(db.execute("select pg_try_advisory_xact_lock(%s)", (LOCK,)))
+            if alone:
+                db.execute(f"delete from gptoss_groups where used < {NOW} - %s", (self._max_seconds,))
+                db.execute(
+                    "delete from gptoss_groups where id in (select id from (select id, sum(bytes) over "
+                    "(order by used desc, id) as kept from gptoss_groups) as each where kept > %s)",
+                    (self._max_bytes,),
+                )
+            figures = db.execute("select coalesce(sum(bytes), 0), count(*) from gptoss_groups")
+            self._bytes, self._count = map(int, _row(figures))
+
+    # -- connections -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection]:
+        """This thread's connection, in a transaction.  Raises StoreUnavailable."""
+        try:
+            db = self._connection()
+            with db.transaction():
+                yield db
+            self._mine.used_at = time.monotonic()
+        except psycopg.Error as error:
+            if not hasattr(self, "_threads"):
+                raise  # at the start: it is told in full
+            log.error("the store at %s: %s", self._name, " ".join(str(error).split()))
+            raise StoreUnavailable() from None
+
+    def _connection(self) -> psycopg.Connection:
+        """This thread's connection, made anew if it is broken."""
+        db: psycopg.Connection | None = getattr(self._mine, "db", None)
+        if db is not None and not db.closed:
+            if time.monotonic() - self._mine.used_at < IDLE_SECONDS:
+                return db
+            try:
+                db.execute("select 1")
+                return db
+            except psycopg.Error:
+                db.close()
+        if time.monotonic() - self._failed_at < PAUSE_SECONDS:
+            raise psycopg.OperationalError("it could not be reached a moment ago")
+        try:
+            db = psycopg.connect(**self._options, autocommit=True, prepare_threshold=None)
+            db.execute(f"set statement_timeout = {1000 * STATEMENT_SECONDS}")
+        except psycopg.Error:
+            self._failed_at = time.monotonic()
+            raise
+        self._mine.db, self._mine.used_at = db, time.monotonic()
+        return db
+
+
+class _Threads:
+    """They end with the process at the latest, whatever they are waiting for."""
+
+    def __init__(self, number: int):
+        self._jobs: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._number = number
+        for i in range(number):
+            threading.Thread(target=self._work, name=f"gptoss-store-{i}", daemon=True).start()
+
+    def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Its result.  Once cancelled, it is not begun any more."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if self._jobs.qsize() >= MAX_WAITING:
+            done.set_exception(StoreUnavailable())
+        else:
+            self._jobs.put((done, function))
+        return done
+
+    def close(self) -> None:
+        for _ in range(self._number):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            done, function = job
+            if done.cancelled():
+                continue
+            result, error = None, None
+            try:
+                result = function()
+            except BaseException as raised:
+                error = raised
+            try:
+                done.get_loop().call_soon_threadsafe(_tell, done, result, error)
+            except RuntimeError:  # the loop has ended, and nobody waits
+                return
+            del job, done, function, result, error
+
+
+def _tell(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if done.cancelled():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)
+
+
+def _used(db: psycopg.Connection, ids: list[str]) -> None:
+    """Notes it, to the minute: reading need not write each time."""
+    db.execute(
+        f"update gptoss_groups set used = {NOW} where id = any(%s) and used < {NOW} - 60",
+        (ids,),
+    )
+
+
+def _grow(db: psycopg.Connection, id: str, by: int) -> None:
+    db.execute("update gptoss_groups set bytes = bytes + %s where id = %s", (by, _plain(id)))
+
+
+def _plain(id: Any) -> Any:
+    """An id as PostgreSQL can have it: a client's may have the one character that its texts cannot."""
+    return id.replace("\0", "\ufffd") if isinstance(id, str) else id
+
+
+def _row(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
+    row: tuple[Any, ...] | None = cursor.fetchone()
+    assert row is not None
+    return row
+
+
+def _group(row: Sequence[Any]) -> Group:
+    id, kind, status, previous, body = row
+    return Group(id, kind, status, previous, json.loads(body))
+
+
+def _kept(row: Sequence[Any]) -> Kept:
+    return Kept(json.loads(row[0]), array("i", bytes(row[1])), row[2])
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

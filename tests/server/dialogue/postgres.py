@@ -1,0 +1,111 @@
+"""A PostgreSQL of its own, in a temporary folder: as Debian's `apt-get install postgresql` has it."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from glob import glob
+from pathlib import Path
+
+import psycopg
+
+
+def program(name: str) -> str | None:
+    """Debian has them outside of PATH."""
+    return shutil.which(name) or next(
+        iter(sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)), None
+    )
+
+
+def missing() -> str | None:
+    """Why there is none here."""
+    if program("initdb") is None or program("postgres") is None:
+        return "there is no PostgreSQL here: apt-get install postgresql"
+    if os.getuid() == 0 and _user() is None:
+        return "PostgreSQL does not run as root, and there is no user postgres or nobody"
+    return None
+
+
+def _user() -> str | None:
+    known = {each.pw_name for each in pwd.getpwall()}
+    return next((name for name in ("postgres", "nobody") if name in known), None)
+
+
+class Postgres:
+    """It listens on a socket in its folder, and nowhere else."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gptoss-pg-"))
+        self._user = _user() if os.getuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(self.folder, self._user)
+        self._process: subprocess.Popen[bytes] | None = None
+        made = self._run("initdb", "-D", self.folder / "data", "-U", "gptoss", "-A", "trust", "-E", "UTF8",
+                         "--no-sync", "--locale=C")  # fmt: skip
+        assert made.wait(60) == 0, made.stdout.read().decode()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://gptoss@/postgres?host={self.folder}"
+
+    def _run(self, name, *words):
+        return subprocess.Popen(
+            [program(name), *map(str, words)],
+            user=self._user,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def start(self) -> None:
+        log = self.folder / "log"
+        words = ["-D", self.folder / "data", "-k", self.folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+        self._process = self._run(
+            "postgres", *words, "-c", "logging_collector=on", "-c", f"log_directory={log}"
+        )
+        while True:
+            try:
+                with self.connect():
+                    return
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, self._process.stdout.read().decode()
+
+    def connect(self):
+        return psycopg.connect(self.url, autocommit=True, connect_timeout=60)
+
+    def ask(self, query, *values):
+        with self.connect() as db:
+            return db.execute(query, values).fetchall()
+
+    def clear(self) -> None:
+        with self.connect() as db:
+            db.execute("drop table if exists gptoss_items, gptoss_groups, gptoss_store")
+
+    def stop(self) -> None:
+        """At once, as if the machine had lost its power."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(30)
+            self._process.stdout.close()
+            self._process = None
+
+    def processes(self):
+        """The server's, and those of its connections."""
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return [parent, *map(int, children)]
+
+    def freeze(self) -> None:
+        """It has its connections, and says nothing any more."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
