@@ -1,1 +1,1 @@
-"""HTTP: the APIs that clients speak, what surrounds them, and how answers are streamed."""
+"""HTTP: the APIs, what they have in common, and how answers are streamed."""

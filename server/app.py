@@ -1,4 +1,4 @@
-"""The HTTP application: routes, what surrounds them, and its life from start to drain."""
+"""The HTTP application: routes, middleware, start and shutdown."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def create_app(
     fingerprint: str = "fp_unknown",
     summary: str = "",
 ) -> FastAPI:
-    """The application around a worker, which it starts and stops.
+    """The application for a worker, which it starts and stops.
 
-    max_context  longest prompt and answer together, tokens
+    max_context  maximum tokens of prompt and answer together
     fingerprint  identifies weights and version
-    summary      of what was loaded and where, for people: lines, `name: facts`
+    summary      what was loaded and where, for users: lines of `name: facts`
     """
 
     @asynccontextmanager
@@ -91,9 +91,9 @@ def create_app(
         title="gptoss",
         version=VERSION,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's pages run scripts of another host
+        docs_url=None,  # FastAPI's own page loads scripts from another host
         redoc_url=None,
-        redirect_slashes=False,  # such an answer would send the client to whatever host it named itself
+        redirect_slashes=False,  # a redirect would contain the Host that the client sent
     )
     app.state.jobs = Jobs(settings.max_queued)
     app.state.service = Service(

@@ -1,11 +1,10 @@
-"""What goes wrong, as HTTP says it: the table from the engine's errors to statuses, and OpenAI's shape of an
-error (Anthropic's is in api/messages/errors.py).
+"""Errors in HTTP: which status each of the engine's errors has, and OpenAI's format of an error.
 
     {"error": {"message": …, "type": …, "param": …, "code": …}}
 
-Before the first byte an error is a status; after it, the same body is an event of the stream
-(streaming.py).  A message tells the client what was wrong and what would be right, and never a path, an
-address or a traceback of ours.
+(Anthropic's format is in api/messages/errors.py.)  Before the first byte an error is a status; after it, the
+same body is an event of the stream (streaming.py).  A message tells the client what was wrong and what would
+be right.  It never contains our paths, addresses or tracebacks.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ from language.harmony.messages import ConversationError
 log = logging.getLogger("gptoss.server")
 
 RETRY_AFTER_SECONDS = 5
-"""For what passes by itself, or with the restart of the server."""
+"""Retry-After of errors that are temporary, or end with a restart of the server."""
 
 
 class ApiError(Exception):
-    """An answer to the client that is an error.
+    """An error response.
 
-    param  the field of the request to change, as `messages[0].content`
-    code   a word for programs
+    param  the field of the request to change, such as `messages[0].content`
+    code   identifies the error for programs
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class ApiError(Exception):
 
 
 MAX_MESSAGE, MAX_PARAM = 1000, 200
-"""Characters: both may quote what the client wrote, which may be megabytes."""
+"""Characters; both may quote the request, which may have megabytes."""
 
 
 def _shortened(text: str, length: int) -> str:
@@ -93,7 +92,7 @@ STATUSES: dict[type[EngineError], tuple[int, str]] = {
     OutOfMemory: (503, "out_of_memory"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     NonFinite: (500, "non_finite_logits"),
-    ConstraintFailed: (400, "constraint_failed"),  # by the schema that was asked for
+    ConstraintFailed: (400, "constraint_failed"),  # the schema of the request
 }
 
 
@@ -102,12 +101,12 @@ def bad_request(message: str, param: str | None) -> ApiError:
 
 
 def unsupported(message: str, param: str) -> ApiError:
-    """The request is well formed, but this server cannot do what it asks."""
+    """The request is valid, but asks for something that this server does not have."""
     return ApiError(400, message, param=param, code="unsupported_value")
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What the client hears of `error`.  Of what we did not expect, nothing but that it happened."""
+    """The response for `error`.  An unexpected exception gets a general message without details."""
     match error:
         case ApiError():
             return error
@@ -128,7 +127,7 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def _from_http(error: StarletteHTTPException) -> ApiError:
-    """What the framework refuses by itself: no such path, no such method, a body that cannot be read."""
+    """Errors of the framework: no such path, no such method, a body that cannot be read."""
     codes = {
         404: "unknown_url",
         405: "method_not_allowed",
@@ -141,7 +140,7 @@ def _from_http(error: StarletteHTTPException) -> ApiError:
 
 
 def _from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
-    """The first field that is wrong, and everything that is said about it."""
+    """The first wrong field, with all its validation messages."""
     first = errors[0]
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
@@ -161,7 +160,7 @@ def _said(error: Mapping[str, Any]) -> str:
 def _param(loc: Sequence[str | int], body: Any) -> str:
     """`("body", "messages", 0, "user", "content")` → `messages[0].content`.
 
-    Pydantic puts the names of a union's branches between those of the fields; only the body tells them apart.
+    Pydantic inserts the names of union branches between those of fields; only the body tells them apart.
     """
     path, here = "", body
     for i, part in enumerate(loc[1:], start=2):
@@ -173,11 +172,11 @@ def _param(loc: Sequence[str | int], body: Any) -> str:
 
 
 class BodyRefused(HTTPException):
-    """Raised while the body is read: of all exceptions, FastAPI lets only its own out of there unchanged."""
+    """Raised while the body is read.  A subclass of HTTPException, because FastAPI wraps all others there."""
 
 
 class BodyUnfit(BodyRefused):
-    """The body was read, and is refused before it is validated."""
+    """The body was read, but is refused before it is validated."""
 
     def __init__(self, error: ApiError):
         super().__init__(error.status, error.message)

@@ -1,6 +1,4 @@
-"""What the program writes to stderr: text or JSON, one line for each finished request, never its contents
-or keys.
-"""
+"""The log on stderr, as text or JSON: one line for each finished request, without its contents or keys."""
 
 from __future__ import annotations
 
@@ -15,35 +13,35 @@ from typing import Any
 requests = logging.getLogger("gptoss.requests")
 
 MAX_PATH = 256
-"""Characters of a path that are written."""
+"""Maximum characters of a path in the log."""
 
 
 @dataclass(slots=True)
 class Figures:
-    """Of one request: gathered while it is answered, written when it is over."""
+    """Statistics of one request: collected while it is answered, logged when it has finished."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     computed_tokens: int = 0
-    """Of prompts, those that were not cached."""
+    """Prompt tokens that were not in the prefix cache."""
     prompt_seconds: float = 0.0
-    """That it took to compute them, without the wait in the queue."""
+    """Time to compute them, without the wait in the queue."""
     completion_tokens: int = 0
     first_token_at: float | None = None
     """In `time.perf_counter` seconds."""
     finish: list[str] = field(default_factory=list)
-    """Why each choice ended."""
+    """The finish reason of each choice."""
     recoveries: int = 0
-    """Oddities in what the model sampled that its reader mended."""
+    """Deviations from the harmony format that were repaired."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a request went; made when it is over.
+    """The result of a finished request.
 
-    status      of the response; 499: the client left before there was one
-    started_at  in `time.perf_counter` seconds, likewise ended_at
-    figures     None where no answer was asked for
+    status      of the response; 499: the client disconnected before there was one
+    started_at  in `time.perf_counter` seconds, like ended_at
+    figures     None if the request asked for no answer
     """
 
     status: int
@@ -63,8 +61,8 @@ class Outcome:
 
 
 def finished(request_id: str, method: str, path: str, outcome: Outcome) -> None:
-    """One line about one request."""
-    quiet = path in ("/health", "/ready", "/metrics", "/page/markdown")  # many a minute
+    """Log a finished request."""
+    quiet = path in ("/health", "/ready", "/metrics", "/page/markdown")  # requested many times a minute
     if len(path) > MAX_PATH:
         path = path[:MAX_PATH] + "…"
     facts: dict[str, Any] = {"request": request_id, "method": method, "path": path, "status": outcome.status}
@@ -83,8 +81,8 @@ def finished(request_id: str, method: str, path: str, outcome: Outcome) -> None:
 
 
 def escaped(text: str) -> str:
-    """`text` in one line, with everything written out that a terminal obeys or hides: control characters,
-    line separators, bidirectional marks, halves of surrogates.
+    """`text` on one line, with escape sequences for everything that a terminal interprets or hides: control
+    characters, line separators, bidirectional marks, unpaired surrogates.
     """
     if text.isprintable():
         return text
@@ -92,7 +90,7 @@ def escaped(text: str) -> str:
 
 
 def _fact(value: Any) -> str:
-    """A value in a text line, quoted unless it is plainly one word: what a client wrote cannot add facts."""
+    """A value in a text line, quoted unless it is one word, so that a client cannot forge further values."""
     text = str(value)
     if re.fullmatch(r"[\w./:,+@%~*-]*", text, re.ASCII):
         return text
@@ -100,7 +98,7 @@ def _fact(value: Any) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """One line for a record.  The lines of a traceback follow, each set in: none looks like a record."""
+    """One line for a record.  Lines of a traceback follow indented, so that none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
         head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.name}: "
@@ -130,7 +128,7 @@ class JsonFormatter(logging.Formatter):
 
 def configure(level: str, form: str) -> None:
     """Send all logs to stderr.  `level` and `form` as in Settings.log_level and log_format."""
-    logging.raiseExceptions = False  # a line that cannot be written is lost, and nothing else
+    logging.raiseExceptions = False  # a line that cannot be written is lost, without further effect
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

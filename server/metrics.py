@@ -1,8 +1,8 @@
-"""Figures for Prometheus: GET /metrics.
+"""Metrics for Prometheus: GET /metrics.
 
-Names follow vLLM's where they mean the same, under our prefix, so that dashboards move over by a search and
-replace.  Gauges and token counts are the engine's own, read at each scrape; latencies are observed where the
-client would feel them, in the server.
+Metrics that vLLM also has carry its names, with our prefix, so that dashboards need only a search and
+replace.  Gauges and token counts are the engine's own, read at each scrape.  Latencies are measured in the
+server, because that is what clients experience.
 """
 
 from __future__ import annotations
@@ -28,31 +28,35 @@ WHOLE_ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 30
 
 
 class Metrics:
-    """One process's figures, in a registry of their own."""
+    """The metrics of this process, in their own registry."""
 
     def __init__(self, worker: Worker, seal: Seal, items: Store):
         self._registry = CollectorRegistry()
         self._registry.register(EngineFigures(worker))
         self._registry.register(StoreFigures(seal, items))
         self.between_tokens = self._histogram(
-            "inter_token_latency_seconds", "between arrivals of tokens of one answer", BETWEEN_TOKENS_SECONDS
+            "inter_token_latency_seconds", "time between two tokens of an answer", BETWEEN_TOKENS_SECONDS
         )
         self._first_token = self._histogram(
-            "time_to_first_token_seconds", "from the request to its first token", FIRST_TOKEN_SECONDS
+            "time_to_first_token_seconds", "time from the request to its first token", FIRST_TOKEN_SECONDS
         )
         self._whole_answer = self._histogram(
-            "e2e_request_latency_seconds", "from the request to the end of its answer", WHOLE_ANSWER_SECONDS
+            "e2e_request_latency_seconds",
+            "time from the request to the end of its answer",
+            WHOLE_ANSWER_SECONDS,
         )
         self._successes = self._counter(
-            "request_success", "answers that came to their end, by reason", ("finished_reason",)
+            "request_success", "finished answers, by reason", ("finished_reason",)
         )
         self._responses = self._counter(
-            "http_responses", "HTTP responses, by status; 499: the client left", ("status",)
+            "http_responses", "HTTP responses, by status; 499: the client disconnected", ("status",)
         )
-        self._recoveries = self._counter("harmony_recoveries", "oddities in sampled harmony that were mended")
+        self._recoveries = self._counter(
+            "harmony_recoveries", "deviations from the harmony format that were repaired"
+        )
 
     def finished(self, outcome: Outcome) -> None:
-        """A request is over."""
+        """Count a finished request."""
         self._responses.labels(str(outcome.status)).inc()
         if outcome.first_token_seconds is not None:
             self._first_token.observe(outcome.first_token_seconds)
@@ -65,7 +69,7 @@ class Metrics:
             self._successes.labels(reason).inc()
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> Counter:
@@ -76,23 +80,27 @@ class Metrics:
 
 
 class StoreFigures(Collector):
-    """What was said, and what is kept of it: here, and sealed by clients."""
+    """Metrics of the store, and of the encrypted chains of thought that clients send back."""
 
     def __init__(self, seal: Seal, items: Store):
         self._seal, self._items = seal, items
 
     def collect(self) -> Iterator[Metric]:
-        seals = CounterMetricFamily(f"{PREFIX}_seals", "sealed tokens that came back", labels=("outcome",))
+        seals = CounterMetricFamily(
+            f"{PREFIX}_seals", "encrypted chains of thought that clients sent back", labels=("outcome",)
+        )
         seals.add_metric(("opened",), self._seal.opened)
         seals.add_metric(("refused",), self._seal.refused)
         yield seals
         kept, size = self._items.count, self._items.size
-        yield GaugeMetricFamily(f"{PREFIX}_store_objects", "responses and conversations that are kept", kept)
-        yield GaugeMetricFamily(f"{PREFIX}_store_bytes", "what they take", size)
+        yield GaugeMetricFamily(f"{PREFIX}_store_objects", "stored responses and conversations", kept)
+        yield GaugeMetricFamily(
+            f"{PREFIX}_store_bytes", "size of the stored responses and conversations", size
+        )
 
 
 class EngineFigures(Collector):
-    """The worker's Stats as metrics, as of its latest step."""
+    """The engine's Stats as of its latest step."""
 
     def __init__(self, worker: Worker):
         self._worker = worker
@@ -104,16 +112,16 @@ class EngineFigures(Collector):
             ("num_requests_running", "sequences in the current step", stats.running),
             ("num_requests_waiting", "requests in the queue", stats.waiting),
             ("kv_cache_usage_perc", "pages held by running sequences, from 0 to 1", used),
-            ("prefix_cache_disk_bytes", "that the prefix cache has on disk", stats.disk_bytes),
+            ("prefix_cache_disk_bytes", "size of the prefix cache on disk", stats.disk_bytes),
         )
         counters = (
-            ("prompt_tokens", "tokens of prompts answered", stats.prompt_tokens),
+            ("prompt_tokens", "prompt tokens of answered requests", stats.prompt_tokens),
             ("generation_tokens", "tokens sampled", stats.generation_tokens),
             ("prefix_cache_queries", "prompt tokens looked up in the prefix cache", stats.prefix_queries),
-            ("prefix_cache_hits", "prompt tokens found there", stats.prefix_hits),
+            ("prefix_cache_hits", "prompt tokens found in the prefix cache", stats.prefix_hits),
             (
                 "prefix_cache_disk_hits",
-                "those of them that were read from disk",
+                "prompt tokens whose pages were read from disk",
                 stats.prefix_disk_hits,
             ),
             (
@@ -123,11 +131,15 @@ class EngineFigures(Collector):
             ),
             (
                 "prompt_tokens_computed",
-                "tokens of prompts answered that the prefix cache did not have",
+                "prompt tokens that were not in the prefix cache, and so were computed",
                 stats.prompt_tokens_computed,
             ),
-            ("prompt_seconds", "that it took to compute those", stats.prompt_seconds),
-            ("num_preemptions", "sequences that gave their pages back to be recomputed", stats.preemptions),
+            ("prompt_seconds", "time spent computing them", stats.prompt_seconds),
+            (
+                "num_preemptions",
+                "sequences that were preempted and must be computed again",
+                stats.preemptions,
+            ),
             ("engine_steps", "steps of the engine", stats.steps),
         )
         for name, meaning, value in gauges:

@@ -1,15 +1,15 @@
-"""HTTP/1.1 from clients that nobody knows yet: bounded in bytes, number and time before any key is read.
+"""HTTP/1.1 with limits on size, number and time, for clients that have not been authenticated yet.
 
-uvicorn's protocol over httptools, and what it leaves open:
+uvicorn's httptools protocol, with limits that it lacks:
 
-    head      a request's line and header fields, and the trailers of a chunked body: HEAD_BYTES and
-              HEAD_FIELDS at most, then 431.  They must be complete HEAD_SECONDS after they began
-    pipeline  what a client sends ahead waits unparsed until the answer before it is complete
-    idle      a connection without a request ends, also if blank lines keep coming
-    stuck     a client that does not read its answer is cut off, and its descriptor is free then
+    head      request line and header fields, and the trailers of a chunked body: at most HEAD_BYTES and
+              HEAD_FIELDS, else 431.  They must be complete within HEAD_SECONDS
+    pipeline  requests that a client sends ahead wait unparsed until the previous answer is complete
+    idle      a connection without a request is closed, also if blank lines keep arriving
+    stuck     the connection of a client that does not read its answer is closed, which frees its descriptor
     number    at most `max_connections`; a new one replaces the one that has been idle for longest
 
-The time that a body may take is the middleware's (server/middleware.py).
+server/middleware.py limits the time for a body.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from server.errors import ApiError
 log = logging.getLogger("gptoss.server")
 
 HEAD_BYTES = 64 * 2**10
-"""Of a request's line and header fields together, and of anything else that is not a body."""
+"""Request line and header fields together; also anything else that is not a body."""
 
 HEAD_FIELDS = 256
 
 MAX_CHUNKS = 20_000
-"""Of a chunked body: each costs as much, if it has one byte or a thousand."""
+"""Maximum chunks of a chunked body: a chunk of one byte costs as much time as one of a thousand."""
 
 HEAD_SECONDS = 20.0
-"""From the first byte of a connection, or of a later request on it, to the end of its head."""
+"""From opening the connection, or the first byte of a later request, to the end of the head."""
 
 SLICE_BYTES = 4 * 2**10
-"""The parser is fed in slices of this size, and the limits are looked at in between."""
+"""The parser gets slices of this size, and the limits are checked after each."""
 
 AHEAD_BYTES = 2**20
-"""What a client may send while an answer is under way; more ends the connection."""
+"""What a client may send ahead during an answer; more closes the connection."""
 
 STUCK_SECONDS = 60.0
 """A client that takes less than STUCK_BYTES of its answer in this time has stopped reading."""
@@ -52,7 +52,7 @@ STUCK_SECONDS = 60.0
 STUCK_BYTES = 1024
 
 LINGER_SECONDS = 1.0
-"""For an error to be read by a client that is still sending: closing at once could destroy it on its way."""
+"""After an error, wait for a client that is still sending: closing at once could discard the response."""
 
 MAX_CONNECTIONS = 1000
 
@@ -68,11 +68,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._max_connections = max_connections
         self._clock: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._current: RequestResponseCycle | None = None  # the request that is being answered
+        self._current: RequestResponseCycle | None = None  # the request being answered
         self._ahead = bytearray()
-        self._ended = False  # nothing more is read
+        self._ended = False  # no more input is read
         self._in_head = False
-        self._since_body = 0  # bytes that were parsed, and are not of a body
+        self._since_body = 0  # bytes parsed since the last byte of a body
         self._fields = self._chunks = 0
         self._idle_since = self.loop.time()
         self._unread, self._unread_since = 0, self._idle_since
@@ -102,13 +102,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _disconnect(self) -> None:
-        """Tell whoever answers here that nobody listens: uvicorn tells only the latest request."""
+        """Tell the running request that the client has gone: uvicorn tells only the latest request."""
         if self._current is not None and not self._current.response_complete:
             self._current.disconnected = True
             self._current.message_event.set()
 
     def _has_room(self) -> bool:
-        """Whether this connection may stay.  One without a request makes room for it."""
+        """Whether there is room for this connection.  May close an idle one to make room."""
         others = [each for each in self.connections if each is not self and not each._ended]  # type: ignore[union-attr]
         if len(others) < self._max_connections:
             return True
@@ -122,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        """Whether a request has been read and is not answered yet."""
+        """Whether a request is being answered."""
         return self._current is not None and not self._current.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -147,22 +147,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._hold()
         elif not (self._answering or self._ended) and self._clock is None:
-            self._start_clock()  # what came has not begun a request
+            self._start_clock()  # the input did not begin a request
 
     def _hold(self) -> None:
-        """A request waits for its turn, and what follows it waits unparsed."""
+        """A request waits for the previous answer; what follows it stays unparsed."""
         if len(self._ahead) > AHEAD_BYTES:
             self._ended = True
             self.transport.abort()
         else:
-            self.flow.resume_reading()  # or nobody would hear that this client has left
+            self.flow.resume_reading()  # otherwise a disconnect would not be noticed
 
     def _feed(self, slice: memoryview) -> None:
         self._since_body += len(slice)
         try:
             self.parser.feed_data(slice)
         except HttpParserUpgrade:
-            # Nobody has to agree to an upgrade: the request is answered as it is, and the connection ends.
+            # A server may ignore an upgrade: answer the request as it is, and close the connection.
             self._ended = True
             if self.cycle is not None:
                 self.cycle.keep_alive = False
@@ -182,12 +182,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
-        if self._in_head and self._fields <= HEAD_FIELDS:  # a trailer is none of the request's header fields
+        if self._in_head and self._fields <= HEAD_FIELDS:  # a trailer is not a header field
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._fields > HEAD_FIELDS:
-            raise ValueError("too many header fields")  # to the parser, which stops: no request comes of it
+            raise ValueError("too many header fields")  # stops the parser: no request begins
         self._stop_clock()
         self._in_head, self._since_body, self._fields = False, 0, 0
         super().on_headers_complete()
@@ -195,7 +195,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         self._chunks += 1
         if self._chunks > MAX_CHUNKS:
-            raise ValueError("too many chunks")  # to the parser, which stops
+            raise ValueError("too many chunks")  # stops the parser
 
     def on_body(self, body: bytes) -> None:
         self._since_body = 0
@@ -223,14 +223,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.loop.call_soon(self.data_received, b"")
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer without asking the application, and end the connection."""
+        """Send an error without the application, and close the connection."""
         if self._ended:
             return
         log.info("a connection was refused: %d, %s", error.status, error.message)
         self._ended = True
         self._stop_clock()
         if self._current is not None and self._answering:
-            # An error in the middle of an answer, or before it, would be taken for a part of it.
+            # The client would take an error now for a part of the running answer.
             between = self._current.response_started or self._current is not self.cycle
             self._disconnect()
             if between or not self._current.more_body:
@@ -246,23 +246,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _check_stuck(self) -> None:
-        """Cut off a client that does not read what was sent to it."""
+        """Close the connection if the client has stopped reading."""
         now, unread = self.loop.time(), self._bytes_unread()
         if not unread or not self._unread or unread > self._unread or self._unread - unread >= STUCK_BYTES:
             self._unread, self._unread_since = unread, now
         elif now - self._unread_since >= self.stuck_seconds:
-            log.info("a client has stopped reading, and was cut off")
+            log.info("a client has stopped reading; its connection was closed")
             self._ended = True
             self.transport.abort()
             return
         self._watch = self.loop.call_later(self.stuck_seconds / 4, self._check_stuck)
 
     def _bytes_unread(self) -> int:
-        """What waits here for the client to take what was sent before; 0 if all was handed to the system."""
+        """Bytes that were sent and the client has not read; 0 if all fit into the system's buffer."""
         waiting = self.transport.get_write_buffer_size()
         if not waiting:
             return 0
-        # The system's own buffer may hold megabytes: a slow client is taking from there meanwhile.
+        # The system's own buffer may hold megabytes, from which a slow client reads meanwhile.
         socket = self.transport.get_extra_info("socket")
         try:
             unsent = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))

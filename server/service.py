@@ -1,6 +1,4 @@
-"""What the routes work with: made once, when the program is put together, and found by each request on the
-app.
-"""
+"""The objects that the routes work with, made once at the start; each request finds them through the app."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How responses end: a stream of events, or one object.  Both close their token streams, however they end.
+"""Sends answers: as a stream of events, or as one object.  Both close their token streams, however they end.
 
-The response object owns the streams, and closes them in a `finally` around sending: a generator that was
-never started never runs its own.  A client that hangs up cancels a streaming response, but not one that waits
-for a whole answer: so `WholeAnswer` waits for both.
+The response object owns the token streams and closes them in a `finally` around sending, because a generator
+that was never started never runs its own `finally`.  If the client disconnects, Starlette cancels a streaming
+response, but not one that waits for a whole answer, so `WholeAnswer` watches for the disconnect itself.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ log = logging.getLogger("gptoss.server")
 
 PING_SECONDS = 10.0
 PROGRESS_SECONDS = 1.0
-"""How often a stream looks, before its first token, how much of the prompt has been computed."""
+"""How often a stream reports, before its first token, how much of the prompt has been computed."""
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 
 
 class Answer(Protocol):
-    """What an endpoint makes of its token streams."""
+    """What an endpoint makes from its token streams."""
 
     streams: Sequence[TokenStream]
     figures: Figures
 
     def events(self) -> AsyncIterator[bytes]:
-        """Server-sent events, without the end of the stream."""
+        """Server-sent events, without the end marker."""
 
     def ping(self) -> bytes:
-        """What is sent every few seconds so that neither proxies nor clients give up: a comment (PING), or an
-        event where the API's clients know one for it.  It is sent at once, behind all events so far.
+        """Sent every few seconds so that proxies and clients do not time out: a comment (PING), or an event
+        if the API has one for it.
         """
 
     def failure(self, error: ApiError) -> bytes:
-        """The last event of a stream that failed: the status has been sent already."""
+        """The last event of a stream that failed, because the status has been sent already."""
 
     @property
     def end(self) -> bytes:
-        """What ends the stream, also after a failure: DONE, or nothing where the API has no such mark."""
+        """The end marker, also after a failure: DONE, or nothing if the API has none."""
 
     async def whole(self) -> dict[str, Any]:
-        """The same as one object."""
+        """The whole answer as one object."""
 
 
 class OpenAIStream:
-    """How streams of chats and completions are kept alive, fail, and end."""
+    """The pings, failures and end marker of chat and completion streams."""
 
     end = DONE
 
@@ -77,10 +77,10 @@ def respond(answer: Answer, stream: bool | None, headers: Mapping[str, str] | No
 
 
 class AnswerStream(EventSourceResponse):
-    """An answer as server-sent events, with something in between while nothing is said.
+    """An answer as server-sent events.
 
-    A ping every few seconds, so that neither proxies nor clients give up; `: prompt 4096/7511` whenever more
-    of a long prompt has been computed.
+    Also sends a ping every few seconds, and `: prompt 4096/7511` whenever more of a long prompt has been
+    computed.
     """
 
     def __init__(self, answer: Answer, headers: Mapping[str, str] | None = None):
@@ -94,9 +94,9 @@ class AnswerStream(EventSourceResponse):
             _close(self._answer)  # also when the client left before the first event
 
     async def _stream_response(self, send: Send) -> None:
-        """As in EventSourceResponse, less what it does for each chunk: its timer around each send costs as
-        much as the rest of a token's way through the server.  A client that is stuck is found by the
-        connection (server/protocol.py).
+        """As in EventSourceResponse, but without its timer for each send, which takes as much time as
+        everything else that the server does for a token.  server/protocol.py detects clients that stop
+        reading.
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for chunk in self.body_iterator:
@@ -106,7 +106,7 @@ class AnswerStream(EventSourceResponse):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _ping(self, send: Send) -> None:
-        """As in EventSourceResponse, but it also tells how much of the prompt has been computed."""
+        """As in EventSourceResponse, but also reports how much of the prompt has been computed."""
         told, since_ping = None, 0.0
         while self.active:
             waiting = self._answer.figures.first_token_at is None
@@ -117,7 +117,7 @@ class AnswerStream(EventSourceResponse):
             if (reading := self._reading()) is not None and reading != told:
                 told = reading
                 body = ": prompt {}/{}\n\n".format(*reading).encode()
-            if since_ping >= self._ping_interval:  # a comment is no sign of life to all clients
+            if since_ping >= self._ping_interval:  # some clients do not count comments as activity
                 since_ping = 0.0
                 body += self._answer.ping()
             if not body:
@@ -127,18 +127,18 @@ class AnswerStream(EventSourceResponse):
                     await send({"type": "http.response.body", "body": body, "more_body": True})
 
     def _reading(self) -> tuple[int, int] | None:
-        """Tokens of the prompt that have been computed, and all, until that is done."""
+        """Computed and total tokens of the prompt; None once it is complete."""
         found = (stream.reading for stream in self._answer.streams)
         return next((reading for reading in found if reading is not None), None)
 
     @staticmethod
     async def _listen_for_exit_signal() -> None:
-        """Never cut a stream because a signal came: running answers are drained (gptoss/__main__.py)."""
+        """Do not end streams on a signal: running answers may finish (gptoss/serve.py)."""
         await asyncio.Event().wait()
 
 
 async def _told(answer: Answer) -> AsyncIterator[bytes]:
-    """The events, and whatever goes wrong as one more: the status has been sent already."""
+    """The events; an exception becomes a last event, because the status has been sent already."""
     try:
         async for chunk in answer.events():
             yield chunk
@@ -153,7 +153,7 @@ async def _told(answer: Answer) -> AsyncIterator[bytes]:
 
 
 class WholeAnswer(Response):
-    """An answer as one object.  It is waited for when nothing is left of the request's body any more."""
+    """An answer as one object.  Waits for it in `__call__`, when the request's body has been freed."""
 
     def __init__(self, answer: Answer, headers: Mapping[str, str] | None = None):
         super().__init__()
@@ -165,7 +165,7 @@ class WholeAnswer(Response):
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
-                return  # the client has left: nobody is there to be told
+                return  # the client has disconnected
             response = Response(dumps(answering.result()), headers=self._extra, media_type="application/json")
         finally:
             answering.cancel()

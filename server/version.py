@@ -1,3 +1,3 @@
-"""The program's version, once: pyproject.toml reads it from here."""
+"""The program's version; pyproject.toml reads it from here."""
 
 VERSION = "0.2.0"

@@ -1,1 +1,1 @@
-"""One file or folder for each API: a body becomes a turn, deltas become JSON."""
+"""One file or folder for each API: it turns a body into a Turn, and deltas into JSON."""

@@ -1,6 +1,6 @@
-"""POST /v1/chat/completions: what a client may ask, as a turn.
+"""POST /v1/chat/completions: the fields of a request, as a Turn.
 
-The answer's way back, from deltas to chunks or one object, is in chat_answer.py.
+The response is written in chat_answer.py.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ChatBody(SamplingFields, ConversationFields):
     thinking_token_budget: int | None = Field(None, ge=0, lt=2**31)
 
     def check(self) -> None:
-        """Refuse what is well formed and cannot be done."""
+        """Raises ApiError for fields that are not supported."""
         if set(self.modalities or ()) - {"text"}:
             raise unsupported("modalities: this model writes text only", "modalities")
         for name in ("audio", "web_search_options", "moderation"):
@@ -53,8 +53,8 @@ class ChatBody(SamplingFields, ConversationFields):
 
     def turn(self, date: str, known: Callable[[int], bool]) -> Turn:
         """
-        date   YYYY-MM-DD that the model is told
-        known  whether a number is the id of a token
+        date   the current date in the prompt, YYYY-MM-DD
+        known  whether a number is a token id
 
         Raises ApiError.
         """
@@ -87,7 +87,7 @@ async def chat_completions(body: ChatBody, request: Request, service: TheService
 
 @router.post("/v1/chat/completions/render")
 async def rendered(body: ChatBody, service: TheService) -> Response:
-    """The exact prompt that the same body would be answered from."""
+    """The prompt that the model would get for this body."""
     service.check_model(body.model)
     body.check()
     prompt = await render(body.conversation(service.date, body.names()), service)

@@ -1,6 +1,6 @@
-"""A chat's answer as the client reads it: deltas → chunks, or deltas → one object.
+"""The response to a chat request: deltas → chunks, or deltas → one object.
 
-Both are made of the same deltas, so a stream joined is the whole answer.
+Both are made from the same deltas, so the chunks of a stream add up to the whole answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ChatChoice = Choice[AnswerReader]
 
 
 class ChatAnswer(OpenAIStream):
-    """The answer to one request: all of its choices."""
+    """All choices of the answer to a request."""
 
     def __init__(
         self,
@@ -109,16 +109,16 @@ class ChatAnswer(OpenAIStream):
         return {**whole, "token_ids": choice.reader.token_ids} if self._view.token_ids else whole
 
     def _logprobs(self, choice: ChatChoice) -> list[dict[str, Any]]:
-        """Of the visible text since the last time."""
+        """Log-probabilities of the visible text since the last call."""
         return [chat_entry(self._tokenizer, id, logprob) for id, logprob in choice.reader.new_logprobs()]
 
 
 class ChunkWriter:
     """The chunks of one choice.
 
-    first     fields of the answer's first chunk only
-    count     the usage so far
-    logprobs  a choice's entries since the last time
+    first     fields of the first chunk of the answer
+    count     returns the usage so far
+    logprobs  returns a choice's log-probabilities since the last call
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class ChunkWriter:
 
 
 def _delta_json(delta: Delta, calls: Sequence[str]) -> str:
-    """calls  the ids of the calls so far, this one's included"""
+    """calls  ids of the calls so far, including this one"""
     match delta:
         case ContentDelta(text):
             return f'"delta":{{"content":{quote(text)}}}'
@@ -193,7 +193,7 @@ def _delta_json(delta: Delta, calls: Sequence[str]) -> str:
 
 @dataclass(slots=True)
 class WholeMessage:
-    """Deltas, put together."""
+    """Collects deltas into a complete message."""
 
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
@@ -214,7 +214,7 @@ class WholeMessage:
                     self.arguments[index].append(arguments)
 
     def json(self, calls: Sequence[str]) -> dict[str, Any]:
-        """calls  their ids"""
+        """calls  ids of the calls"""
         reasoning = "".join(self.reasoning) or None
         message: dict[str, Any] = {
             "role": "assistant",

@@ -1,4 +1,4 @@
-"""A completion as the client reads it: text → chunks, or text → one object."""
+"""The response to a completion request: text → chunks, or text → one object."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ TextChoice = Choice[TextReader]
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """
-    choices     answers to each prompt
-    candidates  of which the best are chosen
-    echo        the prompt's text comes first
-    answer      False: only the prompt is of interest
+    choices     number of answers to each prompt
+    candidates  number of answers that are computed, of which the best are returned
+    echo        whether the text of the prompt comes first
+    answer      False: only the prompt is wanted
     """
 
     choices: int = 1
@@ -41,7 +41,7 @@ class Wanted:
 
 
 class CompletionAnswer(OpenAIStream):
-    """The answer to one request: all choices of all prompts, those of the first prompt first."""
+    """All choices of all prompts of a request, those of the first prompt first."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class CompletionAnswer(OpenAIStream):
         return {**self._head, "choices": choices, "usage": self.usage()}
 
     def _best(self) -> list[TextChoice]:
-        """Of each prompt's candidates, those with the likeliest tokens."""
+        """For each prompt, the candidates with the most likely tokens."""
         best: list[TextChoice] = []
         for first in range(0, len(self._choices), self._wanted.candidates):
             candidates = self._choices[first : first + self._wanted.candidates]
@@ -130,8 +130,8 @@ class CompletionAnswer(OpenAIStream):
 class ChunkWriter:
     """The chunks of one choice.
 
-    count     the usage so far
-    logprobs  a choice's lists since the last time
+    count     returns the usage so far
+    logprobs  returns a choice's log-probabilities since the last call
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class ChunkWriter:
         return self._chunks.full(f'"text":{quote(text)}', finish, more, usage)
 
     def _new_ids(self) -> dict[str, Any]:
-        """What was sampled since the last chunk; on the first one also the prompt."""
+        """The tokens since the last chunk; in the first chunk also those of the prompt."""
         reader = self._choice.reader
         first = {"prompt_token_ids": reader.prompt} if self._sent_ids is None else {}
         sent = self._sent_ids or 0

@@ -1,5 +1,6 @@
-"""POST /v1/completions: raw text, or raw tokens, and how they go on.  Special tokens in a prompt are live
-here, and only here.
+"""POST /v1/completions: continues raw text or token ids.
+
+This is the only endpoint in whose prompts names of special tokens become special tokens.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ PROMPT = "a string, a list of strings, a list of token ids, or a list of such li
 
 
 def _prompts(given: Any) -> list[str | list[int]]:
-    """One prompt or many, as many.  Checked by hand: a union would be tried branch by branch, on every id
-    of a long list.
+    """One or several prompts as a list.  Checked by hand, because pydantic would try each branch of a union
+    on every id of a long list.
     """
     if given is None:
         return [""]
@@ -60,7 +61,7 @@ class CompletionBody(SamplingFields):
     suffix: str | None = None
 
     def check(self) -> None:
-        """Refuse what contradicts itself, or cannot be done."""
+        """Raises ApiError for fields that contradict each other or are not supported."""
         if self.suffix:
             raise unsupported("suffix: this model does not fill in the middle", "suffix")
         if self.best_of is not None and self.best_of < (self.n or 1):
@@ -70,21 +71,21 @@ class CompletionBody(SamplingFields):
 
     @property
     def candidates(self) -> int:
-        """How many answers to each prompt are made, of which the best n are given."""
+        """Number of answers that are computed for each prompt; the best n are returned."""
         return max(self.best_of or 1, self.n or 1)
 
     def turns(self, known: Callable[[int], bool]) -> list[Turn]:
-        """One for each prompt.
+        """A turn for each prompt.
 
         known  whether a number is the id of a token
 
         Raises ApiError.
         """
-        # The best of several has the likeliest tokens, so their log-probabilities are needed.
+        # The best answer is the one with the most likely tokens, so their log-probabilities are needed.
         logprobs = self.logprobs if self.candidates == (self.n or 1) else self.logprobs or 0
         whole = Turn(
             prompt="",
-            # An answer of no tokens still has the prompt computed: one is sampled, and not shown.
+            # For max_tokens=0 the prompt must still be computed: one token is sampled, and not shown.
             max_tokens=16 if self.max_tokens is None else max(self.max_tokens, 1),
             n=self.candidates,
             sampling=self.sampling(logprobs, known),

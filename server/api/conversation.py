@@ -1,6 +1,4 @@
-"""What a chat request says: its messages and tools as clients send them, and as the conversation that
-harmony renders.
-"""
+"""The messages and tools of a chat request: as clients send them, and as the conversation to render."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ class ToolCall(Body):
 
 
 class MessageBody(Body):
-    """A message of any role.  Which fields a role needs is checked as the conversation is built."""
+    """A message of any role.  The fields that its role needs are checked when the conversation is built."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Many[Part] | None = None
@@ -99,7 +97,7 @@ class ResponseFormatBody(Body):
 
 
 class ConversationFields(Body):
-    """What a prompt is made of."""
+    """The fields that determine the prompt."""
 
     messages: Many[MessageBody] = Field(min_length=1)
     tools: Many[ToolBody] | None = None
@@ -130,10 +128,10 @@ class ConversationFields(Body):
         return FunctionNames(function.name for function in self.declared())
 
     def conversation(self, date: str, names: FunctionNames) -> Conversation:
-        """What the model is told.  It hears of every function that is declared, also of those it may not call
-        now: that much of the prompt stays the same from turn to turn.  But where none may be called, of none.
+        """The conversation for the prompt.  It declares all functions, also those that may not be called now,
+        so that the prompt has the same prefix in every turn; but none if no function may be called.
 
-        Raises ApiError where a message makes no sense, or asks for what this server cannot do.
+        Raises ApiError if a message is invalid, or asks for something that this server does not have.
         """
         tools = [Tool(names.to_model(f.name), f.description, f.parameters) for f in self.declared()]
         choice = self.tool_choice if self.tool_choice is not None else self.function_call
@@ -146,7 +144,7 @@ class ConversationFields(Body):
         )
 
     def told_format(self) -> ResponseFormat | None:
-        """The schema that the model is told about.  Raises ApiError."""
+        """The schema that is shown to the model.  Raises ApiError."""
         asked = self.response_format
         if asked is None or asked.type != "json_schema":
             return None
@@ -199,7 +197,7 @@ def _message(message: MessageBody, i: int, names: FunctionNames) -> Message:
 
 
 def _text(content: str | Sequence[Part] | None, where: str) -> str | None:
-    """The text of a message's content: its parts laid end to end."""
+    """The text of a message's content: its parts concatenated."""
     if content is None or isinstance(content, str):
         return content
     texts = []
@@ -221,8 +219,6 @@ def _calls(message: MessageBody, where: str, names: FunctionNames) -> tuple[Call
             param = f"{where}.tool_calls[{i}].function"
             raise unsupported(f"{param}: it is missing; this server has function calls only", param)
         calls.append(Call(call.id, names.to_model(call.function.name), call.function.arguments))
-    if (
-        message.function_call is not None
-    ):  # before tools had ids: answered by a message that names the function
+    if message.function_call is not None:  # the older form, without an id
         calls.append(Call("", names.to_model(message.function_call.name), message.function_call.arguments))
     return tuple(calls)

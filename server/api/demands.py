@@ -1,6 +1,6 @@
-"""What a chat request demands of its answer: which calls, which JSON, how much thinking.
+"""The demands of a chat request on its answer: calls, JSON, thinking budget.
 
-They become the demands of a turn, which a grammar holds the sampler to (language/constraints).
+They become the `Demands` of a turn, which constrain what can be sampled (language/constraints).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.errors import bad_request, unsupported
 def demands(
     body: ConversationFields, conversation: Conversation, names: FunctionNames, thinking_tokens: int | None
 ) -> Demands:
-    """Raises ApiError where the demands contradict each other."""
+    """Raises ApiError if the demands contradict each other."""
     declared = body.declared()
     choice, allowed = _calls_allowed(body, [function.name for function in declared])
     return Demands(
@@ -49,7 +49,7 @@ def _strict(body: ConversationFields) -> bool:
 def _calls_allowed(
     body: ConversationFields, declared: Collection[str]
 ) -> tuple[Literal["none", "auto", "required"], Collection[str] | None]:
-    """Whether a call may or must be made, and of which functions; None: of any."""
+    """Whether a call may or must be made, and which functions may be called; None: all."""
     param = "tool_choice" if body.tool_choice is not None else "function_call"
     match body.tool_choice if body.tool_choice is not None else body.function_call:
         case None | "auto":

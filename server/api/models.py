@@ -1,4 +1,4 @@
-"""GET /v1/models: the one model, in OpenAI's shape, or in Anthropic's for clients that send its version."""
+"""GET /v1/models: the model, in OpenAI's format, or Anthropic's for clients that send `anthropic-version`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize: what a text is in tokens, and back, as vLLM offers it."""
+"""POST /tokenize and /detokenize: text → token ids, and back, with vLLM's fields."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ router = APIRouter(route_class=JsonRoute)
 
 
 class TokenizeBody(Body):
-    """Either a prompt, as /v1/completions reads it (special tokens are live), or the messages and tools of
-    a chat.
-    """
+    """A raw prompt, tokenised as by /v1/completions: names of special tokens become special tokens."""
 
     model: str | None = None
     prompt: str | None = None
@@ -55,7 +53,7 @@ async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -
 
 
 def _written(ids: list[int], names: bool, service: Service) -> str:
-    """The answer as JSON, made piece by piece: the whole at once would keep all other threads waiting."""
+    """The response as JSON, written in pieces, because json.dumps of the whole would block other threads."""
     head = {"count": len(ids), "max_model_len": service.max_context}
     fields = [dumps(head)[:-1], f'"tokens":{_joined(ids, str)}']
     if names:

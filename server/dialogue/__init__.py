@@ -1,1 +1,1 @@
-"""What any API asks of the model and gets from it, free of JSON."""
+"""What any API asks of the model and gets from it; knows no JSON."""

@@ -1,6 +1,6 @@
-"""From the tokens of a chat's answer to deltas: reasoning, content and calls, as the client may see them.
+"""Turns the tokens of a chat answer into deltas: reasoning, content and calls, as the client may see them.
 
-No JSON here: each API writes the deltas in its own words.
+Knows no JSON: each API writes the deltas in its own format.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from server.dialogue.logprobs import UntilShown
 from server.dialogue.turn import Turn
 
 Keep = Callable[[str, Sequence[int]], None]
-"""Told the id of a call, and all tokens sampled for the action that ended in it."""
+"""Called with the id of a call and all tokens that were sampled up to it."""
 
 
 class AnswerReader:
-    """One answer: tokens → deltas, less stop strings.
+    """One answer: tokens → deltas, up to a stop string.
 
-    token_ids         all that was sampled
-    cached_tokens     of the prompt, that the prefix cache had
-    finish            why it ended, in OpenAI's words; None while it has not
-    calls             the ids of its calls so far
-    reasoning_tokens  how many of the tokens were chain of thought
-    thoughts          the tokens of each chain of thought that is complete: of the harmony messages that were
-                      shown as reasoning without anything else in between, from behind `<|start|>assistant`
+    token_ids         all sampled tokens
+    cached_tokens     prompt tokens that were in the prefix cache
+    finish            OpenAI's finish reason; None until the answer has ended
+    calls             ids of the calls so far
+    reasoning_tokens  number of tokens in chains of thought
+    thoughts          the tokens of each complete chain of thought: consecutive harmony messages that were
+                      shown as reasoning, without the first `<|start|>assistant`
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AnswerReader:
         self._special = frozenset(tokenizer.specials.values())
         self._names, self._keep, self._shows_reasoning = turn.names, keep, shows_reasoning
         self._logprobs: UntilShown[tuple[int, Logprob]] = UntilShown()
-        self._channel: Literal["commentary", "final"] = "final"  # of the content that came last
+        self._channel: Literal["commentary", "final"] = "final"  # channel of the latest content
         self._content_length = self._shown_length = 0
         self.token_ids: list[int] = []
         self.cached_tokens = 0
@@ -55,21 +55,21 @@ class AnswerReader:
         self.calls: list[str] = []
         self.reasoning_tokens = 0
         self.thoughts: list[Sequence[int]] = []
-        self._message_at = 0  # where in `token_ids` the harmony message begins that is being read
-        self._thought_at: int | None = None  # likewise the chain of thought that is not complete
+        self._message_at = 0  # index in `token_ids` of the current harmony message
+        self._thought_at: int | None = None  # index of the incomplete chain of thought
 
     @property
     def stop_string(self) -> str | None:
-        """Which one ended the answer."""
+        """The stop string that ended the answer, if one did."""
         return self._stops.found
 
     @property
     def recoveries(self) -> int:
-        """Departures from the harmony format that were read all the same."""
+        """Number of deviations from the harmony format that were repaired."""
         return self._reader.recoveries
 
     def feed(self, tokens: Sequence[Token]) -> list[Delta]:
-        """What these tokens add, neighbours of one kind joined.  Sets `finish` if they end the answer."""
+        """The deltas of these tokens, adjacent ones of one kind joined.  Sets `finish` if the answer ends."""
         news: list[Delta] = []
         for token in tokens:
             self.add(token, news)
@@ -78,7 +78,7 @@ class AnswerReader:
         return news
 
     def add(self, token: Token, news: list[Delta]) -> None:
-        """Put what `token` adds to the end of `news`.  Sets `finish` if it ends the answer."""
+        """Append the deltas of `token` to `news`.  Sets `finish` if the answer ends."""
         if token.id == self._start:
             self._message_at = len(self.token_ids)
         self.token_ids.append(token.id)
@@ -95,7 +95,7 @@ class AnswerReader:
             self._end("tool_calls" if calls else token.finish.value)
 
     def new_logprobs(self) -> list[tuple[int, Logprob]]:
-        """Token ids and log-probabilities of the visible text since the last time."""
+        """Token ids and log-probabilities of the visible text since the last call."""
         return self._logprobs.take(self._shown_length)
 
     def _end(self, reason: str) -> None:
@@ -105,9 +105,9 @@ class AnswerReader:
             self._keep(self.calls[0], self.token_ids)
 
     def _read(self, token: Token) -> list[Delta]:
-        """The deltas of one token, and at the end what the reader still holds.
+        """The deltas of one token; for the last token also those that the reader held back.
 
-        A token that the client named as a stop ends the answer and is no part of it.
+        A stop token of the client ends the answer and is not part of it.
         """
         if token.finish is Finish.STOP and token.id not in self._stop_tokens:
             return self._reader.finish()
@@ -124,14 +124,14 @@ class AnswerReader:
         return deltas
 
     def _show(self, delta: Delta, news: list[Delta]) -> None:
-        """Put `delta` among the news, as far as the client may see it now."""
+        """Append to `news` what the client may see of `delta` now."""
         if isinstance(delta, ContentDelta):
             if delta.channel != self._channel:
                 self._append(self._held_back(), news)
                 self._channel = delta.channel
             self._append(replace(delta, text=self._stops.feed(delta.text)), news)
             return
-        self._append(self._held_back(), news)  # a stop string does not reach over a call
+        self._append(self._held_back(), news)  # a stop string does not span a call
         if isinstance(delta, CallStart):
             name = self._names.to_client(delta.name)
             delta = CallStart(delta.index, name.name, name.namespace)

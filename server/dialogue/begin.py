@@ -1,4 +1,4 @@
-"""A turn begins: it is rendered, constrained and submitted, or refused before a byte is sent."""
+"""Begins a turn: renders, constrains and submits it, or refuses it before a byte is sent."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONG_TEXT = 16 * 2**10
-"""Characters from which on a text is tokenised by a thread, so that other streams go on meanwhile."""
+"""Characters; a longer text is tokenised on another thread, so that other streams are not delayed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A turn under way.  Whoever has it closes the streams.
+    """A running turn.  The owner must close the streams.
 
-    prompt   tokens
+    prompt   token ids
     streams  one for each answer
     """
 
@@ -41,16 +41,16 @@ class Begun:
 
 
 async def begin(turn: Turn, id: str, service: Service, caller: str = "") -> Begun:
-    """Raises ApiError, ConversationError, SchemaError or EngineError; then nothing runs.
+    """Raises ApiError, ConversationError, SchemaError or EngineError; then nothing was submitted.
 
-    caller  whom it is for
+    caller  id of the caller, for fair queueing
     """
     (begun,) = await begin_all([turn], id, service, caller)
     return begun
 
 
 async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: str = "") -> list[Begun]:
-    """All of them, or none.  Raises what `begin` raises."""
+    """Begin all turns, or none.  Raises the same exceptions as `begin`."""
     check_number(sum(turn.n for turn in turns), service)
     prompts = [await tokens_of(turn, service) for turn in turns]
     requests: list[list[Request]] = []
@@ -67,7 +67,7 @@ async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: st
 
 
 def check_number(answers: int, service: Service) -> None:
-    """Raises ApiError if so many at once can never wait here: before anything is made of them."""
+    """Raises ApiError if a request asks for more answers than the queue holds; called before any work."""
     limit = service.settings.max_queued
     if answers > limit:
         raise bad_request(f"{answers} answers at once; at most {limit} can wait here", "n")
@@ -90,7 +90,7 @@ async def tokens_of(turn: Turn, service: Service) -> list[int]:
 
 
 async def render(conversation: Conversation, service: Service) -> list[int]:
-    """Raises ConversationError, and QueueFull: a long text waits for those before it."""
+    """The prompt of a conversation.  Raises ConversationError, and QueueFull if too many long texts wait."""
     messages = conversation.messages
     replay = service.reasoning_cache.find(call.id for message in messages for call in message.calls)
     length = sum(len(message.content or "") for message in messages)
@@ -98,9 +98,8 @@ async def render(conversation: Conversation, service: Service) -> list[int]:
 
 
 async def raw_tokens(text: str, service: Service) -> list[int]:
-    """Names of special tokens in `text` are live.  Without any text: the beginning of a new document.
-
-    Raises QueueFull.
+    """The tokens of raw text, in which names of special tokens become special tokens.  Empty text becomes
+    the token that begins a document.  Raises QueueFull.
     """
     if not text:
         return [service.renderer.end_of_text]
@@ -123,9 +122,9 @@ def first_unknown(ids: Sequence[int], tokenizer: Tokenizer) -> int | None:
 
 
 async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerConstraint | None:
-    """What holds the answer to what the turn demands; None, at no cost, if everything is allowed.
+    """The constraint that makes the answer meet the turn's demands; None if there are none.
 
-    Raises SchemaError, QueueFull, and DeadlineExceeded: a new schema waits for those before it.
+    Raises SchemaError, and QueueFull or DeadlineExceeded, because a new schema may have to wait.
     """
     spec = turn.spec
     if spec is None:
@@ -144,7 +143,7 @@ async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerC
 
 
 def _submit(requests: Sequence[Request], turn: Turn, service: Service) -> list[TokenStream]:
-    """One stream for each, or none at all.  Raises ApiError or EngineError; then none of them runs."""
+    """Submit all requests, or none.  Raises ApiError or EngineError."""
     streams: list[TokenStream] = []
     try:
         for request in requests:
@@ -159,7 +158,7 @@ def _submit(requests: Sequence[Request], turn: Turn, service: Service) -> list[T
 
 
 def _context_exceeded(error: PromptTooLong, turn: Turn, max_context: int) -> ApiError:
-    """In OpenAI's words: LiteLLM, pi and others recognise a full context by them alone."""
+    """The error in OpenAI's wording, by which LiteLLM, pi and others recognise it."""
     answer = turn.max_tokens or 1
     asked = f"{error.tokens + answer} tokens ({error.tokens} in the messages, {answer} in the completion)"
     refusal = as_api_error(error)

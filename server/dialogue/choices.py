@@ -1,4 +1,4 @@
-"""The choices of an answer: each reads the tokens of one stream, and they come in order of arrival."""
+"""The choices of an answer: each reads the tokens of one stream; all are merged in order of arrival."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ReadsTokens(Protocol):
-    """Makes something of tokens: answer.py, continuation.py."""
+    """Reads the tokens of one answer: AnswerReader (answer.py) or TextReader (continuation.py)."""
 
     token_ids: list[int]
     cached_tokens: int
@@ -32,7 +32,7 @@ R = TypeVar("R", bound=ReadsTokens)
 
 
 class Choice(Generic[R]):
-    """One stream and what reads it; what comes is counted in the request's figures and in the metrics."""
+    """A stream and its reader.  Counts tokens and times in the request's figures and in the metrics."""
 
     def __init__(self, index: int, stream: TokenStream, reader: R, figures: Figures, metrics: Metrics):
         self.index, self.stream, self.reader = index, stream, reader
@@ -42,11 +42,11 @@ class Choice(Generic[R]):
 
     @property
     def finish(self) -> str | None:
-        """Why it ended, in OpenAI's words; None while it has not."""
+        """OpenAI's finish reason; None until the answer has ended."""
         return self.reader.finish
 
     def feed(self, tokens: Sequence[Token]) -> list[Any]:
-        """What the reader makes of these tokens.  Closes the stream if they end the answer."""
+        """The reader's output for these tokens.  Closes the stream if the answer ends."""
         news: list[Any] = []
         for token in tokens:
             self._count(token)

@@ -1,4 +1,4 @@
-"""From the tokens of a continuation of raw text to that text."""
+"""Turns the tokens of a completion of raw text into text."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from server.dialogue.turn import Turn
 
 
 class TextReader:
-    """One continuation: tokens → text, less stop strings.
+    """One completion: tokens → text, up to a stop string.
 
-    prompt         tokens
-    echo           the prompt's text comes first
-    answers        False: only the prompt is of interest, and the one token sampled behind it is not shown
-    token_ids      all that was sampled
-    cached_tokens  of the prompt, that the prefix cache had
-    finish         why it ended, in OpenAI's words; None while it has not
+    prompt         token ids
+    echo           whether the text of the prompt comes first
+    answers        False: only the prompt is wanted, and the token that is sampled after it is not shown
+    token_ids      all sampled tokens
+    cached_tokens  prompt tokens that were in the prefix cache
+    finish         OpenAI's finish reason; None until the completion has ended
     """
 
-    recoveries = 0  # raw text has no format to depart from
+    recoveries = 0  # raw text has no format
 
     def __init__(
         self, turn: Turn, prompt: list[int], tokenizer: Tokenizer, *, echo: bool = False, answers: bool = True
@@ -41,7 +41,7 @@ class TextReader:
         self.finish: str | None = None
 
     def add(self, token: Token, news: list[str]) -> None:
-        """Put the text that `token` adds to the end of `news`.  Sets `finish` if it ends the answer."""
+        """Append the text of `token` to `news`.  Sets `finish` if the completion ends."""
         if not self.token_ids and self._echoes:
             news.append(self._echo(token.prefill or Prefill()))
         self.token_ids.append(token.id)
@@ -59,10 +59,12 @@ class TextReader:
         return self._sum_of_logprobs / max(len(self.token_ids), 1)
 
     def new_logprobs(self) -> Sequence[tuple[int, int, Logprob | None]]:
-        """Of the text since the last time, and at the end of the token that stopped it: there is an entry for
-        each token that was sampled, and programs that score a prompt count on it.
+        """Log-probabilities of the tokens since the last call.
 
-        returns  (offset in the text, token id, log-probability) of each; None where nothing came before
+        Each sampled token has an entry, also the one that ended the text: programs that score prompts rely on
+        it.
+
+        returns  (offset in the text, token id, log-probability) of each; None for the first prompt token
         """
         complete = self.finish is not None and not self._stops.stopped
         return self._logprobs.take(math.inf if complete else self._shown_length)

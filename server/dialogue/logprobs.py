@@ -1,5 +1,5 @@
-"""Log-probabilities as OpenAI writes them: one list per visible answer for chats, four parallel ones for
-completions.
+"""Log-probabilities in OpenAI's formats: one list for the visible text of a chat, four parallel lists for a
+completion.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from engine.request import Logprob
 from language.tokenizer import Tokenizer
 
 LOWEST = -9999.0
-"""OpenAI's word for a probability of nothing: JSON has no infinity."""
+"""Stands for minus infinity, as with OpenAI: JSON has no infinity."""
 
 T = TypeVar("T")
 
 
 class UntilShown(Generic[T]):
-    """Holds what belongs to tokens until their text is shown, and forgets it if that never is.
+    """Holds an item for each token until the token's text is shown; items of text that is cut off are lost.
 
-    A token may end in the middle of a character, and a stop string may hold text back or cut it off: what
-    counts is where in the visible text a token begins.  All positions are in characters.
+    A token may end in the middle of a character, and a stop string may hold text back or cut it off.  So each
+    item is stored with the position in the visible text, in characters, at which its token begins.
     """
 
     def __init__(self) -> None:
@@ -30,14 +30,14 @@ class UntilShown(Generic[T]):
         self._held.append((begins_at, item))
 
     def take(self, shown: float) -> list[T]:
-        """What belongs to the first `shown` characters, once."""
+        """Remove and return the items of the first `shown` characters."""
         taken = [item for begins_at, item in self._held if begins_at < shown]
         self._held = [(begins_at, item) for begins_at, item in self._held if begins_at >= shown]
         return taken
 
 
 def name(tokenizer: Tokenizer, id: int) -> str:
-    """The text of a token; of one that is no whole characters, its bytes."""
+    """The text of a token; its bytes if they are not complete characters."""
     raw = tokenizer.token_bytes(id)
     try:
         return raw.decode()
@@ -59,7 +59,7 @@ def completion_lists(
 ) -> dict[str, Any]:
     """Four parallel lists.
 
-    tokens  (offset in the text, id, log-probability) of each; None where nothing came before
+    tokens  (offset in the text, id, log-probability) of each; None for the first prompt token
     """
     top: list[dict[str, float] | None] = []
     for _, id, logprob in tokens:

@@ -1,14 +1,15 @@
-"""What was sampled, handed to the client as a sealed text, and opened when it comes back.
+"""Encrypts sampled tokens for the client, and decrypts them when they come back.
 
 A client that keeps a conversation itself sends our chains of thought back: as `encrypted_content` in one API,
-as a `signature` in another.  In it are the tokens as they were sampled, so that the next prompt has the very
-same ones, with nothing kept here.  It is sealed with authenticated encryption (AES-GCM), so that nobody else
-reads it, and so that nobody can make one: tokens in a prompt are more than text, they may be control tokens.
+as a `signature` in another.  This text contains the sampled tokens, so that the next prompt has the same
+tokens although the server stored nothing.  It is sealed with authenticated encryption (AES-GCM), so that
+nobody else can read it, and nobody can forge it: tokens are more powerful than text, since they may be
+control tokens.
 
     gs1.{base64url of nonce, then ciphertext and tag}
 
-The plaintext is the tokens, each as a varint.  The mark, the vocabulary and the owner are authenticated with
-it: a seal opens only for the owner (of an API key) and the vocabulary that it was made for.
+The plaintext is the tokens as varints.  The prefix, the vocabulary and the owner are authenticated with it: a
+seal can be opened only for the owner (of an API key) and the vocabulary that it was made for.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 MARK = "gs1."
 NONCE_BYTES = 12
 MAX_CHARACTERS = 4 * 2**20
-"""Of one seal; a longer one was not made here."""
+"""Maximum length of a seal; a longer text is not one of ours."""
 
 
 class Seal:
     """
-    secret     of any length; seals made with the same one open, also after a restart
-    tokenizer  identifies the vocabulary: tokens of another mean something else
-    opened     seals that came back and were ours
-    refused    that were not, or not for this owner, or are damaged
+    secret     of any length; a seal can be opened by every server with the same secret
+    tokenizer  identifies the vocabulary, because token ids of another have other meanings
+    opened     number of seals that were opened
+    refused    number of seals that were forged, damaged, or for another owner
     """
 
     def __init__(self, secret: bytes, tokenizer: str = "") -> None:
@@ -49,7 +50,7 @@ class Seal:
         return MARK + _written(nonce + sealed)
 
     def open(self, text: str, owner: bytes = b"") -> list[int]:
-        """The tokens; none, and counted, if this is forged, damaged, another's, or of another key."""
+        """The tokens; none if the seal is forged, damaged, or for another owner or key."""
         tokens = self._opened(text, owner)
         if tokens is None:
             self.refused += 1
@@ -63,7 +64,7 @@ class Seal:
         body = text[len(MARK) :]
         try:
             raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-            if _written(raw) != body:  # another spelling of the same bytes is not ours
+            if _written(raw) != body:  # another base64 text of the same bytes is not ours
                 return None
             plain = self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], self._bound_to(owner))
         except (ValueError, InvalidTag):
@@ -79,14 +80,14 @@ def _written(raw: bytes) -> str:
 
 
 def process_secret() -> bytes:
-    """A secret that ends with the process, and all its seals with it."""
+    """A random secret for this process: its seals cannot be opened after a restart."""
     return os.urandom(32)
 
 
 def secret_of(file: Path) -> bytes:
-    """The secret in `file`, which is made, readable by its owner alone, if it is not there.
+    """The secret in `file`.  A missing file is created with a new secret, readable only by its owner.
 
-    Raises OSError, and ValueError if the file holds too little to be a secret.
+    Raises OSError, and ValueError if the file is too short for a secret.
     """
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -102,7 +103,7 @@ def secret_of(file: Path) -> bytes:
 
 
 def _varints(tokens: Sequence[int]) -> bytes:
-    """Seven bits a byte, the lowest first: two or three bytes for most tokens."""
+    """Seven bits in each byte, the lowest first: two or three bytes for most tokens."""
     out = bytearray()
     for token in tokens:
         while token > 0x7F:

@@ -1,7 +1,7 @@
-"""What any API asks of the model: what it is told, what its answer must be, and how tokens are chosen.
+"""What any API asks of the model: the prompt, the demands on the answer, and how tokens are sampled.
 
-server/api/X       a body → Turn
-dialogue/begin.py  Turn → tokens of a prompt and requests to the engine
+server/api/X       body of a request → Turn
+dialogue/begin.py  Turn → prompt tokens and requests to the engine
 dialogue/answer.py tokens → deltas
 server/api/X       deltas → JSON
 """
@@ -23,14 +23,14 @@ INT64 = 2**63
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What the answer must be.  Names of functions are those that the prompt uses.
+    """Demands on the answer.  Functions have the names that the prompt uses.
 
     tool_choice      none: no call; auto: a call or an answer; required: a call
     allowed_tools    functions that may be called; None: all
-    strict_tools     functions whose arguments must follow every word of their schema
-    response_format  what the visible answer holds
-    strict_response  whether every word of the response format's schema must be followed
-    thinking_tokens  at most so many tokens of chain of thought; None for no limit
+    strict_tools     functions whose arguments must follow their schema exactly
+    response_format  format of the visible answer
+    strict_response  whether the answer must follow the schema of the response format exactly
+    thinking_tokens  maximum tokens of chain of thought; None: no limit
     """
 
     tool_choice: Literal["none", "auto", "required"] = "auto"
@@ -43,18 +43,18 @@ class Demands:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One prompt, and what is wanted of the answers to it.
+    """One prompt, and the answers that are wanted for it.
 
-    prompt           a conversation; raw text, in which special tokens are live; or token ids
-    max_tokens       of an answer; None: as many as the context leaves
-    n                answers
-    sampling         of the first answer; with a seed, each further one has a seed of its own, made from it
+    prompt           a conversation; raw text, in which names of special tokens are tokens; or token ids
+    max_tokens       of an answer; None: as many as the context allows
+    n                number of answers
+    sampling         for the first answer; with a seed, each further answer has a seed derived from it
     stop             strings that end the visible answer
-    stop_tokens      that end an answer, beside those that the model ends with
-    ignore_eos       the tokens that the model ends with do not end the answer
+    stop_tokens      further tokens that end an answer
+    ignore_eos       the model's own end tokens do not end the answer
     prompt_logprobs  alternatives to report for each token of the prompt; None for no report
-    names            of functions, as the client knows them
-    param            the field of the request that the prompt comes from, for errors
+    names            mapping between the client's names of functions and those in the prompt
+    param            the field of the request that contains the prompt, for errors
     """
 
     prompt: Conversation | str | Sequence[int]
@@ -72,12 +72,12 @@ class Turn:
 
     @property
     def prefilled_channel(self) -> str | None:
-        """The channel that the prompt has already opened."""
+        """The channel that the prompt has already opened, if it has."""
         return "final" if isinstance(self.prompt, Conversation) and self.prompt.prefilled else None
 
     @property
     def spec(self) -> AnswerSpec | None:
-        """What the answer's grammar is made of; None for raw text, whose answer is free."""
+        """What the grammar of the answer is made from; None for raw text, whose answer is unconstrained."""
         if not isinstance(self.prompt, Conversation):
             return None
         demands = self.demands
@@ -94,7 +94,7 @@ class Turn:
         )
 
     def max_answer(self, prompt_tokens: int, max_context: int) -> int:
-        """Tokens that an answer may have: at least one, so that a prompt that is too long is told as such."""
+        """Maximum tokens of an answer; at least one, so that the engine reports a prompt that is too long."""
         room = max(max_context - prompt_tokens, 1)
         return min(self.max_tokens or room, room)
 
@@ -110,11 +110,11 @@ class Turn:
     ) -> list[Request]:
         """One request to the engine for each answer.
 
-        prompt      tokens
-        constraint  of each answer, which gets a copy of its own
+        prompt      token ids
+        constraint  each answer gets a copy of it
         """
         raw = not isinstance(self.prompt, Conversation)
-        extremes = (min(prompt), max(prompt)) if prompt else None  # once for all answers
+        extremes = (min(prompt), max(prompt)) if prompt else None  # computed once for all answers
         ends = renderer.stop_tokens | ({renderer.end_of_text} if raw else frozenset())
         return [
             Request(
