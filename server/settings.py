@@ -163,11 +163,9 @@ class Settings:
     store: Path | str | None = setting(
         None,
         MEMORY,
-        path("FILE"),
-        "file for stored responses and conversations, so that clients can use their ids after a restart",
         file_or_database,
-        "where responses and conversations are kept that clients come back to by id, so that they "
-        "outlive a restart: a file, or postgresql://… which several servers may share",
+        "file, or postgresql://… URL of a database that several servers may share, for stored responses and "
+        "conversations, so that clients can use their ids after a restart",
         unset="in memory",
     )
     store_size: int = setting(

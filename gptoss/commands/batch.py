@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gptoss.commands import MODEL_SETTINGS, Command, checked, refuse_with_url
-from gptoss.hub.offer import offer_download
+from gptoss.hub.offer_download import offer_download
 from server.setting_kinds import text, whole_number
 from server.settings import Settings
 

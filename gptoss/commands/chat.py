@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-<<<<<<< HEAD
-from gptoss.commands import MODEL_SETTINGS, Command, checked
+from gptoss.commands import MODEL_SETTINGS, Command, checked, refuse_with_url
 from gptoss.hub.offer_download import offer_download
 from server.setting_kinds import number, text, whole_number
-from server.settings import Settings, SettingsError
-=======
-from gptoss.commands import MODEL_SETTINGS, Command, checked, refuse_with_url
-from gptoss.hub.offer import offer_download
 from server.settings import Settings
-from server.values import number, text, whole_number
->>>>>>> 02cfaa2 (gptoss batch answers a file of requests, and goes on after a kill)
 
 EVERYWHERE = ("model", "log_level", "log_format")
 """Settings that mean something also where the model is at a URL."""

@@ -112,11 +112,11 @@ class PostgresItems:
         self._written, self._room_at = 0, float("-inf")
         self._bytes = self._count = 0
         try:
-            self._options = DEFAULTS | conninfo_to_dict(url)
+            self._options: dict[str, Any] = DEFAULTS | conninfo_to_dict(url)
             self._name = "{host}/{dbname}".format_map({"host": "", "dbname": ""} | self._options)
             with self._transaction() as db:
                 db.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
-                db.execute(SCHEMA % VERSION)  # type: ignore[arg-type]  # not a literal: it has a number in it
+                db.execute(SCHEMA % VERSION)
                 (found,) = _row(db.execute("select version from gptoss_store"))
             if found != VERSION:
                 raise StoreError(f"it is of version {found}, and this program reads version {VERSION}")

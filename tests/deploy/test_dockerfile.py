@@ -129,8 +129,9 @@ NAME = re.compile(r"[\w-]+(\.[\w-]+)+/[\w./-]+:[\w.-]+(@sha256:[0-9a-f]{64})?")
 
 
 def images(environ):
-    """The images of others that compose takes, by the variable that names each.  (Its rule for `:-` is that of
-    a shell.)
+    """The images of others that compose takes, by the variable that names each.
+
+    Its rule for `:-` is that of a shell.
     """
     services = compose("compose.yaml")[0].values()
     named = [service["image"] for service in services if "build" not in service]

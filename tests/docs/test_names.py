@@ -166,7 +166,7 @@ def test_every_metric_that_is_named_exists_and_each_is_explained(server):
     for page in PAGES:
         named = set(re.findall(r"\bgptoss_[a-z0-9_]*[a-z0-9]", page.read_text()))
         assert named <= known, (page.name, named - known)
-    table = rows(DOCS / "monitoring.md", "Figures")
+    table = rows(DOCS / "monitoring.md", "Metrics")
     assert {(row[0].strip("`"), row[1]) for row in table} == {(name, kinds[name]) for name in ours}
 
 

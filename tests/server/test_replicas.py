@@ -170,6 +170,6 @@ def test_a_database_that_is_not_there_is_told_without_its_password(tmp_path, tin
     from tests.server.fakes import ScriptedWorker
 
     settings = Settings(store=f"postgresql://me:hush@/db?host={tmp_path}")
-    with pytest.raises(SettingsError, match="--store postgresql://…: connection .*No such file") as told:
+    with pytest.raises(SettingsError, match=r"--store postgresql://…: connection .*No such file") as told:
         create_app(ScriptedWorker(), tiny_tokenizer, settings, "tiny", 4096)
     assert "hush" not in str(told.value)

@@ -46,7 +46,7 @@ async def create(
     owner = owner_of(request)
     asked = body or NewConversation()
     known = KnownItems(service, owner)
-    conversation = {
+    conversation: dict[str, Any] = {
         "id": new_id("conv"),
         "object": "conversation",
         "created_at": int(time.time()),
