@@ -179,8 +179,10 @@ class ScriptedWorker:
     def submit(self, request: Request) -> ScriptedStream:
         if self.draining:
             raise ShuttingDown()
-        self.requests.append(request)
-        return ScriptedStream(self, request, self.script(request))
+        try:
+            return ScriptedStream(self, request, self.script(request))
+        finally:
+            self.requests.append(request)  # whoever waits for it finds the stream open
 
     def wait_until_idle(self, seconds: float = 20.0) -> bool:
         """Whether every stream was closed; a busy machine is given time."""
