@@ -1,4 +1,4 @@
-"""WORDS: text and token ids, harmony, and the grammars that hold an answer to a form.
+"""Text and token ids, the harmony format, and constrained decoding.
 
-Knows engine/ (a constraint is the engine's protocol), is known by server/.
+Imports engine/ (constraints implement the engine's protocol) and model/; is imported by server/ and gptoss/.
 """

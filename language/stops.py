@@ -1,4 +1,4 @@
-"""Stop strings: the visible answer ends where one of them would begin."""
+"""Stop strings: the visible answer ends where the first of them begins."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Takes text in pieces and gives it on, less what could still turn out to be a stop string.
+    """Passes text on in pieces, but holds back what could be the beginning of a stop string.
 
-    stopped  one was found; it and what follows are gone
-    found    which
+    stopped  whether a stop string was found; it and the text after it are dropped
+    found    the stop string that was found
     """
 
     def __init__(self, strings: Sequence[str]):
@@ -20,7 +20,7 @@ class StopStrings:
         self.found: str | None = None
 
     def feed(self, text: str) -> str:
-        """What of the text so far may be shown now."""
+        """The text that can be shown now."""
         if not self._strings:
             return text
         text = self._held + text
@@ -34,12 +34,12 @@ class StopStrings:
         return text[:safe]
 
     def flush(self) -> str:
-        """No more text comes: what was held back was no stop string."""
+        """The text that was held back, when no more text follows."""
         held, self._held = self._held, ""
         return held
 
     def _safe(self, text: str) -> int:
-        """Where the first stop string could begin that the text has not yet all of; its length if nowhere."""
+        """The index of the first possible beginning of a stop string; the length of the text if none."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
             if any(string.startswith(text[start:]) for string in self._strings):
                 return start

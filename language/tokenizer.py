@@ -1,11 +1,11 @@
 """Text ↔ token ids: byte-level BPE from `tokenizer.json`.
 
-Special tokens are known by NAME only: the real checkpoint and the demo model give them other ids.  `encode`
-never produces one, whatever the text says; they enter a prompt through `special` (language/harmony) or
-through `encode_with_specials` (raw completions).
+Special tokens are looked up by name only, because the real checkpoint and the demo model have different ids.
+`encode` never produces a special token, whatever the text contains; they enter a prompt through `special`
+(language/harmony) or `encode_with_specials` (raw completions).
 
-A token is a piece of bytes, not of text: a character may span several.  `Detokenizer` releases whole
-characters only.
+A token is a sequence of bytes, not of characters: a character may span several tokens.  `Detokenizer` returns
+only complete characters.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 import tokenizers
 
 WITHOUT_GIL = 1000
-"""Characters from which on a text is encoded without the GIL, as a batch of one: other threads go on."""
+"""Characters; a longer text is encoded as a batch of one, which releases the GIL for other threads."""
 
 
 class TokenizerError(Exception):
-    """The file is no tokenizer we can use, or lacks a special token."""
+    """The file is not a usable tokenizer, or lacks a special token."""
 
 
 class Tokenizer:
     """Byte-level BPE.  Safe to share between threads: nothing changes after it is built.
 
-    size      number of ids it knows
-    end       all of them are below this; a few below it may be unknown
-    specials  every special token's id by name
+    size      number of known ids
+    end       one more than the largest known id; some ids below it may be unknown
+    specials  ids of all special tokens by name
     checksum  SHA-256 of the file, hexadecimal
     """
 
@@ -42,9 +42,9 @@ class Tokenizer:
             raise TokenizerError(f"cannot read {path}: {error.strerror}") from error
         try:
             self._bpe = tokenizers.Tokenizer.from_buffer(data)
-        except Exception as error:  # the package raises nothing narrower
+        except Exception as error:  # the package raises no more specific exception
             raise TokenizerError(f"{path} is not a tokenizer.json: {error}") from error
-        self._bpe.encode_special_tokens = True  # as ordinary text, that is
+        self._bpe.encode_special_tokens = True  # names of special tokens are encoded as ordinary text
         self.checksum = hashlib.sha256(data).hexdigest()
 
         added = self._bpe.get_added_tokens_decoder()
@@ -61,7 +61,7 @@ class Tokenizer:
         """The ids of `text`; names of special tokens in it are ordinary text."""
         try:
             return self._encode(text)
-        except (TypeError, UnicodeEncodeError):  # half of a surrogate pair: a str, but no text
+        except (TypeError, UnicodeEncodeError):  # the str contains half of a surrogate pair
             return self._encode(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
     def _encode(self, text: str) -> list[int]:
@@ -70,7 +70,7 @@ class Tokenizer:
         return self._bpe.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
     def encode_with_specials(self, text: str) -> list[int]:
-        """The ids of `text`, in which names of special tokens are LIVE.  Never for text in a conversation."""
+        """The ids of `text`, in which names become special tokens.  Not for text of a conversation."""
         ids: list[int] = []
         end = 0
         for match in self._special_text.finditer(text):
@@ -83,7 +83,7 @@ class Tokenizer:
         return ids
 
     def special(self, name: str) -> int:
-        """The id of a special token, by its whole name (`"<|start|>"`)."""
+        """The id of a special token, by its full name (`"<|start|>"`)."""
         try:
             return self.specials[name]
         except KeyError:
@@ -91,20 +91,20 @@ class Tokenizer:
             raise TokenizerError(f"this tokenizer has no special token {name}; it has {known}") from None
 
     def known(self, id: int) -> bool:
-        """Whether `id` means anything; the embedding has more rows than the tokenizer has tokens."""
+        """Whether `id` is a token; the embedding has more rows than the tokenizer has tokens."""
         return id in self._bytes
 
     def token_bytes(self, id: int) -> bytes:
-        """What `id` stands for; a special token's name; nothing for an id without meaning."""
+        """The bytes of a token; the name of a special token; empty for an unknown id."""
         return self._bytes.get(id, b"")
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens by name; bytes that are not UTF-8 become U+FFFD."""
+        """The text of `ids`, with names of special tokens; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
 
 class Detokenizer:
-    """Ids one at a time to text, whole characters only.  The pieces joined are `Tokenizer.decode`'s text."""
+    """Turns ids into text one at a time, only complete characters.  The joined text is that of `decode`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes_of = tokenizer._bytes.get
@@ -112,11 +112,11 @@ class Detokenizer:
         self._pending = False
 
     def feed(self, id: int) -> str:
-        """The text that `id` completes; empty in the middle of a character."""
+        """The text that `id` completes; empty inside a character."""
         piece = self._bytes_of(id, b"")
         if not self._pending:
             try:
-                return piece.decode()  # almost every token is whole characters: 3x faster than the decoder
+                return piece.decode()  # almost all tokens are complete characters: 3x faster than the decoder
             except UnicodeDecodeError:
                 pass
         text = self._decoder.decode(piece)
@@ -124,7 +124,7 @@ class Detokenizer:
         return text
 
     def flush(self) -> str:
-        """What is left of an unfinished character: U+FFFD, or nothing."""
+        """U+FFFD for an incomplete character at the end, or nothing."""
         if not self._pending:
             return ""
         self._pending = False
@@ -134,7 +134,7 @@ class Detokenizer:
 
 
 def _bytes_of_ids(vocabulary: dict[str, int]) -> dict[int, bytes]:
-    """Undo the byte-level alphabet (GPT-2's), in which each byte is written as one printable character.
+    """Undo GPT-2's byte-level alphabet, in which each byte is written as one printable character.
 
     Printable Latin-1 stands for itself; the other 68 bytes, in order, are U+0100 and up.
     """

@@ -1,19 +1,19 @@
-"""What an answer may be, and the grammar that says so: all that is sampled after `<|start|>assistant`.
+"""The demands on an answer, and its grammar: everything that is sampled after `<|start|>assistant`.
 
     start:    (analysis | preamble){0,8} action
     analysis: <|channel|>analysis<|message|> TEXT <|end|><|start|>assistant
     preamble: <|channel|>commentary<|message|> TEXT <|end|><|start|>assistant
     final:    <|channel|>final<|message|> … <|return|>
     call:     <|channel|>commentary to=functions.f <|constrain|>json<|message|> {…} <|call|>
-              or as the tool's own channel, name and kind of text want it (headers.py)
+              (channel, name and type depend on the tool: header_tokens.py)
 
-Everything outside the bodies is written as token ids, in the one spelling that the renderer uses too: a
-header cannot be misspelt, and a replayed call finds its prefix in the cache.  TEXT is any valid UTF-8 without
-special tokens.  The language is llguidance's dialect of Lark: `<[17]>` is token 17, `%json` opens a schema.
+Everything outside the bodies is written as the token ids that the renderer uses too: so a header cannot be
+misspelt, and the prefix cache finds a replayed call.  TEXT is any valid UTF-8 without special tokens.  The
+grammar is in llguidance's dialect of Lark: `<[17]>` is token 17, `%json` begins a schema.
 
-One answer holds at most one call: generation stops at `<|call|>`, the model is told the result and goes on.
-So `parallel_tool_calls` needs no rule of its own: false always holds, and true permits several calls without
-asking for them.
+An answer has at most one call: generation stops at `<|call|>`, and continues when the model gets the result.
+So `parallel_tool_calls` needs no rule: false always holds, and true permits several calls without demanding
+them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from language.harmony.header_tokens import HeaderTokens
 from language.harmony.messages import Grammar, ResponseFormat, Tool
 
 ANY_OBJECT = "%json " + schemas.grammar_text(schemas.ANY_OBJECT, True, "")
-"""The body of a call, or an answer, that may be any JSON object."""
+"""The rule for a body that may be any JSON object."""
 
 ANY_TEXT = "TEXT"
 
 MAX_THOUGHTS = 8
-"""Messages before the answer or the call, so that no model can go round for ever.  One or two are usual."""
+"""Maximum messages before the answer or the call, against endless reasoning.  One or two are usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class AnswerSpec:
     """The constraining fields of a chat request, as one value.
 
     tools            the declared functions, by the names that the prompt uses
-    strict_tools     names of the tools whose arguments must follow every word of their schema
+    strict_tools     names of the tools whose arguments must follow their schema exactly
     tool_choice      none: no call; auto: a call or an answer; required: a call
-    allowed_tools    names that may be called (of a named function, or of `allowed_tools`); None: all
-    response_format  what `final` holds
-    strict_response  whether every word of the response format's schema must be followed
+    allowed_tools    names of the tools that may be called; None: all
+    response_format  format of the `final` message
+    strict_response  whether the answer must follow the schema of the response format exactly
     prefilled        the prompt ends inside the body of `final`; then no call can follow
-    reasoning        whether there may be a chain of thought at all
-    thinking_tokens  at most so many tokens of it; None for no limit
+    reasoning        whether a chain of thought is allowed
+    thinking_tokens  maximum tokens of the chain of thought; None: no limit
     """
 
     tools: tuple[Tool, ...] = ()
@@ -63,14 +63,14 @@ class AnswerSpec:
     thinking_tokens: int | None = None
 
     def with_default_budget(self, thinking_tokens: int | None) -> AnswerSpec:
-        """With this limit on its chain of thought, if it may have one, and has no other limit."""
+        """The spec with this thinking budget, if it allows reasoning and has no budget of its own."""
         if self.thinking_tokens is not None or not self.reasoning or self.prefilled:
             return self
         return replace(self, thinking_tokens=thinking_tokens)
 
     @property
     def callable_tools(self) -> dict[int, Tool]:
-        """Those that this answer may call, by their place in `tools`."""
+        """The tools that this answer may call, by their index in `tools`."""
         if self.tool_choice == "none" or self.prefilled:
             return {}
         allowed = self.allowed_tools
@@ -78,17 +78,17 @@ class AnswerSpec:
 
     @property
     def constrains(self) -> bool:
-        """Whether a grammar is needed.  Plain text without tools is free, its headers included."""
+        """Whether a grammar is needed.  Plain text without tools is unconstrained, including its headers."""
         must_act = not self.reasoning and not self.prefilled
         return bool(self.tools) or self.response_format != "text" or must_act
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What one message body may be.
+    """The rule for one message body.
 
-    rule   what stands on the right of a rule for it, in Lark
-    param  the request's field that it came from
+    rule   the right side of its Lark rule
+    param  the field of the request from which it was made
     """
 
     rule: str
@@ -96,16 +96,16 @@ class Body:
 
     @property
     def ours(self) -> bool:
-        """Whether it holds nothing of a stranger's."""
+        """Whether it contains nothing from the client."""
         return self.rule in (ANY_OBJECT, ANY_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
-    """Every schema and grammar of an answer, checked but not yet compiled.
+    """The rules for all bodies of an answer, checked but not yet compiled.
 
     final  None for plain text
-    calls  by the tool's name
+    calls  by name of the tool
     """
 
     final: Body | None
@@ -113,10 +113,10 @@ class Bodies:
 
 
 def bodies(spec: AnswerSpec) -> Bodies:
-    """The schemas that `spec` asks for.
+    """The rules for the bodies that `spec` allows.
 
-    A call that is neither forced nor strict may hold any JSON object: a schema would also fix the order of
-    its keys, which nobody asked for.  Raises SchemaError.
+    A call that is neither required nor strict may have any JSON object as arguments, because a schema would
+    also fix the order of the keys.  Raises SchemaError.
     """
     final: Body | None = None
     if spec.response_format == "json_object":
@@ -166,7 +166,7 @@ def _text_body(text: bool | Grammar, param: str) -> Body:
 def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: HeaderTokens, *, thoughts: bool) -> str:
     """The Lark grammar of the answer.
 
-    thoughts  whether it may begin with messages of reasoning, or must act at once
+    thoughts  whether it may begin with reasoning
     """
     rules = [
         r"TEXT: /(.|\n)*/",
@@ -188,7 +188,7 @@ def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: HeaderTokens, *, t
     channels = []
     if thoughts:
         channels.append("analysis")
-        # A preamble is part of the visible answer, so it would spoil one that must be JSON.
+        # A preamble is part of the visible answer, so it is not allowed if the answer must be JSON.
         if bodies.calls and bodies.final is None:
             channels.append("commentary")
     if not channels:

@@ -106,10 +106,10 @@ class Compiler:
 
 @dataclass(slots=True)
 class _Shared:
-    """What an answer and its copies know together.
+    """What an answer and its copies share.
 
-    masks  by the tokens before them
-    slow   one of them took longer than SLOW_SECONDS
+    masks  by the tokens accepted before
+    slow   whether one of the masks took longer than SLOW_SECONDS
     """
 
     masks: dict[tuple[int, ...], bytes] = field(default_factory=dict)
@@ -119,16 +119,16 @@ class _Shared:
 class GrammarConstraint:
     """Implements `engine.request.Constraint`.
 
-    One answer's: for several, `copy` before the first token.  To be called from one thread at a time, and not
-    from the event loop's.  `accept` takes 2-50 µs, and has a thread compute the next mask, without the GIL:
-    the masks of a step are computed at the same time, beside the step.  `mask` waits for it: 20-150 µs over
-    201,088 tokens, 1-3 ms where a grammar first meets a string; a hostile grammar takes some 40 ms before it
-    fails.  `ready` tells whether it has to wait.
-    Copies share the masks of what they have in common.
+    For one answer; for several, `copy` it before the first token.  May be used by one thread at a time, and
+    not on the event loop.  `accept` takes 2 to 50 µs, and starts another thread that computes the next mask
+    without the GIL: so the masks of a step are computed in parallel, at the same time as the step.  `mask`
+    waits for it: 20 to 150 µs for 201,088 tokens, 1 to 3 ms when a grammar first reaches a string; a hostile
+    grammar takes about 40 ms until it fails.  `ready` tells whether it would wait.  Copies share the masks of
+    common beginnings.
     """
 
     def __init__(self, matcher: LLMatcher, mask_bytes: int, shared: _Shared | None = None):
-        """shared  with copies"""
+        """shared  what copies share"""
         self._matcher = matcher
         self._mask_bytes = mask_bytes
         self._shared = shared or _Shared()
@@ -136,7 +136,7 @@ class GrammarConstraint:
         self._coming: Future[bytes] | None = None
 
     def mask(self) -> memoryview:
-        """int32 words, little-endian, in memory of its own.  Raises GrammarFailed."""
+        """A new array of int32 words, little-endian.  Raises GrammarFailed."""
         if self._coming is None:
             self._begin()
         assert self._coming is not None
@@ -162,14 +162,14 @@ class GrammarConstraint:
             self._begin()
 
     def copy(self) -> GrammarConstraint:
-        """The same grammar at the same place, for another answer."""
+        """A copy in the same state, for another answer."""
         self._settle()
         copied = GrammarConstraint(self._matcher.deep_copy(), self._mask_bytes, self._shared)
         copied._accepted = self._accepted
         return copied
 
     def _begin(self) -> None:
-        """Have the mask of what comes next computed."""
+        """Start computing the next mask."""
         known = None if self._accepted is None else self._shared.masks.get(self._accepted)
         if known is not None:
             self._coming = Future()
@@ -179,7 +179,7 @@ class GrammarConstraint:
             self._coming = threads.submit(self._compute, self._accepted)
 
     def _settle(self) -> None:
-        """Nothing is computed any more: a matcher is not to be used by two threads."""
+        """Wait until no mask is being computed, because two threads must not use a matcher at once."""
         if self._coming is not None:
             wait([self._coming])
             self._coming = None
@@ -197,7 +197,7 @@ class GrammarConstraint:
 
 
 def _reason(error: str) -> str:
-    """llguidance's reason in one line, without its place in a grammar that the client never saw."""
+    """llguidance's error on one line, without positions in a grammar that the client does not know."""
     lines = [line.strip() for line in error.replace("<non-verbose/>", "").strip().splitlines()]
     reason = lines[0] if lines else "no reason given"
     details = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]  # of a pattern

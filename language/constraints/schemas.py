@@ -1,9 +1,9 @@
-"""JSON schemas from strangers, made safe to compile.
+"""Limits on the JSON schemas that clients send.
 
-llguidance limits its own work per grammar and per step, but not everything: a schema of a few bytes can ask
-for an automaton with a million states.  So a schema is measured here first, without recursion and in linear
-time, and refused with a clear reason if it is larger than anything honest.  What passes and is expensive all
-the same is stopped in sandbox.py.
+llguidance limits its own work per grammar and per step, but not everything: a schema of a few bytes can
+demand an automaton with a million states.  So a schema is measured here first, without recursion and in
+linear time, and refused with a clear reason if it is too large.  A schema that passes but is expensive to
+compile is stopped in sandbox.py.
 
 Nothing is ever fetched: a `$ref` must point into its own schema.
 """
@@ -17,22 +17,22 @@ from decimal import Decimal
 from typing import Any
 
 MAX_CHARACTERS = 100_000
-"""Of all the schemas of a request together, written as JSON."""
+"""All schemas of a request together, written as JSON."""
 MAX_STRING = 10_000
-"""Characters of one name, constant or pattern: the mask's time grows with what must be spelled out."""
+"""Characters of one name, constant or pattern: longer ones make masks slower."""
 MAX_DEPTH = 64
-"""Levels of JSON, which is about 32 objects inside one another."""
+"""Levels of JSON: about 32 nested objects."""
 MAX_PROPERTIES = 500
-"""Of one object: each optional one is a way on from every step (15 ms for a mask at 500)."""
+"""Properties of one object: each optional one is an alternative in each step (15 ms for a mask at 500)."""
 MAX_MULTIPLE = 10_000
-"""Least common multiple of every `multipleOf`, decimal points aside: an automaton has as many states."""
+"""Least common multiple of all `multipleOf`, without decimal points: the automaton has as many states."""
 
 MAX_NUMBER = 1e18
 """llguidance computes with 64-bit integers."""
 
 WHITESPACE = r"( |\n[ \t]{0,64})"
-"""Between the tokens of JSON: one space, or one line break and an indent.  An endless run of blanks is legal
-JSON too, and a model that may write one sometimes never stops."""
+"""Between the tokens of JSON: one space, or one line break and an indent.  JSON allows any amount of
+whitespace, but then a model sometimes writes whitespace without end."""
 
 EMPTY_OBJECT = {"type": "object", "properties": {}, "additionalProperties": False}
 ANY_OBJECT = {"type": "object"}
@@ -41,11 +41,11 @@ SAY_MORE = frozenset(
     ("additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames", "minProperties",
      "dependentRequired", "dependentSchemas", "allOf", "anyOf", "oneOf", "not", "if", "$ref", "const", "enum")
 )  # fmt: skip
-"""Keywords by which an object may have, or need, properties beside those in `properties`."""
+"""Keywords that may allow or require properties that are not in `properties`."""
 
 
 class SchemaError(ValueError):
-    """A schema, or a choice of tools, that cannot constrain an answer, by the client's fault.
+    """An error of the client: a schema or choice of tools that cannot constrain an answer.
 
     param  the field of the request that is wrong
     """
@@ -59,7 +59,7 @@ def check(schema: Mapping[str, Any], param: str) -> None:
     """Raises SchemaError if `schema` is too large, too deep, or points outside itself."""
     characters, multiple = 0, 1
     for key, value, depth in _nodes(schema):
-        characters += len(key or "") + (len(value) if isinstance(value, str) else 0) + 4  # and punctuation
+        characters += len(key or "") + (len(value) if isinstance(value, str) else 0) + 4  # for punctuation
         if characters > MAX_CHARACTERS:
             raise SchemaError(f"the schema is longer than {MAX_CHARACTERS} characters", param)
         if depth > MAX_DEPTH:
@@ -68,7 +68,7 @@ def check(schema: Mapping[str, Any], param: str) -> None:
             raise SchemaError(f"a string in the schema is longer than {MAX_STRING} characters", param)
         if isinstance(value, dict) and len(value) > MAX_PROPERTIES:
             raise SchemaError(f"an object in the schema has more than {MAX_PROPERTIES} properties", param)
-        if isinstance(value, int | float) and not abs(value) < MAX_NUMBER:  # nor is NaN
+        if isinstance(value, int | float) and not abs(value) < MAX_NUMBER:  # also not NaN
             raise SchemaError(f"a number in the schema is not finite, or beyond ±{MAX_NUMBER:.0e}", param)
         if key == "$ref" and isinstance(value, str) and not value.startswith("#"):
             raise SchemaError("a $ref must point into the same schema, as '#/$defs/name' does", param)
@@ -82,20 +82,20 @@ def check(schema: Mapping[str, Any], param: str) -> None:
 
 
 def grammar_text(schema: Mapping[str, Any], strict: bool, param: str) -> str:
-    """`schema` as llguidance reads it.
+    """`schema` in llguidance's form.
 
-    strict  every keyword counts, and one that cannot be carried out is an error when it is compiled.  Else
-            such keywords are left out, and `oneOf` is read as `anyOf`
+    strict  an unsupported keyword is an error when the schema is compiled.  False: such keywords are ignored,
+            and `oneOf` is treated as `anyOf`
     """
     options = {"whitespace_pattern": WHITESPACE, "lenient": not strict, "coerce_one_of": not strict}
     return json.dumps({**schema, "x-guidance": options})
 
 
 def of_arguments(parameters: Mapping[str, Any] | None, param: str) -> Mapping[str, Any]:
-    """The schema of a call's arguments, which are always an object.
+    """The schema of the arguments of a call, which are always an object.
 
-    Where `properties` alone say what they are, there are no others: the model is told of those, and a
-    function that declares none (`{}`) takes none.
+    If the schema has only `properties`, other properties are not allowed, because the model is told only of
+    these; a function that declares none (`{}`) has no arguments.
     """
     if parameters is None:
         return EMPTY_OBJECT
@@ -122,12 +122,12 @@ def _nodes(schema: Mapping[str, Any]) -> Iterator[tuple[str | None, Any, int]]:
 
 
 def _digits(number: int | float) -> int:
-    """The digits of a decimal number without its point: 0.25 → 25, 1500 → 15."""
+    """The significant digits of a number: 0.25 → 25, 1500 → 15."""
     return int("".join(map(str, Decimal(str(float(number))).normalize().as_tuple().digits)))
 
 
 def _check_references(schema: Mapping[str, Any], param: str) -> None:
-    """A `$ref` that leads to itself through nothing but `$ref`s describes nothing."""
+    """Raises SchemaError for a `$ref` that leads back to itself through other `$ref`s."""
     settled: set[int] = set()
     for _, node, _ in _nodes(schema):
         path: set[int] = set()
@@ -140,7 +140,7 @@ def _check_references(schema: Mapping[str, Any], param: str) -> None:
 
 
 def _resolve(schema: Any, reference: str) -> Any:
-    """What a JSON pointer (RFC 6901) points to; None if nothing, or if it is no pointer."""
+    """The value at a JSON pointer (RFC 6901); None if there is none, or it is not a pointer."""
     node = schema
     for step in reference.removeprefix("#").split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")

@@ -1,9 +1,9 @@
 """The tools that gpt-oss was trained on, as the system message declares them: a browser and Python.
 
-Nothing here runs them.  A client that brings functions of these names, and runs them itself, gets the model
-it was trained to be: they are declared in its own words, and called on the channel `analysis`.
+The server does not run them.  If a client declares functions of these names, and runs them itself, they are
+declared to the model as in its training, and called on the channel `analysis`.
 
-The texts are those of openai/harmony, to the letter: they are what the model has seen.
+The texts are exactly those of openai/harmony, because the model was trained with them.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ TOOLS = {
         Tool("python", PYTHON, text=True, builtin=True),
     )
 }
-"""By name."""
+"""Tools by name."""
 
 
 def builtin_tools(tools: Sequence[Tool]) -> str:
-    """The `# Tools` section of the system message, of those of `tools` that are built in; else nothing."""
+    """The `# Tools` section of the system message: the built-in ones of `tools`; empty if there are none."""
     named = {tool.name for tool in tools if tool.builtin}
     browser = [tool for name, tool in TOOLS.items() if name in named and tool.namespace == "browser"]
     sections = [namespace("browser", BROWSER, browser)] if browser else []

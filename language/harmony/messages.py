@@ -1,4 +1,4 @@
-"""The nouns of a conversation, free of HTTP: what `render` reads."""
+"""The types of a conversation, independent of HTTP: the input of `render`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Effort = Literal["none", "low", "medium", "high"]
 
 
 class ConversationError(ValueError):
-    """A conversation that cannot be rendered, by the client's fault.
+    """An error of the client: a conversation that cannot be rendered.
 
     param  the field of the request that is wrong
     """
@@ -23,7 +23,7 @@ class ConversationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the text that a tool takes must look like."""
+    """The grammar of the text that a tool takes."""
 
     syntax: Literal["lark", "regex"]
     definition: str
@@ -31,13 +31,13 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Something the model may call.
+    """A tool that the model may call.
 
-    name        as the prompt writes it: `get_weather` of the namespace `functions`, or with a namespace of
-                its own, `github.search`
-    parameters  a JSON schema of an object, or None for a function without arguments
-    text        it takes text instead of JSON: any text (True), or such as a grammar allows
-    builtin     one of builtin.py, which the model was trained on
+    name        in the prompt: `get_weather` in the namespace `functions`, or with another namespace,
+                `github.search`
+    parameters  a JSON schema of an object; None for a function without arguments
+    text        it takes text instead of JSON: any text (True), or text that follows a grammar
+    builtin     one of the tools in builtin.py, which the model was trained on
     """
 
     name: str
@@ -48,17 +48,17 @@ class Tool:
 
     @property
     def namespace(self) -> str | None:
-        """None: functions"""
+        """None: the namespace `functions`."""
         return self.name.rpartition(".")[0] or None
 
     @property
     def recipient(self) -> str:
-        """What stands behind `to=`."""
+        """The text after `to=`."""
         return _recipient(self.name, self.builtin)
 
     @property
     def channel(self) -> Literal["analysis", "commentary"]:
-        """On which its calls go, and their results come."""
+        """The channel of its calls and results."""
         return "analysis" if self.builtin else "commentary"
 
 
@@ -66,8 +66,8 @@ class Tool:
 class Call:
     """The model's call of a tool.
 
-    name       as in `Tool`, likewise text and builtin
-    arguments  as the model wrote them: usually, but not always, JSON; text where the tool takes text
+    name       as in `Tool`, like text and builtin
+    arguments  as the model wrote them: usually, but not always, JSON; text if the tool takes text
     """
 
     id: str
@@ -93,15 +93,15 @@ def _recipient(name: str, builtin: bool) -> str:
 class Message:
     """One entry of the history.
 
-    content    text; None for an assistant message that only calls
-    reasoning  the chain of thought that led to an assistant message, if the client kept it
-    calls      of an assistant message, in order
-    call_id    of a tool message: which call it answers
-    name       of a user message: who speaks; of a tool message without `call_id`: the function
-    preamble   of an assistant message without calls: its content was said before an action, and is no answer
-    sampled    of an assistant message: all that was sampled from its beginning on, also of the messages after
-               it, from behind `<|start|>assistant`; empty if that is not known.  The prompt has these tokens
-               where they still say what the messages say (replay.py)
+    content    text; None for an assistant message that has only calls
+    reasoning  the chain of thought of an assistant message, if the client sent it
+    calls      the calls of an assistant message, in order
+    call_id    for a tool message: the call that it answers
+    name       for a user message: the author; for a tool message without `call_id`: the function
+    preamble   for an assistant message without calls: its content preceded a call, and is not an answer
+    sampled    for an assistant message: all tokens that were sampled from its beginning on, including those
+               of the messages after it, without the first `<|start|>assistant`; empty if unknown.  The prompt
+               gets these tokens where the messages are unchanged (replay.py)
     """
 
     role: Role
@@ -115,7 +115,7 @@ class Message:
 
     @property
     def is_final(self) -> bool:
-        """Whether this is an answer.  With nothing but a chain of thought it was cut off before one."""
+        """Whether this is an answer.  A message with only a chain of thought was cut off before it."""
         return (
             self.role == "assistant"
             and not (self.calls or self.preamble)
@@ -125,7 +125,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """A schema the answer must follow, also told to the model at the end of the developer message."""
+    """A schema that the answer must follow, shown to the model at the end of the developer message."""
 
     name: str
     schema: dict[str, Any]
@@ -134,11 +134,11 @@ class ResponseFormat:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """All that a prompt is made of.
+    """Everything that a prompt is made of.
 
-    effort      how much to think; "none": not at all
-    date        YYYY-MM-DD as the system message gives it; pinned when the server starts
-    namespaces  what there is to say of a namespace of tools, by its name
+    effort      reasoning effort; "none": no reasoning
+    date        YYYY-MM-DD in the system message; fixed when the server starts
+    namespaces  descriptions of namespaces of tools, by name
     """
 
     messages: list[Message]
@@ -150,5 +150,5 @@ class Conversation:
 
     @property
     def prefilled(self) -> bool:
-        """Whether the prompt goes straight into the final channel: no thinking wanted, nothing to call."""
+        """Whether the prompt opens the final channel: no reasoning is wanted, and there are no tools."""
         return self.effort == "none" and not self.tools

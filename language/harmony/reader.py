@@ -43,7 +43,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ContentDelta:
-    """A piece of what the user sees.  Of the channel `commentary`: a preamble, before an action."""
+    """A piece of the visible text.  In the channel `commentary` it is a preamble before a call."""
 
     text: str
     channel: Literal["commentary", "final"] = "final"
@@ -53,8 +53,8 @@ class ContentDelta:
 class CallStart:
     """A call begins; `index` counts the calls of this answer from 0.
 
-    name       as the model wrote it, without `functions.`; or as the client knows it
-    namespace  that the client knows it by
+    name       as the model wrote it, without `functions.`; or the client's name for it
+    namespace  the client's namespace
     """
 
     index: int
@@ -64,7 +64,7 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class CallDelta:
-    """A piece of a call's arguments, as the model writes them: not always JSON."""
+    """A piece of the arguments of a call, as the model writes them: not always JSON."""
 
     index: int
     arguments: str
@@ -75,18 +75,18 @@ Place = Literal["header", "reasoning", "content", "call"]
 
 
 class Reader:
-    """Reads one answer.
+    """Parses one answer.
 
-    place       where the last token went; for a token of a body also known if it completed no character
-    recoveries  departures from the format so far
+    place       where the last token belongs, also if it completed no character
+    recoveries  number of deviations from the format so far
     """
 
     def __init__(
         self, tokenizer: Tokenizer, prefilled_channel: str | None = None, tools: Iterable[Tool] = ()
     ) -> None:
         """
-        prefilled_channel  the channel whose body the prompt began; None if it ended with `assistant`
-        tools              that were declared; calls of what is none of them are read all the same
+        prefilled_channel  the channel whose body the prompt has begun; None if it ends with `assistant`
+        tools              the declared tools; calls of others are parsed too
         """
         self._channels = {tool.recipient: tool.channel for tool in tools}
         self._names = {id: name for name, id in tokenizer.specials.items()}
@@ -100,7 +100,7 @@ class Reader:
             self._open_body(SampledHeader(given=True, channel=prefilled_channel))
 
     def feed(self, token_id: int) -> list[Delta]:
-        """What `token_id` adds: mostly one delta; none in a header, or in the middle of a character."""
+        """The deltas of a token: usually one; none in a header or in the middle of a character."""
         name = self._names.get(token_id)
         if name is not None:
             return self._rest() + self._control(name)
@@ -110,7 +110,7 @@ class Reader:
         return [self._write(text)] if self._write else self._add(text)
 
     def finish(self) -> list[Delta]:
-        """What is left when no more tokens come.  An answer cut short keeps what it had."""
+        """The remaining deltas, when no more tokens follow."""
         deltas = self._rest()
         if self._header and self._header.channel is None:
             deltas += self._abandon()
@@ -120,7 +120,7 @@ class Reader:
     # -- text ------------------------------------------------------------------------------------------------
 
     def _rest(self) -> list[Delta]:
-        """The unfinished character that a control token or the end cut off."""
+        """The incomplete character before a control token or the end."""
         text = self._text.flush()
         return self._add(text) if text else []
 
@@ -137,7 +137,7 @@ class Reader:
         return self._open_body(self._header, self._header.take_body())
 
     def _abandon(self) -> list[Delta]:
-        """What a header without a body says besides being one.  The header of a call says nothing."""
+        """The body text in a header that never got a body; none for the header of a call."""
         header = self._header
         if header is None:
             return []
@@ -175,7 +175,7 @@ class Reader:
                 return []
 
     def _section(self, name: str) -> None:
-        """The next section of a header."""
+        """Begin the next section of a header."""
         if self._header is None:
             self.recoveries += 1  # no <|start|>, perhaps no <|end|> before it
             self._close()
@@ -206,7 +206,7 @@ class Reader:
     # -- bodies ----------------------------------------------------------------------------------------------
 
     def _open_body(self, header: SampledHeader, text: str = "") -> list[Delta]:
-        """Begin the body of the message with this header; `text` is known of it already."""
+        """Begin the body of the message with this header; `text` is its beginning."""
         deltas: list[Delta] = []
         self._header = None
         parsed = header.parse()

@@ -1,12 +1,12 @@
-"""Tools as the model was trained to see them: JSON schemas written as TypeScript-like declarations.
+"""Declares tools as the model was trained to see them: JSON schemas written as TypeScript-like types.
 
-Layout and spelling are openai-harmony's wherever it says all there is to say.  Where it drops something
-(`$ref`, `anyOf`, `allOf`, `const`, enums other than strings, maps, descriptions of items) or writes something
-ambiguous, we write the type out: references inline, unions as `A | B`.
+Layout and spelling follow openai-harmony where it expresses the whole schema.  Where it drops something
+(`$ref`, `anyOf`, `allOf`, `const`, enums of other types than strings, maps, descriptions of items) or is
+ambiguous, the type is written out: references inline, unions as `A | B`.
 
-A schema is a client's text, so it may be hostile.  References may form a web that is exponentially larger
-than the schema: what they stand for is bounded (`ROOM`), and so is nesting (`MAX_DEPTH`); beyond, and where a
-type contains itself, the type is `any`.
+A schema comes from the client, so it may be hostile.  References may expand to exponentially more text than
+the schema has.  So the expansion of references is limited (`ROOM`), and so is nesting (`MAX_DEPTH`); beyond
+the limits, and where a type contains itself, the type is `any`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from urllib.parse import unquote
 from language.harmony.messages import Grammar, Tool
 
 MAX_DEPTH = 32
-"""Levels of nesting that are written out."""
+"""Maximum levels of nesting."""
 
 ROOM = 1 << 18
-"""Characters of JSON that the references of one request may stand for: half of the longest prompt."""
+"""Maximum expansion of the references of one request, in characters of JSON: half of the longest prompt."""
 
 Schema = dict[str, Any]
 
@@ -71,7 +71,7 @@ def _declaration(tool: Tool, room: _Room) -> str:
 
 
 def _text_input(text: Grammar | bool) -> str:
-    """What the model is told of a tool that takes text.  It was trained on none but Python."""
+    """The comment for a tool that takes text, because the model was trained on no such tool except Python."""
     if not isinstance(text, Grammar):
         return comment("The message is the input itself: plain text, not JSON.")
     syntax = {"lark": "Lark grammar", "regex": "regular expression"}[text.syntax]
@@ -81,24 +81,24 @@ def _text_input(text: Grammar | bool) -> str:
 
 
 class _Room:
-    """What references may still stand for, in characters of JSON; shared by all the tools of a request."""
+    """The remaining expansion of references, in characters of JSON; shared by all tools of a request."""
 
     def __init__(self, characters: int) -> None:
         self._left = characters
 
     def take(self, target: Schema) -> bool:
-        """Returns False if there is not enough, now and ever after: even to measure targets takes time."""
+        """Returns False if there is not enough, and from then on: even measuring the targets takes time."""
         if self._left > 0:
             self._left -= len(literal(target)) + 16
         return self._left > 0
 
 
 class _Place:
-    """Where in the text and in the schema we are.
+    """The current position in the text and in the schema.
 
-    indent  of the lines of an object that is written here
-    depth   levels of nesting, and references followed to get here
-    open    the references whose targets are being written
+    indent  for the lines of an object that begins here
+    depth   levels of nesting plus references followed so far
+    open    references whose targets are being written
     """
 
     __slots__ = ("depth", "indent", "open")
@@ -116,8 +116,8 @@ class _Place:
 class _Types:
     """Writes the types of one root schema.
 
-    A type is a list of alternatives until the last moment: `A | B` joined, `(A | B)[]` in an array, `| null`
-    added once.
+    A type is a list of alternatives as long as possible: finally `A | B`, `(A | B)[]` in an array, with at
+    most one `| null`.
     """
 
     def __init__(self, root: Schema, room: _Room) -> None:
@@ -132,7 +132,7 @@ class _Types:
     # -- types ---------------------------------------------------------------------------------------------
 
     def _alternatives(self, schema: Any, place: _Place, described: bool = False) -> list[str]:
-        """The types a value may have.  `described`: the schema's own description is written elsewhere."""
+        """The alternatives for a value.  described: the schema's own description is written elsewhere."""
         if schema is False:
             return ["never"]
         if not isinstance(schema, dict) or place.depth > MAX_DEPTH:
@@ -160,7 +160,7 @@ class _Types:
         return types
 
     def _own(self, schema: Schema, place: _Place) -> Iterator[str]:
-        """The alternatives that the schema states itself, outside of anyOf, oneOf and allOf."""
+        """The alternatives of the schema itself, without anyOf, oneOf and allOf."""
         if "const" in schema:
             yield literal(schema["const"])
         elif values := _list(schema.get("enum")):
@@ -206,7 +206,7 @@ class _Types:
         return f"{{\n{''.join(lines)}{place.indent}}}"
 
     def _property(self, key: str, schema: Any, place: _Place) -> str:
-        """Whole lines: comments above, then `key: type, // default`."""
+        """The lines of a property: comments, then `key: type, // default`."""
         if not isinstance(schema, dict):
             return f"{place.indent}{key}: {' | '.join(self._alternatives(schema, place))},\n"
         schema, place = self._resolve(schema, place)
@@ -224,7 +224,7 @@ class _Types:
         return f"{above}{description}{examples}{indent}{key}: {types},{default and ' ' + default}\n"
 
     def _variants(self, variants: list[Any], schema: Schema, place: _Place) -> str:
-        """A line for each variant of a property, its description behind it."""
+        """A line for each variant of a property, followed by its description."""
         lines = []
         for i, variant in enumerate(variants):
             inside = place.inside(3)
@@ -233,7 +233,7 @@ class _Types:
             types = " | ".join(self._alternatives(variant, inside, described=True))
             remarks = []
             description = _dict(variant).get("description")
-            # The property's description replaces the first variant's: so openai-harmony, and so the training.
+            # As in openai-harmony and in training: the property's description replaces the first variant's.
             if isinstance(description, str) and not (
                 description == schema.get("description")
                 or (i == 0 and "oneOf" in schema and "description" in schema)
@@ -247,7 +247,7 @@ class _Types:
     # -- references ----------------------------------------------------------------------------------------
 
     def _resolve(self, schema: Schema, place: _Place) -> tuple[Schema, _Place]:
-        """Follow `$ref`; what stands beside it wins over its target.  A target that is open says nothing."""
+        """Follow `$ref`; keywords beside it override its target's.  A target being written is empty."""
         while isinstance(reference := schema.get("$ref"), str):
             target: Schema = {}
             if reference not in place.open and place.depth <= MAX_DEPTH:
@@ -259,7 +259,7 @@ class _Types:
         return schema, place
 
     def _target(self, reference: str) -> Schema:
-        """What a JSON pointer (RFC 6901) in a URI fragment points to; nothing if elsewhere or missing."""
+        """The value at a JSON pointer (RFC 6901) in a URI fragment; empty if it is elsewhere or missing."""
         if reference != "#" and not reference.startswith("#/"):
             return {}
         target: Any = self._root
@@ -277,11 +277,11 @@ _INDEX = re.compile("[0-9]{1,9}")
 _SCALARS = frozenset({"string", "number", "boolean", "null", "any"})
 
 _SAYS_SOMETHING = ("properties", "additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf")
-"""Parameters with none of these are an empty object: the function has no arguments."""
+"""Parameters without any of these keywords are an empty object: the function has no arguments."""
 
 
 def _described_variants(schema: Schema) -> list[Any]:
-    """The variants of a property that get a line each: all of oneOf; of anyOf if one has a description."""
+    """The variants of a property that get a line each: those of oneOf; those of anyOf if one is described."""
     if any(key in schema for key in ("properties", "items", "enum", "const", "allOf")):
         return []
     if variants := _list(schema.get("oneOf")):
@@ -295,7 +295,7 @@ def _union(types: Iterable[str]) -> list[str]:
 
 
 def _operand(types: list[str]) -> str:
-    """A type that stays one under `[]` and `&`."""
+    """A type in parentheses where `[]` or `&` would need them."""
     return types[0] if len(types) == 1 else f"({' | '.join(types)})"
 
 
@@ -311,7 +311,7 @@ def _default(schema: Schema) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """As Rust's `str::lines`: `\\n` or `\\r\\n` ends a line, and nothing else does."""
+    """Like Rust's `str::lines`: only `\\n` and `\\r\\n` end a line."""
     lines = text.split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
