@@ -1,11 +1,11 @@
-"""The command `gptoss`, and its sub-commands.
+"""The command `gptoss` and its sub-commands.
 
-What is wrong with a setting, a checkpoint or a port is one line on stderr, and an exit code other than 0:
+A problem with a setting, a checkpoint or a port is one line on stderr, and an exit code other than 0:
 
-    2   a flag, a variable, a checkpoint, a device or a port that cannot be used
-    70  the engine died; whoever supervises the server should start it again
+    2   a flag, variable, checkpoint, device or port that cannot be used
+    70  the engine died; a supervisor should restart the server
 
-Torch is imported only once it is known what to do: `gptoss --help` answers at once.
+torch is imported only when it is needed, so that `gptoss --help` is quick.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ THE_NAMES = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Prints errors on one line."""
 
     def error(self, message: str) -> NoReturn:
         if unknown := re.match(r"unrecognized arguments: (--?[^ =]+)", message):
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
             hint = settings_sources.did_you_mean(unknown[1], NAMES)
             message = f"there is no command {unknown[1]}; {hint or f'there are {THE_NAMES}'}"
         elif message.startswith("the following arguments are required: {"):
-            message = f"{THE_NAMES}? `{PROG} --help` tells what each does"
+            message = f"a command is missing: {THE_NAMES}; `{PROG} --help` describes them"
         self.exit(2, f"{PROG}: {message}\n")
 
 
@@ -91,7 +91,7 @@ def parser() -> Parser:
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Our words, and those of the program that is to be launched: all behind `--`."""
+    """Our arguments, and those after `--`, which are for the program that is launched."""
     if words[:1] != [launch.COMMAND.name] or "--" not in words:
         return words, []
     place = words.index("--")
@@ -107,7 +107,7 @@ def main() -> NoReturn:
 
 
 def _main() -> NoReturn:
-    # torch says so at its import, and nothing here needs it.
+    # torch warns about this when it is imported; nothing here needs NumPy.
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
     words, further = _split(sys.argv[1:])
     asked = parser().parse_args(words)
@@ -123,7 +123,7 @@ def _main() -> NoReturn:
         _refuse(error)
     logs.configure(settings.log_level, settings.log_format)
     for name in settings_sources.kubernetes_variables(os.environ):
-        log.info("%s is none of our settings: Kubernetes sets it for a Service of that name", name)
+        log.info("%s is ignored: it is not a setting, Kubernetes sets it for a Service of that name", name)
     try:
         sys.exit(asked.run(settings, asked))
     except (SettingsError, StartError, EngineError) as error:

@@ -1,6 +1,6 @@
-"""The program, put together: settings → checkpoint → kernels → model → memory plan → runner → engine.
+"""Builds the program: settings → checkpoint → kernels → model → memory plan → runner → engine.
 
-Whatever is wrong with a folder, a device or a backend is found here, and said in one line: StartError.
+Any problem with a folder, a device or a backend is found here, and raised as a one-line StartError.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ DEMO_NAME = "gptoss-demo"
 
 GPU_SHARE = 0.9
 CPU_SHARE = 0.5
-"""Of the memory that a computer has left, at most this goes to keys and values: it has other things to do."""
+"""Share of a free memory that the KV cache gets by default: less on a computer, which has other work."""
 
 WORTH_SHOWING = 2**28
-"""Bytes of weights: fewer are loaded in no time."""
+"""Bytes of weights; loading fewer takes so little time that no progress is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
     """
     model_id      the model's name in requests and answers
-    max_context   longest prompt and answer together, tokens
+    max_context   maximum tokens of prompt and answer together
     fingerprint   identifies weights and version
-    load_seconds  from nothing to here
-    summary       what was put together, for the person who started it
+    load_seconds  time to load everything
+    summary       what was loaded, for the user
     """
 
     tokenizer: Tokenizer
@@ -76,9 +76,7 @@ def assemble(settings: Settings) -> Assembled:
         device = devices.find(settings.device)
         checkpoint = Checkpoint.open(folder_of(settings))
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
-        Renderer(
-            tokenizer
-        )  # finds that harmony's special tokens are missing, now rather than at the first chat
+        Renderer(tokenizer)  # checks now that harmony's special tokens exist, rather than at the first chat
         model = build(settings, checkpoint, device)
         plan = plan_memory(settings, model, device, free_bytes(device) + model.weight_bytes)
         engine = _engine(settings, checkpoint, model, tokenizer, plan)
@@ -109,19 +107,19 @@ def assemble(settings: Settings) -> Assembled:
 
 
 def folder_of(settings: Settings) -> Path:
-    """Where the model is that was asked for.  Raises NotDownloaded."""
+    """The folder of the model.  Raises NotDownloaded."""
     return locate(settings.model) if settings.model else DEMO
 
 
 def build(settings: Settings, checkpoint: Checkpoint | Synthetic, device: devices.Device) -> LoadedModel:
-    """The model on its device, by the kernels that were asked for.  Raises StartError or CheckpointError."""
+    """The model on its device, with the chosen backend.  Raises StartError or CheckpointError."""
     options = backend_options(settings, device)
     with _usable(settings, device), _shown(checkpoint):
         return kernels.load(device, settings.backend).build(checkpoint, device, **options)
 
 
 def backend_options(settings: Settings, device: devices.Device) -> dict[str, Any]:
-    """What was asked of the backend.  Raises StartError if it cannot be loaded, or has no such setting."""
+    """The backend's settings.  Raises StartError if it cannot be loaded, or does not have one of them."""
     asked = {
         "threads": settings.threads,
         "dense": settings.dense,
@@ -141,7 +139,7 @@ def backend_options(settings: Settings, device: devices.Device) -> dict[str, Any
 
 @contextmanager
 def _usable(settings: Settings, device: devices.Device) -> Iterator[None]:
-    """Says which backend it was that cannot be used."""
+    """Turns exceptions into a StartError that names the backend."""
     try:
         yield
     except (ImportError, ValueError) as error:
@@ -151,7 +149,7 @@ def _usable(settings: Settings, device: devices.Device) -> Iterator[None]:
 
 @contextmanager
 def _shown(checkpoint: Checkpoint | Synthetic) -> Iterator[None]:
-    """Shows on stderr how far loading is, unless it is over before it could be read."""
+    """Shows the progress of loading on stderr, unless it is too short."""
     if checkpoint.nbytes < WORTH_SHOWING:
         yield
         return
@@ -161,7 +159,7 @@ def _shown(checkpoint: Checkpoint | Synthetic) -> Iterator[None]:
 
 
 class Footprint(Protocol):
-    """What a model, loaded or not, needs of its device's memory; see `Model`."""
+    """The memory that a model needs, loaded or not; see `Model`."""
 
     @property
     def config(self) -> ModelConfig: ...
@@ -174,7 +172,7 @@ class Footprint(Protocol):
 
 
 def plan_memory(settings: Settings, model: Footprint, device: devices.Device, available: int) -> MemoryPlan:
-    """How the device's `available` bytes are shared out, the weights included.  Raises TooLittleMemory."""
+    """How the device's `available` bytes are divided, weights included.  Raises TooLittleMemory."""
     return memory.plan(
         model.weight_bytes,
         model.page_bytes,
@@ -189,7 +187,7 @@ def plan_memory(settings: Settings, model: Footprint, device: devices.Device, av
 
 
 def max_context(settings: Settings, config: ModelConfig) -> int:
-    """Longest prompt and answer together, tokens.  Raises StartError if it is more than the model can."""
+    """Maximum tokens of prompt and answer together.  Raises StartError if the model has a shorter context."""
     asked = settings.max_context or config.max_context
     if asked > config.max_context:
         raise StartError(f"--max-context {asked}: this model's context is {config.max_context} tokens")
@@ -197,12 +195,12 @@ def max_context(settings: Settings, config: ModelConfig) -> int:
 
 
 def tokens_per_step(settings: Settings, device: devices.Device) -> int:
-    """At most, of prompts and answers together.  On a GPU each expert has too few in a shorter step."""
+    """Maximum tokens of a step.  In a shorter step on a GPU, each expert would get too few tokens."""
     return settings.max_tokens_per_step or (2048 if device.type == "cuda" else 512)
 
 
 def free_bytes(device: devices.Device) -> int:
-    """Memory of the device that nobody has taken."""
+    """Free memory of the device."""
     return devices.free_bytes(device) if device.type == "cuda" else memory.free_host_bytes()
 
 
@@ -235,8 +233,8 @@ def _engine(
 
 
 def name_of(settings: Settings) -> str:
-    """What the model is called: the folder's name, as `gpt-oss-20b`; `original` is a folder inside of the one
-    with the name.  A model of the hub has the name it has there, as `openai/gpt-oss-20b`.
+    """The name of the model: for a folder its name, such as `gpt-oss-20b` (of the parent, if it is called
+    `original`); for a model of the hub its name there, such as `openai/gpt-oss-20b`.
     """
     if settings.model is None:
         return DEMO_NAME
@@ -248,7 +246,7 @@ def name_of(settings: Settings) -> str:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """Of weights and version, without reading gigabytes: each file's name, size and first megabyte."""
+    """Identifies weights and version.  Reads only each file's name, size and first megabyte."""
     digest = hashlib.sha256(VERSION.encode())
     for path in sorted([*checkpoint.folder.glob("*.safetensors"), checkpoint.folder / "config.json"]):
         with path.open("rb") as file:

@@ -1,12 +1,12 @@
-"""`gptoss bench`: prefill and decode on the user's machine, beside the memory's own speed.
+"""`gptoss bench`: prefill and decode on the user's machine, compared with the speed of its memory.
 
     prefill        one prompt of 512 tokens in one step
-    decode         one token of one stream, behind 100 and behind 8000 others
+    decode         one token of one stream, after 100 and after 8000 others
     streams        one token of each of 4 and 16 streams, in one step
-    engine         what a token of one stream costs outside of the model: scheduling, sampling, bookkeeping
+    engine         time of a step outside the model: scheduling, sampling, bookkeeping
 
-All of it goes through the `Model` protocol, so it is the same on every device; model/speed.py has how steps
-and memory are timed.  A table for people, and on the last line one object of JSON for programs.
+Everything uses the `Model` protocol, so it is the same on every device; model/speed.py times steps and
+memory.  Prints a table for users, and on the last line one object of JSON for programs.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ MOST_ROUNDS = 200
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`sequences` chunks of `length` tokens, each behind `context` others.
+    """`sequences` chunks of `length` tokens, each after `context` other tokens.
 
-    key   its name for programs
-    name  for people
+    key   its name in the JSON
+    name  its name in the table
     """
 
     key: str
@@ -64,11 +64,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One line of the table; None: not measured, since the memory is not its limit or its bytes not known.
+    """One line of the table.  None: not measured, because memory is not the limit or its bytes are not known.
 
-    milliseconds  of a step, the median, likewise `fastest`
-    memory        bytes per second of the device's memory, the median
-    share         of the memory's speed that the steps reached, the median
+    milliseconds  of a step, the median; `fastest` is the minimum
+    memory        speed of the device's memory in bytes per second, the median
+    share         share of the memory's speed that the steps reached, the median
     """
 
     rounds: int
@@ -107,7 +107,7 @@ def _weights(settings: Settings, synthetic: str | None) -> tuple[str, Checkpoint
 
 
 def _facts(settings: Settings, device: devices.Device, name: str) -> dict[str, Any]:
-    """What was measured, and where."""
+    """What is measured, and on which machine."""
     facts = {
         "gptoss": VERSION,
         "torch": version("torch"),
@@ -128,24 +128,24 @@ def _tell(facts: dict[str, Any]) -> int:
 
 
 def _measure(model: LoadedModel, seconds: float) -> dict[str, Any]:
-    """All figures, each printed when it is known."""
+    """All results, each printed as soon as it is known."""
     choices = dict(model.settings)
     told = "".join(f", {key} {value}" for key, value in choices.items())
     print(f"{format_bytes(model.weight_bytes)} of weights{told}\n")
-    print(f"{'':>30}  {'step':>10}  {'tokens/s':>9}  of the memory's speed")
+    print(f"{'':>30}  {'step':>10}  {'tokens/s':>9}  share of the memory's speed")
     results: dict[str, Any] = {}
     for case in _cases(model):
         if (missing := _lacks(model, case)) is not None:
-            print(f"{case.name:>30}  no room: its keys and values need {format_bytes(missing)}")
+            print(f"{case.name:>30}  too little memory: its KV cache needs {format_bytes(missing)}")
             results[case.key] = None
             continue
         measured = _time(model, case, seconds)
         results[case.key] = asdict(measured)
         print(_line(case.name, measured), flush=True)
     outside = _outside(model)
-    print(f"{'engine, outside of the model':>30}  {1e3 * outside:>7.2f} ms  for each step")
+    print(f"{'engine, outside the model':>30}  {1e3 * outside:>7.2f} ms  for each step")
     if any(result and (result["share"] or 0) > 1 for result in results.values()):
-        print("More than the memory's speed: what such a step needs stays in the processor's caches.")
+        print("More than the memory's speed: the data of such a step stays in the processor's caches.")
     facts = {"weight_bytes": model.weight_bytes, **choices, "results": results}
     return facts | {"engine_milliseconds": round(1e3 * outside, 3)}
 
@@ -155,7 +155,7 @@ def _cases(model: LoadedModel) -> list[Case]:
     prompt = min(PROMPT, limit)
     cases = [Case(f"prefill_{prompt}", f"prefill, {prompt} tokens", 1, prompt, 0)]
     for context in sorted({min(each, limit) for each in CONTEXTS}):
-        cases.append(Case(f"decode_{context}", f"decode, behind {context}", 1, 1, context))
+        cases.append(Case(f"decode_{context}", f"decode, after {context}", 1, 1, context))
     first = min(CONTEXTS[0], limit)
     for streams in STREAMS:
         cases.append(Case(f"streams_{streams}", f"decode, {streams} streams", streams, 1, first))
@@ -163,7 +163,7 @@ def _cases(model: LoadedModel) -> list[Case]:
 
 
 def _lacks(model: LoadedModel, case: Case) -> int | None:
-    """Bytes that the case's keys and values need, if that is more than there are."""
+    """Bytes that the case's KV cache needs, if there is less memory."""
     needed = Load.cache_bytes(model, case.sequences, case.context + case.length)
     return needed if needed > 0.9 * free_bytes(model.device) else None
 
@@ -173,7 +173,7 @@ def _time(model: LoadedModel, case: Case, seconds: float) -> Measured:
     if case.length > 1:
         timing = time_steps(load, rounds=MOST_ROUNDS, patience=seconds)
     else:
-        # Which experts a batch of several chooses is not known outside of the model, nor what it had to read.
+        # The experts that a batch of several chooses are not known here, nor the bytes that it reads.
         read = model.decode_bytes(case.context)
         needed = None if case.sequences > 1 else lambda: read
         measure = model.meter().measure
@@ -198,7 +198,7 @@ def _line(name: str, measured: Measured) -> str:
 
 
 class _Watched:
-    """A model that remembers how long its last pass took."""
+    """A model that records the time of its last forward pass."""
 
     def __init__(self, model: LoadedModel):
         self._model = model
@@ -216,7 +216,7 @@ class _Watched:
 
 
 def _outside(model: LoadedModel, steps: int = 20) -> float:
-    """Seconds of a step of one greedy stream that are not the model's: the median."""
+    """Seconds of a step of one greedy stream outside the model: the median."""
     watched = _Watched(model)
     prompt = list(range(min(100, model.config.vocab_size, model.config.max_context // 2)))
     answer = min(steps, model.config.max_context - len(prompt))
@@ -231,4 +231,4 @@ def _outside(model: LoadedModel, steps: int = 20) -> float:
         start = time.perf_counter()
         engine.step()
         outside.append(time.perf_counter() - start - watched.seconds)
-    return statistics.median(outside[2:] or outside)  # without the prompt, and a first token
+    return statistics.median(outside[2:] or outside)  # without the steps of the prompt and of the first token

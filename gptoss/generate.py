@@ -1,7 +1,8 @@
 """`gptoss generate PROMPT`: one answer on the terminal, without a server.
 
-The prompt is raw text, in which special tokens are live, or with --chat a user's message in harmony.  It
-ends with the whole output, the number of tokens, and how long loading, the prompt and the answer took.
+The prompt is raw text, in which names of special tokens become special tokens, or with --chat a user's
+message.  The last lines are the whole output, the numbers of tokens, and the times of loading, prompt and
+answer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds, and how many tokens they were spent on."""
+    """Seconds, and numbers of tokens."""
 
     load: float
     prefill: float
@@ -34,7 +35,7 @@ class Times:
     answer_tokens: int
 
     def __str__(self) -> str:
-        after_first = self.answer_tokens - 1  # the first comes out of the prompt's last step
+        after_first = self.answer_tokens - 1  # the first is sampled in the last step of the prompt
         speed = f" ({after_first / self.decode:.1f} tokens/s)" if after_first and self.decode else ""
         return (
             f"tokens: {self.prompt_tokens} of prompt, {self.answer_tokens} of answer\n"
@@ -89,14 +90,14 @@ def _turn(asked: argparse.Namespace, day: str) -> Turn:
 
 
 def _print_token(token: Token, seconds: float, tokenizer: Tokenizer) -> None:
-    """Seconds since the prompt went in, id, log-probability, text."""
+    """Print the seconds since the start, id, log-probability and text of a token."""
     assert token.logprob is not None
     text = name(tokenizer, token.id)
     print(f"{seconds:9.4f} s  {token.id:6d}  {token.logprob.logprob:9.4f}  {text!r}", flush=True)
 
 
 def _print_answer(tokens: list[Token], turn: Turn, llm: LLM) -> None:
-    """The chain of thought, and then the visible answer."""
+    """Print the chain of thought and the visible answer."""
     reader = AnswerReader(turn, llm.renderer)
     answer = answer_of(reader.feed(tokens), reader, 0)
     if answer.reasoning:

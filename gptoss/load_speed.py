@@ -1,8 +1,8 @@
-"""How long a checkpoint takes from its files to ready, against what that must take at least.
+"""Measures the time to load a checkpoint, compared with the time to read its files.
 
-Every byte has to be read once.  How fast that is, is measured on the same files: first as they are found, on
-the disk or in the system's page cache, and once more, when they are in the cache, by one plain reader that
-does nothing with them, as `cat` into nowhere.  `times_reading` is loading against that.
+Every byte must be read once.  The time for that is measured on the same files twice: first as they are, on
+the disk or in the page cache, then when they are in the page cache.  The reader does nothing with the data.
+`times_reading` is the time to load, divided by the second of these.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from model.loading.checkpoint import Checkpoint
 from server.settings import Settings
 
 CHUNK = 1 << 20
-"""Bytes of one read: they stay in the processor's cache, so that only reading is measured."""
+"""Bytes of one read; they fit into the processor's cache, so that only reading is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
     """
-    file_bytes      of all the checkpoint's files
-    found_seconds   to read them as they were found
-    cached_seconds  to read them again
-    seconds         from opening the checkpoint to a model that is ready
-    peak_bytes      the most that this process had in memory, its libraries and the files it maps included
+    file_bytes      size of the checkpoint's files
+    found_seconds   time to read them the first time
+    cached_seconds  time to read them again, from the page cache
+    seconds         time from opening the checkpoint to a ready model
+    peak_bytes      maximum memory of this process, including libraries and mapped files
     """
 
     file_bytes: int
@@ -49,10 +49,10 @@ class Loading:
         peak, size = format_bytes(self.peak_bytes), format_bytes(self.file_bytes)
         return "\n".join(
             (
-                line("reading, as found", self.found_seconds),
+                line("reading, first time", self.found_seconds),
                 line("reading, from the page cache", self.cached_seconds),
                 line("loading", self.seconds) + f", {self.times_reading:.1f} times reading",
-                f"{'at most in memory':>30}  {peak}, of files of {size}",
+                f"{'peak memory':>30}  {peak}, for files of {size}",
             )
         )
 

@@ -1,4 +1,4 @@
-"""Where prefix pages are kept on disk, and which of them are this model's: `--prefix-cache-dir`."""
+"""The prefix cache on disk (`--prefix-cache-dir`): sets it up, and identifies the pages valid for a model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("gptoss.server")
 
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""Of the disk, not of the setting: no reason not to start."""
+"""Errors of the disk rather than of the setting: the server starts without the cache."""
 
 
 def prefix_pages_on_disk(
     settings: Settings, checkpoint: Checkpoint, model: Model, runner: Runner, limits: Limits
 ) -> tuple[Pages | None, DiskCache | None]:
-    """The pages of an engine whose prefixes outlive it; nothing if the disk is in trouble, which is logged.
+    """The pages and the disk cache of an engine; (None, None) if the disk fails, which is logged.
 
     Raises StartError if the folder cannot be used.
     """
@@ -49,18 +49,18 @@ def prefix_pages_on_disk(
         reason = f"--prefix-cache-dir {folder}: {error.strerror}"
         if error.errno not in DISK_TROUBLE:
             raise StartError(reason) from error
-        log.warning("%s: prefixes of prompts are not kept", reason)
+        log.warning("%s: the prefix cache is not stored on disk", reason)
         return None, None
     pages = Pages(limits.num_pages, limits.page_size, limits.window, files.names_key)
     return pages, DiskCache(store, copies, pages)
 
 
 def identity(checkpoint: Checkpoint, model: Model, sizes: tuple[int, int]) -> str:
-    """All that a page's contents depend on, but for its tokens.
+    """Identifies everything, except the tokens, that determines the contents of a page.
 
-    sizes  bytes of a banded, and of a full page
+    sizes  bytes of a banded and of a full page
 
-    Gigabytes of weights are not read for it: files count as the same if their names, sizes, times and first
+    The weights are not read completely: files are taken as equal if their names, sizes, times and first
     megabytes are.
     """
     digest = hashlib.sha256()

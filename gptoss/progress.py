@@ -1,4 +1,4 @@
-"""How far a long piece of work is, on stderr: one line drawn over and over or, in a log, one now and then."""
+"""Progress on stderr: one line that is redrawn on a terminal, or a few lines in a log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from model.byte_sizes import format_bytes
 
 REDRAW_SECONDS = 0.2
 LOG_STEPS = 10
-"""Lines that a log gets, where there is no terminal to draw on."""
+"""Number of lines in a log, when stderr is not a terminal."""
 
 SETTLED_SECONDS, WINDOW_SECONDS = 2, 10
-"""The speed is that of the last so many seconds; with less than the first to go by, none is shown."""
+"""The speed is measured over the last WINDOW_SECONDS, and shown after SETTLED_SECONDS."""
 
 BAR_WIDTH = 20
 
@@ -30,17 +30,17 @@ def duration(seconds: float) -> str:
 
 
 class Pace:
-    """How much of something is done, how fast, and how long the rest will take.
+    """How much of a task is done, and how fast.
 
-    total  of it, in whatever is counted
+    total  size of the task, in any unit
     """
 
     def __init__(self, total: int, done: int = 0):
         self.total, self.done = total, done
-        self._marks = deque([(time.monotonic(), done)])  # about one for each of the last seconds
+        self._marks = deque([(time.monotonic(), done)])  # about one for each second of the window
 
     def reach(self, done: int) -> None:
-        """So much is done now."""
+        """Record that `done` of the total is done."""
         self.done = done
         now = time.monotonic()
         if now - self._marks[-1][0] >= 1:
@@ -50,7 +50,7 @@ class Pace:
 
     @property
     def speed(self) -> float | None:
-        """In a second, of the last seconds; None: not known yet, or nothing is left."""
+        """Units per second over the window; None if not known yet, or nothing is left."""
         since, before = self._marks[0]
         seconds, fresh = time.monotonic() - since, self.done - before
         if seconds >= SETTLED_SECONDS and fresh > 0 and self.done < self.total:
@@ -59,12 +59,12 @@ class Pace:
 
 
 class Progress:
-    """A context.  `add` may be called from several threads.
+    """A context manager.  `add` may be called from several threads.
 
-    what   is being done, as a word: "downloading"
-    total  bytes of all of it, or pieces of another unit
-    done   of those that were done before
-    unit   what the pieces are called, if they are no bytes: "requests"
+    what   the task in a word: "downloading"
+    total  size of the whole task, in bytes or in `unit`
+    done   what was done before
+    unit   the name of the unit, if it is not bytes: "requests"
     """
 
     def __init__(self, what: str, total: int, done: int = 0, unit: str | None = None):
@@ -123,7 +123,7 @@ class Progress:
 
 
 class PromptBar:
-    """On a terminal: one line about a prompt that is being computed, which is gone when it is done."""
+    """On a terminal: one line about the progress of a prompt, removed when the prompt is complete."""
 
     def __init__(self, out: TextIO):
         self._out = out
@@ -131,7 +131,7 @@ class PromptBar:
         self._pace: Pace | None = None
 
     def show(self, computed: int, tokens: int) -> None:
-        """So many tokens of all are done."""
+        """Draw the bar: `computed` of `tokens` tokens are done."""
         if not self._terminal:
             return
         if self._pace is None:
@@ -144,7 +144,7 @@ class PromptBar:
         self._out.flush()
 
     def clear(self) -> None:
-        """It is done.  May be called again."""
+        """Remove the bar.  Safe to call twice."""
         if self._pace is not None:
             self._out.write("\r\x1b[K")
             self._out.flush()
@@ -152,6 +152,6 @@ class PromptBar:
 
 
 def bar(share: float) -> str:
-    """share: from 0 to 1."""
+    """A bar of characters; share is from 0 to 1."""
     full = round(BAR_WIDTH * min(max(share, 0.0), 1.0))
     return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"

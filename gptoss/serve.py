@@ -1,8 +1,8 @@
-"""`gptoss serve`: the application on a port, until it is told to stop.
+"""`gptoss serve`: runs the application on a port until it is told to stop.
 
 SIGTERM, SIGINT   refuse new requests (503), give running answers `--grace` seconds, end the rest, exit 0
-a second one      ends the process at once, whatever its threads are doing: by the system, not by us
-the engine dies   every stream ends with an error, then exit 70, so that a supervisor starts us again
+a second signal   the system ends the process at once, whatever its threads are doing
+engine dies       every stream ends with an error, then exit 70, so that a supervisor restarts the server
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from engine.worker import Worker
-from gptoss.assembly import assemble
+from gptoss.assembly import Assembled, assemble
 from gptoss.standard_streams import say
 from gptoss.start import StartError
 from server.app import create_app
@@ -29,32 +29,24 @@ from server.settings import Settings
 log = logging.getLogger("gptoss.server")
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than proxies and clients keep an idle connection, so that it is they who close it."""
+"""Longer than proxies and clients keep an idle connection, so that they close it and not the server."""
 
-LAST_WORDS_SECONDS = 5
-"""For the last bytes to reach slow readers, once no answer is running any more."""
+FLUSH_SECONDS = 5
+"""Time for the last bytes to reach slow clients, after all answers have ended."""
 
 STOPPED, DIED = 0, 70
 
 OTHER_DESCRIPTORS = 200
-"""Beside connections: files of weights, pipes, libraries."""
+"""File descriptors for weights, pipes and libraries, beside those of connections."""
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; the exit code.  Raises StartError or SettingsError."""
-    keys = settings.api_keys()  # a bad key file is found before the model is loaded, as is a taken port
+    """Serve until told to stop, and return the exit code.  Raises StartError or SettingsError."""
+    keys = settings.api_keys()  # check the key file and the port before loading the model
     listener = bind(settings.host, settings.port)
     assembled = assemble(settings)
     worker = Worker(assembled.engine, callers=len(keys))
-    app = create_app(
-        worker,
-        assembled.tokenizer,
-        settings,
-        assembled.model_id,
-        assembled.max_context,
-        assembled.fingerprint,
-        assembled.summary,
-    )
+    app = application(assembled, worker, settings)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     connections = possible_connections(settings.max_connections)
@@ -63,8 +55,21 @@ def serve(settings: Settings) -> int:
     return STOPPED if worker.died is None else DIED
 
 
+def application(assembled: Assembled, worker: Worker, settings: Settings) -> FastAPI:
+    """The HTTP application for a loaded model."""
+    return create_app(
+        worker,
+        assembled.tokenizer,
+        settings,
+        assembled.model_id,
+        assembled.max_context,
+        assembled.fingerprint,
+        assembled.summary,
+    )
+
+
 class Server(uvicorn.Server):
-    """uvicorn, which by itself closes its ears at the first signal and knows nothing of answers under way."""
+    """uvicorn with another shutdown: by itself it would not let running answers finish."""
 
     def __init__(
         self,
@@ -84,7 +89,7 @@ class Server(uvicorn.Server):
             ws="none",
             lifespan="on",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+            timeout_graceful_shutdown=FLUSH_SECONDS,
         )
         super().__init__(config)
         self._worker, self._grace_seconds = worker, grace_seconds
@@ -102,7 +107,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
-            # Not a handler of ours: it would wait for this thread to come back from wherever it is.
+            # The default action: a Python handler would wait until this thread runs Python code again.
             signal.signal(each, signal.SIG_DFL)
         self._loop.call_soon_threadsafe(self._told_to_stop, signal.Signals(sig).name)
 
@@ -110,7 +115,9 @@ class Server(uvicorn.Server):
         if self._draining is None:
             seconds = f"{self._grace_seconds:g} s"
             log.info(
-                "%s: no new requests; running ones have %s; a second signal ends all at once", name, seconds
+                "%s: new requests are refused; running ones have %s; a second signal stops at once",
+                name,
+                seconds,
             )
             self._draining = self._loop.create_task(self._drain())
 
@@ -125,20 +132,20 @@ class Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that has the port, and does not listen yet.  Raises StartError."""
+    """A socket bound to the port, not listening yet.  Raises StartError."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        reason = f"{error.strerror}; --host and --port choose others"
+        reason = f"{error.strerror}; change --host or --port"
         raise StartError(f"cannot listen on {host}, port {port}: {reason}") from error
     return bound
 
 
 def possible_connections(wanted: int) -> int:
-    """`wanted`, or as many as there can be descriptors for, whose limit is raised if it may be."""
+    """`wanted`, or fewer if the limit of file descriptors, which is raised if possible, is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -146,6 +153,8 @@ def possible_connections(wanted: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < needed:
             possible = max(soft - OTHER_DESCRIPTORS, soft // 2)
-            log.warning("--max-connections %d: %d, as `ulimit -Hn` is %d", wanted, possible, hard)
+            log.warning(
+                "--max-connections %d is lowered to %d, because `ulimit -Hn` is %d", wanted, possible, hard
+            )
             return possible
     return wanted

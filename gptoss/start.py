@@ -1,5 +1,5 @@
-"""Why the program cannot start."""
+"""Errors that prevent the program from starting."""
 
 
 class StartError(Exception):
-    """Why the program cannot do what it was started for: one line for the person who started it."""
+    """Why the program cannot start: one line for the user."""

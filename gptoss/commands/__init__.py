@@ -1,8 +1,7 @@
 """The sub-commands of `gptoss`, one module each: its flags, and what it runs.
 
-A module here is light, so that `gptoss --help` answers at once: it describes the command in a `Command`, and
-imports what does the work only inside the function that runs it.  To add one: a module with a `COMMAND`, and
-its name in `gptoss/__main__.py: COMMANDS`.
+These modules import the code that does the work only when a command runs, so that `gptoss --help` is quick.
+To add a command: a module with a `COMMAND`, and its entry in `gptoss/__main__.py: COMMANDS`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ MODEL_SETTINGS = (
     "log_level",
     "log_format",
 )
-"""Those that mean something without a server."""
+"""The settings that have an effect without a server."""
 
 
 def no_flags(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +47,10 @@ class Command:
     """One sub-command.
 
     meaning    one line for `gptoss --help`
-    run        what it does, and its exit code; may raise SettingsError, StartError and EngineError, each told
-               in one line with exit code 2
-    settings   the fields of server/settings.py that are flags of this command
-    add_flags  gives the parser those flags that are the command's own
+    run        does the work and returns the exit code; may raise SettingsError, StartError and EngineError,
+               which are printed on one line, with exit code 2
+    settings   the settings that are flags of this command
+    add_flags  adds the command's own flags to the parser
     """
 
     name: str
@@ -62,7 +61,7 @@ class Command:
 
 
 def checked(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`read` of server/settings.py for argparse, which shows the message of its own exception only."""
+    """`read` for argparse, which shows only the messages of its own exception."""
 
     def value(text: str) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""`gptoss bench`: how fast this model is on this machine.  The work is in gptoss/bench.py."""
+"""`gptoss bench`: measures the speed of a model on this machine.  The work is in gptoss/bench.py."""
 
 from __future__ import annotations
 
@@ -26,17 +26,22 @@ SYNTHETIC = ("20b", "120b", "demo")
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--synthetic", choices=SYNTHETIC, help="random weights of this model's shapes, instead of --model"
+        "--synthetic",
+        choices=SYNTHETIC,
+        help="random weights with the sizes of this model, instead of --model",
     )
     parser.add_argument(
-        "--load", action="store_true", help="measure only loading, against reading the same files"
+        "--load", action="store_true", help="measure only loading, compared with reading the files"
     )
     parser.add_argument(
-        "--seconds", type=checked(number(0, 3600)), default=5.0, help="to spend on a figure (default: 5)"
+        "--seconds",
+        type=checked(number(0, 3600)),
+        default=5.0,
+        help="time for each measurement, in seconds (default: 5)",
     )
     parser.epilog = (
-        "A prompt is computed in one step of 512 tokens; an answer one token at a time, so that the memory's "
-        "speed is its limit, and that is measured between the steps.  The last line is one object of JSON."
+        "A prompt is computed in one step of 512 tokens, an answer one token at a time.  The memory limits "
+        "the speed of an answer, so its speed is measured too.  The last line is one object of JSON."
     )
 
 
@@ -49,4 +54,4 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     return bench(settings, asked)
 
 
-COMMAND = Command("bench", "measure how fast this machine is", run, SETTINGS, add_flags)
+COMMAND = Command("bench", "measure how fast a model is on this machine", run, SETTINGS, add_flags)

@@ -1,4 +1,4 @@
-"""`gptoss chat`: a conversation on the terminal.  The work is in gptoss/terminal/."""
+"""`gptoss chat`: chats with a model on the terminal.  The work is in gptoss/terminal/."""
 
 from __future__ import annotations
 
@@ -10,35 +10,43 @@ from server.setting_kinds import number, text, whole_number
 from server.settings import Settings
 
 EVERYWHERE = ("model", "log_level", "log_format")
-"""Settings that mean something also where the model is at a URL."""
+"""The settings that have an effect with --url."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         type=checked(text("URL")),
-        help="of any OpenAI-compatible server, as http://127.0.0.1:8000; then --model is one of its models "
-        "(default: the model is loaded into this process)",
+        help="use this OpenAI-compatible server, such as http://127.0.0.1:8000; --model is then one of its "
+        "models (default: load the model into this process)",
     )
     parser.add_argument(
-        "--api-key", dest="key", metavar="KEY", help="for the server at --url (default: OPENAI_API_KEY)"
+        "--api-key",
+        dest="key",
+        metavar="KEY",
+        help="API key for the server at --url (default: OPENAI_API_KEY)",
     )
     parser.add_argument("--system", metavar="TEXT", default="", help="the system prompt (default: none)")
     parser.add_argument(
         "--effort",
         choices=["none", "low", "medium", "high"],
-        help="how much to think (default: the model's: medium)",
+        help="reasoning effort (default: medium)",
     )
-    parser.add_argument("--temperature", type=checked(number(0, 2)), help="0: the likeliest (default: 1)")
     parser.add_argument(
-        "--max-tokens", metavar="N", type=checked(whole_number(1)), help="of an answer (default: no limit)"
+        "--temperature", type=checked(number(0, 2)), help="0: always the most likely token (default: 1)"
+    )
+    parser.add_argument(
+        "--max-tokens",
+        metavar="N",
+        type=checked(whole_number(1)),
+        help="maximum tokens of an answer (default: no limit)",
     )
     parser.add_argument(
         "--reasoning",
         action=argparse.BooleanOptionalAction,
-        help="show it, or do not (default: on a terminal only)",
+        help="show the reasoning or not (default: only on a terminal)",
     )
-    parser.epilog = "Lines on standard input are questions, one on each, where it is no terminal."
+    parser.epilog = "If standard input is not a terminal, each line is a question."
 
 
 def run(settings: Settings, asked: argparse.Namespace) -> int:
@@ -52,4 +60,4 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     return chat(settings, asked)
 
 
-COMMAND = Command("chat", "a conversation on the terminal", run, MODEL_SETTINGS, add_flags)
+COMMAND = Command("chat", "chat with a model on the terminal", run, MODEL_SETTINGS, add_flags)

@@ -1,4 +1,4 @@
-"""`gptoss doctor`: would it serve here, and if not, what to do.  The work is in gptoss/doctor/."""
+"""`gptoss doctor`: checks whether the server would work here.  The work is in gptoss/doctor/."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from server.settings import Settings
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one object of JSON instead of lines")
-    parser.add_argument(
-        "--full", action="store_true", help="load the model whatever its size, and compute a token"
-    )
+    parser.add_argument("--json", action="store_true", help="print one object of JSON instead of lines")
+    parser.add_argument("--full", action="store_true", help="load also a large model, and compute a token")
     parser.epilog = (
-        "Give it the settings that `gptoss serve` will be given.  The exit code is 0 only if it would serve."
+        "Give it the same settings as `gptoss serve`.  The exit code is 0 only if the server would work."
     )
 
 
@@ -24,4 +22,4 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     return doctor(settings, asked)
 
 
-COMMAND = Command("doctor", "find out whether it would serve here", run, EVERY_SETTING, add_flags)
+COMMAND = Command("doctor", "check whether the server would work here", run, EVERY_SETTING, add_flags)

@@ -1,6 +1,6 @@
-"""`gptoss download [MODEL]`: a model from the Hugging Face hub.  The work is in gptoss/hub/download.py.
+"""`gptoss download [MODEL]`: downloads a model from the hub.  The work is in gptoss/hub/download.py.
 
-The folder is printed on stdout, everything else on stderr, so that a script can use it:
+Prints the folder on stdout and everything else on stderr, so that a script can use it:
 
     gptoss serve --model "$(gptoss download openai/gpt-oss-20b)"
 """
@@ -18,14 +18,18 @@ MODEL = "openai/gpt-oss-20b"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "repo", metavar="MODEL", nargs="?", default=MODEL, help=f"its name on the hub (default: {MODEL})"
+        "repo",
+        metavar="MODEL",
+        nargs="?",
+        default=MODEL,
+        help=f"name of the model on the hub (default: {MODEL})",
     )
-    parser.add_argument("--revision", default="main", help="a branch, tag or commit of it (default: main)")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit (default: main)")
     parser.epilog = (
-        "It goes to the cache that all programs around the hub share, and is checked against the hub's "
-        "checksums.  Interrupted, the same command goes on where it stopped.  HF_HOME moves the cache, "
-        "HF_TOKEN opens private models, HF_ENDPOINT names another hub, HTTPS_PROXY a proxy; with "
-        "HF_HUB_OFFLINE=1 only what is here is used."
+        "The files are stored in the Hugging Face cache, which other programs share, and checked against "
+        "the hub's checksums.  After an interruption, the same command resumes.  HF_HOME sets the folder of "
+        "the cache, HF_TOKEN gives access to private models, HF_ENDPOINT sets another hub, HTTPS_PROXY a "
+        "proxy; HF_HUB_OFFLINE=1 uses only downloaded files."
     )
 
 
@@ -35,7 +39,7 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     try:
         folder = download(asked.repo, asked.revision)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         raise
     name = asked.repo if asked.revision == "main" else str(folder)
     print(f"ready: gptoss serve --model {name}", file=sys.stderr)
@@ -43,4 +47,4 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("download", "fetch a model from the Hugging Face hub", run, add_flags=add_flags)
+COMMAND = Command("download", "download a model from the Hugging Face hub", run, add_flags=add_flags)

@@ -1,4 +1,4 @@
-"""`gptoss generate PROMPT`: one answer on the terminal.  The work is in gptoss/generate.py."""
+"""`gptoss generate PROMPT`: generates one answer on the terminal.  The work is in gptoss/generate.py."""
 
 from __future__ import annotations
 
@@ -11,19 +11,29 @@ from server.settings import Settings
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", metavar="PROMPT", help="what to continue, or with --chat to answer")
-    parser.add_argument("--chat", action="store_true", help="ask it as a user, in harmony")
     parser.add_argument(
-        "--effort", choices=["none", "low", "medium", "high"], default="medium", help="how much to think"
+        "prompt", metavar="PROMPT", help="text to continue, or with --chat the message to answer"
+    )
+    parser.add_argument("--chat", action="store_true", help="the prompt is a message of a user")
+    parser.add_argument(
+        "--effort", choices=["none", "low", "medium", "high"], default="medium", help="reasoning effort"
     )
     parser.add_argument(
-        "--temperature", type=checked(number(0, 2)), default=1.0, help="0: the likeliest (default: 1)"
+        "--temperature",
+        type=checked(number(0, 2)),
+        default=1.0,
+        help="0: always the most likely token (default: 1)",
     )
     parser.add_argument(
-        "--max-tokens", type=checked(whole_number(1)), default=512, help="of the answer (default: 512)"
+        "--max-tokens",
+        type=checked(whole_number(1)),
+        default=512,
+        help="maximum tokens of the answer (default: 512)",
     )
     parser.add_argument(
-        "--seed", type=checked(whole_number(-(2**63))), help="same seed, same answer (default: drawn)"
+        "--seed",
+        type=checked(whole_number(-(2**63))),
+        help="the same seed gives the same answer (default: random)",
     )
     parser.add_argument("--debug", action="store_true", help="show each token as it is decoded")
 
@@ -37,4 +47,4 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("generate", "one answer on the terminal", run, MODEL_SETTINGS, add_flags)
+COMMAND = Command("generate", "generate one answer on the terminal", run, MODEL_SETTINGS, add_flags)

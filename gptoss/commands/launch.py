@@ -1,4 +1,4 @@
-"""`gptoss launch AGENT`: a coding agent on this server.  The work is in gptoss/launch/."""
+"""`gptoss launch AGENT`: starts a coding agent with this server.  The work is in gptoss/launch/."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NAMES = ("codex", "claude", "opencode", "pi")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("agent", choices=NAMES, metavar="AGENT", help=f"one of {', '.join(NAMES)}")
     parser.add_argument(
-        "arguments", nargs="*", metavar="ARGUMENT", help="for the agent; flags of its own after --"
+        "arguments", nargs="*", metavar="ARGUMENT", help="arguments for the agent; write its flags after --"
     )
-    parser.add_argument("--url", help="a server that runs already (default: one is started, and ended after)")
-    parser.add_argument("--key", help="the key that the server asks for (default: none)")
-    parser.add_argument("--print", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--url", help="use this running server (default: start one, and stop it afterwards)")
+    parser.add_argument("--key", help="API key of the server (default: none)")
+    parser.add_argument("--print", action="store_true", help="only print what would be done")
     parser.epilog = (
-        "The agent is told of the server by variables and by files in a folder of ours; its own configuration"
-        " is left alone.  Its exit code is that of this command."
+        "The agent is configured with environment variables and with files in a separate folder; your own "
+        "configuration is not changed.  The command exits with the agent's exit code."
     )
 
 
@@ -37,7 +37,7 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
 
 
 def _flags_of(asked: argparse.Namespace) -> list[str]:
-    """The settings that were given as flags, as flags again: the server is another process."""
+    """The settings that were given as flags, as flags for the server's process."""
     flags = []
     if asked.config is not None:
         flags += ["--config", asked.config]
@@ -49,4 +49,4 @@ def _flags_of(asked: argparse.Namespace) -> list[str]:
     return flags
 
 
-COMMAND = Command("launch", "start a coding agent on this server", run, EVERY_SETTING, add_flags)
+COMMAND = Command("launch", "start a coding agent with this server", run, EVERY_SETTING, add_flags)

@@ -39,10 +39,10 @@ OURS = {
     "-ctk": "--kv-cache-dtype",
     "-ctv": "--kv-cache-dtype",
 }
-"""A flag of theirs → ours."""
+"""Flag of another server → our flag."""
 
-ALWAYS = "not needed: it is always so here"
-NOT_HERE = "this server does not have it"
+ALWAYS = "not needed: this server always does it"
+NOT_HERE = "this server does not have this feature"
 
 TOLD = {
     "--enable-chunked-prefill": ALWAYS,
@@ -72,11 +72,11 @@ TOLD = {
     "--ssl-certfile": "put a proxy with TLS in front: docs/security.md",
     "--ssl-cert-file": "put a proxy with TLS in front: docs/security.md",
 }
-"""A flag of theirs for which there is none → why."""
+"""Flag of another server that has no equivalent here → the reason."""
 
 
 def hint(flag: str) -> str | None:
-    """What to say to someone who gave another server's flag; None if we do not know it."""
+    """A hint for a flag of another server; None for an unknown flag."""
     if flag in OURS:
         return f"here it is {OURS[flag]}"
     return TOLD.get(flag)

@@ -1,4 +1,4 @@
-"""`gptoss serve`: answer over HTTP.  The work is in gptoss/serve.py."""
+"""`gptoss serve`: starts the HTTP server.  The work is in gptoss/serve.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "named_model",
         nargs="?",
         metavar="MODEL",
-        help="as --model MODEL (default: the bundled demo)",
+        help="the same as --model MODEL (default: the bundled demo)",
     )
 
 
@@ -26,4 +26,4 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
     return serve(settings)
 
 
-COMMAND = Command("serve", "answer over HTTP", run, EVERY_SETTING, add_flags)
+COMMAND = Command("serve", "start the HTTP server", run, EVERY_SETTING, add_flags)

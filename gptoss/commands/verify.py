@@ -1,4 +1,4 @@
-"""`gptoss verify`: is this server faithful to the real weights?  The work is in gptoss/verify/."""
+"""`gptoss verify`: checks the results of real weights.  The work is in gptoss/verify/."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from server.settings import Settings
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer turns and no checksums of the weights")
     parser.add_argument(
-        "--text", metavar="FILE", help="compute the perplexity of this text, as wikitext-2's raw test split"
+        "--text",
+        metavar="FILE",
+        help="compute the perplexity of this text, such as wikitext-2's raw test split",
     )
     parser.epilog = (
-        "It compares with what is published of openai/gpt-oss-20b and -120b: ten minutes on a GPU, an hour on"
-        " a CPU.  The last line is one object of JSON; the exit code is 0 only if nothing is wrong."
+        "Compares the results with those published for openai/gpt-oss-20b and -120b.  Takes ten minutes on a "
+        "GPU, an hour on a CPU.  The last line is one object of JSON; the exit code is 0 if nothing is wrong."
     )
 
 
@@ -29,5 +31,5 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "verify", "compare it with what is published of the weights", run, MODEL_SETTINGS, add_flags
+    "verify", "compare results with those published for the weights", run, MODEL_SETTINGS, add_flags
 )

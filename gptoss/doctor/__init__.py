@@ -1,10 +1,10 @@
-"""`gptoss doctor`: would it serve here, with these settings, and if not, why?
+"""`gptoss doctor`: checks whether the server would work here, with these settings.
 
-    findings.py  what was found: told, and what to do about it
-    machine.py   the program, the device, the kernels, the disk, the port, who may call
-    checkpoint.py  the checkpoint, its tokenizer, its memory, its first token
+    findings.py    what a check found
+    machine.py     checks of the program, the device, the kernels, the disk, the port, the keys
+    checkpoint.py  checks of the checkpoint, its tokenizer, its memory, its first token
 
-Each examination is a function from settings to findings.  What stops one does not stop the others.
+Each check is a function from settings to findings.  A failing check does not prevent the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SERVES, DOES_NOT = 0, 1
 
 
 def doctor(settings: Settings, asked: argparse.Namespace) -> int:
-    """Prints what it finds; the exit code is 0 only if the server would serve."""
+    """Print the findings, and return an exit code: 0 only if the server would work."""
     logging.getLogger().setLevel(
         max(logging.ERROR, logging.getLogger().level)
     )  # it says itself what is wrong
@@ -44,13 +44,13 @@ def doctor(settings: Settings, asked: argparse.Namespace) -> int:
 
 
 def examine(settings: Settings, full: bool) -> Iterator[Finding]:
-    """full  load the model whatever its size, and compute a token"""
+    """full  load also a large model, and compute a token"""
     yield machine.program()
     device = None
     try:
         device = devices.find(settings.device)
     except devices.DeviceError as error:
-        yield Finding("device", str(error), "name another with --device, or none", problem=True)
+        yield Finding("device", str(error), "give another device with --device, or omit it", problem=True)
     if device is not None:
         yield from machine.device(device)
         yield from machine.kernels(settings, device)

@@ -1,4 +1,4 @@
-"""What is to be served: the checkpoint, its tokenizer, the memory it will need, and its first token."""
+"""Checks the model: the checkpoint, its tokenizer, the memory it needs, and its first token."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ PUBLISHED = "0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3"
 PUBLISHED_VOCABULARY = 201088
 
 STREAM = 4096
-"""Tokens of an ordinary conversation, to say how many fit."""
+"""Tokens of a typical conversation, to calculate how many fit."""
 
 
 def examine(settings: Settings, device: devices.Device | None, full: bool) -> Iterator[Finding]:
-    """device  None: there is none, so nothing is loaded"""
+    """device  None: no device was found, so nothing is loaded"""
     try:
         checkpoint = Checkpoint.open(folder_of(settings))
     except NotDownloaded as error:
         yield Finding("model", str(error), f"gptoss download {error.repo}", problem=True)
         return
     except (CheckpointError, StartError) as error:
-        yield Finding("model", str(error), "name another folder with --model, or none", problem=True)
+        yield Finding("model", str(error), "give another folder with --model, or omit it", problem=True)
         return
     config = checkpoint.config
     sizes = f"{config.num_layers} layers, {config.num_experts} experts, {format_bytes(checkpoint.nbytes)}"
@@ -54,7 +54,7 @@ def examine(settings: Settings, device: devices.Device | None, full: bool) -> It
     try:
         backend = backends.load(device, settings.backend)
     except (ImportError, ValueError):
-        return  # the finding about kernels says why
+        return  # the finding about kernels has the reason
     plan = _plan(settings, config, device, backend)
     yield plan
     if tokenizer.problem or plan.problem:
@@ -63,7 +63,7 @@ def examine(settings: Settings, device: devices.Device | None, full: bool) -> It
         yield _first_token(settings)
     else:
         size = format_bytes(checkpoint.nbytes)
-        yield Finding("first token", f"not tried, since {size} would be loaded; --full tries it")
+        yield Finding("first token", f"not tried, because {size} would be loaded; use --full to try it")
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Finding:
@@ -72,7 +72,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Finding:
         tokenizer = Tokenizer(path)
         Renderer(tokenizer)
     except (CheckpointError, TokenizerError) as error:
-        remedy = "put the tokenizer.json there that the model was published with"
+        remedy = "use the tokenizer.json that was published with the model"
         return Finding("tokenizer", str(error), remedy, problem=True)
     vocabulary = checkpoint.config.vocab_size
     told = f"{tokenizer.size} tokens, sha256 {tokenizer.checksum[:16]}"
@@ -80,23 +80,23 @@ def _tokenizer(checkpoint: Checkpoint) -> Finding:
         return Finding(
             "tokenizer",
             f"{told}, but the model knows only {vocabulary} ids",
-            f"replace {path} by the one the model was published with",
+            f"replace {path} by the one that was published with the model",
             problem=True,
         )
     if tokenizer.checksum == PUBLISHED:
-        return Finding("tokenizer", f"{told}: the one gpt-oss is published with")
+        return Finding("tokenizer", f"{told}: the published one of gpt-oss")
     if vocabulary == PUBLISHED_VOCABULARY:
         return Finding(
             "tokenizer",
-            f"{told}: not the one gpt-oss is published with ({PUBLISHED[:16]})",
-            f"unless this is a fine-tune that changed it, fetch {path} again",
+            f"{told}: not the published one of gpt-oss ({PUBLISHED[:16]})",
+            f"download {path} again, unless this is a fine-tune with another tokenizer",
         )
     return Finding("tokenizer", f"{told}: this model's own")
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What a model will need of its device, as far as it can be known before it is loaded."""
+    """The memory that a model will need, calculated before it is loaded."""
 
     config: ModelConfig
     page_size: int
@@ -115,9 +115,7 @@ def _plan(settings: Settings, config: ModelConfig, device: devices.Device, backe
     try:
         plan = plan_memory(settings, _expected(settings, config, backend), device, free_bytes(device))
     except TooLittleMemory as error:
-        remedy = (
-            "free some memory, or ask for less with --kv-cache-memory; gpt-oss-20b needs about 16 GB in all"
-        )
+        remedy = "free some memory, or lower --kv-cache-memory; gpt-oss-20b needs about 16 GB in total"
         return Finding("memory", str(error), remedy, problem=True)
     shares = f"{format_bytes(plan.weights)} weights, {format_bytes(plan.keys_and_values)} keys and values"
     told = f"about {shares}, of {format_bytes(plan.available)} free on {device}"
@@ -127,7 +125,7 @@ def _plan(settings: Settings, config: ModelConfig, device: devices.Device, backe
 
 
 def _streams(settings: Settings, config: ModelConfig, plan: MemoryPlan) -> str:
-    """How many sequences fit at once."""
+    """How many typical conversations fit at once."""
     length = min(STREAM, plan.context_tokens)
     banded, full = Pages(0, plan.page_size, config.sliding_window).needed_of_each(length)
     if isinstance(plan.num_pages, int):
@@ -138,11 +136,11 @@ def _streams(settings: Settings, config: ModelConfig, plan: MemoryPlan) -> str:
 
 
 def _first_token(settings: Settings) -> Finding:
-    """Everything but the server: load, plan, compute."""
+    """Load the model and compute one token."""
     try:
         with LLM.of(settings) as llm:
             llm.generate([[llm.tokenizer.special("<|start|>")]], max_tokens=1, temperature=0)
             load_seconds = llm.assembled.load_seconds
     except (StartError, EngineError) as error:
-        return Finding("first token", str(error), "what is said above may be why", problem=True)
-    return Finding("first token", f"loaded in {load_seconds:.1f} s, and computed")
+        return Finding("first token", str(error), "one of the problems above may be the cause", problem=True)
+    return Finding("first token", f"loaded in {load_seconds:.1f} s, one token computed")

@@ -1,4 +1,4 @@
-"""What the doctor found: one line, and if something is to be done, what."""
+"""What a check found: one line, and advice if something should be done."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    about    what was looked at, in a word or two
+    about    what was checked, in a word or two
     told     what was found
     remedy   what to do about it; None: nothing is wrong
-    problem  whether it keeps the server from serving; else a remedy is advice
+    problem  whether the server cannot work because of it; otherwise the remedy is only advice
     """
 
     about: str

@@ -1,4 +1,4 @@
-"""What is here to serve with: the program, the device, its kernels, the disk, the port, and who may call."""
+"""Checks the machine: the program, the device, its kernels, the disk, the port, and who may call."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from model.self_check import kernel_checks, whole_model_checks
 from server.settings import Settings, SettingsError
 
 DOWNLOAD_BYTES = 14e9
-"""What gpt-oss-20b takes on the disk."""
+"""Disk space for gpt-oss-20b."""
 
-REFERENCE = "--backend reference computes the same anywhere, slowly"
+REFERENCE = "--backend reference works on any device, slowly"
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -51,19 +51,19 @@ def device(device: devices.Device) -> Iterator[Finding]:
     if (driver := devices.nvidia_driver()) is not None:
         yield Finding(
             "device",
-            f"there is an NVIDIA driver ({driver}), but torch {_version('torch')} is not to use a GPU",
-            "unless --device cpu is meant: install torch's build for CUDA; give a container --gpus all",
+            f"there is an NVIDIA driver ({driver}), but torch {_version('torch')} cannot use a GPU",
+            "to use the GPU, install torch's build for CUDA, and start a container with --gpus all",
         )
     if HUGE_PAGES.exists() and "[never]" in HUGE_PAGES.read_text():
         yield Finding(
             "device",
-            "this system gives no huge pages, so weights are read at 5 to 40% less than the memory's speed",
-            f"echo madvise > {HUGE_PAGES}, as root",
+            "huge pages are disabled, so weights are read 5 to 40% slower than the memory allows",
+            f"as root: echo madvise > {HUGE_PAGES}",
         )
 
 
 def kernels(settings: Settings, device: devices.Device) -> Iterator[Finding]:
-    """The backend, and each of its kernels run on small data."""
+    """The backend, and each of its kernels on small data."""
     name = backends.choose(device, settings.backend)
     try:
         options = backend_options(settings, device)
@@ -73,17 +73,17 @@ def kernels(settings: Settings, device: devices.Device) -> Iterator[Finding]:
             yield Finding("kernels", f"{name}: {told}", advice or "")
         yield from _probed(kernel_checks(name, device, options))
         yield from _probed(whole_model_checks(name, device, options))
-    except Exception as error:  # whatever a kernel, its compiler or its driver may raise: that is the finding
+    except Exception as error:  # any exception of a kernel, compiler or driver becomes a finding
         told = f"{name}: {' '.join(str(error).split()) or repr(error)}"
         yield Finding("kernels", told, REFERENCE, problem=True)
 
 
 def _probed(checks: Iterable[Check]) -> Iterator[Finding]:
-    """Of each kernel the worst of its checks."""
+    """For each kernel, the worst of its checks."""
     worst: dict[str, Check] = {}
     for check in checks:
         known = worst.get(check.name)
-        if known is None or (known.passed and not check.error <= known.error):  # a NaN is worse than all
+        if known is None or (known.passed and not check.error <= known.error):  # NaN counts as the worst
             worst[check.name] = check
     for check in worst.values():
         told = f"{check.name}: differs from the reference by {check.error:.1g}"
@@ -92,24 +92,24 @@ def _probed(checks: Iterable[Check]) -> Iterator[Finding]:
         else:
             yield Finding(
                 "kernels",
-                f"{told} in a step of {check.tokens} tokens; {check.tolerance:g} could be rounding",
+                f"{told} in a step of {check.tokens} tokens; up to {check.tolerance:g} could be rounding",
                 f"{REFERENCE}; please report this line",
                 problem=True,
             )
 
 
 def disk() -> Finding:
-    """Where models are downloaded to."""
+    """Free space in the folder for downloads."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE)
     there = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(there).free
-    told = f"{format_bytes(free)} free in {folder}, where models are downloaded to"
+    told = f"{format_bytes(free)} free in {folder}, the folder for downloads"
     if free >= DOWNLOAD_BYTES:
         return Finding("disk", told)
     needed = format_bytes(DOWNLOAD_BYTES)
-    return Finding("disk", told, f"gpt-oss-20b needs {needed}; HF_HOME names another place")
+    return Finding("disk", told, f"gpt-oss-20b needs {needed}; HF_HOME sets another folder")
 
 
 def port(settings: Settings) -> Finding:
@@ -129,13 +129,13 @@ def access(settings: Settings) -> Finding:
     try:
         keys = settings.api_keys()
     except SettingsError as error:
-        return Finding("access", str(error), "one key on each line", problem=True)
+        return Finding("access", str(error), "write one key on each line", problem=True)
     if keys:
-        return Finding("access", f"{len(keys)} API keys open the door")
+        return Finding("access", f"{len(keys)} API keys are accepted")
     if settings.host in LOCAL:
-        return Finding("access", f"no API key: only programs of this machine reach {settings.host}")
+        return Finding("access", f"no API key: only programs on this machine can reach {settings.host}")
     return Finding(
         "access",
-        f"no API key, and {settings.host} can be reached from other machines: whoever does may use the model",
-        "--api-key-file names a file of keys",
+        f"no API key, and other machines may reach {settings.host}: anyone there can use the model",
+        "set keys with --api-key-file",
     )

@@ -1,11 +1,13 @@
-"""Models by their name on the Hugging Face hub, as `openai/gpt-oss-20b`, and their place in its cache.
+"""Models of the Hugging Face hub, by name (`openai/gpt-oss-20b`), and their files in its cache.
 
-    files.py      which of a repository's files are the model
-    cache.py      where a downloaded one is
-    transfer.py   one file to disk: resumed where it stopped, and checked
-    download.py   all of them, with the room on disk asked about first
+    files.py           which files of a repository are needed
+    cache.py           where a downloaded model is
+    transfer.py        downloads one file: resumable, and checked
+    download.py        downloads a model, after checking the free disk space
+    offer_download.py  asks the user whether to download a missing model
 
-The cache is the one that every program around the hub shares, so what one of them downloaded serves them all.
-It is written here as huggingface_hub writes it: `blobs/CHECKSUM`, `snapshots/COMMIT/NAME` → blobs, `refs/`.
-A hub is believed nothing that would become a path: names stay in the folder, checksums are hexadecimal.
+All programs for the hub share the cache, so a model that one of them downloaded can be used by all.  It has
+the layout of huggingface_hub: `blobs/CHECKSUM`, `snapshots/COMMIT/NAME` → blobs, `refs/`.  Names and
+checksums from the hub become paths, so they are checked: names must stay in the folder, checksums must be
+hexadecimal.
 """

@@ -1,4 +1,4 @@
-"""Where a model is: a folder that was named, or one in the hub's cache."""
+"""Finds a model: in the given folder, or in the hub's cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gptoss.start import StartError
 
 
 class NotDownloaded(StartError):
-    """A model of the hub that is not here, or not all of it.
+    """A model of the hub that was not downloaded, or not completely.
 
     repo  its name
     """
@@ -20,12 +20,12 @@ class NotDownloaded(StartError):
 
 
 def is_repo(model: Path) -> bool:
-    """Whether `model` is a name on the hub.  A folder that exists is a folder, whatever it is called."""
+    """Whether `model` is a name on the hub: an existing folder is not, whatever its name."""
     return REPO.fullmatch(str(model)) is not None and not model.exists()
 
 
 def locate(model: Path) -> Path:
-    """The folder of `model`, which is one, or a name on the hub.  Raises NotDownloaded."""
+    """The folder of `model`, which is a folder or a name on the hub.  Raises NotDownloaded."""
     if not is_repo(model):
         return model
     repo = str(model)
@@ -33,12 +33,12 @@ def locate(model: Path) -> Path:
     if folder is None:
         raise NotDownloaded(repo, "is no folder here, and was not downloaded")
     if lacking := missing(folder):
-        raise NotDownloaded(repo, f"is not all here ({folder} lacks {lacking})")
+        raise NotDownloaded(repo, f"was not downloaded completely ({folder} lacks {lacking})")
     return folder
 
 
 def snapshot(repo: str, revision: str = "main") -> Path | None:
-    """The folder of a cached revision, complete or not."""
+    """The folder of a cached revision, which may be incomplete."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in ("config.json", "original/config.json"):
@@ -49,7 +49,7 @@ def snapshot(repo: str, revision: str = "main") -> Path | None:
 
 
 def repo_of(folder: Path) -> str | None:
-    """The name on the hub of a folder in its cache, `models--openai--gpt-oss-20b/snapshots/COMMIT`."""
+    """The hub's name for a folder of its cache, `models--openai--gpt-oss-20b/snapshots/COMMIT`."""
     *_, store, snapshots, _commit = ("", "", "", *folder.parts)
     if snapshots != "snapshots" or not store.startswith("models--"):
         return None
@@ -57,7 +57,7 @@ def repo_of(folder: Path) -> str | None:
 
 
 def missing(folder: Path) -> str | None:
-    """What keeps a snapshot from being whole, if anything does."""
+    """What is missing in a snapshot, if anything is."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     try:
         needed = wanted(names, lambda name: (folder / name).read_bytes())

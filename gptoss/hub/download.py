@@ -1,7 +1,8 @@
-"""A model from the Hugging Face hub into its cache: only the files needed, several at once, each one checked.
+"""Downloads a model from the Hugging Face hub into its cache: only the needed files, in parallel, all
+checked.
 
 Token, endpoint, cache and offline mode are huggingface_hub's own settings (HF_TOKEN, HF_ENDPOINT, HF_HOME,
-HF_HUB_OFFLINE, …), and the proxy is HTTPS_PROXY, as everywhere.
+HF_HUB_OFFLINE, …); HTTPS_PROXY sets a proxy.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ from model.byte_sizes import format_bytes
 from server.version import VERSION
 
 CONNECTIONS = 4
-"""Files fetched or checked at once: a connection alone seldom fills the line."""
+"""Files that are downloaded or checked in parallel: one connection rarely uses the whole bandwidth."""
 
 
 def download(repo: str, revision: str = "main") -> Path:
-    """The folder of `repo` in the cache, whole and checked.  Raises StartError.
+    """Download `repo`, and return its folder in the cache, complete and checked.  Raises StartError.
 
-    What is there already is checked only.  Interrupted, it goes on from there the next time.
+    Existing files are only checked.  After an interruption, the next call resumes.
     """
     with _explained(repo, revision):
         if is_offline_mode():
             return _offline(repo, revision)
-        disable_progress_bars()  # huggingface_hub's own: here it has nothing large to do
+        disable_progress_bars()  # huggingface_hub's own bars
         listing = Listing.ask(repo, revision)
         needed = listing.needed()
         _require_room(listing, needed)
@@ -64,20 +65,22 @@ def _offline(repo: str, revision: str) -> Path:
     folder = snapshot(repo, revision)
     lacking = "all of it" if folder is None else missing(folder)
     if folder is None or lacking:
-        raise StartError(f"{repo} is not all here (lacking: {lacking}), and HF_HUB_OFFLINE is set")
-    print(f"{repo} is here; HF_HUB_OFFLINE is set, so nothing was checked", file=sys.stderr)
+        raise StartError(
+            f"{repo} was not downloaded completely (missing: {lacking}), and HF_HUB_OFFLINE is set"
+        )
+    print(f"{repo} was downloaded before; HF_HUB_OFFLINE is set, so it was not checked", file=sys.stderr)
     return folder
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the hub has of one revision.
+    """The files of one revision on the hub.
 
     commit  of the revision, 40 hex digits
     files   by name
     store   this repository's folder in the cache
     stop    ends all transfers when it is set
-    right   names of files that this process has fetched or checked
+    right   names of files that this process has downloaded or checked
     """
 
     repo: str
@@ -101,12 +104,12 @@ class Listing:
         if info.sha is None or not files:
             raise StartError(f"{constants.ENDPOINT} does not say which files {repo} has")
         if not re.fullmatch(r"[0-9a-f]{40}", info.sha):
-            raise StartError(f"{constants.ENDPOINT} gives {repo} a commit that is none: {info.sha[:100]!r}")
+            raise StartError(f"{constants.ENDPOINT} gives {repo} an invalid commit: {info.sha[:100]!r}")
         store = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
         return cls(repo, revision, info.sha, files, store)
 
     def needed(self) -> list[HubFile]:
-        """The files that loading needs.  Fetches the index of the shards, if there is one."""
+        """The files that are needed for loading.  Downloads the index of the shards, if there is one."""
         names = wanted(self.files, self._read)
         if absent := [name for name in names if name not in self.files]:
             raise NotAModel(f"there is no {absent[0]}, which the index of its weights names")
@@ -134,13 +137,13 @@ def _require_room(listing: Listing, needed: list[HubFile]) -> None:
     free = shutil.disk_usage(folder).free
     if to_come > free:
         raise StartError(
-            f"{format_bytes(to_come)} have yet to come, but {folder} has {format_bytes(free)} free; "
-            f"HF_HOME names another place for the cache"
+            f"{format_bytes(to_come)} must be downloaded, but {folder} has {format_bytes(free)} free; "
+            f"HF_HOME sets another folder for the cache"
         )
 
 
 def _fetch(listing: Listing, needed: list[HubFile]) -> None:
-    """Everything needed is in the cache and right."""
+    """Download the missing files, and check the others."""
     here = [file for file in needed if listing.place(file).exists() and file.name not in listing.right]
     lacking = [file for file in needed if not listing.place(file).exists()]
     if lacking:
@@ -163,7 +166,7 @@ def _checking(transfer: Transfer) -> Callable[[], None]:
 
 
 def _at_once(work: list[Callable[[], None]], stop: threading.Event) -> None:
-    """Do all of it, on several threads.  The first failure, or Ctrl-C, stops the rest."""
+    """Run all functions on several threads.  The first failure, or Ctrl-C, stops the rest."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         running = [pool.submit(each) for each in work]
         try:
@@ -176,9 +179,9 @@ def _at_once(work: list[Callable[[], None]], stop: threading.Event) -> None:
 
 
 def _link(listing: Listing, needed: list[HubFile]) -> Path:
-    """Give the files their names in the cache, and the revision its commit.  The folder with the names.
+    """Create the links with the files' names, and the file with the revision's commit.  Returns the folder.
 
-    As huggingface_hub does; but that would take a file's place on disk from an answer of the hub's, unseen.
+    huggingface_hub could do the same, but it would take paths from the hub's answer without checking them.
     """
     folder = listing.store / "snapshots" / listing.commit
     for file in needed:
@@ -194,7 +197,7 @@ def _link(listing: Listing, needed: list[HubFile]) -> Path:
 
 
 def _replace(place: Path, make: Callable[[Path], object]) -> None:
-    """Have `make` make something beside `place`, which then takes its place in one step."""
+    """Replace `place` atomically by what `make` creates in a temporary folder."""
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".gptoss-") as beside:
         new = Path(beside) / "new"
         make(new)
@@ -203,21 +206,21 @@ def _replace(place: Path, make: Callable[[Path], object]) -> None:
 
 @contextmanager
 def _explained(repo: str, revision: str) -> Iterator[None]:
-    """Whatever goes wrong on the way is a StartError of one line."""
+    """Turns exceptions into a one-line StartError."""
     hub = constants.ENDPOINT
     try:
         yield
     except NotAModel as error:
-        raise StartError(f"{repo} is no gpt-oss that can be loaded: {error}") from error
+        raise StartError(f"{repo} is not a gpt-oss that can be loaded: {error}") from error
     except HFValidationError:
-        raise StartError(f"{repo!r} is no name of a model, as openai/gpt-oss-20b is") from None
+        raise StartError(f"{repo!r} is not the name of a model, such as openai/gpt-oss-20b") from None
     except GatedRepoError as error:
         raise StartError(
-            f"{repo} asks for consent first: give it on {hub}/{repo}, then set HF_TOKEN to your token"
+            f"{repo} requires your consent: give it on {hub}/{repo}, then set HF_TOKEN to your token"
         ) from error
     except RepositoryNotFoundError as error:
         raise StartError(
-            f"{hub} has no model {repo}, or it is private: then set HF_TOKEN to your token"
+            f"{hub} has no model {repo}, or it is private; for a private model, set HF_TOKEN to your token"
         ) from error
     except RevisionNotFoundError as error:
         raise StartError(f"{repo} has no revision {revision}") from error
@@ -230,7 +233,7 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
     except httpx2.TransportError as error:
         reason = str(error) or type(error).__name__
         raise StartError(
-            f"cannot reach {hub}: {reason}; HTTPS_PROXY names a proxy, HF_ENDPOINT another hub"
+            f"cannot reach {hub}: {reason}; HTTPS_PROXY sets a proxy, HF_ENDPOINT another hub"
         ) from error
     except OSError as error:
         raise StartError(f"{repo} cannot be downloaded: {error.strerror or error}") from error

@@ -1,11 +1,11 @@
-"""Which files of a repository are the model.
+"""Which files of a repository are needed.
 
-A published gpt-oss holds its weights twice: in shards at its top, as transformers and other servers read
-them, and under `original/`.  They are the same bytes but for queries, keys and values, which are apart in the
-one and together in the other.  Joining them costs nothing that can be measured: four layers of gpt-oss-20b,
-4.2 GB of random weights, took the CPU backend 6.4 to 7.7 s of processor time in shards and 7.4 to 8.8 s from
-original/ (2026-11-22, medians 7.5 and 7.7, 2 cores with AVX-512, three runs each).  So the shards are taken:
-they come over several connections at once, and other programs find them in the cache.
+A published gpt-oss contains its weights twice: as shards at the top level, for transformers and other
+servers, and under `original/`.  The bytes are the same, except that queries, keys and values are separate in
+the one and together in the other.  Joining them takes no measurable time: four layers of gpt-oss-20b, 4.2 GB
+of random weights, took the CPU backend 6.4 to 7.7 s of processor time from shards and 7.4 to 8.8 s from
+original/ (2026-11-22, medians 7.5 and 7.7, 2 cores with AVX-512, three runs each).  So the shards are
+downloaded: several connections can download them in parallel, and other programs can use them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-"""The name of a model on the hub: whose, and what."""
+"""The name of a model on the hub: OWNER/NAME."""
 
 
 class NotAModel(ValueError):
-    """What keeps these files from being a gpt-oss."""
+    """The files are not those of a gpt-oss; the message has the reason."""
 
 
 def wanted(names: Collection[str], read: Callable[[str], bytes]) -> list[str]:
-    """The files that loading needs: configuration, weights, tokenizer.  Raises NotAModel.
+    """The files that are needed for loading: configuration, weights, tokenizer.  Raises NotAModel.
 
-    names  all there are, from the top of the repository: `original/config.json`
-    read   the contents of one of them, asked for the index of the shards only
+    names  all files, as paths in the repository: `original/config.json`
+    read   returns the contents of a file; called only for the index of the shards
     returns them in the order of `names`' folders; shards that the index names may be none of `names`
     """
     for folder in ("", "original/"):

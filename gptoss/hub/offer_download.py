@@ -10,9 +10,9 @@ from gptoss.start import StartError
 
 
 def offer_download(model: Path | None) -> None:
-    """Make sure that `model` can be located, by downloading it if need be.  Raises StartError.
+    """If `model` is a hub model that is not here, ask whether to download it.  Raises StartError.
 
-    Nobody is asked, and NotDownloaded is raised, where there is no terminal to ask on.
+    Without a terminal it does not ask, but raises NotDownloaded.
     """
     if model is None or not is_repo(model):
         return

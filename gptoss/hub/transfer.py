@@ -1,9 +1,9 @@
-"""One file from the hub to disk, resumed where it stopped, and checked against the hub's own checksum.
+"""Downloads one file from the hub: resumable, and checked against the hub's checksum.
 
-It grows as `NAME.incomplete` beside its place and takes its name only when every byte was checked, so that
-what has the name is right.  Stopping at any moment, also by a power cut, costs what was not written yet.
+The file grows as `NAME.incomplete` and gets its name only when all bytes were checked, so a file with its
+name is correct.  An interruption at any moment, also a power cut, loses only what was not yet written.
 
-huggingface_hub by itself starts a file anew when the program was stopped, and gpt-oss's shards are of 5 GB.
+huggingface_hub itself starts a file again after an interruption, and gpt-oss's shards have 5 GB.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from gptoss.start import StartError
 CHUNK_BYTES = 2**20
 
 RETRIES = 5
-"""Failures in a row, without one byte between them, after which a transfer is given up."""
+"""Consecutive failures without any progress, after which a transfer fails."""
 
 RETRY_SECONDS = 1.0
-"""Before the first retry; each further one waits twice as long."""
+"""Wait before the first retry; it doubles with each further one."""
 
 TRY_AGAIN = {408, 429, 500, 502, 503, 504}
-"""Answers that may be better the next time."""
+"""Statuses after which a request is retried."""
 
 
 class Stopped(Exception):
@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 
 class Damaged(StartError):
-    """Not the bytes that the hub promised."""
+    """The file does not have the hub's size or checksum."""
 
 
 class Digest(Protocol):
@@ -52,12 +52,12 @@ class Digest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """What the hub says of one file.
+    """The hub's description of a file.
 
     name  in the repository
     size  in bytes
-    etag  the SHA-256 of a large file (kept by Git LFS), the Git object id (SHA-1) of a small one; also its
-          name in the cache
+    etag  the SHA-256 of a large file (in Git LFS), or the Git object id (SHA-1) of a small one; also its name
+          in the cache
     """
 
     name: str
@@ -65,17 +65,17 @@ class HubFile:
     etag: str
 
     def __post_init__(self) -> None:
-        """Raises Damaged: name and etag become paths here, and whoever answers as the hub could name any."""
+        """Raises Damaged for a name or etag that is unsafe as a path: the hub's answer is not trusted."""
         parts = self.name.split("/")
         if not self.name.isprintable() or "\\" in self.name or {"", ".", ".."} & set(parts):
-            raise Damaged(f"the hub lists a file {self.name[:100]!r}, which is no name inside of a folder")
+            raise Damaged(f"the hub lists a file {self.name[:100]!r}, which is not a name inside a folder")
         if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.etag):
-            raise Damaged(f"the hub gives {self.name!r} a checksum that is none: {self.etag[:100]!r}")
+            raise Damaged(f"the hub gives {self.name!r} an invalid checksum: {self.etag[:100]!r}")
         if self.size < 0:
             raise Damaged(f"the hub gives {self.name!r} a size of {self.size} bytes")
 
     def digest(self) -> Digest:
-        """What will have `etag` as its hexdigest once it was fed the file."""
+        """A hash whose hexdigest is `etag` after it was updated with the whole file."""
         if len(self.etag) == 64:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
@@ -86,7 +86,7 @@ def incomplete(place: Path) -> Path:
 
 
 def bytes_there(place: Path) -> int:
-    """How much of the file is on disk already."""
+    """Bytes of the file that are on disk already."""
     for path in (place, incomplete(place)):
         if path.is_file():
             return path.stat().st_size
@@ -96,11 +96,11 @@ def bytes_there(place: Path) -> int:
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """
-    url      where the file is
+    url      URL of the file
     headers  of the request, such as the token
-    place    its path on disk when it is whole
-    arrived  is told the number of new bytes
-    stop     once set, the transfer ends with Stopped
+    place    its path on disk when it is complete
+    arrived  called with the number of new bytes
+    stop     once set, the transfer raises Stopped
     """
 
     file: HubFile
@@ -111,7 +111,7 @@ class Transfer:
     stop: threading.Event
 
     def run(self) -> None:
-        """Raises Damaged, Stopped, OSError, or what the last retry raised (httpx2, huggingface_hub)."""
+        """Raises Damaged, Stopped, OSError, or the exception of the last retry (httpx2, huggingface_hub)."""
         self.place.parent.mkdir(parents=True, exist_ok=True)
         with incomplete(self.place).open("a+b") as out:
             try:
@@ -130,7 +130,7 @@ class Transfer:
             os.replace(out.name, self.place)
 
     def check(self) -> None:
-        """Raises Damaged if the file in its place is not the hub's; it is removed then."""
+        """Check the complete file.  If it is damaged, remove it and raise Damaged."""
         with self.place.open("rb") as file:
             if self._digest_of(file).hexdigest() == self.file.etag:
                 return
@@ -138,7 +138,7 @@ class Transfer:
         raise Damaged(f"{self.file.name} on disk was damaged, and was removed; try again to fetch it")
 
     def _digest_of(self, file: IO[bytes]) -> Digest:
-        """Of what is in the file; it is read to its end."""
+        """The digest of the file, which is read to its end."""
         digest = self.file.digest()
         file.seek(0)
         while chunk := file.read(CHUNK_BYTES):
@@ -147,7 +147,7 @@ class Transfer:
         return digest
 
     def _fetch_rest(self, out: IO[bytes], digest: Digest) -> None:
-        """Append what `out` lacks; it may end longer than it should if the server sends too much."""
+        """Append the missing bytes to `out`; it may become too long if the server sends too much."""
         failures = 0
         while (before := out.tell()) < self.file.size:
             try:
@@ -170,15 +170,17 @@ class Transfer:
                 self.stop.wait(RETRY_SECONDS * 2**failures)
 
     def _stream(self, start: int) -> Iterator[bytes]:
-        """The file's bytes from `start` on."""
+        """The bytes of the file from `start` on."""
         headers = {**self.headers, "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         with get_session().stream("GET", self.url, headers=headers, timeout=timeout) as response:
             hf_raise_for_status(response)
-            skip = 0 if response.status_code == 206 else start  # a server without ranges sends all of it
-            for chunk in response.iter_bytes():  # as they come: gathered to a size, the last would be lost
+            skip = 0 if response.status_code == 206 else start  # a server without ranges sends the whole file
+            for (
+                chunk
+            ) in response.iter_bytes():  # without buffering, which would lose the last bytes if interrupted
                 yield chunk[min(skip, len(chunk)) :]
                 skip -= min(skip, len(chunk))
 

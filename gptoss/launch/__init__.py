@@ -1,11 +1,11 @@
-"""`gptoss launch AGENT`: a coding agent on this server, with nothing to configure.
+"""`gptoss launch AGENT`: starts a coding agent with this server, without any configuration.
 
-    agents.py    which agents there are, and how each is told of a server
-    server.py    the server that it talks to: one that runs, or one that is started for it
-    run.py       the agent's process: its signals, its exit code
+    agents.py    the agents, and how each is configured
+    server.py    the server: a running one, or one that is started for the agent
+    run.py       the agent's process: signals and exit code
 
-Each agent is told by variables of its own process, and by files in a folder of ours.  No configuration of the
-user's is read or written.
+Agents are configured with environment variables of their process, and with files in a folder of ours.  The
+user's own configuration is neither read nor changed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gptoss.launch.server import Server, running, started
 from server.settings import Settings
 
 KEY = "GPTOSS_API_KEY"
-"""The variable that a key for the server may be in, as for `gptoss serve`."""
+"""The variable that may contain the server's API key, as for `gptoss serve`."""
 
 
 def launch(settings: Settings, asked: argparse.Namespace, serve: list[str]) -> int:
-    """Run the agent to its end; its exit code.  Raises StartError.
+    """Run the agent until it ends, and return its exit code.  Raises StartError.
 
-    serve  flags for `gptoss serve`, if a server has to be started
+    serve  flags for `gptoss serve`, if a server must be started
     """
     agent = AGENTS[asked.agent]
     program = asked.agent if asked.print else find(agent)
@@ -41,13 +41,13 @@ def launch(settings: Settings, asked: argparse.Namespace, serve: list[str]) -> i
 
 
 def own_folder(name: str) -> Path:
-    """Where an agent keeps what it would keep in the user's configuration: its sessions outlive a launch."""
+    """The agent's configuration folder; its sessions are kept there from one launch to the next."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "gptoss" / "launch" / name
 
 
 def described(plan: Launch, arguments: list[str]) -> str:
-    """What would be done, as lines that a shell could run."""
+    """What would be done, as shell commands."""
     lines = [f"# {note}" for note in plan.notes]
     for path, text in plan.files.items():
         lines.append(f"mkdir -p {shlex.quote(str(path.parent))}")
@@ -61,7 +61,7 @@ def _server(settings: Settings, asked: argparse.Namespace, serve: list[str]) -> 
     key = asked.key or next(iter(settings.api_keys()), None)
     if asked.url is not None:
         return running(asked.url, key)
-    if asked.print:  # nothing is started to say what would be
+    if asked.print:  # nothing is started
         model = Model(str(settings.model or "gptoss-demo"), settings.max_context or 131_072)
         return Server(f"http://{settings.host}:{settings.port}", key, model)
     return started(serve, key)

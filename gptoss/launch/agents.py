@@ -1,6 +1,6 @@
-"""The agents, and how each is told of a server: its arguments, its variables, its files.
+"""The agents, and how each is configured for a server: arguments, environment variables, files.
 
-What they read was found with the programs themselves: Codex 0.171, Claude Code 2.1, opencode 1.18, pi 0.73.
+What the agents read was determined with Codex 0.171, Claude Code 2.1, opencode 1.18 and pi 0.73.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NO_KEY = "no-key"
-"""What an agent sends where the server asks for no key: most refuse to start with none."""
+"""The key that an agent sends if the server needs none: most agents refuse to start without a key."""
 
 ANSWER_SHARE = 4
-"""An agent makes room in a conversation when all but a quarter of the context is used."""
+"""An agent shortens a conversation when only a quarter of the context is left."""
 
 SMALL = 16_384
-"""Tokens of context below which an agent is of little use: its first prompt alone has thousands."""
+"""Tokens of context; with less, an agent is of little use, because its first prompt has thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """name: in requests; context: longest prompt and answer together, tokens."""
+    """name: in requests; context: maximum tokens of prompt and answer together."""
 
     name: str
     context: int
 
     @property
     def full(self) -> int:
-        """Tokens of conversation from which on it is to be shortened."""
+        """Tokens of a conversation from which the agent should shorten it."""
         return self.context - self.context // ANSWER_SHARE
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What starts an agent.
+    """How an agent is started.
 
-    arguments    before those of the user
-    environment  added to ours
-    files        to be written first, all in the agent's own folder
-    notes        for the user
+    arguments    come before those of the user
+    environment  is added to ours
+    files        are written first, all in the agent's own folder
+    notes        are shown to the user
     """
 
     program: str
@@ -53,7 +53,7 @@ class Launch:
 @dataclass(frozen=True, slots=True)
 class Agent:
     """
-    package  on npm, as one installs it
+    package  name on npm
     plan     (URL of the server, key or None, model, folder of its own) → Launch
     """
 
@@ -74,7 +74,7 @@ You are a coding agent in the user's terminal, working in the current folder.
 
 
 def codex(url: str, key: str | None, model: Model, folder: Path) -> Launch:
-    """Codex speaks the Responses API.  A catalogue tells it of the model; without one it assumes another
+    """Codex uses the Responses API.  A catalogue describes the model; without one Codex assumes another
     model's tools, and sends a prompt of 7,500 tokens.
     """
     efforts = [{"effort": effort, "description": effort} for effort in ("low", "medium", "high")]
@@ -137,13 +137,13 @@ CLAUDE_WITHOUT = (
     "Workflow", "WebSearch", "ReportFindings", "ScheduleWakeup", "CronCreate", "CronDelete", "CronList",
     "EnterWorktree", "ExitWorktree", "SendMessage",
 )  # fmt: skip
-"""Tools of Claude Code that it goes without: their descriptions are half of its first prompt, and WebSearch
+"""Tools of Claude Code that are disabled: their descriptions make up half of its first prompt, and WebSearch
 needs a tool that Anthropic runs.
 """
 
 
 def claude(url: str, key: str | None, model: Model, folder: Path) -> Launch:
-    """Claude Code speaks the Messages API.  Its first prompt has 7,500 tokens, with all its tools 16,000."""
+    """Claude Code uses the Messages API.  Its first prompt has 7,500 tokens; with all its tools, 16,000."""
     names = [f"ANTHROPIC_DEFAULT_{size}_MODEL" for size in ("OPUS", "SONNET", "HAIKU")]
     names += ["ANTHROPIC_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL"]
     return Launch(
@@ -156,7 +156,7 @@ def claude(url: str, key: str | None, model: Model, folder: Path) -> Launch:
             **dict.fromkeys(names, model.name),
             "CLAUDE_CONFIG_DIR": str(folder),
             "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(model.full),
-            "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # it changes with each request, and so would each prompt
+            "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # it would change the prompt of each request
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "600000",
             "DISABLE_TELEMETRY": "1",
@@ -168,7 +168,7 @@ def claude(url: str, key: str | None, model: Model, folder: Path) -> Launch:
 
 
 def opencode(url: str, key: str | None, model: Model, folder: Path) -> Launch:
-    """opencode speaks chat completions, and sends the chain of thought back."""
+    """opencode uses chat completions, and sends the chain of thought back."""
     config = {
         "$schema": "https://opencode.ai/config.json",
         "autoupdate": False,
@@ -204,7 +204,7 @@ def opencode(url: str, key: str | None, model: Model, folder: Path) -> Launch:
 
 
 def pi(url: str, key: str | None, model: Model, folder: Path) -> Launch:
-    """pi speaks chat completions."""
+    """pi uses chat completions."""
     about = {
         "id": model.name,
         "name": model.name,
@@ -232,8 +232,8 @@ def pi(url: str, key: str | None, model: Model, folder: Path) -> Launch:
 def _about(model: Model) -> tuple[str, ...]:
     if model.context >= SMALL:
         return ()
-    told = f"{model.name} has a context of {model.context} tokens: too small for an agent's work"
-    return (f"{told}, which needs {SMALL} or more",)
+    told = f"{model.name} has a context of {model.context} tokens, which is too short for an agent"
+    return (f"{told}: it needs {SMALL} or more",)
 
 
 AGENTS = {

@@ -13,19 +13,19 @@ from gptoss.launch.agents import Agent, Launch
 from gptoss.start import StartError
 
 HANDED_ON = (signal.SIGTERM, signal.SIGHUP)
-"""Signals to us that are meant for the agent.  Those of the keyboard reach it by themselves."""
+"""Signals that are forwarded to the agent.  The terminal sends those of the keyboard to both."""
 
 
 def find(agent: Agent) -> str:
-    """The path of the agent's program.  Raises StartError, which says how to install it."""
+    """The path of the agent's program.  Raises StartError with the command that installs it."""
     program = shutil.which(agent.name)
     if program is None:
-        raise StartError(f"{agent.name} is not installed; `npm install -g {agent.package}` does it")
+        raise StartError(f"{agent.name} is not installed; install it with `npm install -g {agent.package}`")
     return program
 
 
 def write(plan: Launch) -> None:
-    """Its files, readable by this user alone: they may hold a key.  Raises StartError."""
+    """Write the agent's files, which only this user can read: they may contain a key.  Raises StartError."""
     try:
         for path, text in plan.files.items():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -38,7 +38,7 @@ def write(plan: Launch) -> None:
 
 
 def run(program: str, plan: Launch, arguments: list[str]) -> int:
-    """Runs it in this terminal until it ends; its exit code, 128 + N if signal N ended it."""
+    """Run the agent in this terminal until it ends.  Returns its exit code, 128 + N if signal N ended it."""
     for note in plan.notes:
         print(f"gptoss: {note}", file=sys.stderr)
     process = subprocess.Popen([program, *plan.arguments, *arguments], env={**os.environ, **plan.environment})

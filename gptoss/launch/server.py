@@ -1,4 +1,4 @@
-"""The server that an agent talks to: one that runs already, or one that is started for it and ended after."""
+"""The server that an agent uses: a running one, or one that is started for the agent and stopped after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAST_LINES = 5
 
 @dataclass(slots=True)
 class Server:
-    """url, without a slash at its end; key, or None if there is none; the model it has."""
+    """url has no slash at its end; key is None if the server needs none."""
 
     url: str
     key: str | None
@@ -36,21 +36,21 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it, if it was started here."""
+        """Stop the server if it was started here."""
         if self.process is not None:
             _end(self.process)
 
 
 def running(url: str, key: str | None) -> Server:
-    """A server that is there.  Raises StartError if it is not, or has no model."""
+    """A running server.  Raises StartError if it cannot be reached, or has no model."""
     url = url.rstrip("/").removesuffix("/v1")
     return Server(url, key, _model(url, key))
 
 
 def started(flags: list[str], key: str | None) -> Server:
-    """`gptoss serve` on a free port, ready.  Raises StartError with its last words if it ends instead."""
+    """Start `gptoss serve` on a free port, and wait until it is ready.  Raises StartError if it fails."""
     command = [sys.executable, "-m", "gptoss", "serve", *flags, "--port", "0"]
-    log = tempfile.TemporaryFile()  # noqa: SIM115  read below, and gone with the process
+    log = tempfile.TemporaryFile()  # noqa: SIM115  read below; deleted with this process
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
     )
@@ -63,12 +63,12 @@ def started(flags: list[str], key: str | None) -> Server:
 
 
 def _url(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
-    """Where it listens, once it does."""
+    """The URL of the server, once it listens."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(b"listening on "):
             return line.removeprefix(b"listening on ").decode().strip()
-        sys.stderr.write(line.decode(errors="replace"))  # its model, its memory
+        sys.stderr.write(line.decode(errors="replace"))  # the summary of model and memory
         sys.stderr.flush()
     log.seek(0)
     words = log.read().decode(errors="replace").strip().splitlines()[-LAST_LINES:]
@@ -76,7 +76,7 @@ def _url(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
 
 
 def _model(url: str, key: str | None) -> Model:
-    """The model that a server has.  Raises StartError."""
+    """The model of a server.  Raises StartError."""
     import httpx2
 
     headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -86,8 +86,8 @@ def _model(url: str, key: str | None) -> Model:
         models: list[dict[str, Any]] = answer.json()["data"]
         return Model(str(models[0]["id"]), int(models[0].get("max_model_len") or 131_072))
     except httpx2.HTTPStatusError as error:
-        hint = "; --key names one" if error.response.status_code == 401 else ""
-        raise StartError(f"{url} answers {error.response.status_code}{hint}") from error
+        hint = "; give the API key with --key" if error.response.status_code == 401 else ""
+        raise StartError(f"{url} returned status {error.response.status_code}{hint}") from error
     except httpx2.HTTPError as error:
         raise StartError(f"there is no server at {url}: {error}") from error
     except (KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
@@ -95,7 +95,7 @@ def _model(url: str, key: str | None) -> Model:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """As a supervisor would: SIGTERM, and SIGKILL if that does not help."""
+    """Stop the server: SIGTERM, and SIGKILL if it does not stop within END_SECONDS."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         end = time.monotonic() + END_SECONDS

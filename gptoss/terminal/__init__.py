@@ -1,10 +1,10 @@
-"""A conversation on the terminal: `gptoss chat`.
+"""`gptoss chat`: a conversation on the terminal.
 
-answers.py     who answers: what it is asked, and the pieces of text that it says
-remote.py      any OpenAI-compatible server
-local.py       the model, in this process
-session.py     the conversation so far, and its next turn
+answers.py         the interface of everything that can answer
+remote.py          answers of an OpenAI-compatible server
+local.py           answers of a model in this process
+session.py         the conversation so far, its settings, its next question
 slash_commands.py  /help, /reset, …
-screen.py      what is shown, and how
-chat.py        lines in, answers out, Ctrl-C
+screen.py          output
+chat.py            input, Ctrl-C
 """

@@ -1,4 +1,4 @@
-"""Who answers, as seen by a conversation: what it is asked, and the pieces of text that it says."""
+"""The interface of everything that can answer: questions, and the pieces of an answer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ EFFORTS: tuple[Effort, ...] = ("none", "low", "medium", "high")
 
 
 class ChatError(Exception):
-    """Why there is no answer: one line for the person at the keyboard."""
+    """Why there is no answer: one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that an answer depends on.  None: whoever answers has a default.
+    """A question and the settings for its answer.  None: the default of the model.
 
-    messages  the conversation, the system prompt first, the question last
+    messages  the conversation, with the system prompt first and the question last
     """
 
     messages: list[Message]
@@ -30,7 +30,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of an answer; a `note` is about it, and none of its text."""
+    """A piece of an answer.  A `note` is a remark about it."""
 
     kind: Literal["reasoning", "content", "note"]
     text: str
@@ -38,28 +38,28 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class PromptProgress:
-    """How much of the prompt has been computed, in tokens; comes before the answer, if that takes a while."""
+    """Computed and total tokens of the prompt; comes before the answer if the prompt takes a while."""
 
     computed: int
     tokens: int
 
 
-CUT_OFF = Piece("note", "cut off: the answer reached its limit of tokens")
+CUT_OFF = Piece("note", "the answer reached its limit of tokens")
 
 
 class Answerer(Protocol):
-    """name: of the model that answers."""
+    """name: of the model."""
 
     name: str
 
     def answer(self, question: Question) -> Iterator[Piece | PromptProgress]:
-        """The answer as it comes.  Closing the iterator stops it.  Raises ChatError."""
+        """The pieces of the answer.  Closing the iterator stops it.  Raises ChatError."""
 
     def models(self) -> list[str]:
-        """The names that `choose` takes.  Raises ChatError."""
+        """The names of the available models.  Raises ChatError."""
 
     def choose(self, name: str) -> None:
-        """Let another model answer from now on.  Raises ChatError."""
+        """Change the model.  Raises ChatError."""
 
     def close(self) -> None:
-        """There are no more questions."""
+        """Free everything.  No more questions follow."""

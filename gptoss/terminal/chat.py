@@ -1,7 +1,8 @@
-"""`gptoss chat`: lines in, answers out.
+"""`gptoss chat`: reads lines, prints answers.
 
-On a terminal lines are edited and remembered, Ctrl-C stops an answer, and whatever goes wrong with a question
-is told before the next.  On a pipe each line is a question, and the first that fails ends the program.
+On a terminal, lines can be edited and are kept in a history, Ctrl-C stops an answer, and an error does not
+end the program.  If standard input is not a terminal, each line is a question, and the first error ends the
+program.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ INTERRUPTED = 130
 
 
 def chat(settings: Settings, asked: argparse.Namespace) -> int:
-    """Talk until there are no more questions; the exit code.  Raises StartError."""
+    """Answer questions until the input ends, and return the exit code.  Raises StartError."""
     screen = Screen(sys.stdout, sys.stderr, asked.reasoning)
     try:
         with closing(_answerer(settings, asked, screen)) as answerer:
@@ -74,14 +75,14 @@ def _on_pipe(session: Session) -> int:
                 return INTERRUPTED
     except Quit:
         pass
-    except BrokenPipeError:  # whoever read the answers has enough
+    except BrokenPipeError:  # the reader of the answers has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 
 
 def _on_terminal(session: Session) -> int:
-    session.screen.note(f"{session.answerer.name}; /help lists what can be said here")
+    session.screen.note(f"{session.answerer.name}; /help lists the commands")
     with _history(session):
         while True:
             try:
@@ -90,18 +91,18 @@ def _on_terminal(session: Session) -> int:
             except Quit:
                 return 0
             except EOFError:
-                session.screen.say("")  # so that the shell begins on a line of its own
+                session.screen.say("")  # so that the shell's prompt begins on a new line
                 return 0
             except ChatError as error:
                 session.screen.note(str(error))
             except KeyboardInterrupt:
                 session.screen.end()
                 session.screen.say("")
-                session.screen.note("Ctrl-D or /exit ends")
+                session.screen.note("Ctrl-D or /exit ends the program")
 
 
 def _line() -> str:
-    """What was typed; lines that end with a backslash go on in the next.  Raises EOFError."""
+    """A typed line; a backslash at its end continues it on the next.  Raises EOFError."""
     lines = [input("> ")]
     while lines[-1].endswith("\\"):
         lines[-1] = lines[-1][:-1]
@@ -111,15 +112,15 @@ def _line() -> str:
 
 @contextmanager
 def _history(session: Session) -> Iterator[None]:
-    """Lines can be edited, those of earlier days be called back, and words be completed with Tab."""
+    """Enable editing of lines, the history of earlier sessions, and completion with Tab."""
     try:
         import readline
     except ImportError:
-        session.screen.note("this Python has no readline: lines cannot be edited, and are not remembered")
+        session.screen.note("this Python has no readline: lines cannot be edited, and there is no history")
         yield
         return
     path = _history_path()
-    with suppress(OSError):  # there is none the first time
+    with suppress(OSError):  # the file does not exist the first time
         readline.read_history_file(path)
     readline.set_history_length(HISTORY_LINES)
     readline.set_completer_delims(" ")
@@ -133,7 +134,7 @@ def _history(session: Session) -> Iterator[None]:
             path.touch(mode=0o600)
             readline.write_history_file(path)
         except OSError as error:
-            session.screen.note(f"what you typed is not remembered: {path}: {error.strerror}")
+            session.screen.note(f"the history cannot be saved: {path}: {error.strerror}")
 
 
 def _history_path() -> Path:

@@ -1,7 +1,7 @@
-"""Answers of a model in this process, without a server: the engine is stepped in the main thread.
+"""Answers of a model in this process, without a server: the main thread runs the engine's steps.
 
-Ctrl-C must not strike in the middle of a step, which would leave the engine half changed.  While an answer is
-computed it is only noted, and raised between two steps.
+Ctrl-C must not interrupt a step, because the engine would be left in an inconsistent state.  During an answer
+it is only recorded, and raised between two steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from server.dialogue.turn import Turn
 from server.settings import Settings
 
 LONG_PROMPT = 256
-"""Tokens from which on it is shown at once that the prompt is being computed: seconds, on a CPU."""
+"""Tokens; for a longer prompt, which takes seconds on a CPU, the progress is shown at once."""
 
 
 class Interrupt:
@@ -35,14 +35,14 @@ class Interrupt:
         self._pressed = True
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if it was."""
+        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
         if self._pressed:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def interrupts_noted() -> Iterator[Interrupt]:
-    """In the main thread: Ctrl-C does nothing by itself until the end."""
+    """Within the context, Ctrl-C is only recorded.  For the main thread."""
     interrupt = Interrupt()
     usual = signal.signal(signal.SIGINT, interrupt.note)
     try:
@@ -65,9 +65,7 @@ class Local:
 
     def choose(self, name: str) -> None:
         if name != self.name:
-            raise ChatError(
-                f"{self.name} is the one that was loaded; `gptoss chat --model {name}` loads that"
-            )
+            raise ChatError(f"only {self.name} is loaded; start `gptoss chat --model {name}` for the other")
 
     def answer(self, question: Question) -> Iterator[Piece | PromptProgress]:
         effort = question.effort or "medium"
@@ -95,7 +93,7 @@ class Local:
 
 
 def _piece(delta: Delta) -> Piece:
-    """A call is shown as text: nobody here could carry it out."""
+    """A call is shown as text, because nothing here can run it."""
     match delta:
         case ReasoningDelta(text):
             return Piece("reasoning", text)

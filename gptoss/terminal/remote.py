@@ -1,4 +1,4 @@
-"""Answers of any server that speaks OpenAI's chat completions, over HTTP."""
+"""Answers of a server with OpenAI's chat completions, over HTTP."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from gptoss.terminal.answers import CUT_OFF, ChatError, Piece, PromptProgress, Q
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 600.0
-"""A server may think about a long prompt for minutes before it says anything."""
+"""A server may compute a long prompt for minutes before it sends anything."""
 
 
 def api_url(url: str) -> str:
-    """Where the endpoints are: `localhost:8000` is http://localhost:8000/v1.  Raises ChatError."""
+    """The base URL: `localhost:8000` becomes http://localhost:8000/v1.  Raises ChatError."""
     try:
         parsed = httpx2.URL(url if "://" in url else f"http://{url}")
     except httpx2.InvalidURL:
         parsed = httpx2.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ChatError(f"{url!r} is no address of a server, as http://127.0.0.1:8000 is")
+        raise ChatError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8000")
     path = parsed.path.rstrip("/").removesuffix("/chat/completions")
     return str(parsed.copy_with(path=path or "/v1", query=None, fragment=None))
 
 
 class Remote:
     def __init__(self, url: str, api_key: str | None, name: str | None):
-        """Asks the server for its models, unless one is named.  Raises ChatError."""
+        """Asks the server for its models, unless `name` is given.  Raises ChatError."""
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         self.url = api_url(url)
@@ -44,7 +44,7 @@ class Remote:
     def _first_model(self) -> str:
         models = self.models()
         if not models:
-            raise ChatError(f"{self.url}/models names no model; --model names the one to ask")
+            raise ChatError(f"{self.url}/models lists no model; give one with --model")
         return models[0]
 
     def models(self) -> list[str]:
@@ -55,7 +55,7 @@ class Remote:
             try:
                 return [str(model["id"]) for model in listed["data"]]
             except (KeyError, TypeError):
-                raise ChatError(f"{self.url}/models is no list of models") from None
+                raise ChatError(f"{self.url}/models is not a list of models") from None
 
     def choose(self, name: str) -> None:
         names = self.models()
@@ -90,7 +90,7 @@ class Remote:
         response.read()
         said = _error_message(response) or f"{response.status_code} {response.reason_phrase}"
         if response.status_code in (401, 403):
-            said += "; --api-key or OPENAI_API_KEY gives the key"
+            said += "; set the key with --api-key or OPENAI_API_KEY"
         raise ChatError(f"{self.url}: {said}")
 
     @contextmanager
@@ -116,13 +116,12 @@ def _error_message(response: httpx2.Response) -> str | None:
 
 
 PROGRESS = re.compile(rb": prompt ([0-9]{1,9})/([0-9]{1,9})")
-"""A comment of our server's: tokens of the prompt that have been computed, and all."""
+"""A comment of our server: computed and total tokens of the prompt."""
 
 
 def _events(response: httpx2.Response) -> Iterator[dict[str, Any] | PromptProgress]:
-    """The server-sent events up to [DONE].
-
-    Only `data:` lines matter, and each is an event of its own; and comments about the prompt.
+    """The server-sent events up to [DONE].  Each `data:` line is one event; comments are ignored, except
+    those about the progress of the prompt.
     """
     rest = b""
     for chunk in response.iter_bytes():
@@ -145,7 +144,7 @@ def _pieces(event: dict[str, Any]) -> Iterator[Piece]:
         raise ChatError(str(error.get("message") or "the server failed in the middle of the answer"))
     for choice in event.get("choices") or ():
         delta = choice.get("delta") or {}
-        # Some servers call it the one, some the other, some, as ours, both.
+        # Servers use one of these names, or both, as ours does.
         if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             yield Piece("reasoning", thought)
         if said := delta.get("content"):

@@ -1,7 +1,6 @@
-"""What is shown of a conversation: reasoning dimmed, notes in brackets, nothing that steers a terminal.
+"""The output of a conversation: reasoning dimmed, notes in brackets, control characters removed.
 
-On a pipe there are no colours, and of an answer only what it says: neither its reasoning nor notes, which go
-to stderr.
+If stdout is not a terminal, there are no colours and no reasoning, and notes go to stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from gptoss.terminal.answers import Piece, PromptProgress
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters but for tab and line feed: a model could move the cursor with them, or set the title."""
+"""Control characters except tab and line feed; with others a model could move the cursor or set the title."""
 
 
 def harmless(text: str) -> str:
@@ -25,7 +24,7 @@ def harmless(text: str) -> str:
 
 class Screen:
     """
-    reasoning  whether it is shown
+    reasoning  whether reasoning is shown
     """
 
     def __init__(self, out: TextIO, notes: TextIO, reasoning: bool | None = None):
@@ -38,7 +37,7 @@ class Screen:
         self._bar = PromptBar(out)
 
     def reading(self, reading: PromptProgress) -> None:
-        """On a terminal: how far the prompt is, until something else is shown."""
+        """On a terminal: show the progress of the prompt, until something else is shown."""
         self._bar.show(reading.computed, reading.tokens)
 
     def show(self, piece: Piece) -> None:
@@ -57,18 +56,18 @@ class Screen:
         return "\n" if self._ends_line else "\n\n"
 
     def end(self) -> None:
-        """The answer is over, however it ended.  May be called again."""
+        """Finish the output of an answer, however it ended.  Safe to call twice."""
         self._bar.clear()
         if self._showing is not None and not self._ends_line:
             self._write("\n")
         self._showing, self._ends_line = None, True
 
     def say(self, text: str) -> None:
-        """What was asked for by a command."""
+        """Print the output of a command."""
         self._write(f"{harmless(text)}\n")
 
     def note(self, text: str) -> None:
-        """About the conversation, and no part of it."""
+        """Print a remark about the conversation."""
         if self._terminal:
             self._write(f"({harmless(text)})\n", dim=True)
         else:

@@ -15,7 +15,7 @@ from language.harmony.messages import Effort, Message
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A question and its answer, which may have been stopped."""
+    """A question and its answer, which may be incomplete."""
 
     question: str
     answer: str
@@ -23,7 +23,7 @@ class Exchange:
 
 @dataclass(slots=True)
 class Session:
-    """system: the system prompt; empty for none."""
+    """system: the system prompt; empty if there is none."""
 
     answerer: Answerer
     screen: Screen
@@ -34,9 +34,9 @@ class Session:
     exchanges: list[Exchange] = field(default_factory=list)
 
     def ask(self, question: str) -> bool:
-        """Show the answer as it comes.  Returns False if Ctrl-C stopped it.  Raises ChatError.
+        """Show the answer while it is generated.  Returns False if Ctrl-C stopped it.  Raises ChatError.
 
-        What was said until then stays in the conversation; a question to which nothing was said does not.
+        A partial answer stays in the conversation; a question without any answer does not.
         """
         said: list[str] = []
         try:
@@ -59,7 +59,7 @@ class Session:
                 self.exchanges.append(Exchange(question, "".join(said)))
 
     def to_answer(self, question: str | None = None) -> Question:
-        """The conversation, with a new question or without."""
+        """The conversation, with or without a new question."""
         messages = [Message("system", self.system)] if self.system else []
         for exchange in self.exchanges:
             messages += [Message("user", exchange.question), Message("assistant", exchange.answer)]
@@ -68,13 +68,13 @@ class Session:
         return Question(messages, self.effort, self.temperature, self.max_tokens)
 
     def undo(self) -> Exchange:
-        """Forget the last exchange.  Raises ChatError if there is none."""
+        """Remove the last exchange.  Raises ChatError if there is none."""
         if not self.exchanges:
             raise ChatError("nothing has been asked yet")
         return self.exchanges.pop()
 
     def save(self, path: Path) -> None:
-        """As JSON, the body of a request to go on with.  Raises ChatError, and overwrites nothing."""
+        """Write the conversation as JSON, the body of a request.  Raises ChatError if the file exists."""
         body: dict[str, Any] = {
             "model": self.answerer.name,
             "messages": [{"role": each.role, "content": each.content} for each in self.to_answer().messages],
@@ -87,6 +87,6 @@ class Session:
             with path.open("x", encoding="utf-8") as file:
                 file.write(json.dumps(body, ensure_ascii=False, indent=2) + "\n")
         except FileExistsError:
-            raise ChatError(f"{path} exists, and is left as it is") from None
+            raise ChatError(f"{path} exists, and is not overwritten") from None
         except OSError as error:
             raise ChatError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,13 +1,13 @@
-"""`gptoss verify`: is this server faithful to the real weights?
+"""`gptoss verify`: does this server compute the published weights correctly?
 
-    published.py  what others found: what is expected
-    files.py      the files are those that were published
+    published.py  what others have published about the weights
+    files.py      are these the published files?
     text.py       raw text: greedy continuations, batching, perplexity
     turns.py      conversations: harmony's format, endings, calls
-    rows.py       what was expected, what was found
+    rows.py       the report: expected, found, verdict
 
-A table for people, and on the last line one object of JSON for programs.  The exit code is 0 only if nothing
-is wrong.
+Prints a table for users, and on the last line one object of JSON for programs.  The exit code is 0 only if
+nothing is wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gptoss.llm import LLM
 from gptoss.start import StartError
 from gptoss.verify.files import check_files
 from gptoss.verify.published import Published, published
-from gptoss.verify.rows import Row, table, told
+from gptoss.verify.rows import Row, info, table
 from gptoss.verify.text import TOGETHER, check_batching, check_continuations, check_perplexity
 from gptoss.verify.turns import check_turns
 from server.settings import Settings
@@ -31,14 +31,14 @@ from server.settings import Settings
 FAITHFUL, UNFAITHFUL = 0, 1
 
 TURNS, QUICK_TURNS = 100, 10
-"""Sampled turns with tools, and as many without."""
+"""Number of sampled turns with tools, and the same number without."""
 
 BATCHED_TOKENS, QUICK_BATCHED_TOKENS = 64, 16
 CHUNKS, QUICK_CHUNKS = 128, 8
 
 
 def verify(settings: Settings, asked: argparse.Namespace) -> int:
-    """Prints what it finds; the exit code.  Raises StartError."""
+    """Print the report, and return the exit code.  Raises StartError."""
     text = _text(asked.text)
     with LLM.of(settings) as llm:
         print(llm.assembled.summary)
@@ -50,26 +50,28 @@ def verify(settings: Settings, asked: argparse.Namespace) -> int:
     wrong = [row.about for row in rows if row.verdict == "wrong"]
     print(f"\n{table(rows)}\n")
     if wrong:
-        print(f"Not faithful, or not these weights: {'; '.join(wrong)}.")
+        print(f"The results, or the weights, differ from the published ones: {'; '.join(wrong)}.")
     elif known is None:
-        print("Nothing is wrong; of a model of these sizes nothing is published.")
+        print("Nothing is wrong; there are no published results for a model of these sizes.")
     else:
-        print(f"Faithful to {known.name}, as far as this can tell.")
+        print(f"The results agree with those published for {known.name}.")
     print(json.dumps({"faithful": not wrong, "rows": [row.as_dict() for row in rows]}))
     return UNFAITHFUL if wrong else FAITHFUL
 
 
 def check(llm: LLM, folder: Path, known: Published | None, text: str | None, *, quick: bool) -> Iterator[Row]:
-    """All rows, one after the other."""
+    """All rows of the report, as they are computed."""
     yield from check_files(folder, llm.tokenizer, known, quick)
     yield from check_continuations(llm, known)
     yield from check_batching(llm, QUICK_BATCHED_TOKENS if quick else BATCHED_TOKENS)
     if text is None:
-        yield told("perplexity", "not computed: --text FILE names a text, as wikitext-2's raw test split")
+        yield info(
+            "perplexity", "not computed: give a text with --text FILE, such as wikitext-2's raw test split"
+        )
     else:
         yield from check_perplexity(llm, text, known, QUICK_CHUNKS if quick else CHUNKS)
     yield from check_turns(llm, known, QUICK_TURNS if quick else TURNS)
-    yield told("speed", _speed(llm))
+    yield info("speed", _speed(llm))
 
 
 def _text(path: str | None) -> str | None:
@@ -83,7 +85,7 @@ def _text(path: str | None) -> str | None:
 
 
 def _speed(llm: LLM) -> str:
-    """Of one stream, prompt and start included; `gptoss bench` measures better."""
+    """The speed of one stream, including its prompt; `gptoss bench` is more exact."""
     began = time.perf_counter()
     (said,) = llm.generate(TOGETHER[0], max_tokens=64, temperature=0, ignore_eos=True)
     return f"{len(said.token_ids) / (time.perf_counter() - began):.1f} tokens/s for one stream"

@@ -1,4 +1,4 @@
-"""The checkpoint's files: are they those that were published?"""
+"""Are the files of the checkpoint the published ones?"""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gptoss.verify.published import TOKENIZER, Published
-from gptoss.verify.rows import Row, judged, told
+from gptoss.verify.rows import Row, info, judged
 from language.tokenizer import Tokenizer
 
 BLOCK = 1 << 24
 
 
 def check_files(folder: Path, tokenizer: Tokenizer, known: Published | None, quick: bool) -> Iterator[Row]:
-    """quick  without reading the weights, which takes a minute"""
+    """quick  do not read the weights, which takes a minute"""
     if known is None:
-        yield told("sizes", "of no published model: there is little to compare with")
+        yield info("sizes", "not those of a published model, so there is little to compare with")
     else:
-        yield told("sizes", f"those of {known.name}")
+        yield info("sizes", f"those of {known.name}")
         found = tokenizer.checksum
         yield judged(
             "tokenizer.json", f"sha256 {TOKENIZER[:16]}…", f"sha256 {found[:16]}…", found == TOKENIZER
         )
     weights = sorted(folder.glob("*.safetensors"))
     if quick:
-        yield told("checksums of weights", "not computed, since it should be quick")
+        yield info("checksums of weights", "not computed, because of --quick")
         return
     named = [(path, digest) for path in weights if (digest := _digest_in_name(path))]
     if not named:
         digests = ", ".join(f"{path.name} {sha256(path)[:16]}…" for path in weights)
-        yield told("checksums of weights", digests)
+        yield info("checksums of weights", digests)
         return
     wrong = [path.name for path, digest in named if sha256(path) != digest]
     found = "differ: " + ", ".join(wrong) if wrong else f"agree: {len(named)} files"
@@ -39,7 +39,7 @@ def check_files(folder: Path, tokenizer: Tokenizer, known: Published | None, qui
 
 
 def _digest_in_name(path: Path) -> str | None:
-    """The hub's cache keeps a large file under the SHA-256 of its content."""
+    """The SHA-256 of the content, under which the hub's cache stores a large file; None elsewhere."""
     name = path.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 

@@ -1,7 +1,7 @@
-"""What is known of the real weights, from others than us: what `gptoss verify` expects.
+"""What others have published about the real weights: what `gptoss verify` expects.
 
 Greedy continuations of raw prompts are those of transformers' GptOssForCausalLM, whose variants (eager and
-flash attention, bfloat16 and MXFP4) agree on the first twelve tokens.  The perplexity is of llama.cpp's
+flash attention, bfloat16 and MXFP4) agree on the first twelve tokens.  The perplexity is that of llama.cpp's
 `llama-perplexity` on the raw test split of wikitext-2.
 """
 
@@ -22,12 +22,12 @@ VOCABULARY = 201088
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Facts about one model; None where nothing is published.
+    """Facts about one model; None: not published.
 
-    continuations  raw prompt → how it goes on, greedy
-    perplexity     of wikitext-2's raw test split: chunks of 512 tokens, the second half of each counted
+    continuations     raw prompt → its greedy continuation
+    perplexity        on wikitext-2's raw test split: chunks of 512 tokens, of which the second half counts
     perplexity_error  its standard error
-    mended         share of sampled turns whose harmony departs from the format, at temperature 1
+    repaired          share of sampled turns that deviate from the harmony format, at temperature 1
     """
 
     name: str
@@ -37,7 +37,7 @@ class Published:
     perplexity: float | None = None
     perplexity_error: float | None = None
     perplexity_chunks: int = 128
-    mended: float | None = None
+    repaired: float | None = None
 
 
 MODELS = (
@@ -55,7 +55,7 @@ MODELS = (
         ),
         perplexity=195.72,
         perplexity_error=3.46,
-        mended=0.04,
+        repaired=0.04,
     ),
     Published(
         name="openai/gpt-oss-120b",
@@ -69,7 +69,7 @@ MODELS = (
 
 
 def published(config: ModelConfig) -> Published | None:
-    """The published model of these sizes, if they are one's."""
+    """The published model of these sizes, if there is one."""
     for model in MODELS:
         if (config.num_layers, config.num_experts, config.vocab_size) == (
             model.layers,

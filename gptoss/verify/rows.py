@@ -1,18 +1,18 @@
-"""One row of the report: what was expected, what was found, and what follows."""
+"""One row of the report: what was checked, expected and found, and the verdict."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Verdict = Literal["right", "wrong", "told"]
+Verdict = Literal["right", "wrong", "info"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """
-    about     what was looked at
-    expected  in words; empty where nothing is published, and then the verdict is "told"
+    about     what was checked
+    expected  in words; empty if nothing is published, and then the verdict is "info"
     """
 
     about: str
@@ -28,12 +28,12 @@ def judged(about: str, expected: str, found: str, right: bool) -> Row:
     return Row(about, expected, found, "right" if right else "wrong")
 
 
-def told(about: str, found: str) -> Row:
-    return Row(about, "", found, "told")
+def info(about: str, found: str) -> Row:
+    return Row(about, "", found, "info")
 
 
 def table(rows: list[Row]) -> str:
-    """For people."""
+    """The report as a text table."""
     lines = [("", "what", "expected", "found")]
     lines += [(row.verdict, row.about, row.expected or "-", row.found) for row in rows]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

@@ -1,4 +1,4 @@
-"""Raw text: greedy continuations, alone and together, and the perplexity of a text."""
+"""Raw text: greedy continuations, alone and in a batch, and the perplexity of a text."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from engine.request import SamplingParams
 from gptoss.llm import LLM
 from gptoss.verify.published import AGREED_TOKENS, Published
-from gptoss.verify.rows import Row, judged, told
+from gptoss.verify.rows import Row, info, judged
 from server.dialogue.turn import Turn
 
 CHUNK = 512
-"""Tokens of a chunk, of which the second half is counted: as `llama-perplexity` does it."""
+"""Tokens of a chunk, of which the second half counts, as in `llama-perplexity`."""
 
 WITHIN_ERRORS = 3
-"""A perplexity may be so many standard errors from the published one."""
+"""Maximum distance from the published perplexity, in standard errors."""
 
 TOGETHER = (
     "Roses are red, violets",
@@ -24,7 +24,7 @@ TOGETHER = (
     "1, 2, 3, 4,",
     "Once upon a time there was",
 )
-"""Raw prompts of different lengths, which are continued alone and in one batch."""
+"""Raw prompts of different lengths, continued alone and in one batch."""
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -32,7 +32,7 @@ GREEDY = SamplingParams(temperature=0.0)
 def check_continuations(llm: LLM, known: Published | None) -> Iterator[Row]:
     if known is None or not known.continuations:
         (said,) = llm.generate(TOGETHER[0], max_tokens=AGREED_TOKENS, temperature=0)
-        yield told("continuation", f"{TOGETHER[0]!r} goes on {said.text!r}")
+        yield info("continuation", f"{TOGETHER[0]!r} is continued with {said.text!r}")
         return
     for prompt, text in known.continuations:
         expected = llm.tokenizer.decode(llm.tokenizer.encode(text)[:AGREED_TOKENS])
@@ -43,21 +43,21 @@ def check_continuations(llm: LLM, known: Published | None) -> Iterator[Row]:
 
 
 def check_batching(llm: LLM, tokens: int) -> Iterator[Row]:
-    """Different company may round differently, and so choose another of two nearly equal tokens."""
+    """In another batch rounding may differ, so that one of two nearly equal tokens is chosen instead."""
     alone = [llm.generate(prompt, max_tokens=tokens, temperature=0)[0].token_ids for prompt in TOGETHER]
     together = [each.token_ids for each in llm.generate(TOGETHER, max_tokens=tokens, temperature=0)]
     same = sum(_agreement(one, other) for one, other in zip(alone, together, strict=True))
     total = sum(map(len, alone))
     yield judged(
         "greedy alone and in a batch",
-        "the same tokens, but for ties",
+        "the same tokens, except for ties",
         f"the same up to token {same} of {total}",
         same >= total / 2,
     )
 
 
 def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens agree before the first that does not."""
+    """Number of tokens that agree before the first difference."""
     for place, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return place
@@ -65,7 +65,7 @@ def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def check_perplexity(llm: LLM, text: str, known: Published | None, chunks: int) -> Iterator[Row]:
-    """text  what the user named; the published figure is of wikitext-2's raw test split"""
+    """text  the user's text; the published value is for wikitext-2's raw test split"""
     ids = llm.tokenizer.encode(text)
     count = min(chunks, len(ids) // CHUNK)
     if not count:
@@ -77,13 +77,13 @@ def check_perplexity(llm: LLM, text: str, known: Published | None, chunks: int) 
     error = math.sqrt(spread / len(losses)) * math.exp(mean)
     found = f"{math.exp(mean):.2f} ± {error:.2f} ({count} chunks of {CHUNK})"
     if known is None or known.perplexity is None or known.perplexity_error is None:
-        yield told("perplexity", found)
+        yield info("perplexity", found)
         return
     if count != known.perplexity_chunks:
-        yield told("perplexity", f"{found}; published is that of {known.perplexity_chunks} chunks")
+        yield info("perplexity", f"{found}; the published value is for {known.perplexity_chunks} chunks")
         return
     near = abs(math.exp(mean) - known.perplexity) <= WITHIN_ERRORS * known.perplexity_error
-    expected = f"{known.perplexity} ± {known.perplexity_error}, if it is wikitext-2's raw test split"
+    expected = f"{known.perplexity} ± {known.perplexity_error}, if the text is wikitext-2's raw test split"
     yield judged("perplexity", expected, found, near)
 
 

@@ -1,4 +1,4 @@
-"""Sampled turns: do they keep harmony's format, end by themselves, and call by the schema?"""
+"""Sampled turns: do they follow harmony's format, end by themselves, and have valid arguments in calls?"""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from engine.request import SamplingParams
 from gptoss.llm import LLM
 from gptoss.verify.published import Published
-from gptoss.verify.rows import Row, judged, told
+from gptoss.verify.rows import Row, info, judged
 from language.harmony.messages import Conversation, Message, Tool
 from server.dialogue.answer import AnswerReader
 from server.dialogue.turn import Turn
 
 LONGEST = 2048
-"""Tokens of an answer; one that is longer did not end by itself."""
+"""Maximum tokens of an answer; one that reaches it did not end by itself."""
 
 ASKED = (
     "Hello! What can you do?",
@@ -45,41 +45,41 @@ WEATHER = Tool(
 )
 
 ENDS = 0.9
-"""Share of answers that must end by themselves."""
+"""Minimum share of answers that end by themselves."""
 
-MENDED_AT_MOST = 3.0
-"""The share of turns that were mended may be so many times the published one."""
+REPAIRED_AT_MOST = 3.0
+"""The share of repaired turns may be at most this many times the published one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledTurns:
-    """What became of some turns.
+    """The results of some turns.
 
-    mended   those that departed from the format
-    ended    those that ended by themselves
-    calls    arguments of the calls that were made, as the model wrote them
-    lengths  tokens of each answer
+    repaired  number of turns that deviated from the format
+    ended     number of turns that ended by themselves
+    calls     arguments of the calls, as the model wrote them
+    lengths   tokens of each answer
     """
 
     turns: int
-    mended: int
+    repaired: int
     ended: int
     calls: tuple[str, ...]
     lengths: tuple[int, ...]
 
 
 def check_turns(llm: LLM, known: Published | None, count: int, seed: int = 1) -> Iterator[Row]:
-    """count  turns of each kind"""
+    """count  number of turns of each kind"""
     free = sample_turns(llm, conversations(llm, count, ()), seed, constrained=False)
     tools = sample_turns(llm, conversations(llm, count, (WEATHER,)), seed, constrained=False)
     for name, spoken in (("without tools", free), ("with a tool", tools)):
-        found = f"{spoken.mended} of {spoken.turns} turns"
-        about = f"harmony mended, {name}"
-        if known is None or known.mended is None:
-            yield told(about, found)
+        found = f"{spoken.repaired} of {spoken.turns} turns"
+        about = f"harmony repaired, {name}"
+        if known is None or known.repaired is None:
+            yield info(about, found)
         else:
-            limit = MENDED_AT_MOST * known.mended
-            yield judged(about, f"about {known.mended:.0%}", found, spoken.mended <= limit * spoken.turns)
+            limit = REPAIRED_AT_MOST * known.repaired
+            yield judged(about, f"about {known.repaired:.0%}", found, spoken.repaired <= limit * spoken.turns)
     ended, turns = free.ended + tools.ended, free.turns + tools.turns
     yield judged(
         "answers end by themselves", f"at least {ENDS:.0%}", f"{ended} of {turns}", ended >= ENDS * turns
@@ -89,7 +89,7 @@ def check_turns(llm: LLM, known: Published | None, count: int, seed: int = 1) ->
     found = f"{valid} of {len(held.calls)} calls in {held.turns} turns"
     yield judged("calls follow their schema", "all", found, valid == len(held.calls))
     mean = sum(free.lengths) / len(free.lengths)
-    yield told("mean answer at low effort", f"{mean:.0f} tokens")
+    yield info("mean answer at low effort", f"{mean:.0f} tokens")
 
 
 def conversations(llm: LLM, count: int, tools: Sequence[Tool]) -> list[Conversation]:
@@ -100,9 +100,9 @@ def conversations(llm: LLM, count: int, tools: Sequence[Tool]) -> list[Conversat
 
 
 def sample_turns(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrained: bool) -> SampledTurns:
-    """Answers at temperature 1.
+    """Sample answers at temperature 1.
 
-    constrained  False: no grammar holds the model, so that what it does by itself is seen
+    constrained  False: without a grammar, to see what the model does by itself
     """
     whole = [
         Turn(
@@ -124,7 +124,7 @@ def sample_turns(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrai
                 calls[place].append(delta.arguments)
     return SampledTurns(
         turns=len(turns),
-        mended=sum(reader.recoveries > 0 for reader in readers),
+        repaired=sum(reader.recoveries > 0 for reader in readers),
         ended=sum(reader.finish in ("stop", "tool_calls") for reader in readers),
         calls=tuple("".join(each) for each in calls if each),
         lengths=tuple(len(reader.token_ids) for reader in readers),
@@ -132,7 +132,7 @@ def sample_turns(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrai
 
 
 def valid_call(arguments: str) -> bool:
-    """Whether these are arguments of WEATHER."""
+    """Whether these are valid arguments of WEATHER."""
     try:
         said = json.loads(arguments)
     except ValueError:

@@ -140,13 +140,13 @@ def test_a_bad_word_is_one_line(gptoss, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], f"{THE_NAMES}? `gptoss --help` tells what each does"),
+        ([], f"a command is missing: {THE_NAMES}; `gptoss --help` describes them"),
         (["sreve"], "there is no command sreve; did you mean serve?"),
         (["dance"], f"there is no command dance; there are {THE_NAMES}"),
         (["serve", "--prot", "1"], "there is no --prot; did you mean --port?"),
         (["serve", "--max-model-len", "1"], "there is no --max-model-len; here it is --max-context"),
         (["serve", "-ngl", "99"], "there is no -ngl; here it is --device: all of a model is on one device"),
-        (["serve", "--jinja"], "there is no --jinja; not needed: it is always so here"),
+        (["serve", "--jinja"], "there is no --jinja; not needed: this server always does it"),
         (["serve", "one", "--model", "two"], "MODEL: 'one' is named, and --model 'two' too"),
         (["serve", "--max-context", "999999"], "--max-context 999999: this model's context is 4096 tokens"),
     ],

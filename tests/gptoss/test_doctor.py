@@ -72,7 +72,7 @@ def test_a_machine_that_would_serve_has_no_problem(examined):
 def test_a_large_model_is_loaded_only_if_asked(examined, monkeypatch):
     monkeypatch.setattr(model, "WORTH_SHOWING", 0)
     (token,) = about(examined()[0], "first token")
-    assert "--full tries it" in token.told
+    assert "use --full to try it" in token.told
     (token,) = about(examined(full=True)[0], "first token")
     assert token.told.endswith("computed")
 
@@ -130,7 +130,7 @@ def test_the_published_tokenizer_is_known_by_its_checksum(examined, monkeypatch,
     )  # as if this were a gpt-oss with another tokenizer
     (tokenizer,) = about(examined()[0], "tokenizer")
     assert tokenizer.state == "note"
-    assert "not the one gpt-oss is published with" in tokenizer.told
+    assert "not the published one of gpt-oss" in tokenizer.told
 
 
 def test_the_real_tokenizer_has_the_checksum_we_know():

@@ -51,7 +51,7 @@ def known():
             perplexity=perplexity,
             perplexity_error=perplexity * 1e-3,
             perplexity_chunks=CHUNKS,
-            mended=0.2,
+            repaired=0.2,
         )
 
 
@@ -147,6 +147,6 @@ def test_arguments_are_held_against_their_schema(arguments, valid):
 
 
 def test_the_table_says_all_of_a_row():
-    text = table([Row("a thing", "four", "five", "wrong"), Row("another", "", "six", "told")])
+    text = table([Row("a thing", "four", "five", "wrong"), Row("another", "", "six", "info")])
     assert text.splitlines()[1].split() == ["wrong", "a", "thing", "four", "five"]
-    assert text.splitlines()[2].split() == ["told", "another", "-", "six"]
+    assert text.splitlines()[2].split() == ["info", "another", "-", "six"]

@@ -83,7 +83,7 @@ def test_an_agent_is_told_of_the_server_and_its_exit_code_is_ours(name, gptoss, 
 def test_a_server_that_has_a_key_and_one_that_is_not_there(gptoss, tiny_tokenizer):
     with live(tiny_tokenizer, final("Hi!"), settings=Settings(api_key=("secret",))) as server:
         wrong = gptoss("codex", "--url", server.url)
-        assert "answers 401; --key names one" in wrong.communicate(timeout=60)[1]
+        assert "returned status 401; give the API key with --key" in wrong.communicate(timeout=60)[1]
         right = gptoss("codex", "--url", f"{server.url}/v1/", "--key", "secret")
         errors = right.communicate(timeout=60)[1]
     assert (wrong.returncode, right.returncode) == (2, 7)

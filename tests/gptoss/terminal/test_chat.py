@@ -80,7 +80,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_tokenizer, state):
         screen.interrupt("(stopped)")
         screen.expect("> ")
         assert server.worker.wait_until_idle()  # the server was told
-        screen.interrupt("Ctrl-D or /exit ends")  # where there is nothing to stop
+        screen.interrupt("Ctrl-D or /exit ends the program")  # where there is nothing to stop
         screen.expect("> ")
         screen.type("Bye\n")
         screen.expect("Good bye!")

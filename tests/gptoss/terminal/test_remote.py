@@ -32,7 +32,7 @@ def test_where_the_endpoints_are(given, url):
 
 @pytest.mark.parametrize("given", ["ftp://example.com", "http://", "http://:80", "http://[::1"])
 def test_addresses_that_are_none(given):
-    with pytest.raises(ChatError, match="is no address of a server"):
+    with pytest.raises(ChatError, match="is not the URL of a server"):
         api_url(given)
 
 
@@ -130,9 +130,9 @@ def another_server(models: bytes, answer: bytes = b"", status: int = 200):
     ("models", "status", "hint"),
     [
         (b"<html>", 200, "does not answer in JSON"),
-        (b'{"data": []}', 200, "names no model"),
-        (b'{"data": [1]}', 200, "no list of models"),
-        (b"[]", 200, "no list of models"),
+        (b'{"data": []}', 200, "lists no model"),
+        (b'{"data": [1]}', 200, "is not a list of models"),
+        (b"[]", 200, "is not a list of models"),
         (b"busy", 503, "503 Service Unavailable"),
         (b'{"error": {"message": "not\\nnow"}}', 503, "not now"),
     ],

@@ -26,19 +26,12 @@ WEATHER = {
 @pytest.fixture(scope="module")
 def demo():
     from engine.worker import Worker
-    from server.app import create_app
+    from gptoss.serve import application
 
     settings = Settings(date="2025-06-28", kv_cache_memory=64 * 2**20)
     assembled = assemble(settings)
     worker = Worker(assembled.engine)
-    app = create_app(
-        worker,
-        assembled.tokenizer,
-        settings,
-        assembled.model_id,
-        assembled.max_context,
-        assembled.fingerprint,
-    )
+    app = application(assembled, worker, settings)
     with serving(app) as url:
         yield Live(assembled.tokenizer, worker, url, app)
 
