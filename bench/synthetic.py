@@ -137,7 +137,8 @@ def _write_file(path: Path, checkpoint: TensorSource, stored: dict[str, Rows]) -
             file.write((ctypes.c_char * data.nbytes).from_address(data.data_ptr()))  # NumPy may be missing
 
 
-def _original_config(config: ModelConfig) -> dict[str, object]:
+def original_config(config: ModelConfig) -> dict[str, object]:
+    """The config.json of the original layout."""
     return {
         "num_hidden_layers": config.num_layers,
         "num_experts": config.num_experts,
@@ -197,7 +198,7 @@ def _hugging_face_config(config: ModelConfig) -> dict[str, object]:
 
 
 _CONFIGS: dict[str, Callable[[ModelConfig], dict[str, object]]] = {
-    "original": _original_config,
+    "original": original_config,
     "hf": _hugging_face_config,
 }
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.synthetic import original_config
 from model.config import ModelConfig
 from model.loading.mxfp4 import decode
 from model.loading.tensors import shapes
@@ -126,28 +127,6 @@ def hugging_face(config: ModelConfig, tensors: dict[str, Tensor], bf16: bool) ->
             else:
                 theirs[f"{expert}_blocks"], theirs[f"{expert}_scales"] = packed
     return theirs
-
-
-def original_config(config: ModelConfig) -> dict[str, object]:
-    """The config.json of the original layout."""
-    return {
-        "num_hidden_layers": config.num_layers,
-        "num_experts": config.num_experts,
-        "experts_per_token": config.experts_per_token,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "swiglu_limit": config.swiglu_limit,
-        "head_dim": config.head_dim,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "sliding_window": config.sliding_window,
-        "initial_context_length": config.initial_context_length,
-        "rope_theta": config.rope_theta,
-        "rope_scaling_factor": config.rope_scaling_factor,
-        "rope_ntk_alpha": config.rope_ntk_alpha,
-        "rope_ntk_beta": config.rope_ntk_beta,
-    }
 
 
 def hugging_face_config(config: ModelConfig) -> dict[str, object]:

@@ -9,22 +9,10 @@ from demo.corpus.mixture import FAMILIES
 from demo.evaluate import answers, held_out_samples, right
 from demo.tokenizer import SPECIALS, WEIGHTS
 from gptoss import LLM
+from gptoss.verify.turns import WEATHER
 from language.harmony.messages import Conversation, Message, Tool
 from language.tokenizer import Tokenizer
 from model.loading.checkpoint import Checkpoint
-
-WEATHER = Tool(
-    "get_weather",
-    "Get the current weather in a given location",
-    {
-        "type": "object",
-        "properties": {
-            "location": {"type": "string", "description": "The city and state, e.g. San Francisco, CA"},
-            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
-        },
-        "required": ["location"],
-    },
-)
 
 
 @pytest.fixture(scope="module")

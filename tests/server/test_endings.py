@@ -244,7 +244,7 @@ def test_a_client_that_stops_reading_is_given_up(tiny_tokenizer, monkeypatch):
 
 
 def drained(client):
-    """What is still to be read on a connection that was cut."""
+    """What the server sends until it closes the connection; fails if it never does."""
     received = b""
     try:
         while piece := client.recv(65536):

@@ -12,22 +12,11 @@ from server import middleware, protocol
 from server.protocol import HEAD_BYTES, HEAD_FIELDS, BoundedProtocol
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live, serving
-from tests.server.test_endings import HI, connect, request_bytes, wait_for
+from tests.server.test_endings import HI, connect, drained, request_bytes, wait_for
 
 CHAT = "/v1/chat/completions"
 START = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
 CHUNKED = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-
-
-def answer_of(client):
-    """What the server sends until it closes the connection; fails if it never does."""
-    received = b""
-    try:
-        while piece := client.recv(65536):
-            received += piece
-    except ConnectionError:
-        pass
-    return received
 
 
 def sent_until_closed(client, piece, most):
@@ -53,7 +42,7 @@ def test_a_head_that_never_ends_is_a_431_or_400_and_the_end(tiny_tokenizer, star
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(start)
         assert sent_until_closed(client, piece, 2**27) < 2**25  # what fits into the system's own buffers
-        answer = answer_of(client)
+        answer = drained(client)
         assert not answer or b"HTTP/1.1 4" in answer
         assert server.http.get("/health").status_code == 200
 
@@ -62,7 +51,7 @@ def test_a_head_that_never_ends_is_a_431_or_400_and_the_end(tiny_tokenizer, star
 def test_a_head_that_is_too_large_is_a_431(tiny_tokenizer, extra):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(START + extra + b"\r\n")
-        answer = answer_of(client)
+        answer = drained(client)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "head_too_large"
 
@@ -73,7 +62,7 @@ def test_a_head_that_is_too_large_is_a_431(tiny_tokenizer, extra):
 def test_a_head_that_is_just_small_enough_is_read(tiny_tokenizer, extra):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(START + extra + b"connection: close\r\n\r\n")
-        assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+        assert drained(client).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("piece", [b"a:b\r\n" * 1000, b"x" * 5000], ids=["fields", "one name"])
@@ -89,7 +78,7 @@ def test_a_body_in_tiny_chunks_is_refused_after_many(tiny_tokenizer):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(CHUNKED)
         assert sent_until_closed(client, b"1\r\n \r\n" * 1000, 2**26) < 2**25
-        answer = answer_of(client)
+        answer = drained(client)
         assert not answer or answer.startswith(b"HTTP/1.1 400 ")
         assert server.http.get("/health").status_code == 200
 
@@ -102,7 +91,7 @@ def test_trailers_are_not_header_fields(tiny_tokenizer):
             b"\r\n\r\n", b"\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n"
         )
         client.sendall(head + b"%x\r\n%s\r\n0\r\nx-request-id: forged\r\n\r\n" % (len(raw), raw))
-        answer = answer_of(client)
+        answer = drained(client)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"forged" not in answer
 
@@ -120,7 +109,7 @@ def test_requests_sent_ahead_are_answered_in_order_and_wait_unparsed(tiny_tokeni
     with live(tiny_tokenizer, ["<|channel|>final<|message|>a", Pause(0.3), "<|return|>"]) as server:
         with connect(server) as client:
             client.sendall(request_bytes(CHAT) + START + b"\r\n" + START + b"connection: close\r\n\r\n")
-            answer = answer_of(client)
+            answer = drained(client)
         assert answer.count(b"HTTP/1.1 200 ") == 3
         assert answer.index(b"chat.completion") < answer.index(b"\r\n\r\nok")
 
@@ -150,7 +139,7 @@ def test_a_client_that_sent_requests_ahead_and_leaves_is_noticed(tiny_tokenizer)
 def test_an_upgrade_that_nobody_knows_is_answered_and_then_the_connection_ends(tiny_tokenizer):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(START + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n")
-        answer = answer_of(client)
+        answer = drained(client)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in answer
 
@@ -158,7 +147,7 @@ def test_an_upgrade_that_nobody_knows_is_answered_and_then_the_connection_ends(t
 def test_what_is_no_http_is_a_400_of_our_shape(tiny_tokenizer):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(b"\x16\x03\x01 hello\r\n\r\n")  # as TLS begins
-        answer = answer_of(client)
+        answer = drained(client)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
 
@@ -169,7 +158,7 @@ def test_a_content_length_that_is_no_length_is_a_400(tiny_tokenizer, length):
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         head = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         client.sendall(head + b"content-length: " + length + b'\r\nconnection: close\r\n\r\n{"a":1}')
-        assert answer_of(client).startswith(b"HTTP/1.1 400 ")
+        assert drained(client).startswith(b"HTTP/1.1 400 ")
 
 
 # Connections
@@ -181,7 +170,7 @@ def test_a_connection_whose_body_is_refused_unread_ends(tiny_tokenizer, monkeypa
     with live(tiny_tokenizer, final("ok"), settings=settings) as server, connect(server) as client:
         head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n"
         client.sendall(head.encode() + b"x" * 1000)
-        answer = answer_of(client)
+        answer = drained(client)
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"connection: close" in answer
     assert answer.count(b"HTTP/1.1") == 1
@@ -198,7 +187,7 @@ def test_a_client_that_is_still_sending_reads_why_it_was_refused(tiny_tokenizer)
         for _ in range(8):
             client.sendall(b"x" * 90_000)
         time.sleep(0.2)
-        assert answer_of(client).startswith(b"HTTP/1.1 401 ")
+        assert drained(client).startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_connection_goes_on_after_a_refused_request_whose_body_had_come(tiny_tokenizer):
@@ -247,7 +236,7 @@ def test_a_client_that_never_reads_is_cut_off(path):
     with bulky(lost) as server, connect(server, 4096) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         assert wait_for(lambda: lost, 60)
-        assert len(answer_of(client)) < BULK
+        assert len(drained(client)) < BULK
 
 
 @pytest.mark.parametrize("path", ["/whole", "/stream"])
@@ -263,7 +252,7 @@ def test_a_client_that_reads_slowly_is_not_cut_off(path):
         assert received < BULK / 4
         assert not lost
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
-        received += len(answer_of(client))
+        received += len(drained(client))
     assert received > BULK
 
 
@@ -304,6 +293,6 @@ def test_when_all_connections_are_answered_a_new_one_is_a_503(tiny_tokenizer, na
         for _ in range(2):
             opened.enter_context(connect(server)).sendall(request_bytes(CHAT, stream=True))
         assert wait_for(lambda: len(server.worker.open) == 2)
-        answer = answer_of(opened.enter_context(connect(server)))
+        answer = drained(opened.enter_context(connect(server)))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"too_many_connections" in answer

@@ -2,11 +2,12 @@
 
 import os
 import stat
+import threading
 import time
 
 import pytest
 
-from engine import page_files, page_store
+from engine import page_files
 from tests.engine.disk.restarts import PROMPT, SMALL, files, files_of, served
 from tests.tools.traffic.historian import answer, ask, finish, ids, make_engine
 from tests.tools.traffic.traffic import Traffic
@@ -148,7 +149,7 @@ def test_names_say_nothing_without_the_secret(tmp_path):
 
 
 def test_a_step_never_waits_for_the_disk_to_write(tmp_path, monkeypatch):
-    gate = page_store.threading.Event()
+    gate = threading.Event()
     write = os.writev
     monkeypatch.setattr(os, "writev", lambda *arguments: gate.wait(20) and write(*arguments))
     engine = make_engine(SMALL, tmp_path)

@@ -4,12 +4,13 @@ import errno
 import logging
 import os
 import random
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from engine import disk_cache, page_store
+from engine import disk_cache
 from engine.errors import NonFinite
 from engine.page_files import PageFiles, Unusable
 from engine.request import Failure
@@ -168,7 +169,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_leaves_none(tmp_path, caplo
 def test_a_disk_that_never_answers_is_not_waited_for(tmp_path, caplog, monkeypatch):
     served(tmp_path)
     monkeypatch.setattr(disk_cache, "STALL_SECONDS", 0.2)
-    gate = page_store.threading.Event()
+    gate = threading.Event()
     read = os.preadv
     monkeypatch.setattr(os, "preadv", lambda *arguments: gate.wait(20) and read(*arguments))
     engine = make_engine(SMALL, tmp_path)
@@ -182,9 +183,9 @@ def test_a_disk_that_never_answers_is_not_waited_for(tmp_path, caplog, monkeypat
         engine.close()
 
 
-def test_who_leaves_while_pages_come_leaves_nothing_behind(tmp_path, monkeypatch):
-    served(tmp_path)
-    gate, asked = page_store.threading.Event(), page_store.threading.Event()
+def reads_wait(monkeypatch):
+    """Reads from disk wait for the first event; the second tells that one has begun."""
+    gate, asked = threading.Event(), threading.Event()
     read = os.preadv
 
     def slow(*arguments):
@@ -193,6 +194,12 @@ def test_who_leaves_while_pages_come_leaves_nothing_behind(tmp_path, monkeypatch
         return read(*arguments)
 
     monkeypatch.setattr(os, "preadv", slow)
+    return gate, asked
+
+
+def test_who_leaves_while_pages_come_leaves_nothing_behind(tmp_path, monkeypatch):
+    served(tmp_path)
+    gate, asked = reads_wait(monkeypatch)
     engine = make_engine(SMALL, tmp_path)
     try:
         engine.add(ask("a", PROMPT))
@@ -213,15 +220,7 @@ def test_who_leaves_while_pages_come_leaves_nothing_behind(tmp_path, monkeypatch
 def test_a_page_that_comes_too_late_is_written_nowhere(tmp_path, monkeypatch):
     """Whoever waited for it has left, and its place in memory is somebody else's."""
     served(tmp_path)
-    gate, asked = page_store.threading.Event(), page_store.threading.Event()
-    read = os.preadv
-
-    def slow(*arguments):
-        asked.set()
-        gate.wait(20)
-        return read(*arguments)
-
-    monkeypatch.setattr(os, "preadv", slow)
+    gate, asked = reads_wait(monkeypatch)
     engine = make_engine(SMALL, tmp_path)
     try:
         engine.add(ask("a", PROMPT))

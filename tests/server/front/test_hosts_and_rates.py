@@ -5,15 +5,14 @@ import pytest
 from server.front.rate_limiter import RateLimiter
 from server.settings import Settings
 from tests.server.fakes import final, live
-from tests.server.test_endings import connect
-from tests.server.test_protocol import answer_of
+from tests.server.test_endings import connect, drained
 
 
 def get(server, path, host):
     head = f"GET {path} HTTP/1.1\r\n" + (f"host: {host}\r\n" if host is not None else "")
     with connect(server) as client:
         client.sendall(f"{head}connection: close\r\n\r\n".encode())
-        return answer_of(client)
+        return drained(client)
 
 
 HOSTS = {

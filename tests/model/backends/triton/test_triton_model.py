@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # first: see there
 
 # isort: split
 from model import backends as kernels
@@ -35,14 +35,10 @@ def ids(length, seed):
 
 @pytest.fixture(scope="module", autouse=True)
 def _wide_tiles():
-    """An interpreter is slow by the program."""
-    if DEVICE.type == "cuda":
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
-            patch.setitem(tile, "BN", 64)
-        patch.setitem(dense.ROW_TILE, "BN", 128)
+    experts = experts_few.GATE_UP_TILE, experts_few.DOWN_TILE
+    with wide_tiles(*experts, dense.ROW_TILE, dense.SMALL_TILE) as patch:
+        if DEVICE.type == "cpu":
+            patch.setitem(dense.ROW_TILE, "BN", 128)
         yield
 
 

@@ -4,6 +4,7 @@ To be imported before anything of model.backends.triton: kernels become interpre
 """
 
 import os
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,3 +14,12 @@ if DEVICE.type == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 
 pytest.importorskip("triton", reason="Triton is not installed")
+
+
+@contextmanager
+def wide_tiles(*tiles):
+    """Tiles of 64 outputs in the interpreter, which is slow for each program; no change on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        for tile in tiles if DEVICE.type == "cpu" else ():
+            patch.setitem(tile, "BN", 64)
+        yield patch

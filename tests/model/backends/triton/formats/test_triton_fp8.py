@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # first: see there
 
 # isort: split
 import triton
@@ -102,13 +102,7 @@ def test_what_is_in_the_cache_goes_in_unchanged():
 
 @pytest.fixture(scope="module", autouse=True)
 def _wide_tiles():
-    """An interpreter is slow by the program."""
-    if DEVICE.type == "cuda":
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
-            patch.setitem(tile, "BN", 64)
+    with wide_tiles(experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
         yield
 
 

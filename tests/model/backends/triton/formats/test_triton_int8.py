@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # first: see there
 
 # isort: split
 from bench.synthetic import Synthetic
@@ -48,14 +48,8 @@ class Rounded(Checkpoint):
 
 @pytest.fixture(scope="module", autouse=True)
 def _wide_tiles():
-    """An interpreter is slow by the program."""
-    if DEVICE.type == "cuda":
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense_int8.ROW_TILE):
-            patch.setitem(tile, "BN", 64)
-        patch.setitem(dense_int8.SMALL_TILE, "BN", 64)
+    experts = experts_few.GATE_UP_TILE, experts_few.DOWN_TILE
+    with wide_tiles(*experts, dense_int8.ROW_TILE, dense_int8.SMALL_TILE):
         yield
 
 
