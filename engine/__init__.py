@@ -1,4 +1,4 @@
-"""TOKENS: continuous batching over paged keys and values.
+"""Token ids: continuous batching over a paged KV cache.
 
-Knows model/, is known by server/, speaks only token ids.
+Imports model/; is imported by language/, server/ and gptoss/.  Knows no text.
 """

@@ -1,14 +1,14 @@
-"""The prefix cache's second floor: which pages are worth keeping on disk, and how they come and go.
+"""The prefix cache on disk: which pages are stored, and how they are loaded and saved.
 
-Scheduler      says by name what was computed, shared and used, and asks for what it misses (`fetch`)
-DiskCache      here, on the engine's thread: between two steps it copies a few pages out, and those in that
-               have arrived (`turn`).  It never waits for the disk while there is something to compute
-PageStore      the disk, on a thread of its own
+Scheduler      reports which pages were computed, shared and used, and requests missing ones (`fetch`)
+DiskCache      this module, on the engine's thread: between two steps it saves a few pages, and loads those
+               that were read (`turn`).  It never waits for the disk while there is something to compute
+PageStore      reads and writes files, on its own thread
 
-A full page is worth keeping if it belongs to a long prompt, or to a beginning that two prompts shared.  Of
-banded pages only those are, that a prompt could be continued from: the last window before the prompt's end,
-before every `RESUME_EVERY` tokens, and before each place where prompts were seen to differ.  The end of a
-prompt is where the next one differs most likely, so there are more such places in its last tokens.
+A full page is stored if it belongs to a long prompt, or to a prefix that two prompts shared.  Banded pages
+are stored only where a prompt can be continued: for the last window before the prompt's end, before every
+multiple of `RESUME_EVERY` tokens, and before each place where prompts differed.  The next prompt most likely
+differs near the end of this one, so in the last tokens of a prompt every page is such a place.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from model.page_copies import PageBuffer, PageCopies
 log = logging.getLogger(__name__)
 
 LONG_PROMPT = 256
-"""Tokens from which on a prompt is kept when it is seen for the first time."""
+"""Tokens; a prompt of this length or more is stored when it is first seen."""
 
 RESUME_EVERY = 512
-"""Tokens: at a multiple of this a prompt can be continued, whatever comes after."""
+"""Tokens; at each multiple, a prompt can be continued with other tokens."""
 
 RESUME_LAST = 512
-"""Tokens at the end of a prompt: between any two pages of these it can be continued."""
+"""Tokens at the end of a prompt; after each of their pages, it can be continued with other tokens."""
 
 SAVED_PER_TURN = 16
-"""Pages that are copied out between two steps, at most: a few milliseconds."""
+"""Maximum pages saved between two steps: a few milliseconds."""
 
 BUFFER_BYTES = 64 * 2**20
-"""Memory for pages on their way, either way."""
+"""Memory of the buffers for reading, and of those for writing."""
 
 OFFERS = 2**16
-"""Pages worth keeping that are remembered until they are written; more: the oldest are forgotten."""
+"""Maximum pages that wait to be written; beyond that, the oldest are dropped."""
 
 STALL_SECONDS = 10.0
-"""A disk that has delivered nothing for so long is not waited for: what was wanted is computed."""
+"""After this time without a read page, the disk is not waited for, and the pages are computed."""
 
 CLOSE_SECONDS = 3.0
-"""How long an engine that ends still copies pages out."""
+"""How long a closing engine saves pages."""
 
 WAIT_SECONDS = 0.05
-"""How long the engine waits for the disk at once, if there is nothing else to do."""
+"""How long the engine waits for the disk, if there is nothing to compute."""
 
 
 @dataclass(eq=False, slots=True)
 class Fetch:
-    """Pages on their way from disk into a sequence's table.
+    """Pages that are being read from disk into a sequence's table.
 
     missing  all of them
-    loaded   those that are there
-    failed   whether some will never be
+    loaded   those that are complete
+    failed   whether some cannot be loaded
     """
 
     missing: list[Missing]
@@ -74,7 +74,7 @@ class Fetch:
         return not self.failed and len(self.loaded) < len(self.missing)
 
     def cancel(self) -> None:
-        """Nobody wants them any more.  Safe to call at any time."""
+        """Stop loading.  Safe to call at any time."""
         self.failed = True
         for job in self._asked:
             job.cancelled = True
@@ -92,7 +92,7 @@ class DiskCache:
         self._copies, self._pages, self._clock = copies, pages, clock
         self._fetch: Fetch | None = None
         self._coming: dict[Read, tuple[Fetch, Missing]] = {}
-        self._offers: OrderedDict[Name, int] = OrderedDict()  # name → when it was used
+        self._offers: OrderedDict[Name, int] = OrderedDict()  # name → time of last use
         self._stalled = False
         count = max(4, BUFFER_BYTES // max(1, *copies.sizes))
         self._for_reads = _Buffers(copies, count)
@@ -101,18 +101,18 @@ class DiskCache:
     # For the scheduler
 
     def holds(self, name: Name) -> bool:
-        """Whether these contents can be fetched."""
+        """Whether these contents can be loaded."""
         return not self._stalled and self.store.holds(name)
 
     def fetch(self, missing: list[Missing]) -> Fetch:
-        """Begin to bring pages here.  There is one fetch at a time."""
+        """Begin to load pages.  There is one fetch at a time."""
         assert self._fetch is None or not self._fetch.under_way
         self._fetch = Fetch(missing, _heard_at=self._clock())
         self._ask()
         return self._fetch
 
     def shared(self, hashes: list[bytes], used_ns: int) -> None:
-        """A prompt was found to begin with these pages: others may, too."""
+        """Store these pages, because two prompts begin with them."""
         visible = self._pages.first_visible(len(hashes))
         for place, digest in enumerate(hashes):
             self._offer((FULL, digest), used_ns - place)
@@ -120,10 +120,10 @@ class DiskCache:
                 self._offer((BANDED, digest), used_ns - place)
 
     def computed(self, hashes: list[bytes], places: range, prompt: int, used_ns: int) -> None:
-        """The pages at `places` are cached.
+        """Store the computed pages at `places`, if it is worthwhile.
 
-        prompt   tokens of the whole prompt
-        used_ns  when it came, Unix time in nanoseconds
+        prompt   number of tokens of the whole prompt
+        used_ns  time of last use, Unix time in nanoseconds
         """
         if prompt < LONG_PROMPT:
             return
@@ -136,12 +136,12 @@ class DiskCache:
                 self._offer((BANDED, hashes[place]), used_ns - place)
 
     def used(self, hashes: list[bytes], used_ns: int) -> None:
-        """A prompt was answered that begins with these pages: what is on disk of them stays longer."""
+        """Set the time of last use of these pages, because a prompt that begins with them was answered."""
         names = [(kind, digest) for digest in hashes for kind in (FULL, BANDED)]
         self.store.touch(names, (used_ns - place // 2 for place in range(len(names))))
 
     def withdraw(self, hashes: Iterable[bytes]) -> None:
-        """Their contents are not to be trusted."""
+        """Delete these pages, because their contents may be wrong."""
         names = [(kind, digest) for digest in hashes for kind in (FULL, BANDED)]
         for name in names:
             self._offers.pop(name, None)
@@ -151,18 +151,18 @@ class DiskCache:
 
     @property
     def pending(self) -> bool:
-        """Whether there are pages left to copy out."""
+        """Whether there are pages to save."""
         return bool(self._offers) and self.store.accepts
 
     def turn(self) -> None:
-        """Between two steps: take what has arrived, ask for more, copy a few pages out."""
+        """Between two steps: load the pages that were read, request more, save a few pages."""
         self.store.news.clear()
         while self.store.finished:
             self._finished(self.store.finished.popleft())
         fetch = self._fetch
         if fetch is not None and fetch.under_way:
             if self._clock() - fetch._heard_at > STALL_SECONDS:
-                log.warning("the disk has not answered for %g s: prompts are computed", STALL_SECONDS)
+                log.warning("the disk has not answered for %g s; prompts are computed instead", STALL_SECONDS)
                 self._stalled = True
                 self.store.faults += 1
                 fetch.cancel()
@@ -171,12 +171,12 @@ class DiskCache:
         self._save()
 
     def wait(self) -> None:
-        """For the disk, if anything is expected of it, but not for long."""
+        """Wait a short time for the disk, if it has something to do."""
         if self.pending or (self._fetch is not None and self._fetch.under_way):
             self.store.news.wait(WAIT_SECONDS)
 
     def close(self) -> None:
-        """Have written what is worth keeping, but not for ever, and end.  May be called again."""
+        """Save the waiting pages, within CLOSE_SECONDS, and end.  Safe to call twice."""
         until = time.monotonic() + CLOSE_SECONDS
         while self.pending and time.monotonic() < until:
             self.turn()
@@ -231,21 +231,21 @@ class DiskCache:
                 self._offers.popitem(last=False)
 
     def _resumes(self, place: int, complete: int) -> bool:
-        """Whether a banded page is in the window of a position that is a multiple of RESUME_EVERY."""
+        """Whether a banded page is in the window before a multiple of RESUME_EVERY."""
         every = max(1, RESUME_EVERY // self._pages.page_size)  # pages
         after = (place // every + 1) * every
         return after <= complete and place >= self._pages.first_visible(after)
 
 
 class _Buffers:
-    """So many buffers, made when they are first needed."""
+    """At most `count` buffers, created when they are first needed."""
 
     def __init__(self, copies: PageCopies, count: int):
         self._copies, self._left = copies, count
         self._free: list[PageBuffer] = []
 
     def take(self) -> PageBuffer | None:
-        """None if all are on their way."""
+        """A free buffer; None if all are in use."""
         if self._free:
             return self._free.pop()
         if not self._left:

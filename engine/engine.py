@@ -88,15 +88,15 @@ class StepInFlight(Protocol):
 class Stats:
     """Gauges (running … disk_bytes), and counters since the start (prefix_queries … steps).
 
-    pages_free              pages a new sequence could be given, including those only the prefix cache holds
-    reading                 requests whose prompts are being computed: how many tokens are, and of how many
-    disk_bytes              that the prefix cache has on disk
+    pages_free              pages for new sequences, including those that only the prefix cache uses
+    reading                 for each request whose prompt is being computed: computed and total tokens
+    disk_bytes              size of the prefix cache on disk
     prefix_queries          prompt tokens looked up in the prefix cache
-    prefix_hits             prompt tokens found there
-    prefix_disk_hits        those of them that were read from disk
+    prefix_hits             prompt tokens found in the prefix cache
+    prefix_disk_hits        prompt tokens whose pages were read from disk
     disk_faults             files of the prefix cache that could not be read or written
-    prompt_tokens           of all prompts that were answered
-    prompt_tokens_computed  those of them that were not found, which took `prompt_seconds`
+    prompt_tokens           prompt tokens of answered requests
+    prompt_tokens_computed  those that were not in the prefix cache, computed in `prompt_seconds`
     """
 
     running: int = 0

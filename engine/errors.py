@@ -1,27 +1,26 @@
-"""What can go wrong, as seen by a caller of the engine:
+"""Errors that a caller of the engine gets:
 
 * EngineError
   - PromptTooLong     the request can never fit
   - EmptyPrompt       there is nothing to continue
-  - UnknownToken      the prompt or a bias names a token the model does not have
-  - QueueFull         not now: too many requests are waiting
-  - ShuttingDown      no new requests: the server is draining
-  - DeadlineExceeded  the request's own time limit passed
-  - NonFinite         the model's logits for this sequence were NaN or infinite
-  - ConstraintFailed  the request's constraint raised, or allowed no token
-  - OutOfMemory       the device has no room even for one token of this request
-  - EngineDied        the engine thread stopped on an exception
+  - UnknownToken      the prompt or a bias has a token id that the model does not have
+  - QueueFull         too many requests are waiting now
+  - ShuttingDown      the server accepts no new requests
+  - DeadlineExceeded  the request's own time limit has passed
+  - NonFinite         the logits of this sequence were NaN or infinite
+  - ConstraintFailed  the request's constraint raised an exception, or allowed no token
+  - OutOfMemory       the device has no memory even for one token of this request
+  - EngineDied        the engine's thread stopped on an exception
 """
 
 
 class EngineError(Exception):
-    """Something a caller of the engine can act on."""
+    """An error that a caller of the engine can handle."""
 
 
 class PromptTooLong(EngineError):
     def __init__(self, tokens: int, limit: int):
         super().__init__(f"the prompt has {tokens} tokens; at most {limit} fit with one token of answer")
-        self.tokens, self.limit = tokens, limit
         self.tokens, self.limit = tokens, limit
 
 

@@ -1,6 +1,6 @@
-"""What is scarce is shared fairly between callers: whose turn is next, and how many places one may take.
+"""Fair sharing between callers: the order in which they are served, and how many places each may take.
 
-A caller is whoever a request is for (the server's is a key); "" where nobody is told apart from anybody.
+A caller is identified by the server's API key; "" if callers are not distinguished.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections import Counter
 
 
 class Rounds:
-    """Who waits is served in rounds, one of each caller in a round.
+    """Serves waiting requests in rounds, in each round one of each caller.
 
     (Start-time fair queueing, Goyal et al. 1996.)
 
-    Who comes first in a round is served first in it, so with one caller it is first come, first served.
+    Within a round, requests are served in order of arrival, and with one caller altogether.
     """
 
     def __init__(self) -> None:
@@ -21,27 +21,27 @@ class Rounds:
         self._last: dict[str, int] = {}
 
     def join(self, caller: str) -> int:
-        """The round in which one more of `caller` is served: after those of its own that wait already."""
+        """The round for a new request of `caller`: after those of its waiting requests."""
         round = max(self._now, self._last.get(caller, -1) + 1)
         self._last[caller] = round
         return round
 
     def serve(self, round: int) -> None:
-        """One of this round is served.  Who was there before it is forgotten."""
+        """A request of this round is served.  Earlier rounds are forgotten."""
         if round > self._now:
             self._now = round
             self._last = {caller: last for caller, last in self._last.items() if last >= round}
 
 
 class Shares:
-    """How many of `places` each caller has.
+    """Counts how many of `places` each caller has taken.
 
-    One caller may have all of them; of several possible ones, three quarters, so that there is room for
-    another; and while another has any, an equal share.
+    If there can be only one caller, it may take all of them.  If there can be several, one alone may take
+    three quarters, so that there is room for another; while others have places, each may take an equal share.
     """
 
     def __init__(self, places: int, callers: int = 1):
-        """callers  how many there can be"""
+        """callers  number of different callers that there can be"""
         self._places = places
         self._alone = places if callers < 2 else max(1, places - places // 4)
         self._taken: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class Shares:
         return self._taken.total()
 
     def refuses(self, caller: str) -> bool:
-        """Whether there is no place for one more of this caller."""
+        """Whether there is no place for another request of this caller."""
         if self.taken >= self._places:
             return True
         others = len(self._taken) - (caller in self._taken)

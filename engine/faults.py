@@ -1,11 +1,11 @@
-"""Faults on request, so that tests can show what happens when the engine breaks.  For tests only.
+"""Injected faults, with which tests show what happens when the engine breaks.  For tests only.
 
-The environment variable GPTOSS_FAULT says when and what, for instance `step:10=nan`; several are separated
-by commas.  Steps count from 1, and each fault strikes once:
+The environment variable GPTOSS_FAULT says when and what, for instance `step:10=nan`; several are separated by
+commas.  Steps count from 1, and each fault happens once:
 
-    raise  an exception nobody expects: the engine dies
-    nan    the logits of one sequence are NaN, in the first step from there on that has any: it ends with an
-           error, the others do not notice
+    raise  an unexpected exception: the engine dies
+    nan    the logits of one sequence are NaN, in the first step from then on that has logits: it ends with an
+           error, without effect on the others
     hang   the step never returns: the watchdog declares the engine dead
     oom    the device is out of memory: the next steps are smaller
 """
@@ -23,7 +23,7 @@ class InjectedFault(Exception):
 
 
 def parse(text: str) -> dict[int, str]:
-    """Step → what happens then.  Raises ValueError if it is not of the form above."""
+    """Step → fault.  Raises ValueError if the text does not have the form above."""
     faults = {}
     for part in filter(None, text.split(",")):
         match = re.fullmatch(r"step:(\d+)=(\w+)", part.strip())

@@ -21,23 +21,23 @@ from model.byte_sizes import format_bytes
 GIB = 2**30
 
 BANDED_SHARE = 8
-"""At most one part in so many is reserved for banded pages, where they have a pool of their own."""
+"""If banded pages have their own pool, it gets at most the memory divided by this number."""
 
 
 class TooLittleMemory(Exception):
-    """The model, or the cache that was asked for, does not fit.  One line with the sizes."""
+    """The model, or the requested KV cache, does not fit.  The message is one line with the sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How many bytes are for what, and how much fits.
+    """How the memory is divided, and how much fits.
 
-    num_pages        of the KV cache; two numbers if each kind has its own pool: banded, full
-    page_bytes       of one page: `page_size` positions in all the layers of one kind; one number or two
-    weights          loaded already, or about to be
-    workspace        left for the intermediate results of a step
-    available        before weights, cache and workspace are taken
-    context_tokens   of one sequence, if it had the whole cache
+    num_pages        pages of the KV cache; two numbers if each kind has its own pool: banded, full
+    page_bytes       bytes of one page: `page_size` positions in all layers of one kind; one number or two
+    weights          bytes of weights, loaded or not
+    workspace        bytes for the intermediate results of a step
+    available        bytes before weights, cache and workspace are taken
+    context_tokens   length of one sequence that has the whole cache
     """
 
     num_pages: PerKind

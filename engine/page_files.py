@@ -1,16 +1,16 @@
-"""Pages of the KV cache as files: each is written whole or not at all, and read whole or not at all.
+"""Pages of the KV cache as files, each written and read completely or not at all.
 
-    DIR/secret              32 random bytes, made once: they key the names and the seals
-    DIR/lock                whoever has it (flock) writes and deletes; everybody else only reads
-    DIR/CACHE/f0123…        a full page, by its hash; b0123… a banded one
-                            header │ contents │ seal
+    DIR/secret              32 random bytes, created once: the key for names and for MACs
+    DIR/lock                the process with this lock (flock) writes and deletes; the others only read
+    DIR/CACHE/f0123…        a full page, by its hash; b0123… a banded page
+                            header │ contents │ HMAC
 
-CACHE stands for all that the contents depend on: weights, layout, page size, format and tokenizer.  A page of
-another cache has another folder and another seal.  The seal is an HMAC over header and contents, so a file
-that was cut, altered, renamed or put there by somebody else is `Damaged`, and never read as a page.
+CACHE identifies everything that the contents depend on: weights, layout, page size, format and tokenizer.  A
+page of another cache has another folder and another HMAC.  The HMAC covers header and contents, so a file
+that was truncated, changed, renamed or added by somebody else is `Damaged`, and is never used as a page.
 
-Times of last use are the files' own modification times: they survive a restart, and all servers see them.
-Folders are readable by the server's user alone (0700), files likewise (0600).
+The time of last use is the file's modification time: it survives a restart, and all servers see it.  Only the
+server's user can read folders (0700) and files (0600).
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ LETTERS = {BANDED: "b", FULL: "f"}
 PATTERN = re.compile(r"[bf][0-9a-f]{32}")
 
 BLOCK = 4096
-"""Bytes in which a file system counts, as a rule."""
+"""Usual block size of a file system."""
 
 FIRST_START_SECONDS = 2.0
-"""For another server that starts for the first time, at the same time, to have made the secret."""
+"""Wait this long for the secret, if another server is starting at the same time and creates it."""
 
 
 class Unusable(Exception):
-    """The folder cannot be used as it is; one line for the person who named it."""
+    """The folder cannot be used.  The message is one line for the user."""
 
 
 class Damaged(Exception):
-    """A file is not what was written."""
+    """A file does not have the contents that were written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file that was found in the folder.
 
-    path     below the folder
+    path     relative to the folder
     size     bytes on disk
     used_ns  Unix time, nanoseconds
     """
@@ -68,20 +68,20 @@ class Found:
 
 
 def space(contents: int) -> int:
-    """Bytes on disk of a file with so many bytes of contents, about."""
+    """Approximate bytes on disk of a file with this many bytes of contents."""
     return -(-(_overhead() + contents) // BLOCK) * BLOCK
 
 
 class PageFiles:
     """
     owner      whether this process has the lock, and so may write and delete
-    names_key  keys the hashes that pages are found by (engine/pages.py)
+    names_key  key for the hashes of pages (engine/pages.py)
     """
 
     def __init__(self, folder: Path, cache: str):
         """
-        folder  is made if it is not there
-        cache   all that the contents of a page depend on, but for its tokens
+        folder  created if it is missing
+        cache   identifies everything, except its tokens, that the contents of a page depend on
 
         Raises Unusable, or OSError.
         """
@@ -104,7 +104,7 @@ class PageFiles:
             raise
 
     def acquire(self) -> bool:
-        """Whether this process now is the one that writes."""
+        """Try to get the lock; returns whether this process has it."""
         if not self.owner:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,13 +114,13 @@ class PageFiles:
         return True
 
     def close(self) -> None:
-        """The lock is free for another server.  May be called again."""
+        """Release the lock.  Safe to call twice."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock, self.owner = -1, False
 
     def scan(self) -> Iterator[Found]:
-        """All pages in the folder, of other caches too.  The owner deletes what a crash left half written."""
+        """All pages in the folder, also of other caches.  The owner deletes incomplete files."""
         for folder in (entry for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False)):
             for entry in os.scandir(folder.path):
                 path = f"{folder.name}/{entry.name}"
@@ -133,12 +133,12 @@ class PageFiles:
                         os.unlink(entry.path)
 
     def path(self, name: Name) -> str:
-        """Below the folder."""
+        """The path of a page, relative to the folder."""
         kind, digest = name
         return f"{self._set}/{LETTERS[kind]}{digest.hex()}"
 
     def read(self, name: Name, into: memoryview) -> None:
-        """Raises Damaged, or OSError; what is in `into` then is worth nothing."""
+        """Read a page into `into`.  Raises Damaged or OSError; then `into` has undefined contents."""
         header, seal, more = bytearray(_overhead() - SEAL_BYTES), bytearray(SEAL_BYTES), bytearray(1)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         file = os.open(self.folder / self.path(name), flags)
@@ -152,7 +152,7 @@ class PageFiles:
             raise Damaged("its contents are not what was written")
 
     def write(self, name: Name, contents: memoryview, used_ns: int) -> None:
-        """Raises OSError, and leaves nothing behind then."""
+        """Write a page.  Raises OSError; then no file is left."""
         header = self._header(name, len(contents))
         path, new = self.folder / self.path(name), self.folder / self._set / f"new-{name[1].hex()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -172,11 +172,11 @@ class PageFiles:
             raise
 
     def touch(self, path: str, used_ns: int) -> None:
-        """path: below the folder.  Raises OSError."""
+        """path: relative to the folder.  Raises OSError."""
         os.utime(self.folder / path, ns=(used_ns, used_ns), follow_symlinks=False)
 
     def remove(self, path: str) -> None:
-        """path: below the folder.  Does nothing if it is not there.  Raises OSError."""
+        """path: relative to the folder; it may be missing.  Raises OSError."""
         with suppress(FileNotFoundError):
             os.unlink(self.folder / path)
 
@@ -190,7 +190,7 @@ class PageFiles:
         return seal.digest()
 
     def _secret(self) -> bytes:
-        """The folder's secret.  Its owner makes one if there is none, or none that is whole."""
+        """The folder's secret.  The owner creates it if it is missing or incomplete."""
         path, until = self.folder / "secret", time.monotonic() + FIRST_START_SECONDS
         while (secret := _read_secret(path)) is None:
             if self.acquire():
@@ -202,14 +202,14 @@ class PageFiles:
                     os.fsync(file)
                 os.rename(new, path)
             elif time.monotonic() > until:
-                raise Unusable(f"{path} is not there, but another server has the lock beside it")
+                raise Unusable(f"{path} is missing, but another server has the lock beside it")
             else:
                 time.sleep(0.01)
         return secret
 
 
 def _read_secret(path: Path) -> bytes | None:
-    """None if there is none, or not a whole one.  Raises Unusable if others could have read or written it."""
+    """None if it is missing or incomplete.  Raises Unusable if others could have read or written it."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -227,5 +227,5 @@ def _derived(secret: bytes, purpose: bytes) -> bytes:
 
 
 def _overhead() -> int:
-    """Bytes of a file that are not contents: magic, cache, kind, hash, size; seal."""
+    """Bytes of a file beside the contents: magic, cache, kind, hash, size, HMAC."""
     return len(MAGIC) + 16 + 1 + 16 + 8 + SEAL_BYTES

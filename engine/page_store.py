@@ -1,13 +1,14 @@
-"""Pages on disk, behind the engine's back: a thread of its own reads and writes the files.
+"""The prefix cache's pages on disk: a separate thread reads and writes the files.
 
-The engine asks (`read`, `write`, `touch`, `forget`) and goes on; what was done it finds in `finished`.  Reads
-go first.  All memory that contents travel in is the engine's, and is its own again when its job is finished.
+The engine submits jobs (`read`, `write`, `touch`, `forget`) without waiting, and finds completed ones in
+`finished`.  Reads have priority.  The buffers belong to the engine, and may be used again when their job is
+finished.
 
-Whatever goes wrong with a file costs one log line, and that page: it is computed again.  A disk that cannot
-be written to is left alone for a while.  What is on disk is bounded; the least used goes first, and of one
+A problem with a file costs one log line, and that page is computed again.  After a failed write, nothing is
+written for a while.  The size on disk is limited: the least recently used pages are deleted first, and of one
 prompt its end before its beginning.
 
-If another server has the folder's lock, pages are only read here until it lets go.
+If another server has the folder's lock, this one only reads pages until the other ends.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REST_SECONDS = 60.0
-"""A disk that refused a write is not asked again for so long."""
+"""After a failed write, nothing is written for this time."""
 
 LOCK_EVERY_SECONDS = 10.0
-"""How often the lock is asked for that another server has."""
+"""How often to try for the lock, if another server has it."""
 
 
 @dataclass(eq=False, slots=True)
 class Read:
     """
-    cancelled  set by whoever asked, if the contents are no longer wanted
-    succeeded  whether the contents are there: known when it is finished
+    cancelled  set by the engine if the contents are no longer wanted
+    succeeded  whether the contents were read; valid when the job is finished
     """
 
     name: Name
@@ -73,10 +74,10 @@ class _Forget:
 
 class PageStore:
     """
-    finished  jobs that are done, in order; whoever takes them clears `news` before
-    news      set whenever there is one more
-    bytes     on disk, of all caches in the folder
-    faults    files that could not be read or written, since the start
+    finished  completed jobs, in order; clear `news` before taking them
+    news      set whenever a job is completed
+    bytes     size on disk of all caches in the folder
+    faults    number of files that could not be read or written since the start
     """
 
     def __init__(self, files: PageFiles, limit_bytes: int):
@@ -87,8 +88,8 @@ class PageStore:
         self._limit = limit_bytes
         self._sizes: dict[str, int] = {}  # by path below the folder
         self._used: dict[str, int] = {}
-        self._least_used: list[tuple[int, str]] = []  # a heap; outdated where it differs from _used
-        self._forgotten: set[Name] = set()  # soon to be deleted
+        self._least_used: list[tuple[int, str]] = []  # a heap; an entry that differs from _used is outdated
+        self._forgotten: set[Name] = set()  # will be deleted
         self._reads: deque[Read] = deque()
         self._others: deque[Write | _Touch | _Forget] = deque()
         self._work = threading.Condition()
@@ -106,12 +107,12 @@ class PageStore:
     # For the engine
 
     def holds(self, name: Name) -> bool:
-        """Whether a page is on disk, as far as is known."""
+        """Whether a page is on disk, as far as this process knows."""
         return self.files.path(name) in self._sizes and name not in self._forgotten
 
     @property
     def accepts(self) -> bool:
-        """Whether it is worth while to ask for writes."""
+        """Whether writes may succeed now."""
         now = time.monotonic()
         return now >= self._resting_until and (
             self.files.owner or now - self._lock_asked_at >= LOCK_EVERY_SECONDS
@@ -126,17 +127,17 @@ class PageStore:
         self._ask(job)
 
     def touch(self, names: Iterable[Name], used_ns: Iterable[int]) -> None:
-        """Those that are on disk were used at these times."""
+        """Set the time of last use of those pages that are on disk."""
         self._ask(_Touch(list(names), list(used_ns)))
 
     def forget(self, names: Iterable[Name]) -> None:
-        """Their contents are not to be trusted."""
+        """Delete these pages, because their contents may be wrong."""
         names = list(names)
         self._forgotten.update(names)
         self._ask(_Forget(names))
 
     def close(self, timeout_seconds: float = 5.0) -> None:
-        """Write what was asked for, but for no longer than this, and end.  May be called again."""
+        """Finish the jobs, for at most this time, and end the thread.  Safe to call twice."""
         with self._work:
             self._closing = True
             self._work.notify()
@@ -153,7 +154,7 @@ class PageStore:
         try:
             while (job := self._next()) is not None:
                 self._do(job)
-        except BaseException:  # an error of ours: without this thread pages are computed, as without a folder
+        except BaseException:  # a bug: without this thread, all pages are computed
             log.exception("prefix pages are no longer kept on disk")
         self._sizes = {}
         self._resting_until = float("inf")
@@ -218,9 +219,9 @@ class PageStore:
             log.warning("%s: %s; %s", self.files.folder, _reason(error), what)
 
     def _make_room(self, size: int, used_ns: int) -> bool:
-        """Delete what was used before `used_ns`, least used first.  Raises OSError.
+        """Delete pages last used before `used_ns`, the least recently used first.  Raises OSError.
 
-        Returns whether that was enough.
+        Returns whether there is enough room now.
         """
         while self.bytes + size > self._limit:
             while self._least_used and self._used.get(self._least_used[0][1]) != self._least_used[0][0]:
@@ -244,11 +245,11 @@ class PageStore:
             self.files.touch(path, used_ns)
         except FileNotFoundError:
             self._look_again(path)
-        except OSError:  # then it is found, after the next start, to have been used earlier
+        except OSError:  # after a restart it then counts as used earlier
             self.faults += 1
 
     def _is_owner(self) -> bool:
-        """Whether we may write: asks for the lock, if it was another server's.  Raises OSError."""
+        """Whether this process may write.  Tries for the lock if another server had it.  Raises OSError."""
         if self.files.owner:
             return True
         self._lock_asked_at = time.monotonic()
@@ -259,7 +260,7 @@ class PageStore:
         return True
 
     def _look_again(self, path: str) -> None:
-        """Somebody else deletes files: at least this one is gone."""
+        """Scan the folder again, because another process has deleted this file."""
         try:
             self._scan()
         except OSError as error:
@@ -268,7 +269,7 @@ class PageStore:
             self._drop(path)
 
     def _scan(self) -> None:
-        """Take stock.  Raises OSError."""
+        """Read which pages are in the folder.  Raises OSError."""
         found = list(self.files.scan())
         self._used = {each.path: each.used_ns for each in found}
         self._least_used = [(each.used_ns, each.path) for each in found]
@@ -283,7 +284,7 @@ class PageStore:
         self._sizes[path] = size
 
     def _drop(self, path: str) -> None:
-        """It is not there any more."""
+        """Forget a file that is gone."""
         self.bytes -= self._sizes.pop(path, 0)
         self._used.pop(path, None)
 

@@ -1,7 +1,7 @@
 """The allocator of KV cache pages: grow, release, share a prefix, free what left the sliding window.
 
 A page has room for `page_size` positions of either the full or the banded (sliding-window) layers.  One pool
-serves both kinds; where they differ in bytes each kind has its own pool, and banded pages have the lower
+serves both kinds; if they differ in bytes, each kind has its own pool, and banded pages have the lower
 numbers (model/batch.py).  A sequence holds pages of both kinds for the same positions, until a banded page
 falls behind the window and is freed.
 
@@ -12,9 +12,9 @@ Every page is in exactly one state:
     idle    not held, but cached: it may be shared again, or be taken, least recently used first
 
 A page is cached only when it is full and computed, so no sequence ever writes into a page that another one
-reads.  Cached pages are found by a hash of all tokens up to their end.  The hash is keyed by a secret: a
-client cannot make two prompts collide.  The secret is this process's own, or that of the folder in which
-pages are kept on disk (engine/page_files.py): there they are found by the same hash.
+reads.  Cached pages are found by a hash of all tokens up to their end.  The hash is keyed by a secret, so
+that a client cannot make two prompts collide.  The secret is random for this process, or that of the folder
+in which pages are stored on disk (engine/page_files.py), where they are found by the same hash.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from model.batch import BANDED, FULL, PerKind
 
 Name = tuple[int, bytes]
-"""Of what is in a page, wherever it is kept: the kind of layer, and the hash of all tokens up to its end."""
+"""Identifies the contents of a page: the kind of layer, and the hash of all tokens up to its end."""
 
 
 def _no_pages() -> array[int]:
@@ -56,13 +56,13 @@ class PageTable:
 
     @property
     def held(self) -> int:
-        """How many pages: what the sequence costs."""
+        """Number of pages that the sequence holds."""
         return len(self.full) + len(self.banded) - self.behind
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A page of a table that has its number, but not its contents yet: those called `name`, at `place`."""
+    """A page of a table whose contents, `name` at index `place`, are not loaded yet."""
 
     name: Name
     place: int
@@ -90,7 +90,7 @@ class Pages:
         """
         num_pages  for both kinds of layer together, or for banded and for full ones
         window     keys a query of a banded layer may see, itself included
-        secret     up to 64 bytes, the key of all hashes; None: one of this process
+        secret     up to 64 bytes, the key of all hashes; None: a random one
         """
         self.page_size, self.window = page_size, window
         if isinstance(num_pages, int):
@@ -102,10 +102,8 @@ class Pages:
             self._pools = (_Pool(numbers[: self._first_full]), _Pool(numbers[self._first_full :]))
         self._shared = isinstance(num_pages, int)
         self._holders = [0] * self.num_pages
-        self._cached: tuple[dict[bytes, int], dict[bytes, int]] = (
-            {},
-            {},
-        )  # per kind: hash → page, held or idle
+        # For each kind: hash → page, held or idle.
+        self._cached: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
         self._hash_of: dict[int, Name] = {}  # the inverse: page → kind and hash
         self._secret = secrets.token_bytes(16) if secret is None else secret
 
@@ -128,7 +126,7 @@ class Pages:
 
     @property
     def _band(self) -> int:
-        """Banded pages that `window` consecutive positions can touch at most."""
+        """Maximum number of banded pages that `window` consecutive positions can touch."""
         return (self.window + self.page_size - 2) // self.page_size + 1
 
     def needed(self, tokens: int) -> int:
@@ -136,12 +134,12 @@ class Pages:
         return sum(self.needed_of_each(tokens))
 
     def needed_of_each(self, tokens: int) -> tuple[int, int]:
-        """Banded and full ones of those."""
+        """The same, separately: banded and full pages."""
         pages = -(-tokens // self.page_size)
         return min(pages, self._band), pages
 
     def fits(self, table: PageTable, tokens: int) -> bool:
-        """Whether `table` could be given now what a sequence of `tokens` positions needs."""
+        """Whether `table` could get now the pages that a sequence of `tokens` positions needs."""
         banded, full = self.needed_of_each(tokens)
         return self._can_give(banded - (len(table.banded) - table.behind), full - len(table.full))
 
@@ -161,7 +159,7 @@ class Pages:
         room = self.available // 2 if self._shared else min(self.available_of_each)
         return (len(table.full) + room) * self.page_size
 
-    # Growing and letting go
+    # Growing and freeing
 
     def grow(self, table: PageTable, tokens: int) -> bool:
         """Extend `table` until it has room for `tokens` positions.
@@ -177,16 +175,16 @@ class Pages:
         return True
 
     def slide(self, table: PageTable, computed: int) -> None:
-        """Let go of the banded pages that no position from `computed` on can see."""
+        """Free the banded pages that no position from `computed` on can see."""
         first = max(0, computed - self.window + 1) // self.page_size
         for i in range(table.behind, min(first, len(table.banded))):
             self._let_go(table.banded[i])
             table.behind = i + 1
 
     def release(self, table: PageTable) -> None:
-        """Let go of everything; the table is empty afterwards.
+        """Free all pages; the table is empty afterwards.
 
-        Last positions first, so that shared beginnings stay longest.
+        Last positions first, so that shared prefixes stay cached longest.
         """
         for i in range(len(table.full) - 1, -1, -1):
             self._let_go(table.full[i])
@@ -234,7 +232,7 @@ class Pages:
         It can be if all its full pages are cached, and those banded pages that the position after it still
         sees.
 
-        elsewhere  whether a page that is not cached could be brought here
+        elsewhere  whether a page that is not cached could be loaded
         """
         full, banded = self._cached[FULL], self._cached[BANDED]
         found = run = 0  # run: consecutive banded pages cached up to here
@@ -247,10 +245,10 @@ class Pages:
         return found
 
     def share(self, table: PageTable, hashes: list[bytes]) -> list[Missing] | None:
-        """Begin an empty `table` with the pages of `hashes`: those that are cached, and for others new ones.
+        """Begin an empty `table` with the pages of `hashes`: cached ones, and new ones for the others.
 
-        Returns those others.  They are to be filled, and then `register`ed, before anybody reads them.  None,
-        and nothing changed, if there is no room for them.
+        Returns the new ones, which must be filled and then `register`ed before they are read.  Returns None,
+        and changes nothing, if there is no room.
         """
         behind = self.first_visible(len(hashes))
         wanted = [
@@ -278,20 +276,20 @@ class Pages:
         return missing
 
     def register(self, page: int, name: Name) -> None:
-        """A page that somebody holds has its contents, and is offered to others."""
+        """Add a held page, which now has its contents, to the prefix cache."""
         kind, digest = name
         if self._cached[kind].setdefault(digest, page) == page:
             self._hash_of[page] = name
 
     def cached(self, name: Name) -> int | None:
-        """The page in which these contents are."""
+        """The page with these contents, if there is one."""
         kind, digest = name
         return self._cached[kind].get(digest)
 
     def publish(self, table: PageTable, hashes: list[bytes], pages: int) -> None:
-        """Offer the first `pages` pages, which are complete and computed, to others.
+        """Add the first `pages` pages, which are complete and computed, to the prefix cache.
 
-        Where somebody else's page already has the hash, ours stays private.
+        If another page already has the hash, this one stays private.
         """
         for i in range(table.published, pages):
             for kind, page in ((FULL, table.full[i]), (BANDED, table.banded[i])):
@@ -299,11 +297,10 @@ class Pages:
         table.published = pages
 
     def refresh(self, hashes: list[bytes]) -> None:
-        """Count the banded pages at the end of this prefix as just used: a conversation will be continued
-        from there.
+        """Count the banded pages at the end of this prefix as just used, because a conversation will be
+        continued from there.
 
-        They were let go of earlier than its full pages, when the answer moved past them, but are of no less
-        use.
+        They were freed earlier than the full pages, when the answer moved past them, but are as useful.
         """
         for digest in hashes[self.first_visible(len(hashes)) :]:
             page = self._cached[BANDED].get(digest)
@@ -311,7 +308,7 @@ class Pages:
                 self._pools[BANDED].idle.move_to_end(page)
 
     def withdraw(self, hashes: list[bytes]) -> None:
-        """Forget the cached pages of `hashes`: their contents are not to be trusted."""
+        """Remove the pages of `hashes` from the prefix cache, because their contents may be wrong."""
         for kind in (BANDED, FULL):
             for digest in hashes:
                 page = self._cached[kind].get(digest)
@@ -332,12 +329,12 @@ class Pages:
         return page
 
     def _forget(self, page: int) -> None:
-        """Nobody can find the page by a hash any more."""
+        """Remove the page from the prefix cache."""
         kind, digest = self._hash_of.pop(page)
         del self._cached[kind][digest]
 
     def check(self) -> None:
-        """Assert what must always hold.  For tests: it looks at every page."""
+        """Assert all invariants.  For tests, because it checks every page."""
         held = sum(holders > 0 for holders in self._holders)
         free = [page for pool in set(self._pools) for page in pool.free]
         idle = [page for pool in set(self._pools) for page in pool.idle]

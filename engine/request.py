@@ -1,9 +1,9 @@
 """The engine's data types.
 
-asked      Request, with SamplingParams and Constraint
-progress   Sequence
+input      Request, with SamplingParams and Constraint
+state      Sequence
 one step   Chunk, Plan, Sampled
-returned   Token, Logprob, Prefill, Finish, Failure
+output     Token, Logprob, Prefill, Finish, Failure
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.pages import PageTable
 
 
 class Finish(Enum):
-    """Why a sequence ended, in OpenAI's words."""
+    """OpenAI's finish reasons."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -30,13 +30,13 @@ class Constraint(Protocol):
     """Which tokens may be sampled next.  Implemented in language/constraints."""
 
     def mask(self) -> memoryview | None:
-        """Bit t says whether token t may come next, in little-endian 32-bit words.  None: any may.
+        """Bit t: whether token t is allowed next, in little-endian 32-bit words.  None: every token is.
 
-        Tokens past the last word may not.
+        Tokens past the last word are not allowed.
         """
 
     def ready(self, seconds: float | None = 0) -> bool:
-        """Whether `mask` returns at once.  Waits so long for that; None: until it does."""
+        """Whether `mask` would return at once.  Waits at most `seconds` for that; None: without limit."""
 
     def accept(self, token: int) -> None:
         """`token` was sampled.  Called for stop tokens too."""
@@ -91,7 +91,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked; never changes."""
+    """A request to the engine; it never changes."""
 
     id: str
     prompt: list[int]
@@ -107,7 +107,7 @@ class Request:
     extremes: tuple[int, int] | None = None
     """The smallest and the largest id of the prompt, if known: several answers may have one prompt."""
     caller: str = ""
-    """Whom it is for: places in the queue are shared fairly between callers."""
+    """Id of the caller: places in the queue are shared fairly between callers."""
 
     @property
     def edits_logits(self) -> bool:
@@ -129,23 +129,23 @@ class Sequence:
     """The progress of one request: tokens[:computed] have keys and values in pages.
 
     tokens           the prompt, and the answer so far
-    limit            how long `tokens` may become
-    seed             the request's own, or one drawn for it
-    deadline         when it must be done, by the engine's clock
-    round            in which its caller's turn comes
+    limit            maximum length of `tokens`
+    seed             the request's own, or a random one
+    deadline         time by which it must finish, by the engine's clock
+    round            of fair queueing in which it is served
     ended            whether it has finished, failed or been cancelled
-    held             its constraint was not ready in time for the last step, which gave it no token
-    pages            what it holds; nothing while it waits
-    hashes           of its complete pages, for the prefix cache
-    cached_tokens    of the prompt, that the prefix cache had; None before it first ran
-    fetch            of pages that are read from disk before it can run; it holds them while it waits
-    used_ns          when it first ran, Unix time in nanoseconds: how recently its pages were used
-    began            likewise, by the engine's clock
+    held             its constraint was not ready in time for the last step, so it got no token
+    pages            the pages it holds; none while it waits
+    hashes           hashes of its complete pages, for the prefix cache
+    cached_tokens    prompt tokens that were in the prefix cache; None before it first ran
+    fetch            pages that are read from disk before it can run; it holds them while it waits
+    used_ns          when it first ran, Unix time in nanoseconds: the time of last use of its pages
+    began            when it first ran, by the engine's clock
     records          the tokens whose logits it changes; None if there are none, or before the first token
-    prompt_logprobs  of the prompt tokens known so far, the first one's None included; empty if nobody asked
+    prompt_logprobs  of the prompt tokens so far, including None for the first; empty if not requested
     edits_logits     whether anything changes its logits before a token is chosen
-    wants_logprobs   whether log-probabilities of its tokens are wanted
-    tokens_only      whether the host needs nothing but its token ids: no constraint, no log-probabilities
+    wants_logprobs   whether log-probabilities of its tokens are requested
+    tokens_only      whether the host needs only its token ids: no constraint, no log-probabilities
     """
 
     request: Request
@@ -202,7 +202,7 @@ class Chunk:
 
     @property
     def samples(self) -> bool:
-        """Whether the step reaches the end of what is known, so that a new token can be sampled."""
+        """Whether the step computes the last known token, so that a new one can be sampled."""
         sequence = self.sequence
         return sequence.computed + self.length == len(sequence.tokens)
 
@@ -240,11 +240,11 @@ class Plan:
 class Sampled:
     """What one step sampled.
 
-    tokens    one for each chunk that samples, in the plan's order; meaningless where there is an error, or
-              where the sequence is held
-    logprobs  request id → the log-probability of that token, where it is wanted
+    tokens    one for each chunk that samples, in the plan's order; undefined if there is an error, or the
+              sequence is held
+    logprobs  request id → the log-probability of that token, if it was requested
     prompt    request id → the log-probabilities of the tokens after the chunk's scored positions
-    errors    request id → why the sequence cannot go on
+    errors    request id → why the sequence cannot continue
     """
 
     tokens: list[int]
@@ -257,9 +257,9 @@ class Sampled:
 class Prefill:
     """What is known once the prompt is computed; comes with the first token of an answer.
 
-    cached_tokens    of the prompt, that the prefix cache had
-    logprobs         one per prompt token if asked for; the first is None, since nothing comes before it
-    computed_tokens  the others, which took `seconds`; the wait in the queue is not counted
+    cached_tokens    prompt tokens that were in the prefix cache
+    logprobs         one for each prompt token, if requested; None for the first, which has nothing before it
+    computed_tokens  the other prompt tokens, computed in `seconds`, without the wait in the queue
     """
 
     cached_tokens: int = 0
@@ -281,7 +281,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The request ended without an answer, or in the middle of it."""
+    """The request ended with an error, before or during its answer."""
 
     request_id: str
     error: EngineError

@@ -249,7 +249,7 @@ class Runner:
         return sampled
 
     def batch(self, plan: Plan) -> Batch:
-        """Lay the chunks end to end."""
+        """The batch of all chunks, concatenated."""
         size = self.model.page_size
         tokens, positions, samples, scored = array("q"), array("q"), array("q"), array("q")
         banded, full = array("q"), array("q")  # slots
@@ -272,9 +272,7 @@ class Runner:
                 for page in range(first // size, (end - 1) // size + 1):
                     begin, stop = max(first, page * size), min(end, (page + 1) * size)
                     for slots, pages in ((banded, table.banded), (full, table.full)):
-                        base = (
-                            pages[page] - page
-                        ) * size  # slot = page * page_size + offset = base + position
+                        base = (pages[page] - page) * size  # slot = base + position
                         slots.extend(range(base + begin, base + stop))
             if end == len(sequence.tokens):
                 samples.append(row + length - 1)

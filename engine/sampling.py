@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from model.transfer import Link
 
 MASK_PATIENCE = 0.01
-"""Seconds that one step waits for masks, of all its constraints together.  A sequence whose mask takes longer
-gets no token in this step, and waits for its mask outside of later ones: nobody else waits for it."""
+"""Seconds that one step waits for the masks of all its constraints together.  A sequence whose mask takes
+longer gets no token in this step, and is left out of later steps until its mask is ready, so that it delays
+no other."""
 
 FIRST_CANDIDATES = 1024
 """How many of the most likely tokens the filters look at first; while too few, eight times as many."""
@@ -197,10 +198,9 @@ def _masks(
 
 
 def _hold_the_slow(sequences: list[Sequence]) -> None:
-    """Find out who gets no token in this step, since its mask would keep the others waiting.
+    """Mark the sequences that get no token in this step, because their masks would delay the others.
 
-    A sequence that was held before is not waited for at all.  If nobody else is there, the first one is
-    waited for.
+    A step does not wait for a sequence that was held before.  But if all are held, it waits for the first.
     """
     deadline = time.monotonic() + MASK_PATIENCE
     going = False

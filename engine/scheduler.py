@@ -1,18 +1,18 @@
-"""Which tokens the next step computes, and what follows from its result: plan(), commit().  No tensors.
+"""Chooses the tokens of the next step (plan), and records its result (commit).  No tensors.
 
-Order is arrival order throughout; but where several callers wait, they take turns (engine/fairness.py).
-"Older" means: began to run, or will, earlier.  All of `running` is older than `waiting`, and both are oldest
-first.  Each step has a budget of tokens.  The oldest sequence takes from it first: one token if it decodes,
-or as much of its prompt as budget and pages allow.  The next prompt is begun only when the one before is
-planned to its end.  So sequences that decode are older than those in prefill, and a long prompt never stalls
-the answers being generated (chunked prefill).
+Requests are served in order of arrival; if several callers wait, they are served in turn
+(engine/fairness.py).  "Older" means: began to run, or will begin, earlier.  All of `running` is older than
+`waiting`, and both are sorted, oldest first.  Each step has a budget of tokens.  The oldest sequence takes
+from it first: one token if it decodes, or as much of its prompt as budget and pages allow.  A prompt is begun
+only when the previous one is planned to its end.  So decoding sequences are older than those in prefill, and
+a long prompt never delays the answers being generated (chunked prefill).
 
-A sequence that needs a page when there is none preempts the newest running one.  That one keeps its tokens
-and goes back to the head of the queue; its keys and values are computed again later, or found in the prefix
+If a sequence needs a page and there is none, the newest running sequence is preempted.  It keeps its tokens
+and returns to the head of the queue; its keys and values are computed again later, or found in the prefix
 cache.  Only the newest is ever preempted, and no sequence may grow beyond what the whole pool holds
 (`Sequence.limit`).  So the oldest always advances, and every request ends.
 
-Where prefixes are also kept on disk, the head of the queue may wait for its pages to be read
+If prefixes are also stored on disk, the head of the queue may wait for its pages to be read
 (`Sequence.fetch`).  It holds them meanwhile, but loses them before any running sequence is preempted.
 """
 
@@ -32,14 +32,14 @@ from engine.pages import Pages
 from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sampled, Sequence, Token
 
 SCORED_PER_STEP = 64
-"""Prompt tokens whose log-probabilities are computed in one step, at most: each needs a row of V logits."""
+"""Maximum prompt tokens whose log-probabilities are computed in a step: each needs a row of V logits."""
 
 STEPS_TO_RECOVER = 64
-"""Steps without running out of memory after which the token budget doubles again."""
+"""After this many steps without running out of memory, the token budget doubles again."""
 
 
 class _Budget:
-    """How many tokens one step can still take."""
+    """The tokens that are left for one step."""
 
     def __init__(self, tokens: int):
         self._left = tokens
@@ -48,7 +48,7 @@ class _Budget:
     def offer(self, sequence: Sequence) -> int:
         """How many tokens `sequence` may have in this step."""
         length = sequence.pending
-        if length > self._left:  # min() takes twice as long, and this is asked for every token
+        if length > self._left:  # min() takes twice as long, and this runs for every token
             length = self._left
         return min(length, self._to_score) if sequence.wants_prompt_logprobs else length
 
@@ -76,24 +76,24 @@ class Scheduler:
         self._rounds = Rounds()
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
         self.prompt_tokens_computed, self.prompt_seconds = 0, 0.0
-        self._budget = limits.max_tokens_per_step  # less for a while after running out of memory
+        self._budget = limits.max_tokens_per_step  # lower for a while after running out of memory
         self._good_steps = 0
 
     def reading(self) -> dict[str, tuple[int, int]]:
-        """Of each request whose prompt is being computed: how many of its tokens are, and all."""
+        """For each request whose prompt is being computed: computed and total tokens."""
         found = {}
-        for sequence in reversed(self.running):  # those that decode are older
+        for sequence in reversed(self.running):  # decoding sequences are older
             if sequence.pending <= 1:
                 break
             found[sequence.request.id] = (sequence.computed, len(sequence.tokens))
         return found
 
-    # Coming and going
+    # Adding and removing
 
     def check(self, request: Request) -> None:
         """Raise EmptyPrompt or PromptTooLong if the request can never run.
 
-        Reads only what never changes: any thread may ask.
+        Reads only constants: any thread may call it.
         """
         if not request.prompt:
             raise EmptyPrompt
@@ -110,7 +110,7 @@ class Scheduler:
         sequence = Sequence(
             request,
             tokens=list(request.prompt),
-            # The last token of an answer is never computed: it needs room in the context, none in the cache.
+            # The last token of an answer is never computed: it counts for the context, but needs no cache.
             limit=min(
                 len(request.prompt) + max(1, request.max_tokens),
                 self.limits.max_context,
@@ -121,12 +121,12 @@ class Scheduler:
         )
         if request.prompt_logprobs is not None:
             sequence.prompt_logprobs.append(None)  # nothing comes before the first token
-        self._line_up(sequence)
+        self._enqueue(sequence)
         return sequence
 
-    def _line_up(self, sequence: Sequence) -> None:
-        """Put it behind those that wait for its round or an earlier one.  Work may have begun for the head of
-        the queue, which stays it.
+    def _enqueue(self, sequence: Sequence) -> None:
+        """Queue it after those that wait for its round or an earlier one.  The head of the queue stays there,
+        because work for it may have begun.
         """
         sequence.round = self._rounds.join(sequence.request.caller)
         place = len(self.waiting)
@@ -156,10 +156,10 @@ class Scheduler:
         prefills: list[Chunk] = []
         budget = _Budget(self._budget)
         preemptions = self.preemptions
-        held: list[Sequence] = []  # their masks are not there yet
+        held: list[Sequence] = []  # their masks are not computed yet
 
         place = 0
-        while place < len(self.running):  # oldest first; a preemption shortens the list from its end
+        while place < len(self.running):  # oldest first; a preemption removes the last
             sequence = self.running[place]
             wanted = budget.offer(sequence)
             if sequence.held and _still_held(sequence):
@@ -167,7 +167,7 @@ class Scheduler:
             elif wanted:
                 chunk = Chunk(sequence, self._make_room(sequence, wanted))
                 if not chunk.length:
-                    break  # it was the newest itself, and was preempted
+                    break  # the sequence itself was the newest, and was preempted
                 (decodes if sequence.pending == 1 else prefills).append(chunk)
                 budget.spend(chunk)
             place += 1
@@ -176,7 +176,7 @@ class Scheduler:
         while (
             self.waiting
             and len(self.running) < self.limits.max_running
-            and self.preemptions == preemptions  # one that was just preempted would only be preempted again
+            and self.preemptions == preemptions  # a sequence that was just preempted would be preempted again
             and budget.offer(self.waiting[0])
             and self.admission.admit(self.waiting[0], coming)
         ):
@@ -188,17 +188,17 @@ class Scheduler:
             budget.spend(chunk)
             coming |= self._completed_by([chunk])
         if not decodes and not prefills and held and _still_running(held[0]):
-            decodes.append(Chunk(held[0], self._make_room(held[0], 1)))  # nobody else waits for its mask
+            decodes.append(Chunk(held[0], self._make_room(held[0], 1)))  # no others wait for its mask
         return Plan(decodes + prefills)
 
     def plan_ahead(self, plan: Plan) -> Plan | None:
         """The step after a `launchable` plan, while the tokens that `plan` chooses are still unknown.
 
         It has one chunk for each sequence, the unknown token, except for sequences that reach their limit
-        with it.  If a sequence turns out to have ended with its token, its chunk is ignored (`drop_ended`).
+        with it.  If a sequence has ended with its token, its chunk is ignored later (`drop_ended`).
 
-        None if plan() must decide once the tokens are known: a waiting sequence could run, `plan` has not all
-        running sequences or one of them is held, there are too few pages, or there is nothing to do.
+        None if plan() must wait for the tokens: a waiting sequence could run, `plan` does not have all
+        running sequences, one of them is held, there are too few pages, or there is nothing to do.
         """
         chunks = [chunk for chunk in plan.chunks if _still_running(chunk.sequence)]
         if len(chunks) != len(self.running) or len(chunks) > self._budget:
@@ -214,7 +214,7 @@ class Scheduler:
             if length == sequence.limit:
                 continue
             if length > len(sequence.pages.full) * self.limits.page_size:
-                # Not up to what `plan` computes: that may complete a page, which is published then.
+                # Not over what `plan` computes: it may complete a page, which is published afterwards.
                 self.pages.slide(sequence.pages, sequence.computed)
                 if not self.pages.grow(sequence.pages, length):
                     return None
@@ -222,9 +222,9 @@ class Scheduler:
         return Plan(following) if following else None
 
     def _make_room(self, sequence: Sequence, wanted: int) -> int:
-        """Give `sequence` pages for up to `wanted` more tokens; preempt newer ones if none would fit.
+        """Give `sequence` pages for up to `wanted` more tokens; preempt newer ones if there is no page.
 
-        Returns for how many; 0 if the sequence was the newest, and was preempted itself.
+        Returns the number of tokens; 0 if the sequence itself was the newest, and was preempted.
         """
         table = sequence.pages
         if sequence.computed + wanted <= len(table.full) * self.limits.page_size:
@@ -281,7 +281,7 @@ class Scheduler:
         return Plan([chunk for chunk, _ in kept]), replace(sampled, tokens=[token for _, token in kept])
 
     def commit(self, plan: Plan, sampled: Sampled) -> list[Token | Failure]:
-        """Record what was computed and sampled; sequences that ended are removed, and their pages free."""
+        """Record the result of a step; removes sequences that have ended, and frees their pages."""
         events: list[Token | Failure] = []
         sampled_tokens = iter(sampled.tokens)
         page_size = self.limits.page_size
@@ -293,7 +293,7 @@ class Scheduler:
                 events.append(self._fail(sequence, sampled.errors[request.id]))
                 continue
             held = sequence.held and chunk.samples
-            sequence.computed += chunk.length - held  # the row to sample from is computed once more
+            sequence.computed += chunk.length - held  # the row for sampling is computed again
             if sequence.computed // page_size > sequence.pages.published:
                 self._publish(sequence)
             if sampled.prompt and request.id in sampled.prompt:
@@ -315,12 +315,12 @@ class Scheduler:
         return events
 
     def shed(self, plan: Plan) -> list[Token | Failure]:
-        """The step ran out of memory and its result is lost: take smaller steps for a while.
+        """A step ran out of memory, and its result is lost: take smaller steps for a while.
 
         The KV cache is allocated once, so all other memory of a step grows only with its number of tokens.
         """
         tokens = plan.num_tokens
-        if tokens == 1:  # it cannot get smaller
+        if tokens == 1:  # no smaller step is possible
             return [self._fail(plan.chunks[0].sequence, OutOfMemory())]
         self._budget = tokens // 2
         self._good_steps = 0
