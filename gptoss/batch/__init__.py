@@ -1,7 +1,7 @@
-"""`gptoss batch`: a file of requests, answered as fast as the model can, in OpenAI's batch format.
+"""`gptoss batch`: answers a file of requests in OpenAI's batch format, with the highest throughput.
 
-lines    one line of the input → a request, or what is wrong with it
-results  the file of results: one line a request, each written once, also over several runs
-client   one request → its answer, from the application in this process or from a server at a URL
-run      all of them together
+lines    reads the input: a line → a request, or why it is invalid
+results  the file of results: one line for each request, written once, also over several runs
+client   sends a request to the application in this process, or to a server at a URL
+run      runs all requests
 """

@@ -1,11 +1,11 @@
-"""One request → its answer, however often it has to be asked.
+"""Sends a request until it has a result.
 
-The bodies are sent as they are, to the application in this process or to a server at a URL: so the APIs
-accept and refuse what they always do.
+The bodies are sent unchanged to the application in this process, or to a server at a URL, so they are checked
+as always.
 
-    an answer, or an error of the request       it is the result
-    429, 503, no connection                     asked again, until nobody was answered for PATIENCE_SECONDS
-    500 and other failures, a cut connection    asked again at most TRIES times, then they are the result
+    an answer, or an error of the request       is the result
+    429, 503, no connection                     retried, until there was no answer at all for PATIENCE_SECONDS
+    500 and other failures, a cut connection    retried at most TRIES times, then the failure is the result
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from server.settings import Settings
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 3600.0
-"""For a whole answer: longer than a server's own limit."""
+"""Time for a whole answer: longer than a server's own limit."""
 
 PATIENCE_SECONDS = 300.0
 TRIES = 3
 MAX_PAUSE_SECONDS = 30.0
 
 LATER = (429, 502, 503)
-"""Statuses that say nothing about the request."""
+"""Statuses of a server that cannot answer now."""
 
 Sleep = Callable[[float], Any]
 
 
 class Unavailable(Exception):
-    """Nobody answers any more; what is not done can be done by another run."""
+    """The server does not answer any more; another run can do the rest."""
 
 
 class GaveUp(Exception):
-    """This request gets no answer."""
+    """This request has failed finally."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """status: of HTTP.  body: parsed"""
+    """status: the HTTP status.  body: the parsed JSON"""
 
     status: int
     request_id: str
@@ -59,9 +59,9 @@ class Reply:
 
 class Client:
     """
-    http      has a base URL
-    at_once   how many requests it is worth to have under way
-    died      whether there is no use in asking again
+    http      a client with a base URL
+    at_once   a good number of concurrent requests
+    died      returns whether retries are useless
     """
 
     def __init__(self, http: httpx2.AsyncClient, at_once: int, died: Callable[[], bool] = lambda: False):
@@ -100,7 +100,7 @@ class Client:
 
 @asynccontextmanager
 async def in_process(settings: Settings) -> AsyncIterator[Client]:
-    """The application of `gptoss serve` in this process, without a door.  Raises StartError."""
+    """The application of `gptoss serve` in this process, without a port.  Raises StartError."""
     settings = replace(
         settings,
         max_queued=max(settings.max_queued, 4 * settings.max_running),
@@ -118,7 +118,7 @@ async def in_process(settings: Settings) -> AsyncIterator[Client]:
         app.router.lifespan_context(app),
         httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=None) as http,
     ):
-        # Twice what is computed together: the next prompts are ready when an answer ends.
+        # Twice the size of a batch, so that the next prompts are ready when an answer ends.
         yield Client(http, 2 * settings.max_running, died=lambda: worker.died is not None)
 
 
@@ -130,7 +130,7 @@ async def at_url(url: str, key: str | None, at_once: int = 64) -> AsyncIterator[
     except httpx2.InvalidURL:
         parsed = httpx2.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise StartError(f"{url!r} is no address of a server, as http://127.0.0.1:8000 is")
+        raise StartError(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8000")
     base = parsed.copy_with(path=parsed.path.rstrip("/").removesuffix("/v1"), query=None, fragment=None)
     headers = {"authorization": f"Bearer {key}"} if key else {}
     timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=None)
@@ -151,10 +151,10 @@ def _reply(response: httpx2.Response) -> Reply:
 def _message(body: Any) -> str:
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else "no reason is given"
+    return message if isinstance(message, str) else "no reason given"
 
 
 def _asked_to_wait(response: httpx2.Response) -> float:
-    """Seconds."""
+    """Retry-After in seconds; 0 if there is none."""
     told = response.headers.get("retry-after", "")
     return float(told) if told.isdecimal() and len(told) < 6 else 0.0

@@ -1,8 +1,8 @@
-"""The lines of a batch's input, as in OpenAI's batch format.
+"""Reads the lines of a batch, in OpenAI's batch format.
 
     {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": […]}}
 
-What a body may hold is not looked at here: it is the API that says so, as it would to anybody.
+The body is not checked here: the API does that.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 
 MAX_LINE_BYTES = 64 * 2**20
 MAX_ID = 512
-"""Characters of a custom_id."""
+"""Maximum characters of a custom_id."""
 
 ONLY_LIVE = {
     "stream": "a batch has no streams; leave it out",
     "background": "a batch waits for its answers; leave it out",
 }
-"""Fields of a body that mean nothing here."""
+"""Fields of a body that are not possible in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A request.  number: of its line, from 1"""
+    """A request.  number: its line, from 1"""
 
     number: int
     custom_id: str
@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is no request.  custom_id: None where it has none that can be used"""
+    """An invalid line.  custom_id: None if it has no valid one"""
 
     number: int
     custom_id: str | None
@@ -67,7 +67,7 @@ def read(path: Path) -> Iterator[Task | BadLine]:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes.  A line that is too long is cut: one byte more than MAX_LINE_BYTES is left of it."""
+    """Number and bytes of each line.  A too long line is truncated to MAX_LINE_BYTES + 1 bytes."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -79,7 +79,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _task(number: int, line: bytes, seen: dict[str, int]) -> Task | BadLine:
-    """seen: custom_id → its first line, and this one's is added"""
+    """seen: custom_id → its first line; this line is added"""
     custom_id: str | None = None
     try:
         entry = _entry(line)

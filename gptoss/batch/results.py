@@ -1,10 +1,10 @@
-"""The file of a batch's results: one line for each line of the input, in the order in which they ended.
+"""The file of a batch's results: one line for each line of the input, in the order in which they finished.
 
     {"id": "batch_req_…", "custom_id": "a", "response": {"status_code": 200, "request_id": …, "body": …},
      "error": null}
 
-A line is written whole, and is never written again: a run that was killed is gone on with by reading which
-lines are there.  Only the last can be a part of one, and it is cut off.
+Each line is written once.  After a run was killed, the next run reads which lines exist and continues.  Only
+the last line can be incomplete; it is removed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from gptoss.batch.lines import BadLine, Task
 from gptoss.start import StartError
 
 HEAD = b'{"id": "batch_req_'
-"""How each line begins."""
+"""The beginning of each line."""
 
 
 class Results:
-    """A context.  One process at a time has the file.
+    """A context manager.  Only one process at a time can have the file.
 
-    failed  lines that say that a request could not be answered
+    failed  number of lines with an error
     """
 
     def __init__(self, path: Path):
-        """Raises StartError if the file cannot be used, or holds anything else."""
+        """Raises StartError if the file cannot be used, or has other contents."""
         self._ids: set[str] = set()
         self._bad_lines: set[int] = set()
         self.failed = 0
@@ -59,7 +59,7 @@ class Results:
 
     @property
     def ids(self) -> int:
-        """Requests with a result."""
+        """Number of requests with a result."""
         return len(self._ids)
 
     def has(self, line: Task | BadLine) -> bool:
@@ -68,12 +68,12 @@ class Results:
         return line.custom_id in self._ids
 
     def answered(self, task: Task, reply: Reply) -> None:
-        """reply: an error, too, if that is what the API says"""
+        """reply: may also be an error of the API"""
         response = {"status_code": reply.status, "request_id": reply.request_id, "body": reply.body}
         self._write(task.custom_id, response, None)
 
     def gave_up(self, task: Task, code: str, message: str) -> None:
-        """There is no answer, and there will be none."""
+        """Record that a request failed finally."""
         self._write(task.custom_id, None, {"code": code, "message": message})
 
     def refused(self, line: BadLine) -> None:
@@ -97,9 +97,9 @@ class Results:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
-                    # Never cut what is not ours: somebody may have named a wrong file.
+                    # Never truncate another file: the user may have given a wrong name.
                     if not (line.startswith(HEAD) or HEAD.startswith(line)):
-                        raise StartError(f"{path}, line {number}: this is no result of a batch")
+                        raise StartError(f"{path}, line {number}: this is not a result of a batch")
                     os.ftruncate(self._file, whole)
                     return
                 self._note(self._read(line, f"{path}, line {number}"))
@@ -117,7 +117,7 @@ class Results:
             if not isinstance(response["status_code"] if error is None else error.get("line", 0), int):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise StartError(f"{where}: this is no result of a batch; name another file") from None
+            raise StartError(f"{where}: this is not a result of a batch; give another file") from None
         return record  # type: ignore[no-any-return]
 
     def _note(self, record: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""All requests of a file, as many at once as the model has room for."""
+"""Runs all requests of a file concurrently."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL_ANSWERED, SOME_FAILED, UNAVAILABLE = 0, 1, 75
 
 @dataclass(slots=True)
 class Tally:
-    """What this run has done.  Tokens are those that the answers' usage tells."""
+    """Statistics of this run.  Tokens are counted from the `usage` of the answers."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -60,12 +60,12 @@ def _number(usage: dict[str, Any], *names: str) -> int:
 class Batch:
     """
     source   the file of requests
-    results  what is done already, and what will be
-    total    requests, bad lines included; `done` of them have a result
+    results  the file of results
+    total    number of requests, including invalid lines; `done` of them have a result
     """
 
     def __init__(self, source: Path, results: Results):
-        """Raises StartError if there is no such file, or the results are of another."""
+        """Raises StartError if the file is missing, or the results belong to another."""
         self._source, self._results = source, results
         self.total = self.done = known = 0
         for line in lines.read(source):
@@ -73,8 +73,8 @@ class Batch:
             self.done += results.has(line)
             known += results.has(line) and isinstance(line, Task)
         if known < results.ids:
-            others = results.ids - known
-            raise StartError(f"the results have {others} requests that {source} has not; name another file")
+            others = f"{results.ids - known} requests that are not in {source}"
+            raise StartError(f"the results have {others}; give another file")
         self.tally = Tally()
 
     async def run(self, client: Client, at_once: int) -> None:
@@ -116,13 +116,13 @@ class Batch:
 
 
 def batch(settings: Settings, asked: argparse.Namespace) -> int:
-    """The exit code.  Raises StartError."""
+    """Run the batch, and return the exit code.  Raises StartError."""
     if settings.log_level != "debug":
-        logging.getLogger("gptoss.requests").setLevel("WARNING")  # a line a request is not for a batch
+        logging.getLogger("gptoss.requests").setLevel("WARNING")  # no log line for each request
     source, target = Path(asked.source), Path(asked.target)
     if target.exists() and source.exists() and target.samefile(source):
-        raise StartError(f"{target}: the results cannot go into the file of requests")
-    if not source.is_file():  # before a file of results is made
+        raise StartError(f"{target}: the results cannot be written to the file of requests")
+    if not source.is_file():  # before the file of results is created
         raise StartError(f"{source}: there is no such file")
     with Results(target) as results:
         work = Batch(source, results)
@@ -130,7 +130,7 @@ def batch(settings: Settings, asked: argparse.Namespace) -> int:
         done, failed = f"{work.done} of {work.total} done", results.failed
     say(f"{target}: {done}, {failed} of them errors; {work.tally}")
     if code:
-        say("what is left is done by the same command")
+        say("run the same command again to do the rest")
         return code
     return SOME_FAILED if failed else ALL_ANSWERED
 
@@ -146,7 +146,7 @@ def _answer(work: Batch, settings: Settings, asked: argparse.Namespace) -> int:
 async def _until_told_to_stop(
     work: Batch, made: AbstractAsyncContextManager[Client], at_once: int | None
 ) -> int:
-    """0, or why it ended before the end: the exit code."""
+    """The exit code: 0 if all requests have a result."""
     told: list[int] = []
     loop = asyncio.get_running_loop()
     async with made as client:
@@ -168,6 +168,6 @@ async def _until_told_to_stop(
                 raise
             return 128 + told[0]
         except Unavailable as error:
-            say(f"nobody answers any more: {escaped(str(error))}")
+            say(f"the server does not answer any more: {escaped(str(error))}")
             return UNAVAILABLE
     return 0

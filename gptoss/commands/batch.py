@@ -1,4 +1,4 @@
-"""`gptoss batch IN OUT`: a file of requests.  The work is in gptoss/batch/."""
+"""`gptoss batch IN OUT`: answers a file of requests.  The work is in gptoss/batch/."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ SETTINGS = (*MODEL_SETTINGS, "served_model_name", "max_running", "max_body_bytes
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN.jsonl", help="the requests, one on each line")
+    parser.add_argument("source", metavar="IN.jsonl", help="file of requests, one on each line")
     parser.add_argument(
         "target",
         metavar="OUT.jsonl",
-        help="where the results go; what is in there already is not asked again",
+        help="file for the results; requests with a result in it are not sent again",
     )
     parser.add_argument(
         "--url",
         type=checked(text("URL")),
-        help="of any OpenAI-compatible server, as http://127.0.0.1:8000 (default: the model is loaded into "
+        help="use this OpenAI-compatible server, such as http://127.0.0.1:8000 (default: load the model into "
         "this process)",
     )
     parser.add_argument(
-        "--api-key", dest="key", metavar="KEY", help="for the server at --url (default: OPENAI_API_KEY)"
+        "--api-key",
+        dest="key",
+        metavar="KEY",
+        help="API key for the server at --url (default: OPENAI_API_KEY)",
     )
     parser.add_argument(
         "--concurrency",
         metavar="N",
         type=checked(whole_number(1, 10_000)),
-        help="requests under way at once (default: twice --max-running; with --url 64)",
+        help="number of concurrent requests (default: twice --max-running; with --url 64)",
     )
     parser.epilog = (
-        "The format is OpenAI's batch format: docs/batch.md.  Exit code: 0 all are answered, 1 some "
-        "are errors, 75 the server was gone before the end."
+        "The format is OpenAI's batch format: docs/batch.md.  Exit codes: 0 all requests are answered, 1 "
+        "some results are errors, 75 the server stopped answering."
     )
 
 

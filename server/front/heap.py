@@ -1,8 +1,8 @@
-"""Gives memory that requests have left behind back to the system.
+"""Returns memory that requests have used to the system.
 
-A parsed body or a whole answer is many small objects.  When they are gone, the C library keeps their memory
-for the next ones; after a flood that is hundreds of megabytes.  So a while after a request it is asked to
-give back what is free, if the process has grown: some 30 ms of a thread, which nobody waits for.
+A parsed body or a whole answer consists of many small objects.  When they are freed, the C library keeps
+their memory for later ones; after many large requests that is hundreds of megabytes.  So, some time after a
+request, if the process has grown, the C library is told to return free memory: about 30 ms on another thread.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 
 WAIT_SECONDS = 5.0
-"""From the end of a request; while more come, memory is given back so often at most."""
+"""Wait after the end of a request; also the minimum time between two trims."""
 
 GROWN_BYTES = 32 * 2**20
-"""Resident memory that must have been added since the last time."""
+"""Minimum growth of resident memory since the last trim."""
 
 
 class Heap:
     """For one event loop.
 
-    trim      gives free memory back; called on a thread.  None: the C library cannot do it
-    resident  the memory of this process, bytes
+    trim      returns free memory to the system; called on a thread.  None: malloc_trim, if there is one
+    resident  returns the resident memory of this process, in bytes
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Heap:
     ) -> None:
         self._trim = trim or _malloc_trim()
         self._resident = resident or resident_bytes
-        self._after = 0  # resident when memory was given back
+        self._after = 0  # resident memory after the last trim
         self._timer: asyncio.TimerHandle | None = None
 
     def was_used(self) -> None:
@@ -58,14 +58,14 @@ class Heap:
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM; 0 where the system does not tell."""
+    """Resident memory of this process; 0 if unknown."""
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 
 def _malloc_trim() -> Callable[[], object] | None:
-    """glibc's; other C libraries have none."""
+    """malloc_trim of glibc; None with other C libraries."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError):

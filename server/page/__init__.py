@@ -1,9 +1,9 @@
-"""The pages for people: a chat at GET /, and the API's description at GET /docs.
+"""The web pages: the chat page at GET /, and the API documentation at GET /docs.
 
-They are HTML, a stylesheet and plain ES modules in files/, sent as they are, and talk to the same API as any
-other client.  What only they need is here: Markdown as HTML, and what the server said of itself at its start.
+They are HTML, a stylesheet and plain ES modules in files/, sent unchanged, and use the same API as any other
+client.  This module has only what the pages need in addition: Markdown as HTML, and facts about the server.
 
-The files need no key: there is nothing in them.  All that they fetch does, where the API does.
+The files need no API key, because they contain no data; what they request does, as for any client.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from server.version import VERSION
 FILES = Path(__file__).with_name("files")
 
 MAX_CHARACTERS = 65_536
-"""Of Markdown in one request."""
+"""Maximum characters of Markdown in one request."""
 
 MAX_BYTES = 6 * MAX_CHARACTERS + 4096
-"""Of its body: a character may be written as \\u and four digits."""
+"""Maximum bytes of its body: a character may be written as \\u and four digits."""
 
 POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'; "
     "require-trusted-types-for 'script'; trusted-types page"
 )
-"""Nothing from elsewhere is loaded or asked, and no text is ever run.
+"""Nothing is loaded from or sent to other hosts, and no text is executed.
 
-The one place that reads HTML, files/markdown.js, has the one policy named here.
+Only files/markdown.js, which parses HTML, may create the trusted-types policy named here.
 """
 
 HEADERS = {
@@ -46,7 +46,7 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-cache",  # asked again each time; the tag says that nothing changed
+    "cache-control": "no-cache",  # revalidated each time, with the ETag
 }
 
 TYPES = {
@@ -72,7 +72,7 @@ class MarkdownBody(Body):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file as it is sent."""
+    """One file with its type."""
 
     body: bytes
     type: str
@@ -91,12 +91,12 @@ class File:
 class Pages:
     """The pages' routes (`router`), and the paths among them that need no key (`paths`).
 
-    Whoever makes it closes it.
+    The owner must close it.
     """
 
     def __init__(self, summary: str):
         """
-        summary  what was loaded, and where: lines, `name: facts`
+        summary  what was loaded, and where: lines of `name: facts`
         """
         self._facts = [line.split(": ", 1) for line in summary.splitlines() if ": " in line]
         self._rendering = Rendering()
@@ -124,7 +124,7 @@ class Pages:
         self.router.add_api_route(path, send, methods=["GET", "HEAD"], response_model=None)
 
     def _index(self, request: Request, page: File) -> Response:
-        """The page; for a program that asks for JSON, where it finds what."""
+        """The page; for a program that asks for JSON, a list of links."""
         accepted = request.headers.get("accept", "")
         if "application/json" in accepted and "text/html" not in accepted:
             response: Response = JSONResponse(INDEX)
@@ -134,8 +134,8 @@ class Pages:
         return response
 
     async def _markdown(self, request: Request) -> dict[str, Any]:
-        """Reads its body itself: it is small, and must not wait for a slot, nor have one while it waits for
-        the renderer (server/front/bodies.py).
+        """Reads its body itself, because it must neither wait for a preprocessing slot nor hold one while it
+        waits for the renderer (server/front/bodies.py).
         """
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise bad_request("the body must be JSON, with content-type: application/json", None)

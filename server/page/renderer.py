@@ -1,17 +1,17 @@
-"""Markdown → HTML that is safe to show, in a process of its own.
+"""Markdown → HTML that is safe to show, in a separate process.
 
-A conversation's text comes from a model, and so may be anything.  In a process of its own it cannot hold up
-the engine's thread, whatever it costs (a regular expression of a highlighter holds Python's lock until it is
-done), and can be ended (server/page/rendering.py).
+The text of a conversation comes from a model, so it may be anything.  A separate process cannot delay the
+engine's thread, however long it takes (a regular expression of a highlighter holds the GIL until it is done),
+and can be killed (server/page/rendering.py).
 
-In and out: frames of 4 bytes of length, big-endian, and as much JSON.  Texts come in; for each, its top-level
-blocks go out.  All but the last of them are settled: what comes after cannot change them, so whoever reads a
-text while it grows need not send them again.
+Input and output: frames of a length in 4 bytes, big-endian, and JSON of that length.  The input is a list of
+texts; the output has the top-level blocks of each.  All blocks but the last few are settled: text that is
+added later cannot change them, so a growing text need not be sent again from its beginning.
 
-HTML in the text is shown as text.  Links lead to http, https and mailto, or are no links.  A picture is a
-link to it: loading it would tell its address's owner who reads what.
+HTML in the text is shown as text.  Links are kept only for http, https and mailto.  An image becomes a link
+to it, because loading it would reveal to its host who reads the conversation.
 
-This file imports nothing of ours: it is run by its path.
+This file is run by its path, so it imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ HIGHLIGHTED_CHARACTERS = 20_000
 """Longer code is shown without colours."""
 
 NESTING = 20
-"""Blocks within blocks; what is deeper is shown as text."""
+"""Maximum nesting of blocks; deeper ones are shown as text."""
 
 LINK = re.compile(r"(https?://|mailto:)[^\s]+", re.IGNORECASE)
 COLOURS: HtmlFormatter[str] = HtmlFormatter(nowrap=True)
 
 
 class HTML(RendererHTML):
-    """What differs from the package's HTML: code with a head, links that open elsewhere, no pictures."""
+    """Differences from the package's HTML: code has a caption, links open in a new tab, images are links."""
 
     def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         language = (tokens[idx].info.split() or [""])[0][:32]
@@ -99,12 +99,12 @@ PARSER = _parser()
 def rendered(text: str) -> dict[str, Any]:
     """
     blocks         the HTML of each top-level block
-    settled        how many of them, from the first, will stay as they are however the text goes on
-    settled_lines  the lines of text that these are made of
+    settled        number of first blocks that do not change, whatever text is added
+    settled_lines  number of lines of text in these blocks
     """
     env: dict[str, Any] = {}
     tokens = PARSER.parse(text, env)
-    complete_lines = text.count("\n")  # the line after them may go on
+    complete_lines = text.count("\n")  # the last line may be incomplete
     blocks: list[str] = []
     settled = settled_lines = depth = first = 0
     for i, token in enumerate(tokens):
@@ -113,7 +113,7 @@ def rendered(text: str) -> dict[str, Any]:
         if depth:
             continue
         start = (tokens[first].map or [0])[0]
-        if blocks and start < complete_lines:  # a block that has certainly begun ends those before it
+        if blocks and start < complete_lines:  # a block that has begun ends those before it
             settled, settled_lines = len(blocks), start
         blocks.append(PARSER.renderer.render(tokens[first : i + 1], PARSER.options, env))
         first = i + 1
@@ -121,8 +121,8 @@ def rendered(text: str) -> dict[str, Any]:
 
 
 def _tame(token: Token) -> None:
-    """A table's columns are aligned by classes, since the page allows no styles in HTML; and headings begin
-    below those of the page.
+    """Align the columns of a table with classes, because the page's policy forbids inline styles, and begin
+    headings two levels lower, below those of the page.
     """
     if style := token.attrs.pop("style", None):
         token.attrSet("class", str(style).removeprefix("text-align:"))

@@ -1,8 +1,7 @@
-"""The process that renders Markdown: started when somebody first reads something, ended when it takes too
-long, and with the server.
+"""Runs the process that renders Markdown: starts it when it is first needed, kills it when it takes too long.
 
-Texts are rendered one after the other, on a thread that waits for the process.  Every wait ends: the
-process's by a deadline, those in the queue by the deadlines of those before them.
+Texts are rendered one after the other, on a thread that waits for the process.  Every wait ends: the thread's
+at a deadline, those in the queue at the deadlines of the requests before them.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from server.page.renderer import LENGTH, frame
 log = logging.getLogger("gptoss.server")
 
 SECONDS = 15.0
-"""For the texts of one request, the start of the process included."""
+"""Time for the texts of one request, including the start of the process."""
 
 MAX_WAITING = 16
-"""Requests under way or waiting; more are refused."""
+"""Maximum requests running or waiting; more are refused."""
 
 
 class _Failed(Exception):
-    """The process took too long, or ended."""
+    """The process took too long, or died."""
 
 
 class Rendering:
@@ -41,12 +40,12 @@ class Rendering:
 
     def __init__(self, seconds: float = SECONDS):
         self._seconds = seconds
-        self._process: subprocess.Popen[bytes] | None = None  # the thread's own, but for `kill`
+        self._process: subprocess.Popen[bytes] | None = None  # used only by the thread, except for `kill`
         self._thread = ThreadPoolExecutor(1, "markdown")
         self._waiting = 0
 
     async def render(self, texts: Sequence[str]) -> list[dict[str, Any] | None]:
-        """What `server.page.renderer.rendered` makes of each; None of all if one of them takes too long.
+        """The result of `server.page.renderer.rendered` for each text; all None if rendering takes too long.
 
         Raises ApiError, 429, if too many wait.
         """
@@ -56,7 +55,9 @@ class Rendering:
         self._waiting += 1
         asked = frame(list(texts))
         exchange = asyncio.get_running_loop().run_in_executor(self._thread, self._exchange, asked)
-        exchange.add_done_callback(self._done)  # rather than when the client leaves, which ends no exchange
+        exchange.add_done_callback(
+            self._done
+        )  # not when the client disconnects, which does not end the exchange
         try:
             return await asyncio.shield(exchange)
         except _Failed as error:
@@ -66,14 +67,14 @@ class Rendering:
     def close(self) -> None:
         """End the process, if there is one, and the thread."""
         if (process := self._process) is not None:
-            process.kill()  # so that nobody waits for it any more
+            process.kill()  # so that the thread stops waiting for it
         self._thread.submit(self._end)
         self._thread.shutdown()
 
     def _done(self, exchange: asyncio.Future[list[dict[str, Any] | None]]) -> None:
         self._waiting -= 1
         if not exchange.cancelled():
-            exchange.exception()  # is looked at, also where the client has left
+            exchange.exception()  # retrieve it, also if the client has disconnected
 
     # On the thread
 
@@ -95,12 +96,12 @@ class Rendering:
         if self._process is None or self._process.poll() is not None:
             self._end()
             self._process = subprocess.Popen(
-                # -P: the files of this folder are no modules for others to find by a short name
+                # -P: files of this folder must not be imported by their short names
                 [sys.executable, "-P", str(Path(__file__).with_name("renderer.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
-                start_new_session=True,  # a Ctrl-C is meant for the server, which ends this
+                start_new_session=True,  # Ctrl-C must reach only the server, which stops this process
             )
             assert self._process.stdin is not None
             os.set_blocking(self._process.stdin.fileno(), False)
@@ -135,7 +136,7 @@ def _read(pipe: IO[bytes], size: int, deadline: float) -> bytes:
 
 
 def _wait(pipe: IO[bytes], event: int, deadline: float) -> None:
-    """Until the pipe is ready.  Raises _Failed."""
+    """Wait until the pipe is ready.  Raises _Failed."""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, event)
         if not selector.select(max(0.0, deadline - time.monotonic())):

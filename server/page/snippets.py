@@ -1,7 +1,7 @@
-"""What a program needs to ask this server: commands and settings, ready to be pasted.
+"""Commands and settings with which programs can use this server, ready to copy.
 
-`{origin}` stands for the server's address, which its reader knows: behind a proxy it is not ours.  A key
-never stands in them.
+`{origin}` stands for the server's URL, which the page inserts, because behind a proxy the server does not
+know it.  They never contain an API key.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def test_nobody_at_the_url(files, no_pauses, monkeypatch, capfd):
     words = Namespace(source=files[0], target=files[1], url="http://127.0.0.1:9", key=None, concurrency=None)
     assert batch(Settings(), words) == UNAVAILABLE
     assert results(files[1]) == []
-    assert "nobody answers any more: no connection" in capfd.readouterr().out
+    assert "the server does not answer any more: no connection" in capfd.readouterr().out
 
 
 def test_no_more_than_so_many_are_under_way(tiny_tokenizer, files):
@@ -233,9 +233,9 @@ def test_a_part_of_a_line_is_cut_and_its_request_asked_again(tiny_tokenizer, fil
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("my thesis, without a last newline", "line 1: this is no result of a batch"),
-        ("a\nb\n", "line 1: this is no result of a batch"),
-        ('{"id": "batch_req_1", "custom_id": "a"}\n', "line 1: this is no result of a batch"),
+        ("my thesis, without a last newline", "line 1: this is not a result of a batch"),
+        ("a\nb\n", "line 1: this is not a result of a batch"),
+        ('{"id": "batch_req_1", "custom_id": "a"}\n', "line 1: this is not a result of a batch"),
         ('{"id": "batch_req_1", "custom_id": "other", "response": {"status_code": 200}, "error": null}\n',
          "the results have 1 requests that"),
     ],
@@ -255,7 +255,7 @@ def test_the_file_of_requests_is_never_written_to(files):
     write(source, asked("a"))
     before = source.read_text()
     words = Namespace(source=source, target=source, url=None, key=None, concurrency=None)
-    with pytest.raises(StartError, match="cannot go into the file of requests"):
+    with pytest.raises(StartError, match="cannot be written to the file of requests"):
         batch(Settings(), words)
     assert source.read_text() == before
 
@@ -315,7 +315,7 @@ def test_after_a_kill_in_the_midst_nothing_is_lost_and_nothing_stands_twice(file
     process.send_signal(how)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == (-9 if how == signal.SIGKILL else 128 + 15)
-    assert how == signal.SIGKILL or "what is left is done by the same command" in printed
+    assert how == signal.SIGKILL or "run the same command again to do the rest" in printed
     before = target.read_bytes().rpartition(b"\n")[0] + b"\n"
     assert 5 <= before.count(b"\n") < 60, "it was killed in the midst"
     done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=100)
