@@ -83,7 +83,7 @@ class Admission:
         shareable = (len(sequence.tokens) - 1) // self.limits.page_size
         found = 0
         if self.limits.prefix_cache:
-            self.pages.extend_hashes(sequence.hashes, sequence.tokens, shareable)
+            self.pages.extend_hashes(sequence.hashes, sequence.tokens, shareable, sequence.request.cache_salt)
             if not sequence.wants_prompt_logprobs:
                 found = self.pages.find(sequence.hashes[:shareable])
                 if found < shareable and sequence.hashes[found] in coming:

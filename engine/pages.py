@@ -37,6 +37,11 @@ def _no_pages() -> array[int]:
     return array("i")
 
 
+def _salted(salt: bytes) -> bytes:
+    """What stands in the place of a hash before the first page; it has another length, so it is none."""
+    return hashlib.blake2b(salt, digest_size=15).digest() if salt else b""
+
+
 def _nowhere(name: Name) -> bool:
     return False
 
@@ -215,14 +220,16 @@ class Pages:
 
     # Sharing prefixes
 
-    def extend_hashes(self, hashes: list[bytes], tokens: Tokens[int], pages: int) -> None:
+    def extend_hashes(self, hashes: list[bytes], tokens: Tokens[int], pages: int, salt: bytes = b"") -> None:
         """Extend `hashes`, one for each complete page of `tokens`, to `pages` pages.
 
-        Each hash includes all before it.
+        Each hash includes all before it, and the salt: pages of another salt are never found.
         """
         size = self.page_size
         for i in range(len(hashes), pages):
-            digest = hashlib.blake2b(hashes[-1] if hashes else b"", digest_size=16, key=self._secret)
+            digest = hashlib.blake2b(
+                hashes[-1] if hashes else _salted(salt), digest_size=16, key=self._secret
+            )
             digest.update(array("q", tokens[i * size : (i + 1) * size]).tobytes())
             hashes.append(digest.digest())
 

@@ -336,7 +336,7 @@ class Scheduler:
     def _publish(self, sequence: Sequence) -> None:
         if self.limits.prefix_cache:
             first, complete = sequence.pages.published, sequence.computed // self.limits.page_size
-            self.pages.extend_hashes(sequence.hashes, sequence.tokens, complete)
+            self.pages.extend_hashes(sequence.hashes, sequence.tokens, complete, sequence.request.cache_salt)
             self.pages.publish(sequence.pages, sequence.hashes, complete)
             if self.disk is not None:
                 prompt = len(sequence.request.prompt)

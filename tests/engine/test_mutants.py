@@ -33,7 +33,7 @@ MUTANTS = [
     ("sharing takes no hold", Pages._hold, "self._holders[page] += 1", "pass"),
     ("sharing leaves the page up for taking", Pages._hold, "del self._pool_of(page).idle[page]", "pass"),
     ("a page is shared before it is computed", Scheduler._publish, "sequence.computed //", "1 + sequence.computed //"),
-    ("hashes are not chained", Pages.extend_hashes, 'hashes[-1] if hashes else b""', 'b""'),
+    ("hashes are not chained", Pages.extend_hashes, 'hashes[-1] if hashes else _salted(salt)', '_salted(salt)'),
     ("a hash covers one token too few", Pages.extend_hashes, "(i + 1) * size]", "(i + 1) * size - 1]"),
     ("a page that is taken can still be found", Pages._take, "self._forget(page)", "pass"),
     ("a page is taken while it is held", Pages._let_go, "self._holders[page] == 0", "self._holders[page] <= 1"),

@@ -184,3 +184,19 @@ def test_whatever_is_done_no_page_is_lost_or_given_twice(seed):
         assert len(private) == len(set(private))
         pages.check()
     assert {FULL, BANDED} == {0, 1}
+
+
+def test_a_salt_makes_other_pages_of_the_same_tokens():
+    pages = Pages(100, SIZE, WINDOW)
+    tokens = list(range(12))
+
+    def hashed(salt):
+        hashes = []
+        for count in (1, 3):  # in several steps
+            pages.extend_hashes(hashes, tokens, count, salt)
+        return hashes
+
+    salts = [b"", b"a", b"b", b"a" * 2000]
+    every = [hashed(salt) for salt in salts]
+    assert len({digest for hashes in every for digest in hashes}) == 3 * len(salts)
+    assert hashed(b"a") == every[1]

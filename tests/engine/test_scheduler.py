@@ -123,6 +123,16 @@ def test_a_prompt_that_somebody_is_reading_is_not_read_twice():
     assert (s.admission.prefix_queries, s.admission.prefix_hits) == (54, 32)
 
 
+def test_prompts_with_different_salts_share_nothing():
+    s = scheduler(max_tokens_per_step=100)
+    cached = {}
+    for id, salt in (("a", b"x"), ("b", b"y"), ("c", b"x"), ("d", b"")):
+        s.add(ask(id, 18, max_tokens=1, cache_salt=salt))
+        step(s)
+        cached[id] = s.events[0].prefill.cached_tokens
+    assert cached == {"a": 0, "b": 0, "c": 16, "d": 0}
+
+
 def test_the_second_turn_of_a_chat_reads_only_what_is_new():
     s = scheduler(max_tokens_per_step=100)
     s.add(ask("first", 24, max_tokens=4))
