@@ -36,8 +36,13 @@ class UnknownToken(EngineError):
 
 
 class QueueFull(EngineError):
-    def __init__(self, waiting: int, retry_after_seconds: int = 1):
-        super().__init__(f"{waiting} requests are waiting already; try again in {retry_after_seconds} s")
+    def __init__(self, count: int, retry_after_seconds: int = 1, *, doing: str = "waiting"):
+        """
+        count  requests that take up the room there is
+        doing  what they do
+        """
+        requests = "1 request is" if count == 1 else f"{count} requests are"
+        super().__init__(f"{requests} {doing} already; try again in {retry_after_seconds} s")
         self.retry_after_seconds = retry_after_seconds
 
 

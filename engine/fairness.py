@@ -50,6 +50,10 @@ class Shares:
     def taken(self) -> int:
         return self._taken.total()
 
+    def of(self, caller: str) -> int:
+        """How many places `caller` has."""
+        return self._taken[caller]
+
     def refuses(self, caller: str) -> bool:
         """Whether there is no place for another request of this caller."""
         if self.taken >= self._places:

@@ -159,7 +159,8 @@ class Worker:
             raise ShuttingDown
         self._engine.check(request)
         if self._shares.refuses(request.caller):
-            raise QueueFull(len(self._streams) - self._stats.running)
+            # Of this caller, since its share may be used up while there is room for others.
+            raise QueueFull(self._shares.of(request.caller), doing="running or waiting")
         assert request.id not in self._streams, f"request {request.id} is in the engine already"
         self._attach()
         stream = self._streams[request.id] = TokenStream(request.id, self, request.caller)
