@@ -8,13 +8,15 @@ from collections.abc import Sequence
 class StopStrings:
     """Passes text on in pieces, but holds back what could be the beginning of a stop string.
 
-    stopped  whether a stop string was found; it and the text after it are dropped
-    found    the stop string that was found
+    keep     the stop string itself is given on, too
+    stopped  one was found; it (unless it is kept) and what follows are gone
+    found    which
     """
 
-    def __init__(self, strings: Sequence[str]):
+    def __init__(self, strings: Sequence[str], *, keep: bool = False):
         self._strings = tuple(strings)
         self._longest = max(map(len, self._strings), default=0)
+        self._keep = keep
         self._held = ""
         self.stopped = False
         self.found: str | None = None
@@ -28,7 +30,7 @@ class StopStrings:
         if found:
             at, self.found = min(found)
             self.stopped, self._held = True, ""
-            return text[:at]
+            return text[: at + len(self.found)] if self._keep else text[:at]
         safe = self._safe(text)
         self._held = text[safe:]
         return text[:safe]

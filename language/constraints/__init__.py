@@ -6,6 +6,8 @@
     Request(…, constraint=constraint)                                 # for n answers, one `copy()` each
 
 * answer.py    AnswerSpec, what a request demands of its answer, and the grammar of a whole harmony answer
+* gbnf.py      translates llama.cpp's grammars to Lark
+* tags.py      translates structural tags to Lark
 * schemas.py   limits on the JSON schemas that clients send, and the errors they get
 * grammar.py   llguidance behind the engine's `Constraint`
 * sandbox.py   the process in which a client's schema is compiled first, because that process can be killed
@@ -23,9 +25,10 @@ The memory of a grammar is freed with its request; only the threads must be clos
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
-from language.constraints.answer import AnswerSpec, Bodies, answer_grammar, bodies
+from language.constraints.answer import AnswerSpec, Bodies, Format, answer_grammar, bodies, may_loosen
 from language.constraints.grammar import Compiler, GrammarConstraint, GrammarFailed, NotCheckedYet
 from language.constraints.schemas import SchemaError
 from language.constraints.thinking import ThinkingBudget, ThinkingTables
@@ -36,6 +39,7 @@ __all__ = [
     "AnswerConstraint",
     "AnswerSpec",
     "Constraints",
+    "Format",
     "GrammarConstraint",
     "GrammarFailed",
     "NotCheckedYet",
@@ -43,6 +47,11 @@ __all__ = [
 ]
 
 AnswerConstraint = GrammarConstraint | ThinkingBudget
+
+log = logging.getLogger("gptoss.language")
+
+MOST_TOLD = 1000
+"""Schemas that cannot be followed and are named in the log, each once."""
 
 ANSWER_ROOM = 16
 """Tokens that a thinking budget leaves for the visible answer within `max_tokens`."""
@@ -58,6 +67,7 @@ class Constraints:
         self._compiler = Compiler(tokenizer, vocab_size)
         self._headers = HeaderTokens(tokenizer)
         self._tables = ThinkingTables(tokenizer, self._headers, vocab_size)
+        self._told: set[tuple[str, str]] = set()
 
     def compile(self, spec: AnswerSpec, *, check_new: bool = True) -> AnswerConstraint | None:
         """The constraint that makes an answer follow `spec`; None if every answer does.
@@ -66,17 +76,22 @@ class Constraints:
 
         Raises SchemaError.
         """
-        if spec.thinking_tokens is not None and spec.thinking_tokens <= 0:
+        if spec.thinking_tokens is not None and spec.thinking_tokens <= 0 and not spec.in_analysis:
             spec = replace(spec, reasoning=False)
         whole = answer = None
         if spec.constrains:
             schemas = self._checked(spec, check_new)
             whole = self._grammar(spec, schemas, thoughts=spec.reasoning)
-        if spec.thinking_tokens is None or not spec.reasoning or spec.prefilled:
+        if whole is not None and spec.begun and not whole.go_on_from(spec.begun):
+            raise SchemaError(
+                f"what the answer begins with is not what {spec.format_param} allows", "messages"
+            )
+        if spec.thinking_tokens is None or not spec.reasoning or spec.prefilled or spec.raw:
             return whole
         if spec.constrains:
             answer = self._grammar(spec, schemas, thoughts=False)
-        return ThinkingBudget(self._tables, spec.thinking_tokens, whole, answer)
+        limit = max(spec.thinking_tokens, 0)
+        return ThinkingBudget(self._tables, limit, whole, answer, thinking=spec.in_analysis)
 
     def thinking_tokens(self, budget: int, max_tokens: int) -> int:
         """As much of `budget` as leaves room for an answer within `max_tokens`."""
@@ -87,15 +102,39 @@ class Constraints:
 
     def _checked(self, spec: AnswerSpec, check_new: bool) -> Bodies:
         schemas = bodies(spec)
+        free = may_loosen(spec)
+        users: dict[str, list[str]] = {}
+        for name, body in schemas.calls.items():
+            users.setdefault(body.rule, []).append(name)
         distinct = {body.rule: body for body in (schemas.final, *schemas.calls.values()) if body}
         for body in distinct.values():
-            if not body.ours:  # our own need no check, and so never wait for those of clients
+            if body.ours:  # our own need no check, and so never wait for those of clients
+                continue
+            try:
                 self._compiler.try_body(body.rule, body.param, check_new)
+            except SchemaError as error:
+                names = users.get(body.rule, [])
+                if body is schemas.final or not free.issuperset(names):
+                    raise
+                schemas = schemas.loosen(names, str(error))
+        self._tell_loosened(schemas)
         return schemas
 
     def _grammar(self, spec: AnswerSpec, schemas: Bodies, *, thoughts: bool) -> GrammarConstraint:
         try:
             return self._compiler.compile(answer_grammar(spec, schemas, self._headers, thoughts=thoughts))
         except GrammarFailed as error:  # each schema alone was fine
-            param = "tools" if schemas.calls else "response_format"
-            raise SchemaError(f"the schemas are too large together: {error}", param) from None
+            reason = f"the schemas are too large together: {error}"
+            free = may_loosen(spec) & schemas.calls.keys() - schemas.loosened.keys()
+            if free:
+                loosened = schemas.loosen(free, reason)
+                self._tell_loosened(loosened)
+                return self._grammar(spec, loosened, thoughts=thoughts)
+            raise SchemaError(reason, "tools" if schemas.calls else spec.format_param) from None
+
+    def _tell_loosened(self, schemas: Bodies) -> None:
+        """Log, once for each function and reason, that its arguments are not constrained by its schema."""
+        for told in schemas.loosened.items():
+            if told not in self._told and len(self._told) < MOST_TOLD:
+                self._told.add(told)
+                log.warning("the arguments of the function %s may be any JSON object: %s", *told)

@@ -1,6 +1,6 @@
 """The demands on an answer, and its grammar: everything that is sampled after `<|start|>assistant`.
 
-    start:    (analysis | preamble){0,8} action
+    start:    (analysis | preamble){0,8} action      # less what the prompt has
     analysis: <|channel|>analysis<|message|> TEXT <|end|><|start|>assistant
     preamble: <|channel|>commentary<|message|> TEXT <|end|><|start|>assistant
     final:    <|channel|>final<|message|> … <|return|>
@@ -11,19 +11,23 @@ Everything outside the bodies is written as the token ids that the renderer uses
 misspelt, and the prefix cache finds a replayed call.  TEXT is any valid UTF-8 without special tokens.  The
 grammar is in llguidance's dialect of Lark: `<[17]>` is token 17, `%json` begins a schema.
 
-An answer has at most one call: generation stops at `<|call|>`, and continues when the model gets the result.
-So `parallel_tool_calls` needs no rule: false always holds, and true permits several calls without demanding
-them.
+The visible text may have conditions of its own: what a JSON schema, a grammar, a list of tokens or of
+unwanted words allows.  Raw text (/v1/completions) is nothing but such a body.
+
+One answer holds at most one call: generation stops at `<|call|>`, the model is told the result and goes on.
+So `parallel_tool_calls` needs no rule of its own: false always holds, and true permits several calls without
+asking for them.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from language.constraints import schemas
+from language.constraints import gbnf, schemas, tags
 from language.constraints.schemas import SchemaError
 from language.harmony.header_tokens import HeaderTokens
 from language.harmony.messages import Grammar, ResponseFormat, Tool
@@ -31,7 +35,12 @@ from language.harmony.messages import Grammar, ResponseFormat, Tool
 ANY_OBJECT = "%json " + schemas.grammar_text(schemas.ANY_OBJECT, True, "")
 """The rule for a body that may be any JSON object."""
 
+NO_ARGUMENTS = "%json " + schemas.grammar_text(schemas.EMPTY_OBJECT, False, "")
+
 ANY_TEXT = "TEXT"
+
+Format = Literal["text", "json_object"] | ResponseFormat | Grammar
+"""What the visible answer is."""
 
 MAX_THOUGHTS = 8
 """Maximum messages before the answer or the call, against endless reasoning.  One or two are usual."""
@@ -42,23 +51,37 @@ class AnswerSpec:
     """The constraining fields of a chat request, as one value.
 
     tools            the declared functions, by the names that the prompt uses
-    strict_tools     names of the tools whose arguments must follow their schema exactly
+    strict_tools     names of the tools whose arguments must follow every word of their schema
+    loose_tools      names of the tools whose arguments may be any JSON object, unless they must be called
     tool_choice      none: no call; auto: a call or an answer; required: a call
-    allowed_tools    names of the tools that may be called; None: all
-    response_format  format of the `final` message
-    strict_response  whether the answer must follow the schema of the response format exactly
+    allowed_tools    names that may be called (of a named function, or of `allowed_tools`); None: all
+    response_format  what `final` holds
+    strict_response  whether every word of the response format's schema must be followed
+    format_param     the request's field that the response format comes from
+    allowed_tokens   what the visible answer is made of; None: all tokens
+    bad_words        what does not stand in the visible text
+    raw              there is no harmony: the answer is a body, which may also end as a document does
     prefilled        the prompt ends inside the body of `final`; then no call can follow
-    reasoning        whether a chain of thought is allowed
-    thinking_tokens  maximum tokens of the chain of thought; None: no limit
+    in_analysis      the prompt ends inside the body of `analysis`
+    begun            tokens of the body of `final` that the prompt has
+    reasoning        whether there may be a chain of thought at all
+    thinking_tokens  at most so many tokens of it; None for no limit
     """
 
     tools: tuple[Tool, ...] = ()
     strict_tools: frozenset[str] = frozenset()
+    loose_tools: frozenset[str] = frozenset()
     tool_choice: Literal["none", "auto", "required"] = "auto"
     allowed_tools: frozenset[str] | None = None
-    response_format: Literal["text", "json_object"] | ResponseFormat = "text"
+    response_format: Format = "text"
     strict_response: bool = False
+    format_param: str = "response_format"
+    allowed_tokens: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    raw: bool = False
     prefilled: bool = False
+    in_analysis: bool = False
+    begun: tuple[int, ...] = ()
     reasoning: bool = True
     thinking_tokens: int | None = None
 
@@ -78,9 +101,10 @@ class AnswerSpec:
 
     @property
     def constrains(self) -> bool:
-        """Whether a grammar is needed.  Plain text without tools is unconstrained, including its headers."""
-        must_act = not self.reasoning and not self.prefilled
-        return bool(self.tools) or self.response_format != "text" or must_act
+        """Whether a grammar is needed.  Plain text without tools is free, its headers included."""
+        must_act = not (self.reasoning or self.prefilled or self.raw)
+        shaped = self.response_format != "text" or self.allowed_tokens is not None or bool(self.bad_words)
+        return bool(self.tools) or shaped or must_act
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,53 +120,113 @@ class Body:
 
     @property
     def ours(self) -> bool:
-        """Whether it contains nothing from the client."""
-        return self.rule in (ANY_OBJECT, ANY_TEXT)
+        """Whether it holds nothing of a stranger's."""
+        return self.rule in (ANY_OBJECT, NO_ARGUMENTS, ANY_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
     """The rules for all bodies of an answer, checked but not yet compiled.
 
-    final  None for plain text
-    calls  by name of the tool
+    final     None for plain text
+    calls     by the tool's name
+    loosened  why the arguments of a tool may be any JSON object, though it has a schema; by the tool's name
     """
 
     final: Body | None
     calls: dict[str, Body] = field(default_factory=dict)
+    loosened: dict[str, str] = field(default_factory=dict)
+
+    def loosen(self, names: Collection[str], reason: str) -> Bodies:
+        """With any JSON object as the arguments of these."""
+        calls = {name: replace(self.calls[name], rule=ANY_OBJECT) for name in names}
+        return Bodies(self.final, {**self.calls, **calls}, {**self.loosened, **dict.fromkeys(names, reason)})
 
 
 def bodies(spec: AnswerSpec) -> Bodies:
     """The rules for the bodies that `spec` allows.
 
-    A call that is neither required nor strict may have any JSON object as arguments, because a schema would
-    also fix the order of the keys.  Raises SchemaError.
+    Arguments follow the schema of their function, unless it is said to be loose.  Where nobody asked for that
+    (no `strict`, no forced call), a schema that nothing can follow leaves any JSON object.  Raises
+    SchemaError.
     """
-    final: Body | None = None
-    if spec.response_format == "json_object":
-        final = _body(schemas.ANY_OBJECT, True, "response_format")
-    elif isinstance(spec.response_format, ResponseFormat):
-        param = "response_format.json_schema.schema"
-        final = _body(spec.response_format.schema, spec.strict_response, param)
-
-    calls: dict[str, Body] = {}
+    found = Bodies(_final_body(spec))
     for i, tool in spec.callable_tools.items():
         param = f"tools[{i}].function.parameters"
-        strict = tool.name in spec.strict_tools
         if tool.text:
-            calls[tool.name] = _text_body(tool.text, f"tools[{i}].format")
-        elif strict or spec.tool_choice == "required":
-            calls[tool.name] = _body(schemas.of_arguments(tool.parameters, param), strict, param)
-        else:
-            calls[tool.name] = _body(schemas.ANY_OBJECT, True, param)
-    if spec.tool_choice == "required" and not calls:
+            found.calls[tool.name] = _text_body(tool.text, f"tools[{i}].format")
+            continue
+        found.calls[tool.name] = Body(ANY_OBJECT, param)
+        if tool.name in spec.loose_tools and spec.tool_choice != "required":
+            continue
+        strict = tool.name in spec.strict_tools
+        try:
+            found.calls[tool.name] = _body(schemas.of_arguments(tool.parameters, param), strict, param)
+        except SchemaError as error:
+            if tool.name not in may_loosen(spec):
+                raise
+            found.loosened[tool.name] = str(error)
+    if spec.tool_choice == "required" and not found.calls:
         raise SchemaError("a tool must be called, but there is none that may be", "tool_choice")
+    return _bounded(spec, found)
 
-    every = [body for body in (final, *calls.values()) if body]
-    if sum(len(body.rule) for body in every) > schemas.MAX_CHARACTERS:
-        message = f"the schemas are longer than {schemas.MAX_CHARACTERS} characters together"
-        raise SchemaError(message, every[-1].param)
-    return Bodies(final, calls)
+
+def may_loosen(spec: AnswerSpec) -> frozenset[str]:
+    """The tools of whose schemas nobody said that they must be followed."""
+    if spec.tool_choice == "required":
+        return frozenset()
+    return frozenset(tool.name for tool in spec.callable_tools.values() if not tool.text) - spec.strict_tools
+
+
+def _bounded(spec: AnswerSpec, found: Bodies) -> Bodies:
+    """With no more schemas than can be compiled together.  Raises SchemaError."""
+    reason = f"the schemas are longer than {schemas.MAX_CHARACTERS} characters together"
+    if _length(found) > schemas.MAX_CHARACTERS and (free := may_loosen(spec)):
+        found = found.loosen(free, reason)
+    if _length(found) > schemas.MAX_CHARACTERS:
+        every = [body for body in (found.final, *found.calls.values()) if body]
+        raise SchemaError(reason, every[-1].param)
+    return found
+
+
+def _length(found: Bodies) -> int:
+    return sum(len(body.rule) for body in (found.final, *found.calls.values()) if body)
+
+
+def _final_body(spec: AnswerSpec) -> Body | None:
+    """What the visible answer may be; None for any text."""
+    param = spec.format_param
+    match spec.response_format:
+        case "json_object":
+            return _body(schemas.ANY_OBJECT, True, param)
+        case ResponseFormat() as asked:
+            if param == "response_format":
+                param = "response_format.json_schema.schema"
+            return _body(asked.schema, spec.strict_response, param)
+        case Grammar() as asked:
+            return _text_body(asked, param)
+    if spec.allowed_tokens is not None:
+        return Body(f"{_any_of(spec.allowed_tokens)}*", "allowed_token_ids")
+    if spec.bad_words:
+        unwanted = "|".join(map(_literally, spec.bad_words))
+        return Body(f"VISIBLE\nVISIBLE: /(.|\\n)*/ & ~/(.|\\n)*({unwanted})(.|\\n)*/", "bad_words")
+    return None
+
+
+def _any_of(tokens: Collection[int]) -> str:
+    """A set of tokens, in ranges."""
+    ranges: list[list[int]] = []
+    for token in sorted(set(tokens)):
+        if ranges and ranges[-1][1] == token - 1:
+            ranges[-1][1] = token
+        else:
+            ranges.append([token, token])
+    return f"<[{','.join(f'{first}-{last}' if last > first else str(first) for first, last in ranges)}]>"
+
+
+def _literally(text: str) -> str:
+    """A pattern for just this text."""
+    return "".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 
 def _body(schema: Mapping[str, Any], strict: bool, param: str) -> Body:
@@ -151,16 +235,24 @@ def _body(schema: Mapping[str, Any], strict: bool, param: str) -> Body:
 
 
 def _text_body(text: bool | Grammar, param: str) -> Body:
-    """The body of a call whose tool takes text."""
+    """A body that is text."""
     if not isinstance(text, Grammar):
         return Body(ANY_TEXT, param)
     if len(text.definition) > schemas.MAX_CHARACTERS:
         raise SchemaError(f"the grammar is longer than {schemas.MAX_CHARACTERS} characters", param)
-    if text.syntax == "lark":
-        return Body(f"%lark {{\n{text.definition}\n}}", param)
-    slashes = re.compile(r"(\\.)|/|\n", re.DOTALL)
-    written = slashes.sub(lambda found: found[1] or {"/": r"\/", "\n": r"\n"}[found[0]], text.definition)
-    return Body(f"/{written}/", param)
+    if text.syntax == "regex":
+        slashes = re.compile(r"(\\.)|/|\n", re.DOTALL)
+        written = slashes.sub(lambda found: found[1] or {"/": r"\/", "\n": r"\n"}[found[0]], text.definition)
+        return Body(f"/{written}/", param)
+    definition = text.definition
+    if text.syntax == "structural_tag":
+        definition = tags.as_lark(json.loads(definition), param)
+    elif text.syntax == "gbnf":
+        try:
+            definition = gbnf.as_lark(definition)
+        except gbnf.GbnfError as error:
+            raise SchemaError(f"the grammar cannot be followed: {error}", param) from None
+    return Body(f"%lark {{\n{definition}\n}}", param)
 
 
 def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: HeaderTokens, *, thoughts: bool) -> str:
@@ -172,8 +264,9 @@ def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: HeaderTokens, *, t
         r"TEXT: /(.|\n)*/",
         f"final_body: {bodies.final.rule}" if bodies.final else "final_body: TEXT",
     ]
-    rules.append(f"final_message: final_body {_tokens([headers.return_])}")
-    if spec.prefilled:
+    ends = [headers.return_, headers.end_of_text] if spec.raw else [headers.return_]
+    rules.append(f"final_message: final_body {_any_of(ends)}")
+    if spec.prefilled or spec.raw:
         return _lark("final_message", rules)
 
     actions = []
@@ -185,17 +278,20 @@ def answer_grammar(spec: AnswerSpec, bodies: Bodies, headers: HeaderTokens, *, t
         actions.append(f"{_tokens(headers.call(tools[name]))} arguments_{i} {_tokens([headers.call_])}")
     rules.append("action: " + " | ".join(actions))
 
-    channels = []
-    if thoughts:
-        channels.append("analysis")
-        # A preamble is part of the visible answer, so it is not allowed if the answer must be JSON.
-        if bodies.calls and bodies.final is None:
-            channels.append("commentary")
-    if not channels:
-        return _lark("action", rules)
     following = _tokens(headers.next_message)
-    thought = " | ".join(f"{_tokens(headers.opening(channel))} TEXT {following}" for channel in channels)
-    return _lark(f"thought{{0,{MAX_THOUGHTS}}} action", [f"thought: {thought}", *rules])
+    begun = f"TEXT {following} " if spec.in_analysis and thoughts else ""
+    texts = {}
+    if thoughts:
+        texts["analysis"] = ANY_TEXT
+        # A preamble is part of the visible answer, so it would spoil one that must be JSON.
+        if bodies.calls and (bodies.final is None or spec.bad_words):
+            texts["commentary"] = "VISIBLE" if spec.bad_words else ANY_TEXT
+    if not texts:
+        return _lark("action", rules)
+    thought = " | ".join(
+        f"{_tokens(headers.opening(channel))} {text} {following}" for channel, text in texts.items()
+    )
+    return _lark(f"{begun}thought{{0,{MAX_THOUGHTS}}} action", [f"thought: {thought}", *rules])
 
 
 def _tokens(ids: list[int]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,6 +161,10 @@ class GrammarConstraint:
             self._accepted = (*self._accepted, token) if len(self._accepted) < SHARED_TOKENS else None
         if not self._matcher.is_stopped():
             self._begin()
+
+    def go_on_from(self, tokens: Sequence[int]) -> bool:
+        """Begin behind these tokens of the answer.  False if they are not allowed: then it is of no use."""
+        return bool(self._matcher.consume_tokens(list(tokens)))
 
     def copy(self) -> GrammarConstraint:
         """A copy in the same state, for another answer."""

@@ -50,6 +50,7 @@ class ThinkingBudget:
     grammar  of the whole answer; None: unconstrained
     answer   the grammar of an answer without reasoning, used after the limit; None: the header of `final` is
              forced, and the rest is unconstrained
+    thinking whether the answer begins inside the body of an `analysis` message
     """
 
     def __init__(
@@ -58,13 +59,15 @@ class ThinkingBudget:
         limit: int,
         grammar: GrammarConstraint | None = None,
         answer: GrammarConstraint | None = None,
+        *,
+        thinking: bool = False,
     ) -> None:
         self._tables = tables
         self._left = limit
         self._current: Constraint | None = grammar
         self._answer = answer
         self._header: list[int] | None = None  # tokens since <|channel|>, until <|message|>
-        self._thinking = False
+        self._begins_thinking = self._thinking = thinking
         self._unfinished = b""  # the first bytes of an incomplete character
         self._forced: deque[int] = deque()
         self._closed = False
@@ -100,7 +103,8 @@ class ThinkingBudget:
     def copy(self) -> ThinkingBudget:
         """A budget in its initial state, for another answer."""
         grammar = self._current.copy() if isinstance(self._current, GrammarConstraint) else None
-        return ThinkingBudget(self._tables, self._left, grammar, self._answer and self._answer.copy())
+        answer = self._answer and self._answer.copy()
+        return ThinkingBudget(self._tables, self._left, grammar, answer, thinking=self._begins_thinking)
 
     def _track_channel(self, token: int) -> None:
         """Keep track of the current channel, and count its tokens if it is analysis."""

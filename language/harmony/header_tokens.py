@@ -22,6 +22,7 @@ class HeaderTokens:
         self._constrain = tokenizer.special("<|constrain|>")
         self.return_ = tokenizer.special("<|return|>")
         self.call_ = tokenizer.special("<|call|>")
+        self.end_of_text = tokenizer.special("<|endoftext|>")
         self.final = self.opening("final")
         self.next_message = [self.end, self.start, *self._encode("assistant")]
 

@@ -23,9 +23,12 @@ class ConversationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """The grammar of the text that a tool takes."""
+    """What a text must look like: one that a tool takes, or the visible answer.
 
-    syntax: Literal["lark", "regex"]
+    syntax  `gbnf` is llama.cpp's; the definition of a `structural_tag` is JSON
+    """
+
+    syntax: Literal["lark", "regex", "gbnf", "structural_tag"]
     definition: str
 
 
@@ -133,12 +136,25 @@ class ResponseFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefill:
+    """What the answer begins with, so that the model goes on from there.
+
+    reasoning  of the chain of thought; complete if there is content
+    content    of the visible answer
+    """
+
+    reasoning: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """Everything that a prompt is made of.
 
-    effort      reasoning effort; "none": no reasoning
-    date        YYYY-MM-DD in the system message; fixed when the server starts
-    namespaces  descriptions of namespaces of tools, by name
+    effort      how much to think; "none": not at all
+    date        YYYY-MM-DD as the system message gives it; pinned when the server starts
+    namespaces  what there is to say of a namespace of tools, by its name
+    prefill     what the answer begins with
     """
 
     messages: list[Message]
@@ -147,8 +163,20 @@ class Conversation:
     date: str = "2025-06-28"
     response_format: ResponseFormat | None = None
     namespaces: dict[str, str] = field(default_factory=dict)
+    prefill: Prefill = Prefill()
+
+    @property
+    def prefilled_channel(self) -> Literal["analysis", "final"] | None:
+        """The channel whose body the prompt ends in.  `final` also where no thinking is wanted and there is
+        nothing to call.
+        """
+        if self.prefill.content:
+            return "final"
+        if self.prefill.reasoning:
+            return "analysis"
+        return "final" if self.effort == "none" and not self.tools else None
 
     @property
     def prefilled(self) -> bool:
-        """Whether the prompt opens the final channel: no reasoning is wanted, and there are no tools."""
-        return self.effort == "none" and not self.tools
+        """Whether the prompt goes straight into the final channel."""
+        return self.prefilled_channel == "final"

@@ -103,13 +103,22 @@ class Renderer:
                 prompt += self._other_message(i, message, calls)
 
         prompt += self._tokens(START, "assistant")
-        if conversation.prefilled:
-            prompt += self._tokens(CHANNEL, "final", MESSAGE)
-        return prompt
+        return prompt + self._begun(conversation)
 
     def sampled_parts(self, tokens: Sequence[int]) -> list[Part]:
         """The messages of a sample, up to the first that is not valid harmony."""
         return self._replay.split(tokens)
+
+    def _begun(self, conversation: Conversation) -> list[int]:
+        """What the prompt has of the answer."""
+        prefill = conversation.prefill
+        begun: list[int] = []
+        if prefill.reasoning:
+            begun += self._tokens(CHANNEL, "analysis", MESSAGE, prefill.reasoning)
+        if conversation.prefilled:
+            begun += self._tokens(END, START, "assistant") if begun else []
+            begun += self._tokens(CHANNEL, "final", MESSAGE, prefill.content)
+        return begun
 
     # -- messages ------------------------------------------------------------------------------------------
 

@@ -100,10 +100,12 @@ def test_each_message_ends_as_its_kind_does(speaker):
     [
         (AnswerSpec(TOOLS, strict_tools=frozenset(SCHEMAS)), SCHEMAS),
         (AnswerSpec(TOOLS, tool_choice="required"), SCHEMAS),
-        (AnswerSpec(TOOLS), {"get": ANY, "get_weather": ANY, "now": ANY}),
+        (AnswerSpec(TOOLS), SCHEMAS),
+        (AnswerSpec(TOOLS, loose_tools=frozenset({"get"})), {**SCHEMAS, "get": ANY}),
+        (AnswerSpec(TOOLS, loose_tools=frozenset(SCHEMAS), tool_choice="required"), SCHEMAS),
         (
             AnswerSpec(TOOLS, strict_tools=frozenset({"get"}), response_format=FORMAT),
-            {"get": FLAG, "get_weather": ANY, "now": ANY, "final": FLAG},
+            {**SCHEMAS, "get": FLAG, "final": FLAG},
         ),
         (AnswerSpec(response_format=FORMAT, strict_response=True), {"final": FLAG}),
         (AnswerSpec(response_format="json_object"), {"final": ANY}),
@@ -120,8 +122,8 @@ def test_bodies_follow_their_schemas_and_analysis_is_free(speaker, spec, valid):
             assert spec.response_format == "text"
 
 
-def test_a_call_that_is_not_strict_may_hold_what_its_schema_forbids(speaker):
-    constraint = speaker.constraints.compile(AnswerSpec((GET,)))
+def test_a_call_that_is_said_not_to_be_strict_may_hold_what_its_schema_forbids(speaker):
+    constraint = speaker.constraints.compile(AnswerSpec((GET,), loose_tools=frozenset({GET.name})))
     for token in speaker.tokenizer.encode_with_specials(
         f'<|channel|>{to("get")}<|message|>{{"x": [1]}}<|call|>'
     ):

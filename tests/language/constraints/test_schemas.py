@@ -191,8 +191,46 @@ def test_the_error_names_the_tool():
             )
 
 
-def test_a_schema_of_a_tool_that_is_not_strict_is_not_even_read():
-    assert speaker_of("small").constraints.compile(AnswerSpec((Tool("f", None, {"type": "strin"}),)))
+HUGE = {"type": "object", "properties": {"a": {"enum": [f"{i:09}" for i in range(5000)]}}}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        [{"type": "string"}],
+        [{"properties": {"a": {"type": "strin"}}}],
+        [{"properties": {"a": {"$ref": "http://elsewhere/b"}}}],
+        [HUGE, {**HUGE, "description": "another"}],
+    ],
+    ids=["no object", "broken", "elsewhere", "too large together"],
+)
+def test_a_schema_that_nobody_insists_on_and_that_cannot_be_followed_leaves_any_object(parameters, caplog):
+    tools = tuple(Tool(f"f{i}", None, each) for i, each in enumerate(parameters))
+    speaker = speaker_of("small")
+    constraint = speaker.constraints.compile(AnswerSpec(tools))
+    text = '<|channel|>commentary to=functions.f0 <|constrain|>json<|message|>{"x": [1]}<|call|>'
+    for token in speaker.tokenizer.encode_with_specials(text):
+        assert token in speaker.allowed(constraint)
+        constraint.accept(token)
+    assert "the arguments of the function f0 may be any JSON object: " in caplog.text
+
+
+def test_one_schema_that_cannot_be_followed_leaves_the_others_as_they_are():
+    tools = (
+        Tool("f0", None, {"properties": {"a": {"type": "strin"}}}),
+        Tool("f1", None, {"properties": {"n": INTEGER}}),
+    )
+    speaker = speaker_of("small")
+    constraint = speaker.constraints.compile(AnswerSpec(tools))
+    text = '<|channel|>commentary to=functions.f1 <|constrain|>json<|message|>{"n": "'
+    *before, last = speaker.tokenizer.encode_with_specials(text)
+    for token in before:
+        assert token in speaker.allowed(constraint)
+        constraint.accept(token)
+    assert last not in speaker.allowed(constraint)
+
+
+INTEGER = {"type": "integer"}
 
 
 def test_if_not_strict_what_cannot_be_carried_out_is_left_out():
