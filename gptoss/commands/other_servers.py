@@ -15,6 +15,8 @@ OURS = {
     "--max-num-batched-tokens": "--max-tokens-per-step",
     "--batch-size": "--max-tokens-per-step",
     "-b": "--max-tokens-per-step",
+    "-ub": "--max-tokens-per-step",
+    "--ubatch-size": "--max-tokens-per-step",
     "--enable-prefix-caching": "--prefix-cache on",
     "--no-enable-prefix-caching": "--prefix-cache off",
     "--cache-prompt": "--prefix-cache on",
@@ -34,6 +36,10 @@ OURS = {
     "-ngl": "--device: all of a model is on one device",
     "--n-gpu-layers": "--device: all of a model is on one device",
     "--gpu-layers": "--device: all of a model is on one device",
+    "--n-cpu-moe": "--device: all of a model is on one device",
+    "--cpu-moe": "--device: all of a model is on one device",
+    "-ot": "--device: all of a model is on one device",
+    "--override-tensor": "--device: all of a model is on one device",
     "--cache-type-k": "--kv-cache-dtype",
     "--cache-type-v": "--kv-cache-dtype",
     "-ctk": "--kv-cache-dtype",
@@ -41,8 +47,9 @@ OURS = {
 }
 """Flag of another server → our flag."""
 
-ALWAYS = "not needed: this server always does it"
-NOT_HERE = "this server does not have this feature"
+ALWAYS = "not needed: it is always so here"
+NOT_HERE = "this server does not have it"
+IN_THE_REQUEST = "it is said in each request, by the field"
 
 TOLD = {
     "--enable-chunked-prefill": ALWAYS,
@@ -56,6 +63,34 @@ TOLD = {
     "--flash-attn": ALWAYS,
     "-fa": ALWAYS,
     "--metrics": ALWAYS,
+    "--swa-full": "not needed: layers with a window keep only what it reaches",
+    "--temp": f"{IN_THE_REQUEST} temperature; 1 by default",
+    "--temperature": f"{IN_THE_REQUEST} temperature; 1 by default",
+    "--top-p": f"{IN_THE_REQUEST} top_p; 1 by default",
+    "--top-k": f"{IN_THE_REQUEST} top_k; all by default",
+    "--min-p": f"{IN_THE_REQUEST} min_p; 0 by default",
+    "--repeat-penalty": f"{IN_THE_REQUEST} repetition_penalty; 1 by default",
+    "--grammar": f"{IN_THE_REQUEST} grammar",
+    "--grammar-file": f"{IN_THE_REQUEST} grammar",
+    "--json-schema": f"{IN_THE_REQUEST} response_format",
+    "--reasoning-effort": f"{IN_THE_REQUEST} reasoning_effort",
+    "-n": f"{IN_THE_REQUEST} max_tokens",
+    "--n-predict": f"{IN_THE_REQUEST} max_tokens",
+    "--generation-config": "defaults are temperature 1 and top_p 1, whatever generation_config.json says",
+    "--default-chat-template-kwargs": f"{IN_THE_REQUEST} reasoning_effort",
+    "--guided-decoding-backend": "not needed: there is one engine for grammars",
+    "--structured-outputs-config": "not needed: there is one engine for grammars",
+    "--swap-space": "not needed: sequences that must wait are computed again",
+    "--enforce-eager": "not needed on a CPU, and GPUs always use graphs here",
+    "--block-size": "pages have the size that suits the model",
+    "--max-logprobs": "log-probabilities have at most 20 alternatives",
+    "--embeddings": "gpt-oss makes no embeddings",
+    "--embedding": "gpt-oss makes no embeddings",
+    "--root-path": "put a proxy in front: docs/security.md",
+    "--data-parallel-size": "start several servers, and a proxy in front",
+    "--no-mmap": "not needed: weights are read once, at the start",
+    "--mlock": NOT_HERE,
+    "--spec-type": NOT_HERE,
     "--trust-remote-code": "not needed: no code of a checkpoint is ever run",
     "--dtype": "weights are kept as published: MXFP4 experts and bf16, or --dense int8",
     "--quantization": "weights are kept as published: MXFP4 experts and bf16, or --dense int8",

@@ -126,6 +126,8 @@ def _history(session: Session) -> Iterator[None]:
     readline.set_completer_delims(" ")
     readline.set_completer(_complete)
     readline.parse_and_bind("tab: complete")
+    # Several pasted lines are one message: readline can, but Python switches that off.
+    readline.parse_and_bind("set enable-bracketed-paste on")
     try:
         yield
     finally:

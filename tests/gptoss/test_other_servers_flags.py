@@ -1,6 +1,8 @@
 """Flags of other servers are answered with our names for them."""
 
+import re
 from dataclasses import fields
+from pathlib import Path
 
 from gptoss.commands.other_servers import OURS, TOLD, hint
 from server.settings import Settings, flag
@@ -10,6 +12,18 @@ def test_every_flag_of_ours_that_is_named_exists_and_none_of_theirs_is_also_ours
     ours = {flag(each) for each in fields(Settings)}
     assert {text.split()[0].strip(":,") for text in OURS.values()} <= ours
     assert not ours & (OURS.keys() | TOLD.keys())
+
+
+def test_every_flag_of_the_migration_guide_is_answered_or_is_ours():
+    guide = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
+    theirs = {
+        name
+        for column in re.findall(r"^\| (.*?) \|", guide, re.MULTILINE)
+        for name in re.findall(r"`(--?[a-zA-Z][\w-]*)", column)
+    }
+    ours = {flag(each) for each in fields(Settings)} | {"--config"}
+    assert len(theirs) > 60
+    assert sorted(name for name in theirs - ours if hint(name) is None) == []
 
 
 def test_what_nobody_has_is_not_answered():

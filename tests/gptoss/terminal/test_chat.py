@@ -13,7 +13,7 @@ import pytest
 from gptoss.assembly import DEMO
 from tests.gptoss.terminal.driven import ROOT, SECONDS, terminal
 from tests.gptoss.test_command_line import serving
-from tests.server.fakes import Pause, final, live
+from tests.server.fakes import Pause, final, live, prompt_text
 
 has_demo = pytest.mark.skipif(
     not (DEMO / "config.json").exists(), reason="the demo's weights are not trained yet: demo/weights"
@@ -107,6 +107,20 @@ def test_a_question_that_fails_is_told_and_the_next_one_asked(tiny_tokenizer, st
         screen.type("Bye\n")
         screen.expect("Good bye!")
         assert "Traceback" not in screen.seen
+
+
+def test_several_pasted_lines_are_one_message(tiny_tokenizer, state):
+    with live(tiny_tokenizer, final("Hello!")) as server:
+        with terminal("chat", "--url", server.url, **state) as screen:
+            screen.expect("> ")
+            screen.type("\x1b[200~def f():\n    return 1\n\n# what is this?\x1b[201~")
+            screen.expect("what is this?")
+            screen.type(" And why?\n")
+            screen.expect("Hello!")
+            screen.expect("> ")
+        assert len(server.worker.requests) == 1
+        said = "def f():\n    return 1\n\n# what is this? And why?"
+        assert f"<|start|>user<|message|>{said}<|end|>" in prompt_text(server)
 
 
 def test_what_was_typed_is_remembered_until_the_next_day(tiny_tokenizer, state, tmp_path):
