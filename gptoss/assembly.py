@@ -84,7 +84,7 @@ def assemble(settings: Settings) -> Assembled:
         raise StartError(str(error)) from error
     load_seconds = time.perf_counter() - began
     speed = f"{format_bytes(checkpoint.nbytes)} at {format_bytes(checkpoint.nbytes / load_seconds)}/s"
-    model_id = settings.served_model_name or name_of(settings)
+    model_id = settings.served_model_name[0] if settings.served_model_name else name_of(settings)
     config = checkpoint.config
     sizes = f"{config.num_layers} layers, {config.num_experts} experts"
     summary = (

@@ -44,7 +44,7 @@ from server.settings import Settings
 
 NOT_HERE = frozenset(
     ("model", "n", "best_of", "stream", "stream_options", "echo", "logprobs", "top_logprobs",
-     "return_token_ids")
+     "return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs", "truncate_prompt_tokens")
 )  # fmt: skip
 """Fields of the HTTP APIs that do not apply: they say how an answer is sent, or ask for several."""
 
@@ -161,7 +161,7 @@ class LLM:
         body = _checked(CompletionBody, {"prompt": "", **completion_fields})
         try:
             body.check()
-            (same,) = body.turns(self.tokenizer.known)
+            (same,) = body.turns(self.tokenizer)
         except ApiError as error:
             raise ValueError(error.message) from None
         given = [prompts] if isinstance(prompts, str) else prompts
@@ -256,7 +256,7 @@ class LLM:
         told = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         body = _checked(ChatBody, {"messages": told, **asked})
         try:
-            turn = body.turn(self.today(), self.tokenizer.known)
+            turn = body.turn(self.today(), self.tokenizer)
             self.prompt_of(turn)  # may raise ConversationError, a ValueError
         except ApiError as error:
             raise ValueError(error.message) from None
@@ -297,7 +297,7 @@ class LLM:
                 room = turn.max_answer(len(prompt), self.assembled.max_context)
                 budget = self._constraints.thinking_tokens(spec.thinking_tokens, room)
                 spec = replace(spec, thinking_tokens=budget)
-            constraint = self._constraints.compile(spec)
+            constraint = self._constraints.compile(replace(spec, begun=turn.begun(self.tokenizer)))
         timeout = self._settings.request_timeout or None
         (request,) = replace(turn, n=1).requests(
             uuid4().hex, prompt, constraint, self.renderer, self.assembled.max_context, timeout

@@ -26,6 +26,7 @@ from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.dialogue.store import open_store
 from server.errors import as_api_error
+from server.fields.reading import HEADER as IGNORED
 from server.front.allowed_hosts import AllowedHosts
 from server.front.heap import Heap
 from server.front.preprocessing import PreprocessingPool
@@ -135,7 +136,7 @@ def create_app(
             allow_origins=settings.cors_origin,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "request-id", "retry-after"],
+            expose_headers=["x-request-id", "request-id", "retry-after", IGNORED],
         )
     return app
 

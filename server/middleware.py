@@ -23,6 +23,7 @@ from server import logs
 from server.api.messages import errors as anthropic
 from server.error_responses import error_response
 from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, bad_request
+from server.fields.reading import HEADER as IGNORED
 from server.front.allowed_hosts import AllowedHosts
 from server.front.heap import Heap
 from server.front.rate_limiter import RateLimiter
@@ -87,6 +88,8 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if scope["method"] == "HEAD":  # as GET; of the answer the protocol sends the head alone
+            scope = {**scope, "method": "GET"}
         started_at = time.perf_counter()
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
@@ -103,6 +106,8 @@ class RequestMiddleware:
                 more = [(b"x-request-id", request_id.encode())]
                 if anthropic.asked_by(scope):
                     more.append((b"request-id", request_id.encode()))
+                if ignored := state.get("ignored"):
+                    more.append((IGNORED.encode(), ", ".join(ignored).encode("ascii", "backslashreplace")))
                 if unread := not await body.has_come():
                     more.append((b"connection", b"close"))
                 message["headers"] = [*message["headers"], *more]

@@ -16,6 +16,7 @@ from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.dialogue.store import Store
 from server.errors import ApiError
+from server.fields.reading import ToldOnce
 from server.front.preprocessing import PreprocessingPool
 from server.metrics import Metrics
 from server.settings import Settings
@@ -32,6 +33,7 @@ class Service:
     fingerprint  identifies weights and version
     date         YYYY-MM-DD that the model is told
     created      when the server started, Unix seconds
+    told_once    names of ignored fields that have been logged
     """
 
     worker: Worker
@@ -50,10 +52,16 @@ class Service:
     fingerprint: str
     date: str
     created: int = field(default_factory=lambda: int(time.time()))
+    told_once: ToldOnce = field(default_factory=ToldOnce)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What requests may call the model, its own name first."""
+        return tuple(dict.fromkeys((self.model_id, *self.settings.served_model_name)))
 
     def check_model(self, asked: str | None) -> None:
-        if asked not in (None, self.model_id):
-            message = f"there is no model {asked!r} here; there is {self.model_id!r}"
+        if asked is not None and asked not in self.model_names:
+            message = f"there is no model {asked!r} here; there is {' or '.join(map(repr, self.model_names))}"
             raise ApiError(404, message, param="model", code="model_not_found")
 
     @property

@@ -51,12 +51,13 @@ class Settings:
         "the checkpoint: a folder, or a name on the Hugging Face hub such as openai/gpt-oss-20b",
         unset="the bundled demo",
     )
-    served_model_name: str | None = setting(
-        None,
+    served_model_name: tuple[str, ...] = setting(
+        (),
         MODEL,
         text("NAME"),
-        "the model's name in requests and answers",
+        "the model's name in requests and answers; of several names, answers have the first",
         unset="the folder's, or the hub's",
+        many=True,
     )
     host: str = setting("127.0.0.1", ADDRESS, text("ADDRESS"), "address to listen on; 0.0.0.0 for all")
     port: int = setting(8000, ADDRESS, whole_number(0, 65535), "port to listen on; 0: any free")
@@ -131,6 +132,13 @@ class Settings:
     )
     prefix_cache: bool = setting(
         True, MEMORY, on_or_off, "reuse the KV cache of prefixes that prompts share: on, off"
+    )
+    prefix_cache_per_key: bool = setting(
+        False,
+        MEMORY,
+        on_or_off,
+        "reuse the KV cache only between requests with the same API key, so that response times tell nothing "
+        "about the prompts of other keys: on, off",
     )
     prefix_cache_dir: Path | None = setting(
         None,
@@ -247,6 +255,20 @@ class Settings:
         LOAD,
         whole_number(1, 10**6),
         "maximum functions that one request may declare; more are refused with 400",
+    )
+    reasoning_field: str = setting(
+        "both",
+        CALLERS,
+        one_of("both", "reasoning", "reasoning_content"),
+        "name of the field for the chain of thought in answers to chats; a single one is shorter: both, "
+        "reasoning, reasoning_content",
+    )
+    strict_fields: bool = setting(
+        False,
+        CALLERS,
+        on_or_off,
+        "refuse requests that have unknown fields, instead of naming those in the log and in the header "
+        "x-gptoss-ignored: on, off",
     )
     page: bool = setting(
         True, CALLERS, on_or_off, "serve the chat page at / and the API documentation at /docs: on, off"

@@ -5,18 +5,17 @@ The response is written in chat_answer.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from engine.errors import PromptTooLong
+from language.tokenizer import Tokenizer
 from server.api.chat_answer import ChatAnswer
-from server.api.conversation import ConversationFields
+from server.api.conversation import ConversationFields, text_of
 from server.api.demands import demands
-from server.api.shared_fields import Many, SamplingFields
+from server.api.shared_fields import Many, MoreFields
 from server.dialogue.begin import begin, preprocess, render
 from server.dialogue.turn import Turn
 from server.errors import bad_request, unsupported
@@ -29,44 +28,49 @@ from server.streaming import respond
 router = APIRouter(route_class=JsonRoute)
 
 
-class ChatBody(SamplingFields, ConversationFields):
+class ChatBody(MoreFields, ConversationFields):
     max_tokens: int | None = Field(None, ge=1, lt=2**31)
     max_completion_tokens: int | None = Field(None, ge=1, lt=2**31)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include_reasoning: bool | None = None
     modalities: Many[str] | None = None
-    audio: Any = None
-    web_search_options: Any = None
-    moderation: Any = None
     thinking_token_budget: int | None = Field(None, ge=0, lt=2**31)
+    echo: bool | None = None
 
     def check(self) -> None:
         """Raises ApiError for fields that are not supported."""
         if set(self.modalities or ()) - {"text"}:
             raise unsupported("modalities: this model writes text only", "modalities")
-        for name in ("audio", "web_search_options", "moderation"):
-            if getattr(self, name) is not None:
-                raise unsupported(f"{name}: this server does not have it", name)
         if self.top_logprobs is not None and not self.logprobs:
             raise bad_request("top_logprobs: needs logprobs to be true", "top_logprobs")
+        self.check_prompt_logprobs()
 
-    def turn(self, date: str, known: Callable[[int], bool]) -> Turn:
+    @property
+    def echoed(self) -> str:
+        """What the visible answer begins with, of the last message if that is the assistant's."""
+        last = self.messages[-1]
+        if not (self.echo and last.role == "assistant"):
+            return ""
+        return text_of(last.content, f"messages[{len(self.messages) - 1}].content") or ""
+
+    def turn(self, date: str, tokenizer: Tokenizer) -> Turn:
         """
-        date   the current date in the prompt, YYYY-MM-DD
-        known  whether a number is a token id
+        date  the current date in the prompt, YYYY-MM-DD
 
         Raises ApiError.
         """
         self.check()
+        known, special = tokenizer.known, frozenset(tokenizer.specials.values())
         names = self.names()
         conversation = self.conversation(date, names)
         return Turn(
             prompt=conversation,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             n=self.n or 1,
-            demands=demands(self, conversation, names, self.thinking_token_budget),
+            demands=demands(self, names, self.thinking_token_budget, self.shaping(known, special)),
             sampling=self.sampling((self.top_logprobs or 0) if self.logprobs else None, known),
+            prompt_logprobs=self.prompt_logprobs,
             names=names,
             **self.limits(),
         )
@@ -76,13 +80,11 @@ class ChatBody(SamplingFields, ConversationFields):
 async def chat_completions(body: ChatBody, request: Request, service: TheService) -> Response:
     service.check_model(body.model)
     id = f"chatcmpl-{uuid4().hex}"
-    begun = await begin(body.turn(service.date, service.tokenizer.known), id, service, request.state.caller)
+    begun = await begin(body.turn(service.date, service.tokenizer), id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     shows_reasoning = body.include_reasoning is not False
-    return respond(
-        ChatAnswer(id, begun, body.view(bool(body.logprobs)), shows_reasoning, service, figures),
-        body.stream,
-    )
+    view = body.view(bool(body.logprobs))
+    return respond(ChatAnswer(id, begun, view, shows_reasoning, service, figures, body.echoed), body.stream)
 
 
 @router.post("/v1/chat/completions/render")

@@ -17,7 +17,7 @@ from server.api.shared_fields import View
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
-from server.dialogue.logprobs import chat_entry
+from server.dialogue.logprobs import chat_entry, prompt_entries
 from server.logs import Figures
 from server.service import Service
 from server.sse import event, quote
@@ -28,9 +28,19 @@ if TYPE_CHECKING:
 
 ChatChoice = Choice[AnswerReader]
 
+REASONING_FIELDS = {
+    "both": ("reasoning", "reasoning_content"),
+    "reasoning": ("reasoning",),
+    "reasoning_content": ("reasoning_content",),
+}
+"""What the chain of thought is called, by the setting."""
+
 
 class ChatAnswer(OpenAIStream):
-    """All choices of the answer to a request."""
+    """All choices of the answer to a request.
+
+    echoed  text that the content of each choice begins with
+    """
 
     def __init__(
         self,
@@ -40,8 +50,11 @@ class ChatAnswer(OpenAIStream):
         shows_reasoning: bool,
         service: Service,
         figures: Figures,
+        echoed: str = "",
     ):
         self.streams: Sequence[TokenStream] = begun.streams
+        self._echoed = echoed
+        self._reasoning = REASONING_FIELDS[service.settings.reasoning_field]
         self.figures = figures
         self._prompt, self._view, self._tokenizer = begun.prompt, view, service.tokenizer
         self._choices = [
@@ -70,7 +83,16 @@ class ChatAnswer(OpenAIStream):
         head = {**self._head, "object": "chat.completion.chunk"}
         first = {"prompt_token_ids": self._prompt} if self._view.token_ids else {}
         writers = [
-            ChunkWriter(choice, head, self._view, first, self.usage, self._logprobs)
+            ChunkWriter(
+                choice,
+                head,
+                self._view,
+                first,
+                self.usage,
+                self._logprobs,
+                echoed=self._echoed,
+                reasoning=self._reasoning,
+            )
             for choice in self._choices
         ]
         async for choice, tokens in as_they_come(self._choices):
@@ -80,7 +102,7 @@ class ChatAnswer(OpenAIStream):
             yield event({**head, "choices": [], "usage": self.usage()})
 
     async def whole(self) -> dict[str, Any]:
-        messages = [WholeMessage() for _ in self._choices]
+        messages = [WholeMessage([self._echoed] if self._echoed else []) for _ in self._choices]
         async for choice, tokens in as_they_come(self._choices):
             messages[choice.index].add(choice.feed(tokens))
         choices = [
@@ -88,6 +110,9 @@ class ChatAnswer(OpenAIStream):
             for choice, message in zip(self._choices, messages, strict=True)
         ]
         answer = {**self._head, "object": "chat.completion", "choices": choices, "usage": self.usage()}
+        if self._view.prompt_logprobs:
+            told = self._choices[0].reader.prompt_logprobs
+            answer["prompt_logprobs"] = prompt_entries(self._tokenizer, self._prompt, told)
         return {**answer, "prompt_token_ids": self._prompt} if self._view.token_ids else answer
 
     def usage(self) -> dict[str, Any]:
@@ -102,7 +127,7 @@ class ChatAnswer(OpenAIStream):
     def _whole_choice(self, choice: ChatChoice, message: WholeMessage) -> dict[str, Any]:
         whole = {
             "index": choice.index,
-            "message": message.json(choice.reader.calls),
+            "message": message.json(choice.reader.calls, self._reasoning),
             "logprobs": {"content": self._logprobs(choice)} if self._view.logprobs else None,
             "finish_reason": choice.finish,
         }
@@ -110,7 +135,8 @@ class ChatAnswer(OpenAIStream):
 
     def _logprobs(self, choice: ChatChoice) -> list[dict[str, Any]]:
         """Log-probabilities of the visible text since the last call."""
-        return [chat_entry(self._tokenizer, id, logprob) for id, logprob in choice.reader.new_logprobs()]
+        new = choice.reader.new_logprobs()
+        return [chat_entry(self._tokenizer, id, each, self._view.ids_as_tokens) for id, each in new]
 
 
 class ChunkWriter:
@@ -119,6 +145,8 @@ class ChunkWriter:
     first     fields of the first chunk of the answer
     count     returns the usage so far
     logprobs  returns a choice's log-probabilities since the last call
+    echoed     text that the content begins with
+    reasoning  names of the field for the chain of thought
     """
 
     def __init__(
@@ -129,18 +157,25 @@ class ChunkWriter:
         first: Mapping[str, Any],
         count: Callable[[], dict[str, Any]],
         logprobs: Callable[[ChatChoice], list[dict[str, Any]]],
+        *,
+        echoed: str = "",
+        reasoning: Sequence[str] = REASONING_FIELDS["both"],
     ):
         self._choice, self._view, self._count, self._logprobs = choice, view, count, logprobs
         self._chunks = chunks.Chunks(head, choice.index, view.usage)
         self._first = first if choice.index == 0 else {}
         self._begun = False
+        self._echoed, self._reasoning = echoed, reasoning
         self._sent_ids = 0
 
     def write(self, tokens: Sequence[Token]) -> bytes:
         """The events of these tokens, the last of them with the finish reason."""
         calls = self._choice.reader.calls
         if self._view.text_only:
-            events = [self._chunks.plain(_delta_json(each, calls)) for each in self._choice.feed(tokens)]
+            events = [
+                self._chunks.plain(_delta_json(each, calls, self._reasoning))
+                for each in self._choice.feed(tokens)
+            ]
         else:
             events = []
             for token in tokens:
@@ -149,6 +184,8 @@ class ChunkWriter:
         if not self._begun:
             self._begun = True
             events.insert(0, self._chunks.full('"delta":{"role":"assistant","content":""}', top=self._first))
+            if self._echoed:
+                events.insert(1, self._chunks.plain(_delta_json(ContentDelta(self._echoed), calls, ())))
         if self._choice.finish is not None:
             events.append(self._end(self._choice.finish))
         return b"".join(events)
@@ -157,7 +194,7 @@ class ChunkWriter:
         more = self._new_ids()
         if isinstance(delta, ContentDelta) and self._view.logprobs:
             more["logprobs"] = {"content": self._logprobs(self._choice)}
-        news = _delta_json(delta, self._choice.reader.calls)
+        news = _delta_json(delta, self._choice.reader.calls, self._reasoning)
         return self._chunks.full(news, more=more, top=self._running_usage())
 
     def _end(self, finish: str) -> bytes:
@@ -174,14 +211,17 @@ class ChunkWriter:
         return {"usage": self._count()} if self._view.running_usage else {}
 
 
-def _delta_json(delta: Delta, calls: Sequence[str]) -> str:
-    """calls  ids of the calls so far, including this one"""
+def _delta_json(delta: Delta, calls: Sequence[str], reasoning: Sequence[str]) -> str:
+    """
+    calls      ids of the calls so far, including this one
+    reasoning  names of the field for the chain of thought
+    """
     match delta:
         case ContentDelta(text):
             return f'"delta":{{"content":{quote(text)}}}'
         case ReasoningDelta(text):
             text = quote(text)
-            return f'"delta":{{"reasoning":{text},"reasoning_content":{text}}}'
+            return f'"delta":{{{",".join(f"{chr(34)}{name}{chr(34)}:{text}" for name in reasoning)}}}'
         case CallStart(index, name):
             call = f'"id":"{calls[index]}","type":"function"'
             function = f'{{"name":{quote(name)},"arguments":""}}'
@@ -213,15 +253,17 @@ class WholeMessage:
                 case CallDelta(index, arguments):
                     self.arguments[index].append(arguments)
 
-    def json(self, calls: Sequence[str]) -> dict[str, Any]:
-        """calls  ids of the calls"""
-        reasoning = "".join(self.reasoning) or None
+    def json(self, calls: Sequence[str], reasoning: Sequence[str]) -> dict[str, Any]:
+        """
+        calls      ids of the calls
+        reasoning  names of the field for the chain of thought
+        """
+        thought = "".join(self.reasoning) or None
         message: dict[str, Any] = {
             "role": "assistant",
             "content": "".join(self.content) or (None if self.names else ""),
             "refusal": None,
-            "reasoning": reasoning,
-            "reasoning_content": reasoning,
+            **dict.fromkeys(reasoning, thought),
         }
         if self.names:
             message["tool_calls"] = [

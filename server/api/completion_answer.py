@@ -13,7 +13,7 @@ from server.api.shared_fields import View
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
 from server.dialogue.continuation import TextReader
-from server.dialogue.logprobs import completion_lists
+from server.dialogue.logprobs import completion_lists, prompt_entries
 from server.logs import Figures
 from server.service import Service
 from server.sse import event, quote
@@ -113,10 +113,13 @@ class CompletionAnswer(OpenAIStream):
         }
         if self._view.token_ids:
             whole |= {"token_ids": choice.reader.token_ids, "prompt_token_ids": choice.reader.prompt}
+        if self._view.prompt_logprobs:
+            reader = choice.reader
+            whole["prompt_logprobs"] = prompt_entries(self._tokenizer, reader.prompt, reader.prompt_logprobs)
         return whole
 
     def _logprobs(self, choice: TextChoice) -> dict[str, Any]:
-        return completion_lists(self._tokenizer, choice.reader.new_logprobs())
+        return completion_lists(self._tokenizer, choice.reader.new_logprobs(), self._view.ids_as_tokens)
 
     def usage(self) -> dict[str, Any]:
         readers = [choice.reader for choice in self._choices]

@@ -5,7 +5,6 @@ This is the only endpoint in whose prompts names of special tokens become specia
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 from uuid import uuid4
@@ -13,11 +12,13 @@ from uuid import uuid4
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, PlainValidator
 
+from language.tokenizer import Tokenizer
 from server.api.completion_answer import CompletionAnswer, Wanted
-from server.api.shared_fields import SamplingFields
+from server.api.shared_fields import MoreFields
+from server.api.structured import AnswerFields
 from server.dialogue.begin import begin_all, check_number
-from server.dialogue.turn import Turn
-from server.errors import bad_request, unsupported
+from server.dialogue.turn import Demands, Turn
+from server.errors import bad_request
 from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import TheService
@@ -52,35 +53,35 @@ Prompts = Annotated[
 ]
 
 
-class CompletionBody(SamplingFields):
+class CompletionBody(MoreFields, AnswerFields):
     prompt: Prompts
     max_tokens: int | None = Field(None, ge=0, lt=2**31)
     best_of: int | None = Field(None, ge=1, le=128)
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
-    suffix: str | None = None
 
     def check(self) -> None:
         """Raises ApiError for fields that contradict each other or are not supported."""
-        if self.suffix:
-            raise unsupported("suffix: this model does not fill in the middle", "suffix")
         if self.best_of is not None and self.best_of < (self.n or 1):
             raise bad_request("best_of: must be at least n", "best_of")
         if self.stream and self.candidates > (self.n or 1):
             raise bad_request("best_of: the best is known only at the end, so not with stream", "best_of")
+        self.check_prompt_logprobs()
 
     @property
     def candidates(self) -> int:
         """Number of answers that are computed for each prompt; the best n are returned."""
         return max(self.best_of or 1, self.n or 1)
 
-    def turns(self, known: Callable[[int], bool]) -> list[Turn]:
-        """A turn for each prompt.
+    @property
+    def alternatives(self) -> int | None:
+        """Alternatives to report for each token of the prompt; None for no report."""
+        asked = (self.prompt_logprobs, self.logprobs if self.echo else None)
+        return max((each for each in asked if each is not None), default=None)
 
-        known  whether a number is the id of a token
-
-        Raises ApiError.
-        """
+    def turns(self, tokenizer: Tokenizer) -> list[Turn]:
+        """A turn for each prompt.  Raises ApiError."""
+        special = frozenset(tokenizer.specials.values())
         # The best answer is the one with the most likely tokens, so their log-probabilities are needed.
         logprobs = self.logprobs if self.candidates == (self.n or 1) else self.logprobs or 0
         whole = Turn(
@@ -88,8 +89,9 @@ class CompletionBody(SamplingFields):
             # For max_tokens=0 the prompt must still be computed: one token is sampled, and not shown.
             max_tokens=16 if self.max_tokens is None else max(self.max_tokens, 1),
             n=self.candidates,
-            sampling=self.sampling(logprobs, known),
-            prompt_logprobs=self.logprobs if self.echo else None,
+            demands=Demands(**self.shaping(tokenizer.known, special)),
+            sampling=self.sampling(logprobs, tokenizer.known),
+            prompt_logprobs=self.alternatives,
             param="prompt",
             **self.limits(),
         )
@@ -102,7 +104,7 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     body.check()
     id = f"cmpl-{uuid4().hex}"
     check_number(len(body.prompt) * body.candidates, service)
-    begun = await begin_all(body.turns(service.tokenizer.known), id, service, request.state.caller)
+    begun = await begin_all(body.turns(service.tokenizer), id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=sum(len(each.prompt) for each in begun))
     wanted = Wanted(body.n or 1, body.candidates, bool(body.echo), body.max_tokens != 0)
     return respond(

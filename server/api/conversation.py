@@ -7,13 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from language.harmony.messages import Call, Conversation, Effort, Message, ResponseFormat, Role, Tool
+from language.harmony.messages import (
+    Call,
+    Conversation,
+    Effort,
+    Message,
+    Prefill,
+    ResponseFormat,
+    Role,
+    Tool,
+)
 from language.names import FunctionNames
 from server.api.shared_fields import Body, Many
+from server.api.structured import AnswerFields
 from server.errors import bad_request, unsupported
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 AuthorName = Annotated[str, Field(pattern=r"^[^\s<|\\/>:=]{1,64}$")]
 
 
@@ -47,6 +56,7 @@ class MessageBody(Body):
     tool_calls: Many[ToolCall] | None = None
     function_call: FunctionCall | None = None
     tool_call_id: str | None = None
+    prefix: bool | None = None
 
 
 class Function(Body):
@@ -84,19 +94,7 @@ class ToolChoice(Body):
     allowed_tools: AllowedTools | None = None
 
 
-class JsonSchema(Body):
-    name: FormatName
-    description: str | None = None
-    json_schema: dict[str, Any] | None = Field(None, alias="schema")
-    strict: bool | None = None
-
-
-class ResponseFormatBody(Body):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-
-class ConversationFields(Body):
+class ConversationFields(AnswerFields):
     """The fields that determine the prompt."""
 
     messages: Many[MessageBody] = Field(min_length=1)
@@ -105,7 +103,8 @@ class ConversationFields(Body):
     functions: Many[Function] | None = None
     function_call: Literal["none", "auto"] | Named | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormatBody | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
     def declared(self) -> list[Function]:
@@ -135,28 +134,46 @@ class ConversationFields(Body):
         """
         tools = [Tool(names.to_model(f.name), f.description, f.parameters) for f in self.declared()]
         choice = self.tool_choice if self.tool_choice is not None else self.function_call
+        messages = [_message(message, i, names) for i, message in enumerate(self.messages)]
+        prefill = Prefill()
+        if self.continues:
+            last = messages.pop()
+            prefill = Prefill(last.reasoning or "", last.content or "")
         return Conversation(
-            messages=[_message(message, i, names) for i, message in enumerate(self.messages)],
+            messages=messages,
             tools=[] if choice == "none" else tools,
             effort=EFFORTS[self.reasoning_effort],
             date=date,
-            response_format=self.told_format(),
+            response_format=told if isinstance(told := self.shape().format, ResponseFormat) else None,
+            prefill=prefill,
         )
 
-    def told_format(self) -> ResponseFormat | None:
-        """The schema that is shown to the model.  Raises ApiError."""
-        asked = self.response_format
-        if asked is None or asked.type != "json_schema":
-            return None
-        if asked.json_schema is None:
-            param = "response_format.json_schema"
-            raise bad_request(f"{param}: it is missing", param)
-        schema = asked.json_schema.json_schema
-        return ResponseFormat(
-            asked.json_schema.name,
-            {"type": "object"} if schema is None else schema,
-            asked.json_schema.description,
-        )
+    @property
+    def continues(self) -> bool:
+        """Whether the answer goes on from the last message.  Raises ApiError."""
+        last = len(self.messages) - 1
+        for i, message in enumerate(self.messages):
+            if message.prefix and (i < last or message.role != "assistant"):
+                param = f"messages[{i}].prefix"
+                raise bad_request(
+                    f"{param}: only the last message can have it, if it is the assistant's", param
+                )
+        asked = bool(self.continue_final_message)
+        if asked and self.add_generation_prompt:
+            param = "add_generation_prompt"
+            raise bad_request(f"{param}: it must be false with continue_final_message", param)
+        if not (asked or self.messages[last].prefix):
+            if self.add_generation_prompt is False:
+                param = "add_generation_prompt"
+                raise bad_request(f"{param}: false needs continue_final_message", param)
+            return False
+        if self.messages[last].role != "assistant":
+            param = "continue_final_message"
+            raise bad_request(f"{param}: the last message must be the assistant's", param)
+        if self.messages[last].tool_calls or self.messages[last].function_call:
+            param = f"messages[{last}].tool_calls"
+            raise bad_request(f"{param}: an answer cannot go on from a call", param)
+        return True
 
 
 EFFORTS: dict[str | None, Effort] = {
@@ -173,10 +190,10 @@ EFFORTS: dict[str | None, Effort] = {
 
 def _message(message: MessageBody, i: int, names: FunctionNames) -> Message:
     where = f"messages[{i}]"
-    content = _text(message.content, f"{where}.content")
+    content = text_of(message.content, f"{where}.content")
     calls = _calls(message, where, names) if message.role == "assistant" else ()
     if message.role == "assistant" and content is None:
-        content = message.refusal
+        content = message.refusal if message.refusal is not None or calls else ""
     if content is None and not calls:
         raise bad_request(f"{where}.content: a message of role {message.role} needs it", f"{where}.content")
     if message.role == "tool" and not message.tool_call_id:
@@ -196,7 +213,7 @@ def _message(message: MessageBody, i: int, names: FunctionNames) -> Message:
     )
 
 
-def _text(content: str | Sequence[Part] | None, where: str) -> str | None:
+def text_of(content: str | Sequence[Part] | None, where: str) -> str | None:
     """The text of a message's content: its parts concatenated."""
     if content is None or isinstance(content, str):
         return content

@@ -5,10 +5,9 @@ They become the `Demands` of a turn, which constrain what can be sampled (langua
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
 
-from language.harmony.messages import Conversation, ResponseFormat
 from language.names import FunctionNames
 from server.api.conversation import AllowedTools, ConversationFields, Named, ToolChoice, ToolFunction
 from server.dialogue.turn import Demands
@@ -16,34 +15,24 @@ from server.errors import bad_request, unsupported
 
 
 def demands(
-    body: ConversationFields, conversation: Conversation, names: FunctionNames, thinking_tokens: int | None
+    body: ConversationFields, names: FunctionNames, thinking_tokens: int | None, shaping: Mapping[str, Any]
 ) -> Demands:
-    """Raises ApiError if the demands contradict each other."""
+    """
+    shaping  the fields that determine the visible answer
+
+    Raises ApiError if the demands contradict each other.
+    """
     declared = body.declared()
     choice, allowed = _calls_allowed(body, [function.name for function in declared])
+    said = {names.to_model(f.name): f.strict for f in declared if isinstance(f, ToolFunction)}
     return Demands(
-        strict_tools=frozenset(
-            names.to_model(f.name) for f in declared if isinstance(f, ToolFunction) and f.strict
-        ),
+        strict_tools=frozenset(name for name, strict in said.items() if strict),
+        loose_tools=frozenset(name for name, strict in said.items() if strict is False),
         tool_choice=choice,
         allowed_tools=None if allowed is None else frozenset(map(names.to_model, allowed)),
-        response_format=_response_format(body, conversation),
-        strict_response=_strict(body),
         thinking_tokens=thinking_tokens,
+        **shaping,
     )
-
-
-def _response_format(
-    body: ConversationFields, conversation: Conversation
-) -> Literal["text", "json_object"] | ResponseFormat:
-    if body.response_format and body.response_format.type == "json_object":
-        return "json_object"
-    return conversation.response_format or "text"
-
-
-def _strict(body: ConversationFields) -> bool:
-    asked = body.response_format and body.response_format.json_schema
-    return bool(asked and asked.strict)
 
 
 def _calls_allowed(

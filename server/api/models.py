@@ -1,4 +1,6 @@
-"""GET /v1/models: the model, in OpenAI's format, or Anthropic's for clients that send `anthropic-version`."""
+"""GET /v1/models: the model under each of its names, in OpenAI's format, or Anthropic's for clients that send
+`anthropic-version`.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +17,32 @@ router = APIRouter()
 
 @router.get("/v1/models")
 async def models(request: Request, service: TheService) -> dict[str, Any]:
-    only = _model(request, service)
+    every = [_model(name, request, service) for name in service.model_names]
     if asked_by(request.scope):
-        return {"data": [only], "has_more": False, "first_id": only["id"], "last_id": only["id"]}
-    return {"object": "list", "data": [only]}
+        ends = {"first_id": every[0]["id"], "last_id": every[-1]["id"]}
+        return {"data": every, "has_more": False, **ends}
+    return {"object": "list", "data": every}
 
 
 @router.get("/v1/models/{id:path}")
 async def model(id: str, request: Request, service: TheService) -> dict[str, Any]:
     service.check_model(id)
-    return _model(request, service)
+    return _model(id, request, service)
 
 
-def _model(request: Request, service: Service) -> dict[str, Any]:
+def _model(name: str, request: Request, service: Service) -> dict[str, Any]:
     if asked_by(request.scope):
         return {
             "type": "model",
-            "id": service.model_id,
-            "display_name": service.model_id,
+            "id": name,
+            "display_name": name,
             "created_at": datetime.fromtimestamp(service.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "lifecycle": "active",
             "max_input_tokens": service.max_context - 1,
             "max_tokens": service.max_context,
         }
     return {
-        "id": service.model_id,
+        "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "gptoss",

@@ -8,7 +8,7 @@ are honoured or refused by name; the others (user, metadata, store, …) change 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -69,13 +69,17 @@ class StreamOptions(Body):
 class View:
     """What the response contains beside the text of the answer.
 
-    running_usage  usage on every chunk, not only at the end
+    running_usage    usage on every chunk, not only at the end
+    prompt_logprobs  log-probabilities of the prompt's tokens
+    ids_as_tokens    tokens in log-probabilities are named by their ids
     """
 
     logprobs: bool = False
     token_ids: bool = False
     usage: bool = False
     running_usage: bool = False
+    prompt_logprobs: bool = False
+    ids_as_tokens: bool = False
 
     @property
     def text_only(self) -> bool:
@@ -136,6 +140,38 @@ class SamplingFields(Body):
             token_ids=bool(self.return_token_ids),
             usage=bool(options and options.include_usage),
             running_usage=bool(options and options.continuous_usage_stats),
+        )
+
+
+class MoreFields(SamplingFields):
+    """What vLLM's clients may ask of chats and completions beside that."""
+
+    include_stop_str_in_output: bool | None = None
+    prompt_logprobs: int | None = Field(None, ge=0, le=20)
+    return_tokens_as_token_ids: bool | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, lt=2**31)
+    cache_salt: str | None = Field(None, min_length=1, max_length=1024)
+
+    def check_prompt_logprobs(self) -> None:
+        """Raises ApiError."""
+        if self.prompt_logprobs is not None and self.stream:
+            param = "prompt_logprobs"
+            raise bad_request(f"{param}: they come with the whole answer, so not with stream", param)
+
+    def limits(self) -> dict[str, Any]:
+        cut = self.truncate_prompt_tokens
+        return {
+            **super().limits(),
+            "keep_stop": bool(self.include_stop_str_in_output),
+            "max_prompt": None if cut == -1 else cut,
+            "cache_salt": self.cache_salt or "",
+        }
+
+    def view(self, logprobs: bool) -> View:
+        return replace(
+            super().view(logprobs),
+            prompt_logprobs=self.prompt_logprobs is not None,
+            ids_as_tokens=bool(self.return_tokens_as_token_ids),
         )
 
 

@@ -27,6 +27,7 @@ class AnswerReader:
 
     token_ids         all sampled tokens
     cached_tokens     prompt tokens that were in the prefix cache
+    prompt_logprobs   log-probabilities of the prompt's tokens, if they were requested
     finish            OpenAI's finish reason; None until the answer has ended
     calls             ids of the calls so far
     reasoning_tokens  number of tokens in chains of thought
@@ -40,7 +41,7 @@ class AnswerReader:
         tokenizer = renderer.tokenizer
         tools = turn.prompt.tools if isinstance(turn.prompt, Conversation) else ()
         self._reader = Reader(tokenizer, turn.prefilled_channel, tools)
-        self._stops = StopStrings(turn.stop)
+        self._stops = StopStrings(turn.stop, keep=turn.keep_stop)
         self._stop_tokens = renderer.stop_tokens
         self._call = tokenizer.special("<|call|>")
         self._start = tokenizer.special("<|start|>")
@@ -51,6 +52,7 @@ class AnswerReader:
         self._content_length = self._shown_length = 0
         self.token_ids: list[int] = []
         self.cached_tokens = 0
+        self.prompt_logprobs: Sequence[Logprob | None] | None = None
         self.finish: str | None = None
         self.calls: list[str] = []
         self.reasoning_tokens = 0
@@ -84,6 +86,7 @@ class AnswerReader:
         self.token_ids.append(token.id)
         if token.prefill is not None:
             self.cached_tokens = token.prefill.cached_tokens
+            self.prompt_logprobs = token.prefill.logprobs
         for delta in self._read(token):
             self._show(delta, news)
             if self._stops.stopped:

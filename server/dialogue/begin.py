@@ -52,9 +52,13 @@ async def begin(turn: Turn, id: str, service: Service, caller: str = "") -> Begu
 async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: str = "") -> list[Begun]:
     """Begin all turns, or none.  Raises the same exceptions as `begin`."""
     check_number(sum(turn.n for turn in turns), service)
+    if service.settings.prefix_cache_per_key:
+        turns = [replace(turn, cache_salt=f"{caller}/{turn.cache_salt}") for turn in turns]
     prompts = [await tokens_of(turn, service) for turn in turns]
     requests: list[list[Request]] = []
     for i, (turn, prompt) in enumerate(zip(turns, prompts, strict=True)):
+        if turn.max_prompt is not None and len(prompt) > turn.max_prompt:
+            raise _would_be_cut(len(prompt), turn.max_prompt)
         constraint = await constrain(turn, len(prompt), service)
         name = id if len(turns) == 1 else f"{id}-{i}"
         made = partial(turn.requests, name, prompt, constraint, service.renderer, service.max_context)
@@ -135,6 +139,8 @@ async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerC
         spec = replace(spec, thinking_tokens=service.constraints.thinking_tokens(spec.thinking_tokens, room))
     if not spec.constrains and spec.thinking_tokens is None:
         return None
+    if isinstance(turn.prompt, Conversation) and (length := len(turn.prompt.prefill.content)):
+        spec = replace(spec, begun=await preprocess(length, turn.begun, service, service.tokenizer))
     try:
         async with asyncio.timeout(service.timeout_seconds):
             return await service.compilers.compile(spec)
@@ -155,6 +161,14 @@ def _submit(requests: Sequence[Request], turn: Turn, service: Service) -> list[T
             raise _context_exceeded(error, turn, service.max_context) from error
         raise
     return streams
+
+
+def _would_be_cut(tokens: int, limit: int) -> ApiError:
+    param = "truncate_prompt_tokens"
+    message = (
+        f"{param}: the prompt has {tokens} tokens, and would be cut to {limit}; nothing is ever cut here"
+    )
+    return bad_request(f"{message}: shorten it, or leave {param} out", param)
 
 
 def _context_exceeded(error: PromptTooLong, turn: Turn, max_context: int) -> ApiError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engine.request import Finish, Logprob, Prefill, Token
 from language.stops import StopStrings
@@ -20,6 +21,7 @@ class TextReader:
     answers        False: only the prompt is wanted, and the token that is sampled after it is not shown
     token_ids      all sampled tokens
     cached_tokens  prompt tokens that were in the prefix cache
+    prompt_logprobs  log-probabilities of the prompt's tokens, if they were requested
     finish         OpenAI's finish reason; None until the completion has ended
     """
 
@@ -32,12 +34,14 @@ class TextReader:
         self._echoes, self._answers = echo, answers
         self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer)
-        self._stops = StopStrings(turn.stop)
+        self._stops = StopStrings(turn.stop, keep=turn.keep_stop)
         self._length = self._shown_length = 0
         self._logprobs: UntilShown[tuple[int, int, Logprob | None]] = UntilShown()
         self._sum_of_logprobs = 0.0
         self.token_ids: list[int] = []
         self.cached_tokens = 0
+        self.prompt_logprobs: Sequence[Logprob | None] | None = None
+        self._alternatives = turn.sampling.logprobs
         self.finish: str | None = None
 
     def add(self, token: Token, news: list[str]) -> None:
@@ -47,6 +51,7 @@ class TextReader:
         self.token_ids.append(token.id)
         if token.prefill is not None:
             self.cached_tokens = token.prefill.cached_tokens
+            self.prompt_logprobs = token.prefill.logprobs
         if self._answers:
             news.append(self._read(token))
         if self._stops.stopped:
@@ -89,6 +94,8 @@ class TextReader:
         text = Detokenizer(self._tokenizer)
         pieces = []
         for id, logprob in zip(self.prompt, prefill.logprobs or [None] * len(self.prompt), strict=True):
+            if logprob is not None:
+                logprob = replace(logprob, top=logprob.top[: self._alternatives or 0])
             self._logprobs.add(self._length, (self._length, id, logprob))
             pieces.append(text.feed(id))
             self._length += len(pieces[-1])

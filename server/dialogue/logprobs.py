@@ -45,17 +45,49 @@ def name(tokenizer: Tokenizer, id: int) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def chat_entry(tokenizer: Tokenizer, id: int, logprob: Logprob) -> dict[str, Any]:
+def called(tokenizer: Tokenizer, id: int, as_id: bool) -> str:
+    """What a token is called: its text, or its number, as vLLM writes it."""
+    return f"token_id:{id}" if as_id else name(tokenizer, id)
+
+
+def chat_entry(tokenizer: Tokenizer, id: int, logprob: Logprob, as_ids: bool = False) -> dict[str, Any]:
     def fields(id: int, value: float) -> dict[str, Any]:
         raw = list(tokenizer.token_bytes(id))
-        return {"token": name(tokenizer, id), "logprob": max(value, LOWEST), "bytes": raw}
+        return {"token": called(tokenizer, id, as_ids), "logprob": max(value, LOWEST), "bytes": raw}
 
     top = [fields(other, value) for other, value in logprob.top]
     return {**fields(id, logprob.logprob), "top_logprobs": top}
 
 
+def prompt_entries(
+    tokenizer: Tokenizer, prompt: Sequence[int], logprobs: Sequence[Logprob | None] | None
+) -> list[dict[str, Any] | None]:
+    """For each token of the prompt: itself and the likeliest in its place, by id, as vLLM tells them.
+
+    Of a token behind the likeliest the rank is not known.
+    """
+    entries: list[dict[str, Any] | None] = []
+    for id, logprob in zip(prompt, logprobs or [None] * len(prompt), strict=True):
+        if logprob is None:
+            entries.append(None)
+            continue
+        ranks = {other: rank for rank, (other, _) in enumerate(logprob.top, start=1)}
+        values = {id: logprob.logprob, **dict(logprob.top)}
+        entries.append(
+            {
+                str(other): {
+                    "logprob": max(value, LOWEST),
+                    "rank": ranks.get(other),
+                    "decoded_token": name(tokenizer, other),
+                }
+                for other, value in values.items()
+            }
+        )
+    return entries
+
+
 def completion_lists(
-    tokenizer: Tokenizer, tokens: Sequence[tuple[int, int, Logprob | None]]
+    tokenizer: Tokenizer, tokens: Sequence[tuple[int, int, Logprob | None]], as_ids: bool = False
 ) -> dict[str, Any]:
     """Four parallel lists.
 
@@ -66,10 +98,10 @@ def completion_lists(
         if logprob is None:
             top.append(None)
             continue
-        best = {name(tokenizer, other): max(value, LOWEST) for other, value in logprob.top}
-        top.append({**best, name(tokenizer, id): max(logprob.logprob, LOWEST)})
+        best = {called(tokenizer, other, as_ids): max(value, LOWEST) for other, value in logprob.top}
+        top.append({**best, called(tokenizer, id, as_ids): max(logprob.logprob, LOWEST)})
     return {
-        "tokens": [name(tokenizer, id) for _, id, _ in tokens],
+        "tokens": [called(tokenizer, id, as_ids) for _, id, _ in tokens],
         "token_logprobs": [max(logprob.logprob, LOWEST) if logprob else None for _, _, logprob in tokens],
         "top_logprobs": top,
         "text_offset": [offset for offset, _, _ in tokens],

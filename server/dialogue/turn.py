@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine.request import Request, SamplingParams
-from language.constraints import AnswerConstraint, AnswerSpec
-from language.harmony.messages import Conversation, ResponseFormat
+from language.constraints import AnswerConstraint, AnswerSpec, Format
+from language.harmony.messages import Conversation
 from language.harmony.render import Renderer
 from language.names import FunctionNames
+from language.tokenizer import Tokenizer
 
 INT64 = 2**63
 
@@ -28,16 +29,24 @@ class Demands:
     tool_choice      none: no call; auto: a call or an answer; required: a call
     allowed_tools    functions that may be called; None: all
     strict_tools     functions whose arguments must follow their schema exactly
+    loose_tools      functions whose arguments need not follow their schema, unless they must be called
     response_format  format of the visible answer
     strict_response  whether the answer must follow the schema of the response format exactly
+    format_param     the field of the request that the response format comes from
+    allowed_tokens   the tokens that the visible answer may consist of; None: all
+    bad_words        strings that must not occur in the visible answer
     thinking_tokens  maximum tokens of chain of thought; None: no limit
     """
 
     tool_choice: Literal["none", "auto", "required"] = "auto"
     allowed_tools: frozenset[str] | None = None
     strict_tools: frozenset[str] = frozenset()
-    response_format: Literal["text", "json_object"] | ResponseFormat = "text"
+    loose_tools: frozenset[str] = frozenset()
+    response_format: Format = "text"
     strict_response: bool = False
+    format_param: str = "response_format"
+    allowed_tokens: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
     thinking_tokens: int | None = None
 
 
@@ -49,9 +58,12 @@ class Turn:
     max_tokens       of an answer; None: as many as the context allows
     n                number of answers
     sampling         for the first answer; with a seed, each further answer has a seed derived from it
+    max_prompt       maximum tokens of the prompt; None: the context's
     stop             strings that end the visible answer
+    keep_stop        the stop string that ended the answer is a part of it
     stop_tokens      further tokens that end an answer
-    ignore_eos       the model's own end tokens do not end the answer
+    ignore_eos       the model's own end tokens do not end the answer, unless a grammar makes it complete
+    cache_salt       the prompt shares the prefix cache only with prompts that have the same salt
     prompt_logprobs  alternatives to report for each token of the prompt; None for no report
     names            mapping between the client's names of functions and those in the prompt
     param            the field of the request that contains the prompt, for errors
@@ -59,39 +71,56 @@ class Turn:
 
     prompt: Conversation | str | Sequence[int]
     max_tokens: int | None = None
+    max_prompt: int | None = None
     n: int = 1
     demands: Demands = field(default_factory=Demands)
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: tuple[str, ...] = ()
+    keep_stop: bool = False
     stop_tokens: frozenset[int] = frozenset()
     min_tokens: int = 0
     ignore_eos: bool = False
     prompt_logprobs: int | None = None
+    cache_salt: str = ""
     names: FunctionNames = field(default_factory=lambda: FunctionNames(()))
     param: str = "messages"
 
     @property
     def prefilled_channel(self) -> str | None:
         """The channel that the prompt has already opened, if it has."""
-        return "final" if isinstance(self.prompt, Conversation) and self.prompt.prefilled else None
+        return self.prompt.prefilled_channel if isinstance(self.prompt, Conversation) else None
 
     @property
     def spec(self) -> AnswerSpec | None:
-        """What the grammar of the answer is made from; None for raw text, whose answer is unconstrained."""
-        if not isinstance(self.prompt, Conversation):
-            return None
+        """What the grammar of the answer is made from; None for raw text whose answer is unconstrained."""
         demands = self.demands
-        return AnswerSpec(
-            tools=tuple(self.prompt.tools),
+        spec = AnswerSpec(
             strict_tools=demands.strict_tools,
+            loose_tools=demands.loose_tools,
             tool_choice=demands.tool_choice,
             allowed_tools=demands.allowed_tools,
             response_format=demands.response_format,
             strict_response=demands.strict_response,
-            prefilled=self.prompt.prefilled,
-            reasoning=self.prompt.effort != "none",
+            format_param=demands.format_param,
+            allowed_tokens=demands.allowed_tokens,
+            bad_words=demands.bad_words,
             thinking_tokens=demands.thinking_tokens,
         )
+        if not isinstance(self.prompt, Conversation):
+            return replace(spec, raw=True) if spec.constrains else None
+        return replace(
+            spec,
+            tools=tuple(self.prompt.tools),
+            prefilled=self.prompt.prefilled,
+            in_analysis=self.prompt.prefilled_channel == "analysis",
+            reasoning=self.prompt.effort != "none",
+        )
+
+    def begun(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """The tokens of the visible answer that the prompt has."""
+        if not isinstance(self.prompt, Conversation):
+            return ()
+        return tuple(tokenizer.encode(self.prompt.prefill.content))
 
     def max_answer(self, prompt_tokens: int, max_context: int) -> int:
         """Maximum tokens of an answer; at least one, so that the engine reports a prompt that is too long."""
@@ -116,12 +145,13 @@ class Turn:
         raw = not isinstance(self.prompt, Conversation)
         extremes = (min(prompt), max(prompt)) if prompt else None  # computed once for all answers
         ends = renderer.stop_tokens | ({renderer.end_of_text} if raw else frozenset())
+        goes_on = self.ignore_eos and not ((spec := self.spec) and spec.constrains)
         return [
             Request(
                 id=f"{id}-{i}",
                 prompt=prompt,
                 max_tokens=self.max_answer(len(prompt), max_context),
-                stop_tokens=self.stop_tokens if self.ignore_eos else ends | self.stop_tokens,
+                stop_tokens=self.stop_tokens if goes_on else ends | self.stop_tokens,
                 sampling=self._sampling(i),
                 constraint=constraint and constraint.copy(),
                 min_tokens=self.min_tokens,
@@ -129,6 +159,7 @@ class Turn:
                 timeout_seconds=timeout_seconds,
                 extremes=extremes,
                 caller=caller,
+                cache_salt=self.cache_salt.encode(),
             )
             for i in range(self.n)
         ]

@@ -20,10 +20,13 @@ from starlette.types import Receive
 
 from engine.errors import EngineError
 from server.errors import ApiError, BodyUnfit, as_api_error, bad_request
+from server.fields import reading
+from server.fields.rows import Api
 from server.front.preprocessing import PreprocessingPool
 from server.middleware import CLIENT_LEFT
 
 if TYPE_CHECKING:
+    from server.service import Service
     from server.settings import Settings
 
 LARGE_BODY = 16 * 2**10
@@ -44,10 +47,13 @@ class CountedRequest(Request):
     surrogates, bounded depth, numbers of bounded length.)
     """
 
-    def __init__(self, request: Request, opened: AsyncExitStack):
-        """opened  releases the slot that a large body waits for"""
+    def __init__(self, request: Request, opened: AsyncExitStack, api: Api | None = None):
+        """
+        opened  releases the slot that a large body waits for
+        api     whose fields the body has; None: the body is not translated
+        """
         super().__init__(request.scope, request.receive)
-        self._opened = opened
+        self._opened, self._api = opened, api
         self.read = asyncio.Event()  # from then on, `left` can tell whether the client is still there
 
     async def body(self) -> bytes:
@@ -64,11 +70,22 @@ class CountedRequest(Request):
             parsed = from_json(body, allow_inf_nan=False)
             if isinstance(parsed, dict):
                 check_lists(parsed, self.app.state.service.settings)
+                if self._api is not None:
+                    return self._translated(parsed, self._api)
         except ValueError as error:
             raise json.JSONDecodeError(str(error), "", 0) from None
         except (ApiError, EngineError) as error:
             raise BodyUnfit(as_api_error(error)) from None
         return parsed
+
+    def _translated(self, body: Mapping[str, Any], api: Api) -> reading.Translated:
+        """The body with our names of fields.  Ignored fields are named in a header, and once in the log."""
+        service: Service = self.app.state.service
+        translated = reading.read(body, api, service.settings.strict_fields)
+        if translated.ignored:
+            self.state.ignored = translated.ignored
+            service.told_once.log(api, translated.ignored)
+        return translated
 
     async def _wait_for_slot(self) -> None:
         pool: PreprocessingPool = self.app.state.service.preprocessing
@@ -81,10 +98,11 @@ class JsonRoute(APIRoute):
 
     def get_route_handler(self) -> Any:
         handle = super().get_route_handler()
+        api = reading.APIS.get(self.path)
 
         async def counted(request: Request) -> Any:
             async with AsyncExitStack() as opened:
-                asked = CountedRequest(request, opened)
+                asked = CountedRequest(request, opened, api)
                 return await unless_left(handle(asked), asked)
 
         return counted

@@ -270,7 +270,9 @@ def test_the_model_is_named_after_its_folder(checkpoint, tmp_path):
     (tmp_path / "gpt-oss-99b").mkdir()
     shutil.copytree(checkpoint, tmp_path / "gpt-oss-99b" / "original")
     original = assemble(Settings(model=tmp_path / "gpt-oss-99b" / "original", backend="reference"))
-    named = assemble(Settings(model=checkpoint, backend="reference", served_model_name="org/my-model"))
+    named = assemble(
+        Settings(model=checkpoint, backend="reference", served_model_name=("org/my-model", "other"))
+    )
     assert (original.model_id, named.model_id) == ("gpt-oss-99b", "org/my-model")
     assert original.fingerprint == named.fingerprint  # the same weights
     assert re.fullmatch(r"fp_[0-9a-f]{12}", named.fingerprint)

@@ -305,7 +305,7 @@ def assemble(
     """The worker, and the application around it."""
     tokenizer = tokenizer or Tokenizer(DEMO / "tokenizer.json")
     worker = ScriptedWorker(tokenizer, script, settings)
-    model_id = settings.served_model_name or "scripted"
+    model_id = (*settings.served_model_name, "scripted")[0]
     return worker, create_app(worker, tokenizer, settings, model_id, worker.max_context, "fp_script", SUMMARY)
 
 

@@ -55,7 +55,8 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
         "allowed_host": "a.example", "key_requests_per_minute": "60", "max_connections": "7",
         "max_messages": "8", "max_tools": "9", "page": "off",
         "prefix_cache_dir": "cache", "prefix_cache_disk": "9GiB", "thinking_budget": "100",
-        "seal_key_file": "key",
+        "seal_key_file": "key", "strict_fields": "on", "prefix_cache_per_key": "on",
+        "reasoning_field": "reasoning",
         "store": "file", "store_size": "1GiB", "store_age": "60",
         "log_level": "debug", "log_format": "json",
     }  # fmt: skip

@@ -151,6 +151,9 @@ class MessagesBody(PromptFields):
         mode, chosen = self._calls_allowed(declared)
         return Demands(
             strict_tools=frozenset(names.to_model(name) for name, tool in declared.items() if tool.strict),
+            loose_tools=frozenset(
+                names.to_model(name) for name, tool in declared.items() if tool.strict is False
+            ),
             tool_choice=mode,
             allowed_tools=None if chosen is None else frozenset((names.to_model(chosen),)),
             response_format=conversation.response_format or "text",

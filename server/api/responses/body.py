@@ -14,10 +14,11 @@ from pydantic import Field
 
 from language.constraints import SchemaError
 from language.harmony.messages import Conversation, ConversationError, Message, ResponseFormat
-from server.api.conversation import EFFORTS, FormatName
+from server.api.conversation import EFFORTS
 from server.api.responses.history import History, Item, Known
 from server.api.responses.tools import ToolBody, ToolChoice, Tools, demands_of, tools_of
 from server.api.shared_fields import Body, SamplingFields
+from server.api.structured import FormatName
 from server.dialogue.turn import Turn
 from server.errors import ApiError, bad_request, unsupported
 from server.service import Service

@@ -79,7 +79,7 @@ class Declared:
     tool    as the model knows it
     item    the type of the items that its calls come back as
     wrap    of Python, declared as a function: the one property that holds the code
-    strict  whether every word of the schema must be followed
+    strict  whether every word of the schema must be followed; None: as well as can be; False: need not be
     path    of the request's field
     """
 
@@ -87,7 +87,7 @@ class Declared:
     tool: Tool
     item: Literal["function_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"]
     wrap: str | None
-    strict: bool
+    strict: bool | None
     path: str
 
 
@@ -215,7 +215,7 @@ def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames
             Tool(inside, body.description, text=_text(body, path)),
             "custom_tool_call",
             None,
-            False,
+            None,
             path,
         )
     return Declared(
@@ -223,7 +223,7 @@ def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames
         Tool(inside, body.description, body.parameters),
         "function_call",
         None,
-        bool(body.strict),
+        body.strict,
         path,
     )
 
@@ -243,8 +243,9 @@ def demands_of(choice: ToolChoice | None, tools: Tools) -> Demands:
     Raises ApiError.
     """
     strict = frozenset(each.tool.name for each in tools.declared.values() if each.strict)
+    loose = frozenset(each.tool.name for each in tools.declared.values() if each.strict is False)
     mode, allowed = _chosen(choice, tools)
-    return Demands(tool_choice=mode, allowed_tools=allowed, strict_tools=strict)
+    return Demands(tool_choice=mode, allowed_tools=allowed, strict_tools=strict, loose_tools=loose)
 
 
 def _chosen(

@@ -1,0 +1,184 @@
+"""What the visible answer must be: a JSON schema, a pattern, a choice, a grammar, tags, tokens.
+
+`response_format` is OpenAI's, `structured_outputs` vLLM's; the names of others become these before a body is
+validated (server/fields/elsewhere.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from language.constraints import Format
+from language.harmony.messages import Grammar, ResponseFormat
+from server.api.shared_fields import Body, Many, TokenId
+from server.errors import bad_request
+
+FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+BadWord = Annotated[str, Field(min_length=1, max_length=200)]
+
+NAME = "response"
+"""Of a schema that has none: the model is told of it by its name."""
+
+
+class JsonSchema(Body):
+    name: FormatName | None = None
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormatBody(Body):
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    structures: list[Any] | None = None
+    triggers: list[Any] | None = None
+    format: dict[str, Any] | None = None
+
+
+class StructuredOutputs(Body):
+    """Exactly one of its fields says what the answer is."""
+
+    json_: dict[str, Any] | str | None = Field(None, alias="json")
+    regex: str | None = Field(None, min_length=1)
+    choice: Annotated[Many[str], Field(min_length=1, max_length=1000)] | None = None
+    grammar: str | None = Field(None, min_length=1)
+    json_object: bool | None = None
+    structural_tag: dict[str, Any] | str | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        fields = ("json_", "regex", "choice", "grammar", "json_object", "structural_tag")
+        values = {name.rstrip("_"): getattr(self, name) for name in fields}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the visible answer must be.
+
+    strict  whether every word of a schema must be followed
+    param   the field of the request that says so
+    """
+
+    format: Format = "text"
+    strict: bool = False
+    param: str = "response_format"
+
+
+class AnswerFields(Body):
+    """The fields of chats and completions that shape the visible answer."""
+
+    response_format: ResponseFormatBody | None = None
+    structured_outputs: StructuredOutputs | None = None
+    allowed_token_ids: Many[TokenId] | None = Field(None, min_length=1, max_length=10_000)
+    bad_words: Many[BadWord] | None = Field(None, max_length=100)
+
+    def shape(self) -> Shape:
+        """Raises ApiError."""
+        asked = self.response_format
+        outputs = self.structured_outputs.given if self.structured_outputs else {}
+        formatted = asked is not None and asked.type != "text"
+        shaping = {
+            **({"response_format": True} if formatted else {}),
+            **{f"structured_outputs.{name}": True for name in outputs},
+            **{name: True for name in ("allowed_token_ids", "bad_words") if getattr(self, name)},
+        }
+        if len(shaping) > 1:
+            first, second, *_ = shaping
+            raise bad_request(f"{second}: it cannot go together with {first}", second)
+        if asked is not None and formatted:
+            return _of_response_format(asked)
+        for name, value in outputs.items():
+            return _of_structured_outputs(name, value)
+        return Shape()
+
+    def shaping(self, known: Callable[[int], bool], special: frozenset[int]) -> dict[str, Any]:
+        """The fields of `Demands` that say what the visible answer is.
+
+        known    whether a number is the id of a token
+        special  tokens that are never a part of the answer, and always may end it
+
+        Raises ApiError.
+        """
+        shape = self.shape()
+        tokens = None
+        if self.allowed_token_ids is not None:
+            for i, id in enumerate(self.allowed_token_ids):
+                if not known(id):
+                    param = f"allowed_token_ids[{i}]"
+                    raise bad_request(f"{param}: {id} is not the id of a token", param)
+            tokens = tuple(id for id in self.allowed_token_ids if id not in special)
+            if not tokens:
+                raise bad_request("allowed_token_ids: an answer needs a token of text", "allowed_token_ids")
+        return {
+            "response_format": shape.format,
+            "strict_response": shape.strict,
+            "format_param": shape.param,
+            "allowed_tokens": tokens,
+            "bad_words": tuple(self.bad_words or ()),
+        }
+
+
+def _of_response_format(asked: ResponseFormatBody) -> Shape:
+    match asked.type:
+        case "json_object" if asked.schema_ is not None:
+            return Shape(ResponseFormat(NAME, asked.schema_), param="response_format.schema")
+        case "json_object":
+            return Shape("json_object")
+        case "json_schema":
+            named = asked.json_schema
+            if named is None:
+                param = "response_format.json_schema"
+                raise bad_request(f"{param}: it is missing", param)
+            schema = {"type": "object"} if named.json_schema is None else named.json_schema
+            return Shape(ResponseFormat(named.name or NAME, schema, named.description), bool(named.strict))
+    tag = {"structures": asked.structures, "triggers": asked.triggers}
+    tag = {"format": asked.format} if asked.format is not None else tag
+    return Shape(Grammar("structural_tag", json.dumps(tag)))
+
+
+def _of_structured_outputs(name: str, value: Any) -> Shape:
+    param = f"structured_outputs.{name}"
+    match name:
+        case "json_object":
+            return Shape("json_object", param=param)
+        case "json":
+            return Shape(ResponseFormat(NAME, _object(value, param)), param=param)
+        case "regex":
+            return Shape(Grammar("regex", _without_anchors(value)), param=param)
+        case "choice":
+            return Shape(Grammar("regex", "|".join(map(_literally, value))), param=param)
+        case "grammar":
+            return Shape(Grammar("gbnf" if "::=" in value else "lark", value), param=param)
+    return Shape(Grammar("structural_tag", json.dumps(_object(value, param))), param=param)
+
+
+def _object(value: dict[str, Any] | str, param: str) -> dict[str, Any]:
+    """A JSON object, or one that is written in a string."""
+    if isinstance(value, dict):
+        return value
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise bad_request(f"{param}: it is no JSON object", param)
+    return parsed
+
+
+def _without_anchors(pattern: str) -> str:
+    """The whole answer matches anyway."""
+    pattern = pattern.removeprefix("^")
+    return pattern[:-1] if re.search(r"(?<!\\)(\\\\)*\$$", pattern) else pattern
+
+
+def _literally(text: str) -> str:
+    """A pattern for just this text."""
+    return "".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
