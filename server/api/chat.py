@@ -35,7 +35,7 @@ class ChatBody(MoreFields, ConversationFields):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include_reasoning: bool | None = None
     modalities: Many[str] | None = None
-    thinking_token_budget: int | None = Field(None, ge=0, lt=2**31)
+    thinking_token_budget: int | None = Field(None, ge=-1, lt=2**31)
     echo: bool | None = None
 
     def check(self) -> None:
@@ -64,11 +64,12 @@ class ChatBody(MoreFields, ConversationFields):
         known, special = tokenizer.known, frozenset(tokenizer.specials.values())
         names = self.names()
         conversation = self.conversation(date, names)
+        budget = None if self.thinking_token_budget == -1 else self.thinking_token_budget
         return Turn(
             prompt=conversation,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             n=self.n or 1,
-            demands=demands(self, names, self.thinking_token_budget, self.shaping(known, special)),
+            demands=demands(self, names, budget, self.shaping(known, special)),
             sampling=self.sampling((self.top_logprobs or 0) if self.logprobs else None, known),
             prompt_logprobs=self.prompt_logprobs,
             names=names,

@@ -45,6 +45,18 @@ StopStrings = Annotated[
 ]
 
 
+def _pairs_as_object(given: Any) -> Any:
+    """llama.cpp's form, `[[17, -1.5], [18, false]]`, as OpenAI's; false: never."""
+    if not isinstance(given, list):
+        return given
+    biases = {}
+    for pair in given[: MAX_BIASES + 1]:
+        if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int):
+            raise ValueError("must be an object, or a list of pairs of a token id and a number")
+        biases[str(pair[0])] = -100.0 if pair[1] is False else pair[1]
+    return biases
+
+
 def _at_most(limit: int) -> Callable[[Any], Any]:
     """Checks the number of entries of an object before any of them is validated."""
 
@@ -58,6 +70,13 @@ def _at_most(limit: int) -> Callable[[Any], Any]:
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+LogitBias = Annotated[
+    dict[str, Bias],
+    BeforeValidator(_at_most(MAX_BIASES)),
+    BeforeValidator(_pairs_as_object, json_schema_input_type=dict[str, float] | list[list[float | bool]]),
+]
 
 
 class StreamOptions(Body):
@@ -101,7 +120,7 @@ class SamplingFields(Body):
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)  # a logit over less may be infinite
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: Annotated[dict[str, Bias], BeforeValidator(_at_most(MAX_BIASES))] | None = None
+    logit_bias: LogitBias | None = None
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
     stop: StopStrings | None = None
     stop_token_ids: Many[TokenId] | None = Field(None, max_length=1024)

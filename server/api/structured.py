@@ -134,6 +134,8 @@ def _of_response_format(asked: ResponseFormatBody) -> Shape:
             return Shape("json_object")
         case "json_schema":
             named = asked.json_schema
+            if named is None and asked.schema_ is not None:
+                return Shape(ResponseFormat(NAME, asked.schema_), param="response_format.schema")
             if named is None:
                 param = "response_format.json_schema"
                 raise bad_request(f"{param}: it is missing", param)

@@ -269,6 +269,7 @@ PROMPT = (
 )
 
 HARMLESS = (
+    *ignored("thinking_token_budget", "raw text has no chain of thought", COMPLETIONS),
     *ignored("priority", "requests are served in order, each key in turn"),
     *ignored(
         "request_id session_id rid bootstrap_host bootstrap_port bootstrap_room data_parallel_rank",

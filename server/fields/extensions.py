@@ -17,7 +17,7 @@ EXTENSION_ROWS = (
     Row(
         "thinking_token_budget",
         "honoured",
-        "chat; at the limit the analysis is closed and the answer begins; default: the server's "
+        "chat; at the limit the analysis is closed and the answer begins; -1: not set; default: the server's "
         "`--thinking-budget`",
         CHAT,
     ),

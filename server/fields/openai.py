@@ -102,7 +102,7 @@ CHAT_ROWS = (
     Row("top_p", "honoured", "default 1", CHAT),
     Row("presence_penalty", "honoured", "", CHAT),
     Row("frequency_penalty", "honoured", "", CHAT),
-    Row("logit_bias", "honoured", "by token id", CHAT),
+    Row("logit_bias", "honoured", "by token id; also llama.cpp's list of pairs", CHAT),
     Row(
         "seed",
         "honoured",

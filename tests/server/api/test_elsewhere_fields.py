@@ -1,5 +1,6 @@
 """Fields of other servers: read as ours, refused by name, ignored; and names that nobody knows are told."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,18 @@ def test_a_long_conversation_is_read_quickly_and_whole():
     messages = HI * 5000
     translated = read({"messages": [*messages, {**HI[0], "contnt": 1}]}, "chat")
     assert translated.ignored == ["messages[5000].contnt (did you mean content?)"]
+
+
+OTHERS = json.loads(Path(__file__).with_name("fields_of_other_servers.json").read_text())
+"""Server → the fields that its documentation, of the version looked at, has for each API."""
+
+
+@pytest.mark.parametrize("server", OTHERS)
+@pytest.mark.parametrize("api", BODIES)
+def test_every_documented_field_of_other_servers_stands_in_the_table(server, api):
+    known = {row.name for row in TABLE if api in row.apis}
+    known |= {name.rpartition(".")[0] for name in known}  # what has fields inside is read
+    assert [name for name in OTHERS[server][api] if name not in known] == []
 
 
 def test_the_document_is_made_from_the_table():

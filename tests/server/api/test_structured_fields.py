@@ -29,6 +29,7 @@ NAMES = [
     ({"format": "json"}, '{"any": 1}', "word"),
     ({"response_format": {"type": "json_object", "schema": SCHEMA}}, *JSON),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "N", "schema": SCHEMA}}}, *JSON),
+    ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, *JSON),
     ({"structured_outputs": {"json_object": True}}, '{"any": 1}', "word"),
     ({"structured_outputs": {"regex": "^[a-c]{2}/$"}}, "ab/", "abc"),
     ({"guided_regex": r"\d+"}, "12", "1a"),
@@ -294,6 +295,21 @@ def test_the_stop_string_stays_if_that_is_wanted(tiny_tokenizer):
             answer = httpx.post(server.url + "/v1/chat/completions", json=body, timeout=30)
             assert "END" in answer.text.replace('"content":"', "")
             assert "two" not in answer.text
+
+
+def test_biases_may_be_pairs(tiny_tokenizer):
+    with live(tiny_tokenizer, final("a")) as server:
+        for given in ([[3, -1.5], [4, False]], {"3": -1.5, "4": -100}):
+            answer = httpx.post(
+                server.url + "/v1/chat/completions", json={"messages": HI, "logit_bias": given}
+            )
+            assert answer.status_code == 200
+            assert server.worker.requests[-1].sampling.logit_bias == {3: -1.5, 4: -100.0}
+        for wrong in ([["Hello", 1]], [[3]], [3], [[True, 1]]):
+            answer = httpx.post(
+                server.url + "/v1/chat/completions", json={"messages": HI, "logit_bias": wrong}
+            )
+            assert answer.json()["error"]["param"] == "logit_bias"
 
 
 def test_tokens_of_logprobs_may_be_called_by_their_ids(tiny_tokenizer):
