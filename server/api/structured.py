@@ -141,7 +141,7 @@ def _of_response_format(asked: ResponseFormatBody) -> Shape:
                 raise bad_request(f"{param}: it is missing", param)
             schema = {"type": "object"} if named.json_schema is None else named.json_schema
             return Shape(ResponseFormat(named.name or NAME, schema, named.description), bool(named.strict))
-    tag = {"structures": asked.structures, "triggers": asked.triggers}
+    tag: dict[str, Any] = {"structures": asked.structures, "triggers": asked.triggers}
     tag = {"format": asked.format} if asked.format is not None else tag
     return Shape(Grammar("structural_tag", json.dumps(tag)))
 
