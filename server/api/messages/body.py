@@ -15,6 +15,7 @@ from engine.request import SamplingParams
 from language.harmony.messages import Conversation, Effort, ResponseFormat, Tool
 from language.names import FunctionNames
 from server.api.conversation import EFFORTS, FunctionName
+from server.api.messages.errors import ThreadRefused
 from server.api.messages.history import Block, History, MessageBody, Opened, instructions
 from server.api.shared_fields import Body, StopString
 from server.dialogue.turn import INT64, Demands, Turn
@@ -63,6 +64,7 @@ class PromptFields(Body):
     output_format: Format | None = None
     mcp_servers: list[Any] | None = None
     container: Any = None
+    thread: Any = None
 
     def declared(self) -> dict[str, ToolBody]:
         """The tools by name.  Raises ApiError."""
@@ -89,6 +91,8 @@ class PromptFields(Body):
         for field in ("mcp_servers", "container"):
             if getattr(self, field):
                 raise unsupported(f"{field}: this server runs no tools", field)
+        if self.thread is not None:
+            raise ThreadRefused()
         tools = [
             Tool(names.to_model(name), tool.description, tool.input_schema)
             for name, tool in self.declared().items()
@@ -123,6 +127,7 @@ class MessagesBody(PromptFields):
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: Annotated[int, Field(ge=-1, lt=INT64)] | None = None
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
+    compaction: Any = None
 
     @property
     def warms_up(self) -> bool:
@@ -135,6 +140,9 @@ class MessagesBody(PromptFields):
 
     def turn(self, date: str, opened: Opened) -> Turn:
         """Raises ApiError."""
+        if self.compaction is not None:
+            why = "this server makes no summaries; ask for one in a message"
+            raise unsupported(f"compaction: {why}", "compaction")
         names = FunctionNames(self.declared())
         conversation = self.conversation(date, names, opened)
         return Turn(

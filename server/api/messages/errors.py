@@ -2,13 +2,14 @@
 
     {"type": "error", "error": {"type": …, "message": …}, "request_id": …}
 
-There is no field for the parameter: the message begins with its path.
+There is no field for the parameter: the message begins with its path.  `details` in `error` has a word for
+programs where Anthropic's SDKs look for one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Response
 from starlette.types import Scope
@@ -39,6 +40,22 @@ FIELDS = {
 """What a field is called here that other APIs call otherwise: schemas are checked below all APIs."""
 
 
+class ThreadRefused(ApiError):
+    """Anthropic can keep a conversation, so that a request has only what is new.  This server does not.
+
+    The SDKs' tool runners ask for it first; after this error they send the whole conversation each time.
+    """
+
+    details: ClassVar[Mapping[str, Any]] = {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
+
+    def __init__(self) -> None:
+        message = "thread: this server keeps no conversation of this API; send all of it in messages"
+        super().__init__(400, message, param="thread", code="unsupported_value")
+
+
 def asked_by(scope: Scope) -> bool:
     """Whether a request is for Anthropic's API; for the models, which both have, its version header tells."""
     path = scope["path"]
@@ -51,7 +68,10 @@ def asked_by(scope: Scope) -> bool:
 def body(error: ApiError, request_id: str) -> Mapping[str, Any]:
     status = _status(error)
     kind = TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": _message(error)}, "request_id": request_id}
+    told: dict[str, Any] = {"type": kind, "message": _message(error)}
+    if isinstance(error, ThreadRefused):
+        told["details"] = error.details
+    return {"type": "error", "error": told, "request_id": request_id}
 
 
 def response(error: ApiError, request_id: str) -> Response:

@@ -191,6 +191,18 @@ def test_what_cannot_be_done_is_refused_by_name(body, message, tiny_tokenizer):
     assert said.startswith(message), said
 
 
+def test_a_conversation_that_was_kept_elsewhere_is_refused_in_words_for_programs(tiny_tokenizer):
+    """Anthropic's tool runners send a thread first, then only what is new; this word lets them send all."""
+    with live(tiny_tokenizer, final("Hello")) as server:
+        for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+            for path in ("/v1/messages", "/v1/messages/count_tokens"):
+                told = post(server, path, thread=thread)
+                assert told.status_code == 400
+                assert told.json()["error"]["details"]["error_code"] == "thread_unsupported_request"
+        assert told_of(server, compaction={"type": "summarize"})[2].startswith("compaction: this server")
+        assert post(server, thread=None, compaction=None).status_code == 200
+
+
 def test_both_keys_open_and_without_one_the_shape_is_anthropics(tiny_tokenizer):
     with live(tiny_tokenizer, final("Hello"), settings=Settings(api_key=("secret",))) as server:
         assert post(server, headers={"x-api-key": "secret"}).status_code == 200
