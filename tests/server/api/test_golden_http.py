@@ -1,8 +1,8 @@
 """Golden requests and their answers, byte for byte but for what changes by nature.
 
 Each file of tests/golden/http/ has a request, what the model says to it, and the answer: one object, or the
-events of a stream.  Ids, times and the ids of calls are masked.  After a change of the wire format that is
-meant, write the answers anew, and read the difference:
+events of a stream.  Ids, times, ids of calls and signatures are masked.  After a change of the wire format
+that is meant, write the answers anew, and read the difference:
 
     python -m tests.server.api.test_golden_http
 """
@@ -22,6 +22,8 @@ VOLATILE = [
     (re.compile(r'"(chatcmpl|cmpl)-[0-9a-f]{32}"'), r'"\1-…"'),
     (re.compile(r'"created": ?\d+'), '"created":0'),
     (re.compile(r'"call_[0-9a-zA-Z]+"'), '"call_…"'),
+    (re.compile(r'"(msg|req)_[0-9a-f]{32}"'), r'"\1_…"'),
+    (re.compile(r'"gs1\.[\w-]+"'), '"gs1.…"'),
 ]
 
 
