@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from server.dialogue.items import ROW_BYTES, Group, Kept, StoreError
 from server.errors import ApiError
@@ -48,7 +48,7 @@ ROOM_SECONDS = 60.0
 ROOM_SHARE = 64
 """Room is made at the latest after so long, or when 1 / ROOM_SHARE of the store's size was written here."""
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
     "application_name": "gptoss",
     "keepalives_idle": 5,
@@ -112,8 +112,9 @@ class PostgresItems:
         self._written, self._room_at = 0, float("-inf")
         self._bytes = self._count = 0
         try:
-            self._options: dict[str, Any] = DEFAULTS | conninfo_to_dict(url)
-            self._name = "{host}/{dbname}".format_map({"host": "", "dbname": ""} | self._options)
+            given: dict[str, Any] = conninfo_to_dict(url)
+            self._where = make_conninfo(**(DEFAULTS | given))
+            self._name = f"{given.get('host', '')}/{given.get('dbname', '')}"
             with self._transaction() as db:
                 db.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
                 db.execute(SCHEMA % VERSION)
@@ -365,7 +366,7 @@ class PostgresItems:
         if time.monotonic() - self._failed_at < PAUSE_SECONDS:
             raise psycopg.OperationalError("it could not be reached a moment ago")
         try:
-            db = psycopg.connect(**self._options, autocommit=True, prepare_threshold=None)
+            db = psycopg.connect(self._where, autocommit=True, prepare_threshold=None)
             db.execute(f"set statement_timeout = {1000 * STATEMENT_SECONDS}")
         except psycopg.Error:
             self._failed_at = time.monotonic()

@@ -203,9 +203,9 @@ def real_codes() -> set[tuple[int, str]]:
     found = set(STATUSES.values()) | {(500, "engine_error")}
     for path in sorted((ROOT / "server").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ApiError":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("ApiError", "super().__init__"):
                 code = next((word.value for word in node.keywords if word.arg == "code"), None)
-                if isinstance(code, ast.Constant) and isinstance(node.args[0], ast.Constant):
+                if isinstance(code, ast.Constant) and node.args and isinstance(node.args[0], ast.Constant):
                     found.add((node.args[0].value, code.value))
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "codes":
                 found |= set(ast.literal_eval(node.value).items())

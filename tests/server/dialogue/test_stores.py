@@ -291,13 +291,13 @@ def _wait_for_queue(store, length):
 
 
 def test_no_more_calls_wait_than_can(database, store, monkeypatch):
-    monkeypatch.setattr(postgres_store, "MAX_WAITING", 5)
     monkeypatch.setattr(postgres_store, "DEADLINE_SECONDS", 30)
 
     async def flood():
         go = threading.Event()
         waiting = [asyncio.ensure_future(store.run(go.wait, 20)) for _ in range(8)]
         await asyncio.to_thread(_wait_for_queue, store, 0)  # each thread has one
+        monkeypatch.setattr(postgres_store, "MAX_WAITING", 5)
         waiting += [asyncio.ensure_future(store.run(go.wait, 20)) for _ in range(5)]
         await asyncio.to_thread(_wait_for_queue, store, 5)
         assert await _unavailable(store, store.get, MINE, "resp_1") < 1
