@@ -19,10 +19,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from engine.worker import Worker
-from gptoss.assembly import Assembled, assemble
+from gptoss.application import application
 from gptoss.standard_streams import say
 from gptoss.start import StartError
-from server.app import create_app
 from server.protocol import BoundedProtocol
 from server.settings import Settings
 
@@ -41,18 +40,16 @@ OTHER_DESCRIPTORS = 200
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop, and return the exit code.  Raises StartError or SettingsError."""
-    keys = settings.api_keys()  # check the key file and the port before loading the model
+    """Serve until told to stop; the exit code.  Raises StartError or SettingsError."""
+    settings.api_keys()  # a bad key file is found before the model is loaded, as is a taken port
     listener = bind(settings.host, settings.port)
-    assembled = assemble(settings)
-    worker = Worker(assembled.engine, callers=len(keys))
-    app = application(assembled, worker, settings)
+    made = application(settings)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     connections = possible_connections(settings.max_connections)
-    banner = f"{assembled.summary}\nlistening on {url}"
-    Server(app, worker, settings.grace, connections, url, banner).run(sockets=[listener])
-    return STOPPED if worker.died is None else DIED
+    banner = f"{made.assembled.summary}\nlistening on {url}"
+    Server(made.app, made.worker, settings.grace, connections, url, banner).run(sockets=[listener])
+    return STOPPED if made.worker.died is None else DIED
 
 
 def application(assembled: Assembled, worker: Worker, settings: Settings) -> FastAPI:

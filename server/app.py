@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
@@ -40,6 +41,7 @@ from server.version import VERSION
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from server.traces import Traces
 
 
 def create_app(
@@ -50,12 +52,14 @@ def create_app(
     max_context: int,
     fingerprint: str = "fp_unknown",
     summary: str = "",
+    traces: Traces | None = None,
 ) -> FastAPI:
     """The application for a worker, which it starts and stops.
 
     max_context  maximum tokens of prompt and answer together
     fingerprint  identifies weights and version
     summary      what was loaded and where, for users: lines of `name: facts`
+    traces       are told of each request, and closed at the end
     """
 
     @asynccontextmanager
@@ -71,6 +75,8 @@ def create_app(
             items.close()
             heap.close()
             preprocessing.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
             if pages is not None:
                 pages.close()
 
@@ -125,6 +131,7 @@ def create_app(
         keys=keys,
         max_body_bytes=settings.max_body_bytes,
         metrics=metrics,
+        traces=traces,
         allowed_hosts=AllowedHosts(settings.host_names()),
         rate_limiter=RateLimiter(settings.key_requests_per_minute),
         pages=() if pages is None else pages.paths,

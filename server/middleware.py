@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,9 @@ from server.front.allowed_hosts import AllowedHosts
 from server.front.heap import Heap
 from server.front.rate_limiter import RateLimiter
 from server.metrics import Metrics
+
+if TYPE_CHECKING:
+    from server.traces import Traces
 
 log = logging.getLogger("gptoss.server")
 
@@ -62,6 +66,7 @@ class RequestMiddleware:
     rate_limiter    limits the requests of each key; without keys, all callers share one limit
     pages           paths of static files, which need no key
     heap            told of the end of every request
+    traces          are told of every request
     """
 
     def __init__(
@@ -74,11 +79,12 @@ class RequestMiddleware:
         rate_limiter: RateLimiter | None = None,
         pages: Collection[str] = (),
         heap: Heap | None = None,
+        traces: Traces | None = None,
     ):
         self._app = app
         self._digests = [_digest(key) for key in keys]
         self._max_body_bytes = max_body_bytes
-        self._metrics = metrics
+        self._metrics, self._traces = metrics, traces
         self._allowed_hosts = allowed_hosts or AllowedHosts(())
         self._rate_limiter = rate_limiter or RateLimiter(None)
         self._pages = frozenset(pages)
@@ -131,6 +137,8 @@ class RequestMiddleware:
             self._metrics.finished(outcome)
             logs.finished(request_id, scope["method"], scope["path"], outcome)
             self._heap.was_used()
+            if self._traces is not None:
+                self._traces.finished(scope, request_id, outcome)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Check the headers.  Returns the caller's id, "" without keys.  Raises ApiError or BodyTooLarge."""

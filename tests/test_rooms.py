@@ -19,6 +19,8 @@ ALLOWED = {
     "sse_starlette": {"server"},
     "prometheus_client": {"server"},
     "huggingface_hub": {"gptoss"},
+    "psycopg": {"server.dialogue.postgres"},
+    "opentelemetry": {"server.traces"},
     "tokenizers": {"language", "demo"},
     "llguidance": {"language"},
     "asyncio": {"gptoss", "server", "language.constraints.threads", "engine.worker", "bench"},

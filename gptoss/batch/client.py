@@ -19,11 +19,9 @@ from typing import Any
 
 import httpx2
 
-from engine.worker import Worker
-from gptoss.assembly import assemble
+from gptoss.application import application
 from gptoss.batch.lines import Task
 from gptoss.start import StartError
-from server.app import create_app
 from server.settings import Settings
 
 CONNECT_SECONDS = 10.0
@@ -110,16 +108,14 @@ async def in_process(settings: Settings) -> AsyncIterator[Client]:
         api_key_file=None,
         key_requests_per_minute=None,
     )
-    made = assemble(settings)
-    worker = Worker(made.engine)
-    app = create_app(worker, made.tokenizer, settings, made.model_id, made.max_context, made.fingerprint)
-    transport = httpx2.ASGITransport(app)
+    made = application(settings)
+    transport = httpx2.ASGITransport(made.app)
     async with (
-        app.router.lifespan_context(app),
+        made.app.router.lifespan_context(made.app),
         httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=None) as http,
     ):
-        # Twice the size of a batch, so that the next prompts are ready when an answer ends.
-        yield Client(http, 2 * settings.max_running, died=lambda: worker.died is not None)
+        # Twice what is computed together: the next prompts are ready when an answer ends.
+        yield Client(http, 2 * settings.max_running, died=lambda: made.worker.died is not None)
 
 
 @asynccontextmanager

@@ -1,0 +1,67 @@
+"""The application: the model that was asked for, its engine on its own thread, and the HTTP API around it.
+
+It is served on a port (serve.py), asked in this process (batch/), or by others' servers (deploy/ray/).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from engine.worker import Worker
+from gptoss.assembly import Assembled, assemble
+from gptoss.start import StartError
+from server.app import create_app
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from server.traces import Traces
+
+DESTINATIONS = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+"""Variables of OpenTelemetry that say where traces go: without any there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """
+    app        starts and stops the worker, in its lifespan
+    assembled  what the worker's engine was put together of
+    """
+
+    app: FastAPI
+    worker: Worker
+    assembled: Assembled
+
+
+def application(settings: Settings, environ: Mapping[str, str] | None = None) -> Application:
+    """environ: the process's, unless another is given.  Raises StartError or SettingsError."""
+    assembled = assemble(settings)
+    worker = Worker(assembled.engine, callers=len(settings.api_keys()))
+    app = create_app(
+        worker,
+        assembled.tokenizer,
+        settings,
+        assembled.model_id,
+        assembled.max_context,
+        assembled.fingerprint,
+        assembled.summary,
+        traces(assembled.model_id, os.environ if environ is None else environ),
+    )
+    return Application(app, worker, assembled)
+
+
+def traces(model_id: str, environ: Mapping[str, str]) -> Traces | None:
+    """Raises StartError or SettingsError."""
+    asked = next((name for name in DESTINATIONS if environ.get(name)), None)
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if asked is None or disabled or environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    try:
+        from server.traces import open_traces
+    except ImportError as error:
+        raise StartError(f"{asked} needs OpenTelemetry: pip install 'gptoss[otel]' ({error})") from None
+    return open_traces(model_id, environ)
