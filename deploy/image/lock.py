@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "deploy" / "requirements"
 PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
+EXTRAS = ["--extra", "postgres", "--extra", "otel"]
+"""Of ours, that the image has: what a server among several needs."""
+
 HEADER = "# Made by `make lock` from pyproject.toml; not edited by hand.\n"
 
 
@@ -45,7 +48,7 @@ def compile_lock(name: str, requirements: Path, options: list[str]) -> Path:
 def main() -> None:
     options = sys.argv[1:]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    cuda = compile_lock("cuda.txt", ROOT / "pyproject.toml", options)
+    cuda = compile_lock("cuda.txt", ROOT / "pyproject.toml", [*EXTRAS, *options])
     version = re.search(r"^torch==(\S+)", cuda.read_text(), re.MULTILINE)
     assert version, "pyproject.toml asks for torch"
     torch = f"torch=={version[1]}+cpu"
@@ -60,7 +63,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "pip", *fetch], check=True)
         override.write_text(torch)
         same = ["--constraint", str(cuda), "--override", str(override), "--find-links", str(wheels)]
-        compile_lock("cpu.txt", ROOT / "pyproject.toml", [*same, *options])
+        compile_lock("cpu.txt", ROOT / "pyproject.toml", [*same, *EXTRAS, *options])
         build.write_text("\n".join(project["build-system"]["requires"]))
         compile_lock("build.txt", build, options)
 

@@ -12,12 +12,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy.image import licences
-from deploy.image.lock import PYTHON
+from deploy.image.lock import EXTRAS, PYTHON
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 IMAGE = {"python_version": PYTHON, "sys_platform": "linux", "platform_system": "Linux", "extra": ""}
 VARIANTS = ("cpu", "cuda")
+INSTALLED = [
+    *PROJECT["project"]["dependencies"],
+    *(each for extra in EXTRAS[1::2] for each in PROJECT["project"]["optional-dependencies"][extra]),
+]
 AGAIN = "pyproject.toml and deploy/requirements/ have parted: run `make lock`"
 
 
@@ -34,7 +38,7 @@ def asked(requirements):
 @pytest.mark.parametrize(
     ("name", "requirements"),
     [
-        *((variant, PROJECT["project"]["dependencies"]) for variant in VARIANTS),
+        *((variant, INSTALLED) for variant in VARIANTS),
         ("build", PROJECT["build-system"]["requires"]),
     ],
     ids=[*VARIANTS, "build"],
