@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 NPM    ?= npm
 
-.PHONY: help install serve quick test test-exhaustive compile-gpu test-page pictures clients test-clients test-sdks test-tools \
+.PHONY: help install serve quick test test-exhaustive test-scale compile-gpu test-page pictures clients test-clients test-sdks test-tools \
     lock-clients sanitize check format lock audit lint-image image clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -29,6 +29,20 @@ test: $(READY)      ## run the tests
 	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
 test-exhaustive: $(READY)   ## run what takes long: every case of what the other tests try in a few
 	$(TEST) -m "exhaustive and not gpu" $(ARGS)
+
+# Ray is found beside all that the environment has itself, in the same versions.
+SCALE = .venv-scale
+test-scale: $(SCALE)/.ready     ## run the tests of many servers: Ray Serve, and PostgreSQL (apt-get install postgresql)
+	TEST_SCALE=all $(SCALE)/bin/python -m pytest tests/scale tests/server/dialogue/test_stores.py \
+	    tests/server/test_replicas.py -ra $(ARGS)
+$(SCALE)/.ready: pyproject.toml | $(READY)
+	$(PYTHON) -m venv $(SCALE)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$(echo $(SCALE)/lib/python3*/site-packages)/all_of_the_server.pth"
+	$(BIN)/pip freeze --exclude-editable > $(SCALE)/constraints.txt
+	$(SCALE)/bin/pip install --quiet --disable-pip-version-check --constraint $(SCALE)/constraints.txt "$$( \
+	    $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"])')"
+	@touch $@
 
 PAGE = tests/server/page/browser
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser)
@@ -128,4 +142,4 @@ image:          ## build the image without a Docker engine, run it and try it; r
 	.ci/image $(ARGS)
 
 clean:          ## remove the environment and caches
-	rm -rf $(VENV) $(TOOLS) .venv-triton .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(TOOLS) $(SCALE) .venv-triton .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -12,13 +12,14 @@ from tests.tools.rooms.rooms import BESIDE, CROWDED, LOOSE, PACKAGES, Tree
 ROOT = Path(__file__).parents[1]
 
 ALLOWED = {
-    "fastapi": {"server", "gptoss"},
-    "pydantic": {"server", "gptoss"},
+    "fastapi": {"server", "gptoss", "deploy.ray", "bench.ray_proxy"},
+    "pydantic": {"server", "gptoss", "deploy.ray"},
     "uvicorn": {"server", "gptoss", "bench"},
-    "starlette": {"server"},
+    "starlette": {"server", "deploy.ray.sticky"},
     "sse_starlette": {"server"},
     "prometheus_client": {"server"},
     "huggingface_hub": {"gptoss"},
+    "ray": {"deploy.ray", "bench.ray_proxy"},
     "psycopg": {"server.dialogue.postgres"},
     "opentelemetry": {"server.traces"},
     "tokenizers": {"language", "demo"},

@@ -1,0 +1,140 @@
+"""Which replica a request goes to: in Ray's HTTP proxies, before a replica is chosen.
+
+Requests of one session should reach one replica, which has the keys and values of what was said before.
+Ray's ConsistentHashRouter does that for requests with the same `x-session-id`; here each request is given
+one, made of the first of these that it has:
+
+    its header `session-id` or `x-session-id`
+    `prompt_cache_key` of its body, or the id of its `conversation`
+    the id in its path, of a response or a conversation
+    the beginning of its conversation: what stands before the first answer, and is sent again each time
+    `previous_response_id`
+
+A request with none of them goes anywhere.  Ray loads this where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
+deploy.ray.sticky:middlewares in the environment of its nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADER = b"x-session-id"
+HEADERS = frozenset({"session-id", "x-session-id"})
+
+ASKING = re.compile(r"/v1/(chat/completions|completions|responses|messages)(/count_tokens|/input_tokens)?")
+KEPT = re.compile(r"/v1/(?:responses|conversations)/([\w-]{1,200})(?:/|$)", re.ASCII)
+
+MAX_BODY = 4 * 2**20
+"""Bytes.  A longer body is not looked into: reading it costs all requests of this proxy."""
+
+
+class Sticky:
+    """Gives each request of `app` its `x-session-id`."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        key = key_of_headers(scope["headers"]) or key_of_path(scope["path"])
+        if key is None and scope["method"] == "POST" and ASKING.fullmatch(scope["path"]):
+            read, body = await _read(receive)
+            receive = _again(read, receive)
+            key = None if body is None else key_of_body(body)
+        others = [(name, value) for name, value in scope["headers"] if _plain(name) not in HEADERS]
+        if key is not None:
+            # A hash: what a client sends may be of any length, and nobody's words go into a header.
+            others.append((HEADER, hashlib.sha256(key.encode(errors="replace")).hexdigest()[:32].encode()))
+        await self._app({**scope, "headers": others}, receive, send)
+
+
+def middlewares() -> list[Middleware]:
+    """For Ray."""
+    return [Middleware(Sticky)]
+
+
+def key_of_headers(headers: list[tuple[bytes, bytes]]) -> str | None:
+    found = (value for name, value in headers if _plain(name) in HEADERS and value.strip())
+    return next((value.decode("latin-1") for value in found), None)
+
+
+def _plain(name: bytes) -> str:
+    """Proxies write - as _ and the other way round; Codex sends session_id."""
+    return name.decode("latin-1").lower().replace("_", "-")
+
+
+def key_of_path(path: str) -> str | None:
+    found = KEPT.match(path)
+    return found[1] if found is not None and found[1] != "input_tokens" else None
+
+
+def key_of_body(body: bytes) -> str | None:
+    """None for what is no JSON: the replica says so."""
+    try:
+        asked = from_json(body)
+    except ValueError:
+        return None
+    if not isinstance(asked, dict):
+        return None
+    named = asked.get("conversation")
+    named = named.get("id") if isinstance(named, dict) else named
+    for key in asked.get("prompt_cache_key"), named, _beginning(asked), asked.get("previous_response_id"):
+        if isinstance(key, str) and key:
+            return key
+    return None
+
+
+def _beginning(asked: MutableMapping[str, Any]) -> str | None:
+    """What stands before the first answer, with the system prompt."""
+    said = asked.get("messages", asked.get("input"))
+    if isinstance(said, str) or (asked.get("previous_response_id") and not asked.get("messages")):
+        # One text, or what follows a response: the next turn does not repeat it.
+        return None
+    if not isinstance(said, list):
+        return None
+    first = list(_before_the_answer(said))
+    told = [asked.get("system"), asked.get("instructions"), first]
+    return json.dumps(told) if first else None
+
+
+def _before_the_answer(said: list[Any]) -> Iterator[Any]:
+    for each in said:
+        if isinstance(each, dict) and each.get("role") in ("system", "developer", "user"):
+            yield each.get("content")
+            if each["role"] == "user":
+                return
+        else:
+            return
+
+
+async def _read(receive: Receive) -> tuple[list[Message], bytes | None]:
+    """The messages that have come, and the body; None if it is too long, or its client has left."""
+    read: list[Message] = []
+    size = 0
+    while True:
+        message = await receive()
+        read.append(message)
+        size += len(message.get("body", b""))
+        if message["type"] != "http.request" or size > MAX_BODY:
+            return read, None
+        if not message.get("more_body", False):
+            return read, b"".join(each.get("body", b"") for each in read)
+
+
+def _again(read: list[Message], receive: Receive) -> Receive:
+    """What was read, and then what comes."""
+    left = iter(read)
+
+    async def receive_again() -> Message:
+        return next(left, None) or await receive()
+
+    return receive_again
