@@ -160,8 +160,16 @@ def test_each_image_can_be_pinned_by_a_digest_in_one_place():
     assert all(said.count(name) >= 3 for name in pinned), "in both, and where it is used"
 
 
-def test_the_gpu_file_changes_a_service_that_is_there():
-    base, gpu = compose("compose.yaml", "compose.gpu.yaml")
+def test_as_many_gpus_as_the_model_is_split_over():
+    (two,) = compose("compose.two-gpus.yaml")
+    (devices,) = two["gptoss"]["deploy"]["resources"]["reservations"]["devices"]
+    settings = settings_sources.read({}, two["gptoss"]["environment"])
+    assert devices["count"] == settings.tensor_parallel == 2
+
+
+@pytest.mark.parametrize("file", ["compose.gpu.yaml", "compose.two-gpus.yaml"])
+def test_the_gpu_file_changes_a_service_that_is_there(file):
+    base, gpu = compose("compose.yaml", file)
     assert gpu.keys() <= base.keys()
     assert base["gptoss"]["build"]["args"]["VARIANT"] == "cpu"
     assert gpu["gptoss"]["build"]["args"] == {"VARIANT": "cuda", "TORCH_INDEX": ""}
