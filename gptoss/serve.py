@@ -52,19 +52,6 @@ def serve(settings: Settings) -> int:
     return STOPPED if made.worker.died is None else DIED
 
 
-def application(assembled: Assembled, worker: Worker, settings: Settings) -> FastAPI:
-    """The HTTP application for a loaded model."""
-    return create_app(
-        worker,
-        assembled.tokenizer,
-        settings,
-        assembled.model_id,
-        assembled.max_context,
-        assembled.fingerprint,
-        assembled.summary,
-    )
-
-
 class Server(uvicorn.Server):
     """uvicorn with another shutdown: by itself it would not let running answers finish."""
 
