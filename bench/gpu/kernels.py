@@ -118,22 +118,23 @@ def _few(model: TritonModel, tokens: int) -> Iterator[Piece]:
     used, limit = config.experts_per_token, config.swiglu_limit
     x = _normal(model, tokens, config.hidden_size)
     normed = prescaled(_normal(model, tokens, config.hidden_size))
-    logits = torch.randn(tokens, config.num_experts, device=model.device)
-    found = logits.clone()
+    chosen, shares = _chosen(model, tokens)
+    written, arrivals = (chosen.clone(), shares.clone()), torch.zeros_like(chosen[:, 0])
     inner = prescaled(_normal(model, tokens * used, config.intermediate_size))
-    up, back = _active_bytes(model, logits.topk(used).indices)
+    up, back = _active_bytes(model, chosen)
 
     def run_router() -> None:
         for layer in layers:
-            router(x, layer.experts_norm, layer.gate, layer.gate_bias, found, normed, eps)
+            gate = (layer.experts_norm, layer.gate, layer.gate_bias)
+            router(x, *gate, arrivals, *written, normed, eps)
 
     def run_up() -> None:
         for layer in layers:
-            experts_few.gate_up(normed, logits, layer.mlp1, inner, limit, used)
+            experts_few.gate_up(normed, chosen, layer.mlp1, inner, limit)
 
     def run_down() -> None:
         for layer in layers:
-            experts_few.down(inner, logits, layer.mlp2, x, used)
+            experts_few.down(inner, chosen, shares, layer.mlp2, x)
 
     yield f"router, T = {tokens}", run_router, len(layers), layers[0].gate.nbytes
     yield f"gate, up of few, T = {tokens}", run_up, len(layers), up
@@ -146,9 +147,7 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
     x, normed = (_normal(model, tokens, width) for width in (config.hidden_size, padded(config.hidden_size)))
     inner = _normal(model, tokens * used, padded(config.intermediate_size))
     outer = _normal(model, tokens * used, config.hidden_size)
-    chosen = torch.empty(tokens, used, dtype=torch.int32, device=model.device)
-    shares = torch.empty(tokens, used, device=model.device)
-    choose(torch.randn(tokens, config.num_experts, device=model.device), chosen, shares)
+    chosen, shares = _chosen(model, tokens)
     order, starts = experts_many.sort(chosen, config.num_experts)
     up, back = _active_bytes(model, chosen)
 
@@ -172,6 +171,15 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
     yield f"gate, up of many, T = {tokens}", run_up, len(layers), up
     yield f"down of many, T = {tokens}", run_down, len(layers), back
     yield f"sum over experts, T = {tokens}", run_sum, len(layers), outer.nbytes + 2 * x.nbytes
+
+
+def _chosen(model: TritonModel, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some experts of each token, and their shares."""
+    logits = torch.randn(tokens, model.config.num_experts, device=model.device)
+    shares = torch.empty(tokens, model.config.experts_per_token, device=model.device)
+    chosen = torch.empty_like(shares, dtype=torch.int32)
+    choose(logits, chosen, shares)
+    return chosen, shares
 
 
 def _active_bytes(model: TritonModel, chosen: torch.Tensor) -> tuple[float, float]:

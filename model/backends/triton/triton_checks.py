@@ -101,6 +101,11 @@ class Draw:
     def poison(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.full(shape, torch.nan, dtype=dtype or self.model.dtype, device=self.model.device)
 
+    def choice(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Room for chosen experts and their shares: a kernel's own output."""
+        shares = self.poison(tokens, self.model.config.experts_per_token, dtype=torch.float32)
+        return torch.full_like(shares, -1, dtype=torch.int32), shares
+
     def batch(self, chunks: list[tuple[int, int]]) -> Batch:
         """Chunks of (keys before it, tokens), over scattered pages."""
         device, size = self.model.device, self.model.page_size
@@ -244,24 +249,29 @@ def _experts_few(draw: Draw, tokens: int) -> Results:
     used, eps, limit = config.experts_per_token, config.rms_norm_eps, config.swiglu_limit
     x = 3 * draw.normal(tokens, config.hidden_size)
     gate = (layer.experts_norm, layer.gate, layer.gate_bias)
-    logits = draw.poison(tokens, config.num_experts, dtype=torch.float32)
+    arrivals, (chosen, shares) = torch.zeros_like(draw.model.router_arrivals), draw.choice(tokens)
     normed = draw.poison(*x.shape, dtype=torch.float32)
-    router(x, *gate, logits, normed, eps)
+    logits = router(x, *gate, arrivals, chosen, shares, normed, eps)
     want, want_normed = plain_router(x, *gate, eps)
     yield "router", logits, want
     yield "router's norm", normed, want_normed
+    want, want_shares = plain_choose(logits, used)
+    yield "router's choice", chosen, want
+    yield "router's shares", shares, want_shares
+    yield "router's arrivals", arrivals, torch.zeros_like(arrivals)
 
     normed = draw.normal(*x.shape)
     inner = draw.poison(tokens * used, config.intermediate_size, dtype=torch.float32)
-    experts_few.gate_up(prescaled(normed), logits, layer.mlp1, inner, limit, used)
-    yield "gate and up of few", inner, experts_few.plain_gate_up(normed, logits, layer.mlp1, limit, used)
+    experts_few.gate_up(prescaled(normed), chosen, layer.mlp1, inner, limit)
+    yield "gate and up of few", inner, experts_few.plain_gate_up(normed, chosen, layer.mlp1, limit)
 
     # Once added to nothing: beside a large residual its own roundings would not show.
     inner = draw.normal(*inner.shape)
+    choice = (chosen, shares, layer.mlp2)
     for name, residual in (("down of few", torch.zeros_like(x)), ("down of few and residual", x)):
         got = residual.clone()
-        experts_few.down(prescaled(inner), logits, layer.mlp2, got, used)
-        yield name, got, experts_few.plain_down(inner, logits, layer.mlp2, residual)
+        experts_few.down(prescaled(inner), *choice, got)
+        yield name, got, experts_few.plain_down(inner, *choice, residual)
 
 
 def _experts_many(draw: Draw, tokens: int) -> Results:
@@ -271,8 +281,7 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     logits = draw.normal(tokens, experts).float()
     if experts > used:
         logits[:, -1] = -torch.inf
-    shares = draw.poison(tokens, used, dtype=torch.float32)
-    chosen = torch.full((tokens, used), -1, dtype=torch.int32, device=shares.device)
+    chosen, shares = draw.choice(tokens)
     choose(logits, chosen, shares)
     want, want_shares = plain_choose(logits, used)
     yield "choice", chosen, want

@@ -91,6 +91,8 @@ class TritonModel:
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
         capability = torch.cuda.get_device_capability(device) if on_gpu else (9, 0)
         self.tiles = experts_many.tiles_for(capability)
+        self.router_arrivals = torch.zeros(FEW_FOR_EXPERTS, dtype=torch.int32, device=device)
+        """Counts that kernels find at zero and leave at zero, see last_arrival.py."""
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
         with self.current:
             self.turn = rotary.angles(config.max_context, *yarn_frequencies(config, device))
@@ -228,21 +230,22 @@ class TritonModel:
         """Adds to x [T, C] what the experts of one layer make of it."""
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         used, limit = config.experts_per_token, config.swiglu_limit
-        logits = x.new_empty(tokens, config.num_experts, dtype=torch.float32)
+        chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
+        shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
         invariant = self.batch_invariant
         if tokens <= FEW_FOR_EXPERTS and not invariant:
             normed = torch.empty_like(x, dtype=torch.float32)
             inner = normed.new_empty(tokens * used, config.intermediate_size)
-            router(x, layer.experts_norm, layer.gate, layer.gate_bias, logits, normed, eps, self.pdl)
-            experts_few.gate_up(normed, logits, layer.mlp1, inner, limit, used, self.pdl)
-            experts_few.down(inner, logits, layer.mlp2, x, used, self.pdl)
+            gate = (layer.experts_norm, layer.gate, layer.gate_bias)
+            router(x, *gate, self.router_arrivals, chosen, shares, normed, eps, self.pdl)
+            experts_few.gate_up(normed, chosen, layer.mlp1, inner, limit, self.pdl)
+            experts_few.down(inner, chosen, shares, layer.mlp2, x, self.pdl)
             return
         normed, in_order = torch.empty_like(x), x.new_empty(tokens, padded(config.hidden_size))
         inner = x.new_empty(tokens * used, padded(config.intermediate_size))
         normalise(x, layer.experts_norm, eps, normed, in_order)
+        logits = x.new_empty(tokens, config.num_experts, dtype=torch.float32)
         product(normed, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
-        chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
-        shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
         choose(logits, chosen, shares)
         order, starts = experts_many.sort(chosen, config.num_experts)
         experts_many.gate_up(in_order, layer.mlp1, order, starts, inner, limit, invariant, self.tiles)

@@ -4,8 +4,8 @@ Pairs need no sorting, and each reads its expert's weights once, straight into r
 partner, so nothing waits.  Dequantising is most of the work (see codes.py), and so it decides how fast this
 is.
 
-    gate_up   normed [T, C]            →  inner [T * A, F], activated
-    down      inner, shares            →  x [T, C] += the weighted sum
+    gate_up   normed [T, C], chosen [T, A]     →  inner [T * A, F], activated
+    down      inner, chosen, shares [T, A]     →  x [T, C] += the weighted sum
 
 `normed` and `inner` are in planes, and float32 times 2 ** 100 (`prescaled` in codes.py): rounded as
 activations are, but each of the many warps that read them is spared their conversion.
@@ -22,9 +22,8 @@ from torch import Tensor
 
 from model.backends.triton.kernels.codes import CODE_TO_ONE, PRESCALE, code, power, prescaled
 from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
-from model.backends.triton.kernels.router import best_experts
 from model.config import SWIGLU_ALPHA
-from model.layers import clamped_swiglu, route
+from model.layers import clamped_swiglu
 
 if TYPE_CHECKING:
     from model.backends.triton.weights import Matrices
@@ -59,16 +58,13 @@ def _products(words, scales, row, n, inside, j, K: tl.constexpr):
 
 @triton.jit
 def _gate_up_kernel(
-    normed, logits, words, scales, bias, inner, limit,
-    E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
-    C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+    normed, chosen, words, scales, bias, inner, limit,
+    A: tl.constexpr, C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     launch_next(PDL)
     await_previous(PDL)
     pair, n = tl.program_id(0), tl.program_id(1) * BN + tl.arange(0, BN)
-    token = (pair // A).to(tl.int64)
-    experts, _ = best_experts(logits + token * E, E, E_PAD, A, A_PAD)
-    expert = tl.sum(tl.where(tl.arange(0, A_PAD) == pair % A, experts, 0), 0).to(tl.int64)
+    token, expert = (pair // A).to(tl.int64), tl.load(chosen + pair).to(tl.int64)
     words += expert * (2 * F) * (C // 8)
     scales += expert * (2 * F) * (C // 32)
     bias += expert * (2 * F)
@@ -87,20 +83,17 @@ def _gate_up_kernel(
 
 @triton.jit
 def _down_kernel(
-    inner, logits, words, scales, bias, x,
-    E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
-    C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
+    inner, chosen, shares, words, scales, bias, x,
+    A: tl.constexpr, C: tl.constexpr, F: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     launch_next(PDL)
     await_previous(PDL)
     token, n = tl.program_id(0).to(tl.int64), tl.program_id(1) * BN + tl.arange(0, BN)
-    experts, shares = best_experts(logits + token * E, E, E_PAD, A, A_PAD)
-    rank = tl.arange(0, A_PAD)
     weighted = tl.zeros([BN, BW], tl.float32)
     total = tl.load(x + token * C + n, n < C, 0.0).to(tl.float32)
     for a in range(A):  # unrolled, it has more in flight than there are registers
-        expert = tl.sum(tl.where(rank == a, experts, 0), 0).to(tl.int64)
-        share = tl.sum(tl.where(rank == a, shares, 0.0), 0)
+        expert = tl.load(chosen + token * A + a).to(tl.int64)
+        share = tl.load(shares + token * A + a)
         products = tl.zeros([BN, BW], tl.float32)
         for first in tl.static_range(0, F // 8, BW):
             j = first + tl.arange(0, BW)
@@ -120,43 +113,33 @@ def _down_kernel(
 
 
 def gate_up(
-    normed: Tensor,
-    logits: Tensor,
-    mlp1: Matrices,
-    inner: Tensor,
-    limit: float,
-    used: int,
-    pdl: bool = False,
+    normed: Tensor, chosen: Tensor, mlp1: Matrices, inner: Tensor, limit: float, pdl: bool = False
 ) -> None:
-    """The chosen experts' activations into inner [T * used, F], `prescaled`.
+    """The chosen experts' activations into inner [T * A, F], `prescaled`.
 
     normed  [T, C]  likewise
-    logits  [T, E]  float32, of which the best `used` are chosen
+    chosen  [T, A]  int32
     pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
     """
-    (tokens, hidden), experts, width = normed.shape, logits.shape[1], inner.shape[1]
-    sizes = _sizes(experts, used, hidden, width)
-    operands = (normed, logits, mlp1.words, mlp1.scales, mlp1.bias, inner, limit)
+    (tokens, used), hidden, width = chosen.shape, normed.shape[1], inner.shape[1]
+    operands = (normed, chosen, mlp1.words, mlp1.scales, mlp1.bias, inner, limit)
     grid = (tokens * used, triton.cdiv(width, GATE_UP_TILE["BN"]))
-    _gate_up_kernel[grid](*operands, *sizes, pdl, **GATE_UP_TILE, launch_pdl=pdl)
+    _gate_up_kernel[grid](*operands, used, hidden, width, pdl, **GATE_UP_TILE, launch_pdl=pdl)
 
 
-def down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor, used: int, pdl: bool = False) -> None:
-    """Adds to x [T, C] what the chosen experts make of inner [T * used, F], `prescaled`, by their shares."""
-    (tokens, hidden), experts, width = x.shape, logits.shape[1], inner.shape[1]
-    sizes = _sizes(experts, used, hidden, width)
-    operands = (inner, logits, mlp2.words, mlp2.scales, mlp2.bias, x)
+def down(inner: Tensor, chosen: Tensor, shares: Tensor, mlp2: Matrices, x: Tensor, pdl: bool = False) -> None:
+    """Adds to x [T, C] what the chosen experts make of inner [T * A, F], `prescaled`, by their shares.
+
+    chosen  [T, A]  int32, shares likewise, float32
+    """
+    (tokens, used), hidden, width = chosen.shape, x.shape[1], inner.shape[1]
+    operands = (inner, chosen, shares, mlp2.words, mlp2.scales, mlp2.bias, x)
     grid = (tokens, triton.cdiv(hidden, DOWN_TILE["BN"]))
-    _down_kernel[grid](*operands, *sizes, pdl, **DOWN_TILE, launch_pdl=pdl)
+    _down_kernel[grid](*operands, used, hidden, width, pdl, **DOWN_TILE, launch_pdl=pdl)
 
 
-def _sizes(experts: int, used: int, hidden: int, width: int) -> tuple[int, ...]:
-    return experts, triton.next_power_of_2(experts), used, triton.next_power_of_2(used), hidden, width
-
-
-def plain_gate_up(x: Tensor, logits: Tensor, mlp1: Matrices, limit: float, used: int) -> Tensor:
-    """`inner` [T * used, F], from x [T, C] in the order of columns."""
-    chosen, _ = route(logits, used)
+def plain_gate_up(x: Tensor, chosen: Tensor, mlp1: Matrices, limit: float) -> Tensor:
+    """`inner` [T * A, F], from x [T, C] in the order of columns."""
     pairs = [
         clamped_swiglu(mlp1.decoded(expert) @ row.float() + mlp1.bias[expert].float(), limit)
         for row, experts in zip(x, chosen.tolist(), strict=True)
@@ -165,10 +148,9 @@ def plain_gate_up(x: Tensor, logits: Tensor, mlp1: Matrices, limit: float, used:
     return prescaled(torch.stack(pairs))
 
 
-def plain_down(inner: Tensor, logits: Tensor, mlp2: Matrices, x: Tensor) -> Tensor:
-    """What x [T, C] becomes, in float32, from inner [T * used, F] in the order of columns."""
-    used = len(inner) // len(x)
-    chosen, shares = route(logits, used)
+def plain_down(inner: Tensor, chosen: Tensor, shares: Tensor, mlp2: Matrices, x: Tensor) -> Tensor:
+    """What x [T, C] becomes, in float32, from inner [T * A, F] in the order of columns."""
+    used = chosen.shape[1]
     total = x.float().clone()
     for pair, (expert, share) in enumerate(zip(chosen.flatten().tolist(), shares.flatten(), strict=True)):
         outer = mlp2.decoded(expert) @ inner[pair].float() + mlp2.bias[expert].float()

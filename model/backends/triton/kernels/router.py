@@ -1,10 +1,11 @@
 """Which experts a token uses: their logits, and the best A of them.
 
-For few tokens the logits take the place of a choice: who needs it chooses again from E numbers, which costs
-less than one more kernel (`best_experts`).  For many tokens `choose` writes it down."""
+For few tokens one kernel does it all: of the programs of a token, the last to be done knows all logits, and
+writes the choice down.  For many tokens `choose` does."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from model.backends.triton.kernels.codes import PRESCALE, prescaled
 from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
+from model.backends.triton.kernels.last_arrival import arrives_last
 from model.layers import rms_norm, route
 
 ROUTER_TILE = {"BK": 1024, "num_warps": 4}
@@ -19,9 +21,49 @@ ROUTER_TILE = {"BK": 1024, "num_warps": 4}
 
 
 @triton.jit
+def best_experts(logits, E: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
+    """The A experts of each token with the largest logits, best first, and the softmax over those alone.
+
+    Of equal logits the lower expert's comes first.  Logits that are not numbers choose some expert: what
+    comes of them is not a number either, but no memory is touched that is not there.
+
+    logits   [TOKENS, E_PAD]; past E minus infinity
+    returns  experts, shares  [TOKENS, A_PAD]; past A the shares are 0
+    """
+    expert = tl.arange(0, logits.shape[1])[None, :]
+    rank = tl.arange(0, A_PAD)[None, :]
+    chosen = tl.zeros([logits.shape[0], A_PAD], tl.int32)
+    parts = tl.zeros([logits.shape[0], A_PAD], tl.float32)
+    total = tl.zeros([logits.shape[0]], tl.float32)
+    highest = tl.max(logits, 1)
+    left = logits
+    for a in tl.static_range(A):
+        logit = tl.max(left, 1)
+        first = tl.min(tl.where(left == logit[:, None], expert, E - 1), 1)
+        part = tl.exp(logit - highest)
+        total += part  # by rank, so that the bits are the same wherever this is called
+        chosen = tl.where(rank == a, first[:, None], chosen)
+        parts = tl.where(rank == a, part[:, None], parts)
+        left = tl.where(expert == first[:, None], float("-inf"), left)
+    return chosen, parts / total[:, None]
+
+
+@triton.jit
+def _choose(logits, chosen, shares, token, E: tl.constexpr, E_PAD: tl.constexpr,
+            A: tl.constexpr, A_PAD: tl.constexpr):  # fmt: skip
+    """Writes down the choice of one token."""
+    expert, rank = tl.arange(0, E_PAD)[None, :], tl.arange(0, A_PAD)[None, :]
+    own = tl.load(logits + token * E + expert, expert < E, float("-inf"))
+    experts, parts = best_experts(own, E, A, A_PAD)
+    tl.store(chosen + token * A + rank, experts, rank < A)
+    tl.store(shares + token * A + rank, parts, rank < A)
+
+
+@triton.jit
 def _router_kernel(
-    x, norm, gate, bias, logits, normed, eps,
-    E: tl.constexpr, K: tl.constexpr, PDL: tl.constexpr, BK: tl.constexpr,
+    x, norm, gate, bias, arrivals, logits, chosen, shares, normed, eps,
+    E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
+    K: tl.constexpr, PDL: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Program e < E of a token finds the logit of expert e; program E writes the normalised row."""
     launch_next(PDL)
@@ -44,6 +86,8 @@ def _router_kernel(
     if expert < E:
         logit = tl.sum(product, 0) * scale + tl.load(bias + expert).to(tl.float32)
         tl.store(logits + token * E + expert, logit)
+        if arrives_last(arrivals + token, E):
+            _choose(logits, chosen, shares, token, E, E_PAD, A, A_PAD)
     else:
         for first in tl.static_range(0, K, BK):
             k = first + tl.arange(0, BK)
@@ -58,53 +102,36 @@ def router(
     norm: Tensor,
     gate: Tensor,
     bias: Tensor,
-    logits: Tensor,
+    arrivals: Tensor,
+    chosen: Tensor,
+    shares: Tensor,
     normed: Tensor,
     eps: float,
     pdl: bool = False,
-) -> None:
-    """Logits of x [T, K], and its normalised rows as experts want them, for few tokens.
+) -> Tensor:
+    """The chosen experts of x [T, K], and its normalised rows as experts want them, for few tokens.
 
-    norm    [K]
-    gate    [E, K], bias [E]
-    logits  [T, E] float32
-    normed  [T, K] float32, `prescaled` (codes.py)
-    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
+    norm      [K]
+    gate      [E, K], bias [E]
+    arrivals  [T] or more, int32: zeros, before and after (last_arrival.py)
+    chosen    [T, A] int32, best first
+    shares    [T, A] float32
+    normed    [T, K] float32, `prescaled` (codes.py)
+    pdl       whether it may begin while the kernel before it ends, see dependent_launch.py
+    returns   logits [T, E] float32
     """
-    (tokens, width), experts = x.shape, len(gate)
-    grid = (tokens, experts + 1)
-    operands, sizes = (x, norm, gate, bias, logits, normed, eps), (experts, width, pdl)
-    _router_kernel[grid](*operands, *sizes, **ROUTER_TILE, launch_pdl=pdl)
+    (tokens, width), experts, used = x.shape, len(gate), chosen.shape[1]
+    logits = torch.empty(tokens, experts, dtype=torch.float32, device=x.device)
+    operands = (x, norm, gate, bias, arrivals, logits, chosen, shares, normed, eps)
+    sizes = (experts, triton.next_power_of_2(experts), used, triton.next_power_of_2(used), width, pdl)
+    _router_kernel[(tokens, experts + 1)](*operands, *sizes, **ROUTER_TILE, launch_pdl=pdl)
+    return logits
 
 
 def plain_router(x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """What `router` writes; the logits are of the row before it is rounded."""
+    """The logits and `normed` of `router`; the logits are of the row before it is rounded."""
     logits = F.linear(rms_norm(x.float(), norm, eps), gate.float(), bias.float())
     return logits, prescaled(rms_norm(x, norm, eps))
-
-
-@triton.jit
-def best_experts(logits, E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
-    """The A experts of one token with the largest logits [E], best first, and the softmax over those alone.
-
-    Of equal logits the lower expert's comes first.  Logits that are not numbers choose some expert: what
-    comes of them is not a number either, but no memory is touched that is not there.
-
-    returns  experts, shares  [A_PAD]; past A the shares are 0
-    """
-    expert = tl.arange(0, E_PAD)
-    rank = tl.arange(0, A_PAD)
-    left = tl.load(logits + expert, expert < E, float("-inf"))
-    chosen = tl.zeros([A_PAD], tl.int32)
-    highest = tl.full([A_PAD], float("-inf"), tl.float32)
-    for a in tl.static_range(A):
-        logit = tl.max(left, 0)
-        first = tl.min(tl.where(left == logit, expert, E - 1), 0)
-        chosen = tl.where(rank == a, first, chosen)
-        highest = tl.where(rank == a, logit, highest)
-        left = tl.where(expert == first, float("-inf"), left)
-    parts = tl.where(rank < A, tl.exp(highest - tl.max(highest, 0)), 0.0)
-    return chosen, parts / tl.sum(parts, 0)
 
 
 @triton.jit
@@ -112,11 +139,7 @@ def _choose_kernel(
     logits, chosen, shares,
     E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
 ):  # fmt: skip
-    token = tl.program_id(0).to(tl.int64)
-    experts, parts = best_experts(logits + token * E, E, E_PAD, A, A_PAD)
-    rank = tl.arange(0, A_PAD)
-    tl.store(chosen + token * A + rank, experts, rank < A)
-    tl.store(shares + token * A + rank, parts, rank < A)
+    _choose(logits, chosen, shares, tl.program_id(0).to(tl.int64), E, E_PAD, A, A_PAD)
 
 
 def choose(logits: Tensor, chosen: Tensor, shares: Tensor) -> None:

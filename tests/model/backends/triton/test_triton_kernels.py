@@ -110,8 +110,8 @@ def test_all_codes_and_scales_are_exact():
         eye = torch.eye(width, device=DEVICE)
         for column in (0, 9, 18, 27, 4, 13, 22, 31):  # of each code of a word
             x = torch.zeros(1, outputs, device=DEVICE)
-            one = torch.zeros(1, 1, device=DEVICE)  # the only expert has all of the share
-            experts_few.down(codes.prescaled(eye[column : column + 1]), one, matrices, x, 1)
+            only, whole = torch.zeros(1, 1, dtype=torch.int32, device=DEVICE), torch.ones(1, 1, device=DEVICE)
+            experts_few.down(codes.prescaled(eye[column : column + 1]), only, whole, matrices, x)
             assert torch.equal(x[0], matrix[:, column])
 
 

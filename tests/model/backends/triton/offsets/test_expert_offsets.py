@@ -41,18 +41,17 @@ def matrices(outputs, width, noise):
 def test_the_last_expert_of_120b_is_found_for_few_tokens(noise):
     mlp1, one1 = matrices(2 * F, C, noise)
     mlp2, one2 = matrices(C, F, noise)
-    logits = torch.zeros(2, E)
-    logits[:, -1] = 9.0
+    last_expert, whole = torch.full((2, 1), E - 1, dtype=torch.int32), torch.ones(2, 1)
     x, inner = torch.randn(2, C, generator=noise) / 50, torch.zeros(2, F)
     with watching(programs=last, poison=False):
-        experts_few.gate_up(codes.prescaled(x), logits, mlp1, inner, CONFIG.swiglu_limit, 1)
+        experts_few.gate_up(codes.prescaled(x), last_expert, mlp1, inner, CONFIG.swiglu_limit)
         out = torch.zeros(2, C)
-        experts_few.down(codes.prescaled(x[:, :F]), logits, mlp2, out, 1)
-    want = experts_few.plain_gate_up(x, logits[:, -1:], one1, CONFIG.swiglu_limit, 1)
+        experts_few.down(codes.prescaled(x[:, :F]), last_expert, whole, mlp2, out)
+    want = experts_few.plain_gate_up(x, last_expert * 0, one1, CONFIG.swiglu_limit)
     at = [(n % 8) * (F // 8) + n // 8 for n in (F - 2, F - 1)]
     close(inner[-1, at], want[-1, at])
     assert inner.count_nonzero() == 2
-    want = experts_few.plain_down(x[:, :F], logits[:, -1:], one2, torch.zeros(2, C))
+    want = experts_few.plain_down(x[:, :F], last_expert * 0, whole, one2, torch.zeros(2, C))
     outputs = experts_few.DOWN_TILE["BN"]
     close(out[-1, -outputs:], want[-1, -outputs:])
     assert out.count_nonzero() == outputs
