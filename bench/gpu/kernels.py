@@ -17,7 +17,7 @@ from bench.gpu.load import Decode
 from model.backends.triton.kernels import attention_decode, dense, dense_int8, experts_few, experts_many
 from model.backends.triton.kernels.codes import padded, prescaled
 from model.backends.triton.kernels.dense import product
-from model.backends.triton.kernels.router import ROUTER_TILE, choose, router
+from model.backends.triton.kernels.router import ROUTER_TILE, choose, gate_parts, router
 from model.backends.triton.triton_model import TritonModel
 from model.batch import BANDED, FULL
 
@@ -151,6 +151,12 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
     order, starts = experts_many.sort(chosen, config.num_experts)
     up, back = _active_bytes(model, chosen)
 
+    rows, written = _normal(model, tokens, config.hidden_size), (chosen.clone(), shares.clone())
+
+    def run_choice() -> None:
+        for layer in layers:
+            choose(gate_parts(rows, layer.gate), layer.gate_bias, *written)
+
     def run_sort() -> None:
         for _ in layers:
             experts_many.sort(chosen, config.num_experts)
@@ -167,6 +173,7 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
         for _ in layers:
             experts_many.combine(outer, x)
 
+    yield f"choice of many, T = {tokens}", run_choice, len(layers), layers[0].gate.nbytes
     yield f"sort, T = {tokens}", run_sort, len(layers), chosen.nbytes
     yield f"gate, up of many, T = {tokens}", run_up, len(layers), up
     yield f"down of many, T = {tokens}", run_down, len(layers), back
@@ -175,10 +182,10 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
 
 def _chosen(model: TritonModel, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Some experts of each token, and their shares."""
-    logits = torch.randn(tokens, model.config.num_experts, device=model.device)
+    logits = torch.randn(1, tokens, model.config.num_experts, device=model.device)
     shares = torch.empty(tokens, model.config.experts_per_token, device=model.device)
     chosen = torch.empty_like(shares, dtype=torch.int32)
-    choose(logits, chosen, shares)
+    choose(logits, torch.zeros_like(logits[0, 0]), chosen, shares)
     return chosen, shares
 
 
@@ -270,7 +277,7 @@ def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tupl
         choices = {"BN": (32, 64, 128), "num_warps": (2, 4), "num_stages": (4, 5, 7)}
         yield attention, attention_decode.TILE, choices
     for tokens in (64, 2048):
-        _sort, gate_up, down, _sum = _many(model, tokens)
+        _choice, _sort, gate_up, down, _sum = _many(model, tokens)
         pairs, experts = tokens * model.config.experts_per_token, model.config.num_experts
         rows = experts_many.usual_rows(pairs, experts)
         yield gate_up, model.tiles.gate_up[rows], many

@@ -28,7 +28,13 @@ from model.backends.triton.kernels.dense import decoded, plain_product, product
 from model.backends.triton.kernels.edits import edit_logits
 from model.backends.triton.kernels.fp8 import plain_numbers, plain_stored
 from model.backends.triton.kernels.norm import normalise, plain_normalise
-from model.backends.triton.kernels.router import choose, plain_choose, plain_router, router
+from model.backends.triton.kernels.router import (
+    choose,
+    gate_parts,
+    plain_choose,
+    plain_router,
+    router,
+)
 from model.backends.triton.kernels.token_choice import choose_tokens, plain_scores
 from model.backends.triton.triton_model import FEW_FOR_DENSE, FEW_FOR_EXPERTS, KEYS_OF_A_PART, TritonModel
 from model.batch import BANDED, FULL, Batch
@@ -146,10 +152,8 @@ def _dense(draw: Draw, tokens: int) -> Results:
         yield "QKV and bias", got, plain_product(x, layer.qkv, qkv, bias=bias)
         got = model.linear(seen, layer.out, layer.out_bias)
         yield "output", got, plain_product(seen, layer.out, x, bias=layer.out_bias)
-    if tokens > FEW_FOR_EXPERTS or invariant:
-        logits = draw.poison(tokens, len(layer.gate), dtype=torch.float32)
-        got = product(x, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
-        yield "experts' logits", got, plain_product(x, layer.gate, logits, bias=layer.gate_bias)
+    parts = gate_parts(x, layer.gate)
+    yield "experts' logits", parts.sum(0), plain_product(x, layer.gate, parts[0])
 
     # Of the unembedding the first and last rows: all of it in float32 may not fit beside it.
     few = min(tokens, 80)
@@ -281,9 +285,10 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     logits = draw.normal(tokens, experts).float()
     if experts > used:
         logits[:, -1] = -torch.inf
+    parts = torch.stack((logits, draw.normal(tokens, experts).float()))
     chosen, shares = draw.choice(tokens)
-    choose(logits, chosen, shares)
-    want, want_shares = plain_choose(logits, used)
+    choose(parts, layer.gate_bias, chosen, shares)
+    want, want_shares = plain_choose(parts.sum(0) + layer.gate_bias.float(), used)
     yield "choice", chosen, want
     yield "shares", shares, want_shares
 

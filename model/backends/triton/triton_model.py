@@ -25,7 +25,7 @@ from model.backends.triton.kernels.dense import Dense, linear, product
 from model.backends.triton.kernels.dense_int8 import Quantised
 from model.backends.triton.kernels.edits import edit_logits
 from model.backends.triton.kernels.norm import normalise
-from model.backends.triton.kernels.router import choose, router
+from model.backends.triton.kernels.router import choose, gate_parts, router
 from model.backends.triton.kernels.token_choice import choose_tokens
 from model.backends.triton.weights import Layer, Weights
 from model.batch import Batch, KVCache, PerKind
@@ -244,9 +244,7 @@ class TritonModel:
         normed, in_order = torch.empty_like(x), x.new_empty(tokens, padded(config.hidden_size))
         inner = x.new_empty(tokens * used, padded(config.intermediate_size))
         normalise(x, layer.experts_norm, eps, normed, in_order)
-        logits = x.new_empty(tokens, config.num_experts, dtype=torch.float32)
-        product(normed, layer.gate, logits, bias=layer.gate_bias, invariant=invariant)
-        choose(logits, chosen, shares)
+        choose(gate_parts(normed, layer.gate), layer.gate_bias, chosen, shares)
         order, starts = experts_many.sort(chosen, config.num_experts)
         experts_many.gate_up(in_order, layer.mlp1, order, starts, inner, limit, invariant, self.tiles)
         outer = x.new_empty(tokens * used, config.hidden_size)

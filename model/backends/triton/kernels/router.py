@@ -1,7 +1,8 @@
 """Which experts a token uses: their logits, and the best A of them.
 
 For few tokens one kernel does it all: of the programs of a token, the last to be done knows all logits, and
-writes the choice down.  For many tokens `choose` does."""
+writes the choice down.  For many tokens the logits are a product of matrices, with columns in parts, so that
+there is work for many programs; `choose` adds the parts up."""
 
 from __future__ import annotations
 
@@ -48,15 +49,63 @@ def best_experts(logits, E: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
     return chosen, parts / total[:, None]
 
 
+GATE_TILE = {"BM": 16, "BK": 64, "num_warps": 4, "num_stages": 4}
+"""Rows and columns: the same for any number of tokens, and so are a token's bits."""
+
+PARTS = 4
+"""Of the columns."""
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _gate_kernel(
+    normed, gate, parts, tokens,
+    E: tl.constexpr, E_PAD: tl.constexpr, K: tl.constexpr, PARTS: tl.constexpr,
+    BM: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Program (rows, part)."""
+    WIDTH: tl.constexpr = (K + PARTS * BK - 1) // (PARTS * BK) * BK
+    token, part = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM), tl.program_id(1)
+    expert = tl.arange(0, E_PAD)
+    here, there = (token < tokens)[:, None], (expert < E)[None, :]
+    logits = tl.zeros([BM, E_PAD], tl.float32)
+    for first in range(part * WIDTH, tl.minimum(part * WIDTH + WIDTH, K), BK):
+        k = first + tl.arange(0, BK)
+        rows = tl.load(normed + token[:, None] * K + k[None, :], here & (k < K)[None, :], 0.0)
+        columns = tl.load(gate + expert[None, :] * K + k[:, None], there & (k < K)[:, None], 0.0)
+        logits = tl.dot(rows, columns, logits, input_precision="ieee")
+    tl.store(parts + (part * tokens + token[:, None]) * E + expert[None, :], logits, here & there)
+
+
+def gate_parts(normed: Tensor, gate: Tensor) -> Tensor:
+    """[PARTS, T, E] float32, whose sum over parts is normed [T, K] @ gate.T."""
+    (tokens, width), experts = normed.shape, len(gate)
+    parts = torch.empty(PARTS, tokens, experts, dtype=torch.float32, device=normed.device)
+    sizes = (experts, max(16, triton.next_power_of_2(experts)), width, PARTS)
+    grid = (triton.cdiv(tokens, GATE_TILE["BM"]), PARTS)
+    _gate_kernel[grid](normed, gate, parts, tokens, *sizes, **GATE_TILE)
+    return parts
+
+
 @triton.jit
-def _choose(logits, chosen, shares, token, E: tl.constexpr, E_PAD: tl.constexpr,
-            A: tl.constexpr, A_PAD: tl.constexpr):  # fmt: skip
-    """Writes down the choice of one token."""
-    expert, rank = tl.arange(0, E_PAD)[None, :], tl.arange(0, A_PAD)[None, :]
-    own = tl.load(logits + token * E + expert, expert < E, float("-inf"))
-    experts, parts = best_experts(own, E, A, A_PAD)
-    tl.store(chosen + token * A + rank, experts, rank < A)
-    tl.store(shares + token * A + rank, parts, rank < A)
+def logits_of(parts, bias, token, tokens, E: tl.constexpr, E_PAD: tl.constexpr, PARTS: tl.constexpr):
+    """Logits [TOKENS, E_PAD] of tokens `token`: parts added up in their order, and the bias."""
+    expert = tl.arange(0, E_PAD)
+    mask = (token < tokens)[:, None] & (expert < E)[None, :]
+    at = parts + token[:, None] * E + expert[None, :]
+    logits = tl.zeros([token.shape[0], E_PAD], tl.float32)
+    for _ in tl.static_range(PARTS):
+        logits += tl.load(at, mask, 0.0)
+        at += tokens.to(tl.int64) * E
+    return logits + tl.load(bias + expert, expert < E, float("-inf")).to(tl.float32)[None, :]
+
+
+@triton.jit
+def _write_choice(logits, chosen, shares, token, E: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
+    """Of the token [1] whose logits [1, E_PAD] these are."""
+    experts, parts = best_experts(logits, E, A, A_PAD)
+    rank = tl.arange(0, A_PAD)[None, :]
+    tl.store(chosen + token[:, None] * A + rank, experts, rank < A)
+    tl.store(shares + token[:, None] * A + rank, parts, rank < A)
 
 
 @triton.jit
@@ -87,7 +136,9 @@ def _router_kernel(
         logit = tl.sum(product, 0) * scale + tl.load(bias + expert).to(tl.float32)
         tl.store(logits + token * E + expert, logit)
         if arrives_last(arrivals + token, E):
-            _choose(logits, chosen, shares, token, E, E_PAD, A, A_PAD)
+            every = tl.arange(0, E_PAD)[None, :]
+            own = tl.load(logits + token * E + every, every < E, float("-inf"))
+            _write_choice(own, chosen, shares, token + tl.arange(0, 1), E, A, A_PAD)
     else:
         for first in tl.static_range(0, K, BK):
             k = first + tl.arange(0, BK)
@@ -134,19 +185,22 @@ def plain_router(x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, eps: float
     return logits, prescaled(rms_norm(x, norm, eps))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _choose_kernel(
-    logits, chosen, shares,
-    E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
+    parts, bias, chosen, shares, tokens,
+    E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    _choose(logits, chosen, shares, tl.program_id(0).to(tl.int64), E, E_PAD, A, A_PAD)
+    token = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    logits = logits_of(parts, bias, token, tokens, E, E_PAD, PARTS)
+    _write_choice(logits, chosen, shares, token, E, A, A_PAD)
 
 
-def choose(logits: Tensor, chosen: Tensor, shares: Tensor) -> None:
-    """From logits [T, E] the chosen experts [T, A] int32, best first, and their shares [T, A] float32."""
-    (tokens, experts), used = logits.shape, chosen.shape[1]
-    sizes = (experts, triton.next_power_of_2(experts), used, triton.next_power_of_2(used))
-    _choose_kernel[(tokens,)](logits, chosen, shares, *sizes, num_warps=1)
+def choose(parts: Tensor, bias: Tensor, chosen: Tensor, shares: Tensor) -> None:
+    """From parts [PARTS, T, E] of logits, and what is to be added to each sum [E], the chosen experts [T, A]
+    int32, best first, and their shares [T, A] float32."""
+    (count, tokens, experts), used = parts.shape, chosen.shape[1]
+    sizes = (experts, triton.next_power_of_2(experts), used, triton.next_power_of_2(used), count)
+    _choose_kernel[(tokens,)](parts, bias, chosen, shares, tokens, *sizes, num_warps=1)
 
 
 def plain_choose(logits: Tensor, experts_per_token: int) -> tuple[Tensor, Tensor]:

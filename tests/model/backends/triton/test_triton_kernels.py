@@ -119,7 +119,7 @@ def test_equal_logits_choose_the_lower_expert_and_nan_touches_no_other_memory():
     logits = torch.tensor([[1.0, 3, 3, 2, 3], [torch.nan] * 5], device=DEVICE)
     chosen = torch.full((3, 2), -7, dtype=torch.int32, device=DEVICE)
     shares = torch.full((3, 2), -7.0, device=DEVICE)
-    choose(logits, chosen[:2], shares[:2])
+    choose(logits[None], torch.zeros(5, device=DEVICE), chosen[:2], shares[:2])
     assert chosen.tolist()[0] == [1, 2]
     assert all(0 <= expert < 5 for expert in chosen[1].tolist())
     assert shares[0].tolist() == [0.5, 0.5]
