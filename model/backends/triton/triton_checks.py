@@ -24,7 +24,7 @@ from model.backends.triton.kernels import (
     rotary,
 )
 from model.backends.triton.kernels.codes import in_fragments, padded, prescaled
-from model.backends.triton.kernels.dense import decoded, plain_product, product
+from model.backends.triton.kernels.dense import add_linear, decoded, plain_product, product
 from model.backends.triton.kernels.edits import edit_logits
 from model.backends.triton.kernels.fp8 import plain_numbers, plain_stored
 from model.backends.triton.kernels.norm import normalise, plain_normalise
@@ -150,8 +150,15 @@ def _dense(draw: Draw, tokens: int) -> Results:
     else:
         got = model.linear(x, layer.qkv, bias)
         yield "QKV and bias", got, plain_product(x, layer.qkv, qkv, bias=bias)
-        got = model.linear(seen, layer.out, layer.out_bias)
-        yield "output", got, plain_product(seen, layer.out, x, bias=layer.out_bias)
+        residual = 0.1 * x  # beside a large one the product's own roundings would not show
+        got = residual.clone()
+        if model.by_library(layer.out):
+            add_linear(got, seen, layer.out)
+            normalise(got, norm, eps, draw.poison(*x.shape), bias=layer.out_bias)
+        else:
+            product(seen, layer.out, got, bias=layer.out_bias, add=True, invariant=invariant)
+        want = plain_product(seen, layer.out, residual, bias=layer.out_bias, add=True)
+        yield "output and residual", got, want
     parts = gate_parts(x, layer.gate)
     yield "experts' logits", parts.sum(0), plain_product(x, layer.gate, parts[0])
 
@@ -172,6 +179,11 @@ def _dense(draw: Draw, tokens: int) -> Results:
     normalise(x, layer.experts_norm, eps, out, in_order)
     want, want_in_order = plain_normalise(x, layer.experts_norm, eps)
     yield "norm of both orders", torch.cat((out, in_order), 1), torch.cat((want, want_in_order), 1)
+    moved, out = x.clone(), draw.poison(*x.shape)
+    normalise(moved, layer.experts_norm, eps, out, bias=layer.out_bias)
+    want = (x.float() + layer.out_bias.float()).to(x.dtype)
+    yield "bias before a norm", moved, want
+    yield "norm behind a bias", out, plain_normalise(want, layer.experts_norm, eps)[0]
 
 
 def _attention(draw: Draw, tokens: int) -> Results:

@@ -6,6 +6,7 @@ is one tensor, x, to which each half of a layer adds in place."""
 from __future__ import annotations
 
 import contextlib
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from model.backends.triton.kernels import (
     rotary,
 )
 from model.backends.triton.kernels.codes import padded
-from model.backends.triton.kernels.dense import Dense, linear, product
+from model.backends.triton.kernels.dense import Dense, add_linear, linear, product
 from model.backends.triton.kernels.dense_int8 import Quantised
 from model.backends.triton.kernels.edits import edit_logits
 from model.backends.triton.kernels.norm import normalise
@@ -172,8 +173,8 @@ class TritonModel:
         """
         x = F.embedding(batch.tokens, self.weights.embedding)
         for number, layer in enumerate(self.weights.layers):
-            self.add_attention(number, layer, x, batch, cache)
-            self.add_experts(layer, x)
+            owed = self.add_attention(number, layer, x, batch, cache)
+            self.add_experts(layer, x, owed)
         if logits is None:
             logits = x.new_empty(len(batch.samples), self.config.vocab_size, dtype=torch.float32)
         return product(
@@ -187,8 +188,11 @@ class TritonModel:
             pdl=self.pdl,
         )
 
-    def add_attention(self, number: int, layer: Layer, x: Tensor, batch: Batch, cache: KVCache) -> None:
-        """Adds to x [T, C] what the attention of layer `number` makes of it."""
+    def add_attention(
+        self, number: int, layer: Layer, x: Tensor, batch: Batch, cache: KVCache
+    ) -> Tensor | None:
+        """Adds to x [T, C] what the attention of layer `number` makes of it, but for what is returned: a bias
+        [C] that whoever reads x next has to add, or None."""
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         few = tokens <= FEW_FOR_DENSE and not self.batch_invariant
         if few:
@@ -214,26 +218,36 @@ class TritonModel:
             part = KEYS_OF_A_PART if self.batch_invariant and window is None else 0
             attention_prefill.attend(qkv, self.turn, keys, values, first_page, *where, part)
 
-        if few:
-            product(seen, layer.out, x, bias=layer.out_bias, add=True, pdl=self.pdl)
-        else:
-            x += self.linear(seen, layer.out, layer.out_bias)
+        if not few and self.by_library(layer.out):
+            add_linear(x, seen, layer.out)
+            return layer.out_bias
+        invariant = self.batch_invariant
+        product(seen, layer.out, x, bias=layer.out_bias, add=True, invariant=invariant, pdl=few and self.pdl)
+        return None
+
+    def by_library(self, weight: Dense) -> TypeGuard[Tensor]:
+        """Whether products of many tokens are the library's: where it knows such weights, and may."""
+        return isinstance(weight, Tensor) and not self.batch_invariant
 
     def linear(self, x: Tensor, weight: Dense, bias: Tensor) -> Tensor:
-        """x [T, K] of many tokens @ weight.T + bias: by the library, where it knows such weights and may."""
-        if isinstance(weight, Tensor) and not self.batch_invariant:
+        """x [T, K] of many tokens @ weight.T + bias."""
+        if self.by_library(weight):
             return linear(x, weight, bias)
         out = x.new_empty(len(x), len(weight))
         return product(x, weight, out, bias=bias, invariant=self.batch_invariant)
 
-    def add_experts(self, layer: Layer, x: Tensor) -> None:
-        """Adds to x [T, C] what the experts of one layer make of it."""
+    def add_experts(self, layer: Layer, x: Tensor, owed: Tensor | None = None) -> None:
+        """Adds to x [T, C] what the experts of one layer make of it.
+
+        owed  what `add_attention` returned
+        """
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         used, limit = config.experts_per_token, config.swiglu_limit
         chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
         shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
         invariant = self.batch_invariant
         if tokens <= FEW_FOR_EXPERTS and not invariant:
+            assert owed is None, "few tokens have products with all inside"
             normed = torch.empty_like(x, dtype=torch.float32)
             inner = normed.new_empty(tokens * used, config.intermediate_size)
             gate = (layer.experts_norm, layer.gate, layer.gate_bias)
@@ -243,7 +257,7 @@ class TritonModel:
             return
         normed, in_order = torch.empty_like(x), x.new_empty(tokens, padded(config.hidden_size))
         inner = x.new_empty(tokens * used, padded(config.intermediate_size))
-        normalise(x, layer.experts_norm, eps, normed, in_order)
+        normalise(x, layer.experts_norm, eps, normed, in_order, bias=owed)
         choose(gate_parts(normed, layer.gate), layer.gate_bias, chosen, shares)
         order, starts = experts_many.sort(chosen, config.num_experts)
         experts_many.gate_up(in_order, layer.mlp1, order, starts, inner, limit, invariant, self.tiles)

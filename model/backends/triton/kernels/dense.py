@@ -215,3 +215,8 @@ def decoded(weight: Dense, rows: slice = slice(None)) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The library's product, for steps of many tokens: it is limited by arithmetic there, and good at it."""
     return torch.addmm(bias, x, weight.T)
+
+
+def add_linear(out: Tensor, x: Tensor, weight: Tensor) -> None:
+    """out [T, outputs] += x [T, K] @ weight.T, likewise: one kernel, in which there is no room for a bias."""
+    out.addmm_(x, weight.T)

@@ -1,5 +1,8 @@
 """RMSNorm by itself, for steps of many tokens: in the order of columns, and in fragment order as
-experts want their rows (codes.py)."""
+experts want their rows (codes.py).
+
+A product of the library can add to the residual stream what it computes, or a bias, not both: the norm that
+comes next has the rows in its hands anyway, and adds the bias."""
 
 from __future__ import annotations
 
@@ -13,12 +16,17 @@ from model.layers import rms_norm
 
 @triton.jit
 def _norm_kernel(
-    x, norm, out, out_fragments, eps,
-    K: tl.constexpr, K_PAD: tl.constexpr, OUT: tl.constexpr, FRAGMENTS: tl.constexpr, BK: tl.constexpr,
+    x, bias, norm, out, out_fragments, eps,
+    K: tl.constexpr, K_PAD: tl.constexpr, BIAS: tl.constexpr, OUT: tl.constexpr, FRAGMENTS: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, BK)
     values = tl.load(x + row * K + k, k < K, 0.0).to(tl.float32)
+    if BIAS:
+        moved = (values + tl.load(bias + k, k < K, 0.0).to(tl.float32)).to(x.dtype.element_ty)
+        tl.store(x + row * K + k, moved, k < K)
+        values = moved.to(tl.float32)
     values *= 1.0 / tl.sqrt(tl.sum(values * values, 0) / K + eps)
     values *= tl.load(norm + k, k < K, 0.0).to(tl.float32)
     values = values.to(x.dtype.element_ty)
@@ -29,13 +37,22 @@ def _norm_kernel(
 
 
 def normalise(
-    x: Tensor, norm: Tensor, eps: float, out: Tensor | None = None, out_fragments: Tensor | None = None
+    x: Tensor,
+    norm: Tensor,
+    eps: float,
+    out: Tensor | None = None,
+    out_fragments: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> None:
     """RMSNorm of x [T, K] with scale norm [K], into whichever there is of `out` [T, K] and `out_fragments`
-    [T, padded(K)]."""
+    [T, padded(K)].
+
+    bias  [K], added to x in place first; None for none
+    """
     tokens, width = x.shape
-    sizes = (width, padded(width), out is not None, out_fragments is not None)
-    _norm_kernel[(tokens,)](x, norm, out, out_fragments, eps, *sizes, triton.next_power_of_2(padded(width)))
+    sizes = (width, padded(width), bias is not None, out is not None, out_fragments is not None)
+    block = triton.next_power_of_2(padded(width))
+    _norm_kernel[(tokens,)](x, bias, norm, out, out_fragments, eps, *sizes, block)
 
 
 def plain_normalise(x: Tensor, norm: Tensor, eps: float) -> tuple[Tensor, Tensor]:
