@@ -211,7 +211,7 @@ def _attention(model: TritonModel, streams: int, context: int, kind: int, name: 
             keys, values = load.cache.of(n)
             first_page = load.cache.first_page(n)
             inputs = (qkv, model.turn, keys, values, first_page, layers[n].sinks, batch, kind, window)
-            attention_decode.attend(*inputs, out, splits)
+            attention_decode.attend(*inputs, out, splits, arrivals=model.split_arrivals)
 
     seen = streams * min(window or context + 1, context + 1)
     dtype = model.full_dtype if kind == FULL else model.dtype

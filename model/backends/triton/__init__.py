@@ -2,12 +2,13 @@
 
 A decode step reads weights and computes little, so its time is bytes over bandwidth; what a layer's kernels
 do is what can be done while the bytes come by.  The kernels are in kernels/.  A layer of a step of few
-tokens, in six kernels, seven where keys are many:
+tokens, in six kernels:
 
     dense.py             norm, QKV, bias                      attention's output, bias, residual
-    attention_decode.py  rotation, cache write, attention (split over keys, then combined)
-    router.py            norm, the experts' logits
-    experts_few.py       choice, gate and up, activation      down, weighted sum, residual
+    attention_decode.py  rotation, cache write, attention (split over keys; the last split adds up)
+    router.py            norm, the experts' logits, choice
+    experts_few.py       gate and up, activation              down, weighted sum, residual
+    last_arrival.py      how the last program of several goes on with what all have stored
 
 Steps of more tokens leave dense products to the library, and sort the pairs of token and expert:
 

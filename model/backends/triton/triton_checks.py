@@ -208,8 +208,10 @@ def _attention(draw: Draw, tokens: int) -> Results:
             work = Attention(draw, batch, kind)
             out = draw.poison(len(decodes), config.num_heads * config.head_dim)
             inputs = (work.qkv, model.turn, *work.pages, 0, layer.sinks, batch, kind, span)
-            attention_decode.attend(*inputs, out, parts)
+            arrivals = torch.zeros_like(model.split_arrivals)
+            attention_decode.attend(*inputs, out, parts, arrivals=arrivals)
             yield f"{name} decode in {parts}", out, work.seen(layer.sinks, span)
+            yield f"{name} decode's arrivals", arrivals, torch.zeros_like(arrivals)
             yield f"{name} decode's keys and values", *work.written()
 
         batch = draw.batch([chunk for chunk in chunks if chunk[1]])

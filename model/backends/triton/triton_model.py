@@ -45,6 +45,9 @@ FEW_FOR_DENSE = 16
 as fast."""
 
 MOST_SPLITS = 64
+MOST_SPLIT = 1024
+"""Parts of one sequence's keys; and heads of keys that are seen in parts, of all sequences: there are no more
+than twice the multiprocessors."""
 
 KEYS_OF_A_PART = 8192
 """Keys that a program sees of a long context, where the number of sequences may not decide that."""
@@ -93,6 +96,7 @@ class TritonModel:
         capability = torch.cuda.get_device_capability(device) if on_gpu else (9, 0)
         self.tiles = experts_many.tiles_for(capability)
         self.router_arrivals = torch.zeros(FEW_FOR_EXPERTS, dtype=torch.int32, device=device)
+        self.split_arrivals = torch.zeros(MOST_SPLIT, dtype=torch.int32, device=device)
         """Counts that kernels find at zero and leave at zero, see last_arrival.py."""
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
         with self.current:
@@ -211,7 +215,8 @@ class TritonModel:
         where = (layer.sinks, batch, kind, window, seen)
         if tokens == len(batch.lengths) and not self.batch_invariant:  # each sequence has one token
             splits = self.splits(tokens) if window is None else 1
-            attention_decode.attend(qkv, self.turn, keys, values, first_page, *where, splits, self.pdl)
+            inputs = (qkv, self.turn, keys, values, first_page, *where)
+            attention_decode.attend(*inputs, splits, self.pdl, self.split_arrivals)
         else:
             places = (batch.positions, batch.slots[kind])
             rotary.write(qkv, self.turn, *places, keys, values, first_page, config.num_heads)

@@ -4,7 +4,7 @@ kernel.
 A program has the query heads of one sequence that share a key head, and a part of the keys: there are
 `splits` of them, so that few sequences with long contexts still fill the device.  The token's own key and
 value are not yet in the cache: split 0 puts them there, and works with what the cache will say of them.  With
-one split it writes the result; with more, `combine` adds their sums up:
+one split it writes the result; with more, the last to be done adds their sums up:
 
     split 0     sink, own key, keys [first, first + part)     m, l, sum of 2 ** (score - m) * value
     split 1     keys [first + part, first + 2 part)           m, l, ...
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from model.backends.triton.kernels.dependent_launch import await_previous, launch_next
 from model.backends.triton.kernels.fp8 import numbers, stored
+from model.backends.triton.kernels.last_arrival import arrives_last
 from model.backends.triton.kernels.rotary import rotated
 from model.batch import Batch
 
@@ -35,6 +36,10 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 TILE = {"BN": 64, "num_warps": 4, "num_stages": 5}
 """Keys seen together.  Where a key is says the page table, so that two loads follow upon each other: of fewer
 than five stages Triton makes room for one tile alone, and nothing is under way while a program computes."""
+
+
+SPLITS_AT_ONCE = 16
+"""Of those whose sums are added up: 64 KB of 20b, all asked for before the first has come."""
 
 
 @triton.jit
@@ -55,9 +60,10 @@ def _part_of(length, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexp
 )
 def _decode_kernel(
     qkv, cos, sin, positions, slots, lengths, page_table, table_width, keys, values, first_page,
-    sinks, scale, out, part_max, part_sum, part_out,
-    H: tl.constexpr, KV: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr,
-    WINDOW: tl.constexpr, SPLITS: tl.constexpr, PDL: tl.constexpr, BN: tl.constexpr,
+    sinks, scale, out, arrivals, part_max, part_sum, part_out,
+    H: tl.constexpr, KV: tl.constexpr, G_UP: tl.constexpr, G_PAD: tl.constexpr, D: tl.constexpr,
+    PAGE: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, AT_ONCE: tl.constexpr, PDL: tl.constexpr,
+    BN: tl.constexpr,
 ):  # fmt: skip
     launch_next(PDL)
     token, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
@@ -119,27 +125,35 @@ def _decode_kernel(
             tl.store(part_max + place, highest, group < G)
             tl.store(part_sum + place, total, group < G)
             tl.store(part_out + place[:, None] * D + d[None, :], seen, mask)
+            if arrives_last(arrivals + token * KV + kv_head, used):
+                first_head, to = token * SPLITS * H + kv_head * G, out + (token * H + kv_head * G) * D
+                _add_up(part_max, part_sum, part_out, first_head, to, used, H, G, G_UP, D, AT_ONCE)
 
 
-@triton.jit(do_not_specialize_on_alignment=["lengths"])
-def _combine_kernel(
-    lengths, part_max, part_sum, part_out, out,
-    H: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, SPLITS_PAD: tl.constexpr,
-    PDL: tl.constexpr, BN: tl.constexpr,
+@triton.jit
+def _add_up(
+    part_max, part_sum, part_out, first, out, used,
+    H: tl.constexpr, G: tl.constexpr, G_UP: tl.constexpr, D: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
-    launch_next(PDL)
-    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    _first, _part, used = _part_of(tl.load(lengths + token), WINDOW, SPLITS, BN)
-    await_previous(PDL)
-    split, d = tl.arange(0, SPLITS_PAD), tl.arange(0, D)
-    place = (token * SPLITS + split) * H + head
-    mask = (split < used)[:, None] & (d[None, :] < D)
-    highest = tl.load(part_max + place, split < used, float("-inf"))
-    total = tl.load(part_sum + place, split < used, 0.0)
-    seen = tl.load(part_out + place[:, None] * D + d[None, :], mask, 0.0)
-    weight = tl.exp2(highest - tl.max(highest, 0))  # split 0 has the sink: the maximum is a number
-    result = tl.sum(seen * weight[:, None], 0) / tl.sum(total * weight, 0)
-    tl.store(out + (token * H + head) * D + d, result.to(out.dtype.element_ty))
+    """The sums of `used` splits of G heads, the first of which is at `first` in split 0, to `out` [G, D]."""
+    group, d = tl.arange(0, G_UP), tl.arange(0, D)
+    highest = tl.full([G_UP], float("-inf"), tl.float32)
+    total = tl.zeros([G_UP], tl.float32)
+    seen = tl.zeros([G_UP, D], tl.float32)
+    for begin in range(0, used, AT_ONCE):
+        split = begin + tl.arange(0, AT_ONCE)
+        mask = (split < used)[:, None] & (group < G)[None, :]
+        place = first + split[:, None] * H + group[None, :]
+        maxima = tl.load(part_max + place, mask, float("-inf"))
+        sums = tl.load(part_sum + place, mask, 0.0)
+        parts = tl.load(part_out + place[:, :, None] * D + d[None, None, :], mask[:, :, None], 0.0)
+        higher = tl.maximum(highest, tl.max(maxima, 0))  # split 0 has the sink: it is a number
+        shrink, weight = tl.exp2(highest - higher), tl.exp2(maxima - higher[None, :])
+        total = total * shrink + tl.sum(sums * weight, 0)
+        seen = seen * shrink[:, None] + tl.sum(parts * weight[:, :, None], 0)
+        highest = higher
+    result = (seen / total[:, None]).to(out.dtype.element_ty)
+    tl.store(out + group[:, None] * D + d[None, :], result, (group < G)[:, None])
 
 
 def attend(
@@ -155,6 +169,7 @@ def attend(
     out: Tensor,
     splits: int = 1,
     pdl: bool = False,
+    arrivals: Tensor | None = None,
 ) -> None:
     """Each sequence's one token: its key and value into its slot, its attention into out [T, H * D].
 
@@ -168,6 +183,7 @@ def attend(
     window  keys a query may see, itself included; None for all
     splits  parts of the keys that are seen at once
     pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
+    arrivals  [T * KV] or more, int32: zeros, before and after (last_arrival.py); None for new ones
     """
     tokens, (_, kv_heads, page_size, dim), heads = len(qkv), keys.shape, len(sinks)
     table = batch.page_table[kind]
@@ -175,6 +191,9 @@ def attend(
     if splits > 1:
         part_max, part_sum = torch.empty(2, tokens, splits, heads, dtype=torch.float32, device=qkv.device)
         part_out = torch.empty(tokens, splits, heads, dim, dtype=torch.float32, device=qkv.device)
+        if arrivals is None:
+            arrivals = torch.zeros(tokens * kv_heads, dtype=torch.int32, device=qkv.device)
+        assert len(arrivals) >= tokens * kv_heads
     _decode_kernel[(tokens, kv_heads, splits)](
         qkv,
         *turn,
@@ -189,21 +208,20 @@ def attend(
         sinks,
         LOG2_E.value / dim**0.5,
         out,
+        arrivals if splits > 1 else None,
         part_max,
         part_sum,
         part_out,
         H=heads,
         KV=kv_heads,
+        G_UP=triton.next_power_of_2(heads // kv_heads),
         G_PAD=max(16, triton.next_power_of_2(heads // kv_heads)),
         D=dim,
         PAGE=page_size,
         WINDOW=window or 0,
         SPLITS=splits,
+        AT_ONCE=min(SPLITS_AT_ONCE, triton.next_power_of_2(splits)),
         PDL=pdl,
         **TILE,
         launch_pdl=pdl,
     )
-    if splits > 1:
-        sizes = (heads, dim, window or 0, splits, triton.next_power_of_2(splits), pdl, TILE["BN"])
-        sums = (batch.lengths, part_max, part_sum, part_out)
-        _combine_kernel[(tokens, heads)](*sums, out, *sizes, num_warps=2, launch_pdl=pdl)
