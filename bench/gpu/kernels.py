@@ -14,7 +14,14 @@ from typing import Any
 import torch
 
 from bench.gpu.load import Decode
-from model.backends.triton.kernels import attention_decode, dense, dense_int8, experts_few, experts_many
+from model.backends.triton.kernels import (
+    attention_decode,
+    dense,
+    dense_int8,
+    expert_order,
+    experts_few,
+    experts_many,
+)
 from model.backends.triton.kernels.codes import padded, prescaled
 from model.backends.triton.kernels.dense import product
 from model.backends.triton.kernels.router import ROUTER_TILE, choose, gate_parts, router
@@ -148,18 +155,20 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
     inner = _normal(model, tokens * used, padded(config.intermediate_size))
     outer = _normal(model, tokens * used, config.hidden_size)
     chosen, shares = _chosen(model, tokens)
-    order, starts = experts_many.sort(chosen, config.num_experts)
+    order, starts = expert_order.sort(chosen, config.num_experts)
     up, back = _active_bytes(model, chosen)
 
     rows, written = _normal(model, tokens, config.hidden_size), (chosen.clone(), shares.clone())
 
     def run_choice() -> None:
+        """As the network does."""
         for layer in layers:
-            choose(gate_parts(rows, layer.gate), layer.gate_bias, *written)
-
-    def run_sort() -> None:
-        for _ in layers:
-            experts_many.sort(chosen, config.num_experts)
+            parts = gate_parts(rows, layer.gate)
+            if expert_order.at_once(tokens, config.num_experts):
+                expert_order.choose_and_sort(parts, layer.gate_bias, used)
+            else:
+                choose(parts, layer.gate_bias, *written)
+                expert_order.sort(written[0], config.num_experts)
 
     def run_up() -> None:
         for layer in layers:
@@ -173,8 +182,7 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
         for _ in layers:
             experts_many.combine(outer, x)
 
-    yield f"choice of many, T = {tokens}", run_choice, len(layers), layers[0].gate.nbytes
-    yield f"sort, T = {tokens}", run_sort, len(layers), chosen.nbytes
+    yield f"choice and sort, T = {tokens}", run_choice, len(layers), layers[0].gate.nbytes
     yield f"gate, up of many, T = {tokens}", run_up, len(layers), up
     yield f"down of many, T = {tokens}", run_down, len(layers), back
     yield f"sum over experts, T = {tokens}", run_sum, len(layers), outer.nbytes + 2 * x.nbytes
@@ -277,7 +285,7 @@ def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tupl
         choices = {"BN": (32, 64, 128), "num_warps": (2, 4), "num_stages": (4, 5, 7)}
         yield attention, attention_decode.TILE, choices
     for tokens in (64, 2048):
-        _choice, _sort, gate_up, down, _sum = _many(model, tokens)
+        _choice, gate_up, down, _sum = _many(model, tokens)
         pairs, experts = tokens * model.config.experts_per_token, model.config.num_experts
         rows = experts_many.usual_rows(pairs, experts)
         yield gate_up, model.tiles.gate_up[rows], many

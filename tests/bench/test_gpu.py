@@ -51,7 +51,7 @@ def _wide_tiles(monkeypatch):
 def test_candidates_are_tiles_of_the_pieces_they_are_tried_on(model, monkeypatch):
     """Nothing is run: sorting two thousand tokens would take an interpreter long."""
     monkeypatch.setattr(gpu_kernels, "choose", lambda logits, bias, chosen, shares: chosen.zero_())
-    monkeypatch.setattr(gpu_kernels.experts_many, "sort", lambda chosen, experts: (chosen, chosen))
+    monkeypatch.setattr(gpu_kernels.expert_order, "sort", lambda chosen, experts: (chosen, chosen))
     tried = {name: (tile, choices) for (name, *_), tile, choices in gpu_kernels.candidates(model)}
     assert tried["norm, QKV, T = 1"][0] is dense.ROW_TILE
     assert tried["down of few, T = 1"][0] is experts_few.DOWN_TILE

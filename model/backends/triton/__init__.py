@@ -14,7 +14,8 @@ Steps of more tokens leave dense products to the library, and sort the pairs of 
 
     norm.py              RMSNorm, in the order of columns and of fragments
     rotary.py, attention_prefill.py      cache write; blocks of queries against pages
-    experts_many.py      sort, gate and up, down, sum
+    router.py, expert_order.py           the experts' logits, choice, sort
+    experts_many.py      gate and up, down, sum
 
     edits.py, token_choice.py            what changes logits; a token for each row
 

@@ -19,6 +19,7 @@ from triton.errors import TritonError
 from model.backends.triton.kernels import (
     attention_decode,
     attention_prefill,
+    expert_order,
     experts_few,
     experts_many,
     rotary,
@@ -306,9 +307,13 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     yield "choice", chosen, want
     yield "shares", shares, want_shares
 
-    order, starts = experts_many.sort(chosen, experts)
-    want_order, want_starts = experts_many.plain_sort(chosen, experts)
+    order, starts = expert_order.sort(chosen, experts)
+    want_order, want_starts = expert_order.plain_sort(chosen, experts)
     yield "sort", torch.cat((order, starts)), torch.cat((want_order, want_starts))
+    if expert_order.at_once(tokens, experts):
+        *sorted_at_once, shares_at_once = expert_order.choose_and_sort(parts, layer.gate_bias, used)
+        yield "choice and sort", torch.cat(sorted_at_once), torch.cat((want_order, want_starts))
+        yield "shares, sorted", shares_at_once, shares
 
     choice = draw.model.batch_invariant, draw.model.tiles
     normed = draw.normal(tokens, config.hidden_size)

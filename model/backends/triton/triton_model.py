@@ -16,6 +16,7 @@ from model.backends.triton.graphs import Graphs
 from model.backends.triton.kernels import (
     attention_decode,
     attention_prefill,
+    expert_order,
     experts_few,
     experts_many,
     fp8,
@@ -248,13 +249,12 @@ class TritonModel:
         """
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         used, limit = config.experts_per_token, config.swiglu_limit
-        chosen = torch.empty(tokens, used, dtype=torch.int32, device=x.device)
-        shares = torch.empty(tokens, used, dtype=torch.float32, device=x.device)
         invariant = self.batch_invariant
         if tokens <= FEW_FOR_EXPERTS and not invariant:
             assert owed is None, "few tokens have products with all inside"
             normed = torch.empty_like(x, dtype=torch.float32)
             inner = normed.new_empty(tokens * used, config.intermediate_size)
+            chosen, shares = self.choice(tokens)
             gate = (layer.experts_norm, layer.gate, layer.gate_bias)
             router(x, *gate, self.router_arrivals, chosen, shares, normed, eps, self.pdl)
             experts_few.gate_up(normed, chosen, layer.mlp1, inner, limit, self.pdl)
@@ -263,12 +263,22 @@ class TritonModel:
         normed, in_order = torch.empty_like(x), x.new_empty(tokens, padded(config.hidden_size))
         inner = x.new_empty(tokens * used, padded(config.intermediate_size))
         normalise(x, layer.experts_norm, eps, normed, in_order, bias=owed)
-        choose(gate_parts(normed, layer.gate), layer.gate_bias, chosen, shares)
-        order, starts = experts_many.sort(chosen, config.num_experts)
+        parts = gate_parts(normed, layer.gate)
+        if expert_order.at_once(tokens, config.num_experts):
+            order, starts, shares = expert_order.choose_and_sort(parts, layer.gate_bias, used)
+        else:
+            chosen, shares = self.choice(tokens)
+            choose(parts, layer.gate_bias, chosen, shares)
+            order, starts = expert_order.sort(chosen, config.num_experts)
         experts_many.gate_up(in_order, layer.mlp1, order, starts, inner, limit, invariant, self.tiles)
         outer = x.new_empty(tokens * used, config.hidden_size)
         experts_many.down(inner, layer.mlp2, order, starts, shares, outer, invariant, self.tiles)
         experts_many.combine(outer, x)
+
+    def choice(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Room for the chosen experts of so many tokens and their shares, [T, A] each."""
+        shape, device = (tokens, self.config.experts_per_token), self.device
+        return torch.empty(shape, dtype=torch.int32, device=device), torch.empty(shape, device=device)
 
     def splits(self, sequences: int) -> int:
         """Parts of the keys to see at once, a power of two: up to four programs for each multiprocessor."""

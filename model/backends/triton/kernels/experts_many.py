@@ -1,6 +1,5 @@
-"""The experts of many tokens: pairs sorted by expert, and one product of matrices for each.
+"""The experts of many tokens: pairs sorted by expert (expert_order.py), and one product of matrices for each.
 
-    sort        chosen [T, A]            →  order: the pairs, expert by expert; starts: where each one's begin
     gate_up     rows in fragment order   →  inner [T * A, F], sorted, in fragment order, activated
     down        inner, shares            →  outer [T * A, C], pairs in their own order again, weighted
     combine     outer                    →  x [T, C] += the sum over a token's pairs
@@ -29,44 +28,6 @@ from model.layers import clamped_swiglu
 
 if TYPE_CHECKING:
     from model.backends.triton.weights import Matrices
-
-
-@triton.jit(do_not_specialize=["num_pairs"])
-def _sort_kernel(chosen, order, starts, num_pairs, BLOCK: tl.constexpr):
-    """Program e writes the pairs of expert e, in their order, behind those of all experts below."""
-    expert = tl.program_id(0)
-    below = tl.zeros([BLOCK], tl.int32)
-    for first in range(0, num_pairs, BLOCK):
-        pair = first + tl.arange(0, BLOCK)
-        below += (tl.load(chosen + pair, pair < num_pairs, expert) < expert).to(tl.int32)
-    place = tl.sum(below, 0)
-    tl.store(starts + expert, place)
-    for first in range(0, num_pairs, BLOCK):
-        pair = first + tl.arange(0, BLOCK)
-        mine = (tl.load(chosen + pair, pair < num_pairs, -1) == expert).to(tl.int32)
-        tl.store(order + place + tl.cumsum(mine, 0) - 1, pair, mine == 1)
-        place += tl.sum(mine, 0)
-    if expert == tl.num_programs(0) - 1:
-        tl.store(starts + expert + 1, num_pairs)
-
-
-def sort(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """
-    chosen   [T, A] int32
-    returns  order  [T * A] int32: pairs (token * A + rank), expert by expert
-             starts [experts + 1] int32: expert e's are order[starts[e] : starts[e + 1]]
-    """
-    order = torch.empty(chosen.numel(), dtype=torch.int32, device=chosen.device)
-    starts = torch.empty(experts + 1, dtype=torch.int32, device=chosen.device)
-    _sort_kernel[(experts,)](chosen, order, starts, chosen.numel(), BLOCK=1024)
-    return order, starts
-
-
-def plain_sort(chosen: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    flat = chosen.flatten()
-    counts = flat.long().bincount(minlength=experts)
-    starts = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
-    return flat.argsort(stable=True).int(), starts.int()
 
 
 @triton.jit

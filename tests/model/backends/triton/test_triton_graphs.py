@@ -158,6 +158,20 @@ def test_a_decode_step_is_six_kernels_a_layer(model):
     assert len(graph) == embedding + 6 * CONFIG.num_layers + unembedding
 
 
+def test_a_decode_step_of_many_sequences_is_ten_kernels_a_layer(model, monkeypatch):
+    """Norm, QKV, attention, output with residual; norm, the experts' logits, choice and order, gate and up,
+    down, sum."""
+    monkeypatch.setattr(triton_model, "FEW_FOR_DENSE", 0)
+    monkeypatch.setattr(triton_model, "FEW_FOR_EXPERTS", 0)
+    capturing(model)
+    paged = Paged(model, sequences(1))
+    paged.step({0: 3})
+    paged.step({0: 1})
+    graph, *_ = model.graphs._captured[1]
+    embedding, unembedding = 1, 1
+    assert len(graph) == embedding + 10 * CONFIG.num_layers + unembedding
+
+
 def test_chunks_and_batches_that_are_too_large_go_without(model, monkeypatch):
     capturing(model)
     monkeypatch.setattr(graphs, "SIZES", (1, 2))

@@ -12,7 +12,7 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 import triton
 import triton.language as tl
 
-from model.backends.triton.kernels import codes, experts_many
+from model.backends.triton.kernels import codes, expert_order, experts_many
 from model.backends.triton.weights import Matrices
 from model.loading.mxfp4 import decode
 
@@ -155,7 +155,7 @@ def test_sorted_experts_of_uneven_sizes(hidden, width, experts, used, tokens, ti
     x = torch.randn(tokens, hidden, generator=noise).to(DEVICE)
     chosen = torch.rand(tokens, experts, generator=noise).topk(used).indices.int().to(DEVICE)
     shares = torch.rand(tokens, used, generator=noise).to(DEVICE)
-    order, starts = experts_many.sort(chosen, experts)
+    order, starts = expert_order.sort(chosen, experts)
     inner = torch.full((tokens * used, codes.padded(width)), torch.nan, device=DEVICE)
     experts_many.gate_up(codes.in_fragments(x), mlp1, order, starts, inner, 7.0, tiles=tiles)
     want = experts_many.plain_gate_up(x, mlp1, order, starts, 7.0, used)
