@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from bench.gpu import compile as gpu_compile
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,6 +34,24 @@ def test_a_folder_without_a_config_is_told():
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1].startswith("python -m bench.gpu.compile: error: ")
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(("stack", "shared", "code"), [(0, 99 << 10, 0), (8, 0, 1), (0, (227 << 10) + 1, 1)])
+def test_a_spilled_register_or_too_much_shared_memory_is_an_error(
+    stack, shared, code, tmp_path, monkeypatch, capsys
+):
+    """Under the locked Triton attention's output spilled, and nobody was told."""
+
+    class Figures:
+        def __init__(self, *_):
+            self.__dict__.update(dict.fromkeys(("registers", "loop", "barriers", "products", "buffers"), 1))
+            self.stack, self.shared, self.warps = stack, shared, 4
+
+    monkeypatch.setattr(gpu_compile, "compile_all", lambda *_: {("_row_kernel dense", "K=4096"): None})
+    monkeypatch.setattr(gpu_compile, "Figures", Figures)
+    monkeypatch.setattr(sys, "argv", ["compile", "--keep", str(tmp_path)])
+    assert gpu_compile.main() == code
+    assert ("FAULT" in capsys.readouterr().out) == bool(code)
 
 
 def names(found):
@@ -56,9 +76,22 @@ def test_kernels_compile_for_a_hopper_without_spilling(tmp_path):
         assert row["loop"] / weights <= 4, row
         assert row["products"] == 16, row
         assert row["barriers"] <= 3, row
+    counting = [*tmp_path.glob("_router_kernel*.ptx"), *tmp_path.glob("_decode_kernel*SPLITS_64*.ptx")]
+    assert len(counting) >= 4
+    for path in counting:
+        assert_stores_come_before_the_count_and_loads_after(path.read_text())
     for row in found["kernels"]:  # whoever waits for memory in a loop has the next tile on its way
         if row["kernel"].startswith(("_decode_kernel", "_prefill_kernel", "_rows_kernel")):
             assert row["buffers"] >= 2, row
+
+
+def assert_stores_come_before_the_count_and_loads_after(ptx):
+    """Of last_arrival.py: all threads wait before one counts, and again before any goes on."""
+    steps = re.findall(r"st\.global|bar\.sync|atom\.global\.gpu\.acq_rel|ld\.global", ptx)
+    count = steps.index("atom.global.gpu.acq_rel")
+    before, after = steps[:count], steps[count + 1 :]
+    assert "bar.sync" in before[len(before) - before[::-1].index("st.global") :]
+    assert "bar.sync" in after[: after.index("ld.global")]
 
 
 @pytest.mark.exhaustive

@@ -293,6 +293,18 @@ def test_a_smaller_share_of_memory_has_fewer_pages(checkpoint):
     assert pages(0.002) < 0.75 * pages(0.004)
 
 
+def test_a_model_is_prepared_for_as_many_answers_as_may_run(checkpoint, monkeypatch):
+    """A GPU's graphs were captured while answers waited, each when a step first had its size."""
+    prepared = []
+
+    def prepare(model, cache, rows):
+        prepared.append((cache, rows))
+
+    monkeypatch.setattr("model.backends.reference.gpt_oss.GptOss.prepare", prepare, raising=False)
+    engine = assemble(Settings(model=checkpoint, backend="reference", max_running=7)).engine
+    assert prepared == [(engine._runner.cache, 7)]
+
+
 def test_a_server_that_is_told_to_stop_drains_and_exits_with_0(checkpoint):
     with serving(checkpoint, "--grace", "5", "--date", "2025-06-28") as (process, url, banner):
         assert "gpt-oss-tiny" in banner[0]

@@ -138,6 +138,20 @@ def test_a_process_builds_launchers_where_triton_compiles_them(monkeypatch, capl
     assert "launches some will be built at its first launch: libcuda.so" in caplog.text
 
 
+def test_what_is_started_compiles_with_launchers(monkeypatch):
+    monkeypatch.setattr(ahead.triton.runtime.driver, "set_active", lambda driver: None)
+    monkeypatch.setattr(ahead.triton.knobs.runtime, "jit_cache_hook", None)
+    monkeypatch.setattr(
+        ahead.Job, "compile", lambda job: JITFunction.run(SimpleNamespace(fn=None), grid=(1,), warmup=False)
+    )
+    kernel, built = SimpleNamespace(src="its source", metadata="what it needs"), []
+    monkeypatch.setattr(JITFunction, "run", lambda *_, **__: kernel)
+    monkeypatch.setattr(ahead.nvidia, "make_launcher", None, raising=False)
+    monkeypatch.setattr(ahead.nvidia, "CudaLauncher", lambda *asked: built.append(asked))
+    ahead.main(JOB, 0, 1)
+    assert built == [("its source", "what it needs")]
+
+
 def test_this_process_loads_all_kernels_before_the_first_step(monkeypatch, caplog):
     loaded = []
 
