@@ -2,7 +2,8 @@
 # All that is worth knowing from a GPU that is here for a quarter of an hour, perhaps once: six minutes.
 #
 #   bash bench/fifteen.sh [FOLDER]               results go to FOLDER, build/fifteen unless given
-#   bash bench/fifteen.sh --rehearse [FOLDER]    without a GPU: a tiny model in Triton's interpreter
+#   bash bench/fifteen.sh --second [FOLDER]      what failed there, again; and loading, and eight bits
+#   bash bench/fifteen.sh --rehearse ...         either without a GPU: a tiny model in Triton's interpreter
 #
 # Each part is a process of its own with a limit, and leaves FOLDER/PART.log, .json and .status as soon as it
 # is over: whatever one does, the others report.  Short tables come last.
@@ -13,22 +14,30 @@
 #   GPTOSS_PLANT   faults of a rehearsal: bench/gpu/rehearsal.py
 set -u
 cd "$(dirname "$0")/.." || exit 1
-rehearse=
+rehearse='' second=''
 card=(nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader)
-if [ "${1:-}" = --rehearse ]; then
-    rehearse=--rehearse
+while true; do
+    case ${1:-} in
+        --rehearse) rehearse=--rehearse ;;
+        --second) second=yes ;;
+        *) break ;;
+    esac
     shift
-fi
+done
 out=${1:-build/fifteen}
 python=${PYTHON:-python3}
 scale=${LIMIT_SCALE:-1}
 mkdir -p "$out"
-rm -f "$out"/*.json "$out"/*.status "$out"/*.log
+if [ -z "$second" ]; then
+    rm -f "$out"/*.json "$out"/*.status "$out"/*.log
+    rm -rf "$out/triton"
+fi
 if [ -n "$rehearse" ]; then
     export TRITON_INTERPRET=1 TRITON_CACHE_DIR=$out/triton     # an empty one, as on a machine that is new
-    rm -rf "$TRITON_CACHE_DIR"
     card=(echo "none: a rehearsal")
 fi
+export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1      # a log holds all that was said before an end of any kind
+ulimit -c 0
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 started=$SECONDS
 
@@ -36,20 +45,27 @@ part() {    # NAME LIMIT COMMAND...
     local name=$1 limit=LIMIT_$1 began=$SECONDS code told
     limit=${!limit:-$(($2 * scale))}
     shift 2
-    timeout --signal=TERM --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1
+    if grep -qsE "^(ok|skipped)" "$out/$name.status"; then  # of the first run
+        return
+    fi
+    timeout --signal=ABRT --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1     # Python says where it was
     code=$?
     case $code in
         0) told=ok ;;
         5) told="skipped: no test ran" ;;       # pytest's own
         124 | 137) told="TIMED OUT after $limit s" ;;
-        *) told="FAILED, exit code $code: $(grep -v "^{" "$out/$name.log" | tail -n 1 | cut -c 1-120)" ;;
+        *) told="FAILED, exit code $code: $(why "$out/$name.log")" ;;
     esac
     echo "$told, $((SECONDS - began)) s" >"$out/$name.status"
     echo "$name: $told, $((SECONDS - began)) s; $((SECONDS - started)) s in all"
 }
 
-bench() {   # NAME LIMIT PARTS
-    part "$1" "$2" "$python" -m bench.gpu $rehearse --only "$3" --results "$out/$1.json" \
+why() {     # LOG
+    { grep -E "^([A-Za-z.]*(Error|Exception)|Fatal Python error)\b" "$1" || grep -v "^{" "$1"; } | tail -n 1 | cut -c 1-120
+}
+
+bench() {   # NAME LIMIT PARTS OPTIONS...
+    part "$1" "$2" "$python" -m bench.gpu $rehearse --only "$3" "${@:4}" --results "$out/$1.json" \
         --commit "$(git rev-parse --short HEAD 2>/dev/null)"
 }
 
@@ -67,7 +83,12 @@ print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__ver
     bench decode 60 copy,overlap,decode
     bench prefill 45 copy,overlap,prefill
     bench kernels 60 copy,kernels
+    bench profile 45 overlap,profile
     bench engine 60 overlap,engine
+    if [ -n "$second" ]; then
+        bench load 90 load
+        bench eight_bits 60 copy,overlap,decode --dense int8 --kv-cache-dtype fp8
+    fi
 
     echo
     grep -h -E "^(FAILED|ERROR) " "$out"/test_*.log | cut -c 1-160 | head -n 20

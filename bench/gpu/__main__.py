@@ -2,9 +2,9 @@
 
 First every kernel is compared with plain PyTorch, and it is measured whether kernels should overlap
 (dependent_launch.py), as where a model is built.  Then: the copy bandwidth, each kernel by itself, decode
-steps through captured graphs, the same by the engine in turn and overlapped, prefill, loading, and plain
-eager PyTorch and transformers as the floor.  A part that fails keeps no other from running, and
-bench/fifteen.sh runs each in a process of its own.
+steps through captured graphs, their kernels as the driver saw them, the same by the engine in turn and
+overlapped, prefill, loading, and plain eager PyTorch and transformers as the floor.  A part that fails keeps
+no other from running, and bench/fifteen.sh runs each in a process of its own.
 
     python -m bench.gpu                                  # 20b, random weights made on the GPU
     python -m bench.gpu --only check,copy,kernels        # parts of it
@@ -37,6 +37,7 @@ import triton
 from bench.gpu import engine as gpu_engine
 from bench.gpu import floor as gpu_floor
 from bench.gpu import kernels as gpu_kernels
+from bench.gpu import profile as gpu_profile
 from bench.gpu import rehearsal
 from bench.gpu import weights as gpu_weights
 from bench.gpu.load import Decode, Prefill, Random
@@ -273,6 +274,18 @@ def decode(model: TritonModel, results: Result) -> list[Result]:
     return rows
 
 
+def profile(model: TritonModel, _: Result) -> list[Result]:
+    """The kernels of decode steps, of one stream and of many."""
+    rows = []
+    several, context, steps = rehearsal.PROFILED if rehearsed(model) else ((1, 64), 1024, 20)
+    print(f"{'streams':>8} {'kernel':40} {'launches':>9} {'us':>9}")
+    for streams in several:
+        for row in gpu_profile.measure(model, streams, context, steps):
+            rows.append(row)
+            print(f"{streams:8} {row['kernel']:40} {row['launches']:9} {row['us']:9}")
+    return rows
+
+
 def engine(model: TritonModel, _: Result) -> list[Result]:
     """Steps of the engine: what the host adds to the model's own, in turn and overlapped."""
     rows = []
@@ -352,6 +365,7 @@ PARTS: dict[str, Callable[[TritonModel, Result], Any]] = {
     "copy": copy,
     "kernels": kernels,
     "decode": decode,
+    "profile": profile,
     "engine": engine,
     "prefill": prefill,
     "load": load,

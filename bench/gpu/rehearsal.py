@@ -45,6 +45,7 @@ CONFIG = replace(
 DECODES = ((1, 20),)
 PREFILLS = (5,)
 STREAMS, CONTEXT, STEPS = (1,), 20, 1
+PROFILED = (1,), 20, 1
 
 
 class Event:

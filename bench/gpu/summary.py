@@ -12,16 +12,25 @@ from typing import Any
 
 SHOWN = 8
 """Of wrong results: more would push the tables out of sight."""
+EIGHT_BITS = "eight_bits"
+"""Decodes again, with weights and keys in eight bits."""
+PROFILED = 9
+"""Kernels of a step, the longest, beside the time without any."""
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """All parts of all result files; a file that a process was writing when it died is left out."""
+    """All parts of all result files, those of a model with other options by that file's name; a file that a
+    process was writing when it died is left out."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            found |= json.loads(path.read_text())
+            parts = json.loads(path.read_text())
         except ValueError:
             print(f"{path.name} is not whole")
+            continue
+        if path.stem == EIGHT_BITS:
+            parts = {EIGHT_BITS: parts.get("decode")}
+        found |= parts
     return found
 
 
@@ -37,10 +46,16 @@ def table(found: dict[str, Any], part: str, columns: dict[str, int]) -> None:
 def main(folder: Path) -> int:
     found = read(folder)
     table(found, "kernels", {"kernel": 34, "us": 10, "share": 8})
+    rows = found.get("profile")
+    if isinstance(rows, list):
+        longest = {streams: [row for row in rows if row.get("streams") == streams] for streams in (1, 64)}
+        found["profile"] = [row for each in longest.values() for row in (*each[:PROFILED], *each[-1:])]
+    table(found, "profile", {"streams": 8, "kernel": 42, "launches": 10, "us": 10})
     table(found, "engine", {"streams": 8, "sampling": 10, "in_turn_ms": 12, "overlapped_ms": 14})
     table(found, "prefill", {"tokens": 8, "ms": 10, "tokens_per_second": 18, "tflop_s": 9})
     table(found, "decode", {"streams": 8, "context": 9, "ms": 9, "tokens_per_second": 18, "share": 7})
-    for part in ("machine", "overlap", "copy"):
+    table(found, EIGHT_BITS, {"streams": 8, "context": 9, "ms": 9, "tokens_per_second": 18, "share": 7})
+    for part in ("machine", "overlap", "copy", "load"):
         if part in found:
             print(part, json.dumps(found[part]))
     wrong = found.get("check", {}).get("wrong", [])

@@ -48,19 +48,26 @@ if "--results" in asked:
 raise SystemExit(fault == "tolerance")
 """
 
-PARTS = {"versions", "card", "warm", "check", "decode", "prefill", "kernels", "engine"}
+PARTS = {"versions", "card", "warm", "check", "decode", "prefill", "kernels", "profile", "engine"}
 PARTS |= {path.stem for path in (ROOT / "tests" / "gpu").glob("test_*.py")}
+
+LATER = {"load", "eight_bits"}
+"""Of a second run."""
 
 
 @pytest.fixture
-def fifteen(tmp_path):
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def fifteen(tmp_path, out):
     """Runs it with faults by part: exit code, what it printed, and each part's status."""
     for name, text in (("python", STAND_IN), ("nvidia-smi", "#!/bin/sh\nexit $SMI_FAILS\n")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    out = tmp_path / "out"
 
-    def run(smi_fails=0, limits=None, **faults):
+    def run(*options, smi_fails=0, limits=None, **faults):
         environment = os.environ | {
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "PYTHON": str(tmp_path / "python"),
@@ -69,10 +76,10 @@ def fifteen(tmp_path):
             "SMI_FAILS": str(smi_fails),
             **{f"LIMIT_{part}": str(seconds) for part, seconds in (limits or {}).items()},
         }
-        command = ["bash", str(ROOT / "bench" / "fifteen.sh"), str(out)]
+        command = ["bash", str(ROOT / "bench" / "fifteen.sh"), *options, str(out)]
         done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=100)
         told = {path.stem: path.read_text().strip() for path in out.glob("*.status")}
-        assert told.keys() == PARTS, done.stdout + done.stderr
+        assert told.keys() == PARTS | (LATER if "--second" in options else set()), done.stdout + done.stderr
         return done.returncode, done.stdout, told
 
     return run
@@ -91,7 +98,7 @@ FAULTS = {
     "check": ("tolerance", "FAILED, exit code 1"),
     "decode": ("exception", "FAILED, exit code 1: RuntimeError: CUDA error: an illegal memory access"),
     "prefill": ("hang", "TIMED OUT after 1 s"),
-    "kernels": ("crash", "FAILED, exit code 139"),
+    "kernels": ("crash", "FAILED, exit code 139: Fatal Python error: Segmentation fault"),
     "engine": ("half_a_file", "FAILED, exit code 1"),
     "test_options_gpu": ("hang", "TIMED OUT after 1 s"),
     "test_sampling_gpu": ("no_test", "skipped: no test ran"),
@@ -99,7 +106,7 @@ FAULTS = {
 }
 
 
-def test_faults_of_every_kind_are_told_and_all_others_report(fifteen):
+def test_faults_of_every_kind_are_told_and_all_others_report(fifteen, out):
     limits = {part: 1 for part, (fault, _) in FAULTS.items() if fault == "hang"}
     code, printed, told = fifteen(limits=limits, **{part: fault for part, (fault, _) in FAULTS.items()})
     assert code == 1
@@ -108,6 +115,9 @@ def test_faults_of_every_kind_are_told_and_all_others_report(fifteen):
         assert f"{part:24} {status}" in printed
     assert "WRONG gate and up of few of 3 tokens: 0.5" in printed
     assert "engine.json is not whole" in printed
+    hung = (out / "prefill.log").read_text()
+    assert "about to prefill" in hung
+    assert "in <module>" in hung, "where it was"
 
 
 @pytest.mark.parametrize("part", ["versions", "warm", "card"])
@@ -122,3 +132,15 @@ def test_what_an_earlier_run_has_left_is_not_told_again(fifteen):
     _, printed, told = fifteen(limits={"decode": 1}, decode="hang")
     assert told["decode"].startswith("TIMED OUT")
     assert "context" not in printed  # the table of the run before
+
+
+def test_a_second_run_does_what_failed_again_and_more(fifteen, out):
+    fifteen(limits={"prefill": 1}, decode="exception", prefill="hang", test_start_gpu="crash")
+    kept = (out / "kernels.log").stat().st_mtime_ns
+    code, printed, told = fifteen("--second", kernels="crash")
+    assert code == 0
+    assert all(status.startswith("ok, ") for status in told.values())
+    assert (out / "kernels.log").stat().st_mtime_ns == kept
+    done = {line.split(":")[0] for line in printed.split("\n\n")[0].splitlines()}
+    assert done == {"decode", "prefill", "test_start_gpu", *LATER}
+    assert printed.count("streams  context       ms") == 2  # of decodes, and of those in eight bits

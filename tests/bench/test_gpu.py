@@ -17,6 +17,7 @@ from tests.model.backends.triton.triton_here import DEVICE  # first: see there
 from bench.gpu import __main__ as benchmark
 from bench.gpu import engine as gpu_engine
 from bench.gpu import kernels as gpu_kernels
+from bench.gpu import profile as gpu_profile
 from bench.gpu import summary
 from bench.gpu import weights as gpu_weights
 from bench.gpu.load import Decode, Prefill, Random
@@ -89,6 +90,16 @@ def test_steps_that_are_timed_have_finite_logits(model):
     assert model.forward(decode.batch(3), decode.cache).isfinite().all()
     prefill = Prefill(model, 9)
     assert model.forward(prefill.batch, prefill.cache).isfinite().all()
+
+
+def test_kernels_of_a_step_are_counted_and_so_is_the_time_without_any():
+    spans = [(10, 14, "rows"), (0, 4, "row"), (13, 20, "row"), (25, 26, "row")]  # of two steps
+    assert gpu_profile.table(spans, 2) == [
+        {"kernel": "row", "launches": 1.5, "us": 6.0},
+        {"kernel": "rows", "launches": 0.5, "us": 2.0},
+        {"kernel": "(none)", "launches": 0.0, "us": 5.5},
+    ]
+    assert gpu_profile.table([], 1) == [{"kernel": "(none)", "launches": 0.0, "us": 0.0}]
 
 
 @pytest.mark.exhaustive
