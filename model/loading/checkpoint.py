@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from torch import Tensor
 
 from model.config import CheckpointError, ModelConfig
 from model.loading import mxfp4
+from model.loading.part import Cut, cuts
 from model.loading.shards import Stored, open_all, some, weights_folder
-from model.loading.tensors import DeviceTensors, Shape, nbytes, shapes
+from model.loading.tensors import DeviceTensors, Shape, dtype, nbytes, shapes
 from model.loading.upload import Uploads, channel
+from model.parallel.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ AHEAD_BYTES = 512 << 20
 class Recipe:
     """How one of our tensors is made from stored ones.
 
-    parts    stored names and their shapes, laid end to end along the first dimension
+    parts    stored names and their shapes, laid end to end along the first dimension.  Rows that the tensor
+             has beyond them are zeros: the part that one of several ranks has may be longer, or only zeros
     encoded  0 or 1: the blocks or the scales of the one part, which is bf16 [E, in, out] and has yet to be
              encoded; None: the tensor is stored as it is
     """
@@ -68,10 +71,14 @@ class Checkpoint:
         config: ModelConfig,
         stored: Mapping[str, Stored],
         recipes: Mapping[str, Recipe],
+        part: Mapping[str, Shape] | None = None,
     ):
+        """
+        part  shapes of the tensors, if they are not those of `config`
+        """
         self.folder = folder
         self.config = config
-        self._shapes = shapes(config)
+        self._shapes = shapes(config) if part is None else part
         self.names = tuple(self._shapes)
         self.nbytes = sum(nbytes(name, shape) for name, shape in self._shapes.items())
         self.on_read: Callable[[int], object] = lambda size: None
@@ -93,6 +100,19 @@ class Checkpoint:
         recipes = _recipes(folder, config, stored)
         _check(folder, recipes, stored)
         return cls(folder, config, stored, recipes)
+
+    def part(self, ranks: Ranks) -> Checkpoint:
+        """What one of several ranks has of it, and reads: no byte of the others.  Raises CheckpointError."""
+        config, of_names = ranks.config(self.config), cuts(self.config, ranks)
+        stored: dict[str, Stored] = {}
+        recipes = {}
+        for name, recipe in self._recipes.items():
+            pieces = dict(_pieces(recipe, of_names[name], self._stored))
+            stored |= pieces
+            parts = {piece: held.shape for piece, held in pieces.items()}
+            recipes[name] = Recipe(parts, recipe.encoded)
+        part_shapes = {name: cut.shape for name, cut in of_names.items()}
+        return Checkpoint(self.folder, config, stored, recipes, part_shapes)
 
     @property
     def tokenizer_path(self) -> Path:
@@ -117,11 +137,19 @@ class Checkpoint:
         if recipe.encoded is not None:
             (part,) = recipe.parts
             return self._encoder.encode(part, self._stored[part].tensor())[recipe.encoded]
-        return _end_to_end([self._stored[part].tensor() for part in recipe.parts])
+        return self._end_to_end(name, [self._stored[part].tensor() for part in recipe.parts])
 
     def onto(self, device: torch.device) -> DeviceTensors:
         """All tensors on a device, to be read one after the other."""
         return _Uploaded(self, device)
+
+    def _end_to_end(self, name: str, parts: list[Tensor], device: torch.device | None = None) -> Tensor:
+        """One of our tensors, concatenated from stored ones: bfloat16, unless it is uint8."""
+        shape, kind = self._shapes[name], dtype(name)
+        if missing := shape[0] - sum(len(part) for part in parts):
+            parts = [*parts, torch.zeros(missing, *shape[1:], dtype=kind, device=device)]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return tensor.to(kind)
 
     def _count(self, name: str) -> None:
         """Report the bytes of a tensor that is read for the first time."""
@@ -178,7 +206,7 @@ class _Uploaded:
             what = error.filename or checkpoint.folder
             raise CheckpointError(f"{what} cannot be read: {error.strerror}") from error
         checkpoint._count(name)
-        return _end_to_end(parts)
+        return checkpoint._end_to_end(name, parts, self._device)
 
     def _parts(self, name: str) -> Iterable[str]:
         """The stored tensors that are uploaded for one of ours."""
@@ -186,10 +214,19 @@ class _Uploaded:
         return () if recipe.encoded is not None else recipe.parts
 
 
-def _end_to_end(parts: list[Tensor]) -> Tensor:
-    """One of our tensors, concatenated from stored ones: bfloat16, unless it is uint8."""
-    tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.bfloat16)
+def _pieces(recipe: Recipe, cut: Cut, stored: Mapping[str, Stored]) -> Iterator[tuple[str, Stored]]:
+    """What is read of the stored tensors of one of ours for a part of it, in order, each under a name."""
+    first = 0  # the row of our tensor that is the stored one's first
+    for name, (count, *_) in recipe.parts.items():
+        for begin, end in cut.rows:
+            rows = max(begin, first) - first, min(end, first + count) - first
+            if rows == (0, count) and cut.columns is None:
+                yield name, stored[name]
+            elif rows[0] < rows[1]:
+                piece = stored[name].rows(*rows)
+                piece = piece if cut.columns is None else piece.columns(*cut.columns)
+                yield f"{name} {rows} {cut.columns}", piece
+        first += count
 
 
 class _Encoder:

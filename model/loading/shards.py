@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import mmap
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,12 +31,14 @@ DTYPES = {"U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One tensor in a file.
+    """One tensor in a file, or a part of one.
 
     file    all of it, mapped
     dtype   as the file calls it
     begin   its first byte in the file
     nbytes  how many there are
+    pitch   bytes from the begin of a row to that of the next, if it has only some columns of a matrix;
+            None: there is nothing between rows
     """
 
     path: Path
@@ -45,17 +47,54 @@ class Stored:
     shape: tuple[int, ...]
     begin: int
     nbytes: int
+    pitch: int | None = None
+
+    def rows(self, begin: int, end: int) -> Stored:
+        """Its rows [begin, end)."""
+        count, *others = self.shape
+        each = self.nbytes // count
+        return replace(
+            self,
+            shape=(end - begin, *others),
+            begin=self.begin + begin * (self.pitch or each),
+            nbytes=(end - begin) * each,
+        )
+
+    def columns(self, begin: int, end: int) -> Stored:
+        """Columns [begin, end) of a matrix."""
+        count, width = self.shape
+        item = DTYPES[self.dtype].itemsize
+        return replace(
+            self,
+            shape=(count, end - begin),
+            begin=self.begin + begin * item,
+            nbytes=count * (end - begin) * item,
+            pitch=self.pitch or width * item,
+        )
 
     def tensor(self) -> Tensor:
-        """The tensor, in the mapped memory of the file: not to be written to."""
+        """The tensor, in the mapped memory of the file if it is in one piece: not to be written to."""
         if not self.nbytes:
             return self.of(torch.empty(0, dtype=torch.uint8))
-        flat = torch.frombuffer(self.file, dtype=torch.uint8, count=self.nbytes, offset=self.begin)
+        flat = torch.frombuffer(self.file, dtype=torch.uint8, count=self._span, offset=self.begin)
+        if self.pitch is not None:
+            rows, width = self.shape[0], self.nbytes // self.shape[0]
+            return self.of(flat.as_strided((rows, width), (self.pitch, 1)).contiguous().flatten())
         return self.of(flat.clone() if self.begin % DTYPES[self.dtype].itemsize else flat)
 
     @property
     def region(self) -> Region:
-        return Region(self.path, self.begin, self.nbytes)
+        if self.pitch is None:
+            return Region(self.path, self.begin, self.nbytes)
+        return Region(self.path, self.begin, self.nbytes, (self.nbytes // self.shape[0], self.pitch))
+
+    @property
+    def _span(self) -> int:
+        """Bytes from its first to its last."""
+        if self.pitch is None:
+            return self.nbytes
+        rows = self.shape[0]
+        return (rows - 1) * self.pitch + self.nbytes // rows
 
     def of(self, flat: Tensor) -> Tensor:
         """The tensor made of its bytes [nbytes] uint8, in the same memory."""
@@ -65,12 +104,12 @@ class Stored:
         """Tell the system that it will be read soon (MADV_WILLNEED)."""
         start = self.begin - self.begin % mmap.PAGESIZE
         if self.nbytes:
-            self.file.madvise(mmap.MADV_WILLNEED, start, self.begin + self.nbytes - start)
+            self.file.madvise(mmap.MADV_WILLNEED, start, self.begin + self._span - start)
 
     def release(self) -> None:
         """Free the memory of its pages; touching it again reads them again."""
         start = self.begin + -self.begin % mmap.PAGESIZE
-        end = self.begin + self.nbytes
+        end = self.begin + self._span
         length = end - end % mmap.PAGESIZE - start
         if length > 0:
             self.file.madvise(mmap.MADV_DONTNEED, start, length)

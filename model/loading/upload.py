@@ -46,11 +46,25 @@ AHEAD_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """`nbytes` of a file, from `begin`."""
+    """`nbytes` of a file, from `begin`.
+
+    rows  bytes of a row, and from the begin of one to that of the next: if there is something between rows
+          that is not wanted
+    """
 
     path: Path
     begin: int
     nbytes: int
+    rows: tuple[int, int] | None = None
+
+    def runs(self, start: int, count: int) -> Iterator[tuple[int, int]]:
+        """Where its bytes [start, start + count) are in the file: offset and length of each run."""
+        row, pitch = self.rows or (self.nbytes, self.nbytes)
+        while count:
+            number, column = divmod(start, row)
+            length = min(row - column, count)
+            yield self.begin + number * pitch + column, length
+            start, count = start + length, count - length
 
 
 class Buffer:
@@ -177,9 +191,11 @@ class _Upload:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
+    """Bytes of a region, from `start`."""
+
     file: int
-    path: Path
-    offset: int
+    region: Region
+    start: int
     target: Tensor
     upload: _Upload
 
@@ -266,7 +282,7 @@ class Uploads:
         self._begun.append(upload)
         for start in pieces:
             target = upload.tensor[start : start + self._piece_bytes]
-            self._pieces.put(_Piece(file, region.path, region.begin + start, target, upload))
+            self._pieces.put(_Piece(file, region, start, target, upload))
 
     def _work(self) -> None:
         """One thread: it uploads pieces, with its buffers in turn, as long as there are any."""
@@ -295,7 +311,10 @@ class Uploads:
             buffers.append(self._channel.buffer(self._piece_bytes))
         buffer, size = buffers[-1], piece.target.nbytes
         buffer.wait()
-        _read(piece.file, piece.path, buffer.view[:size], piece.offset)
+        into = buffer.view[:size]
+        for offset, length in piece.region.runs(piece.start, size):
+            _read(piece.file, piece.region.path, into[:length], offset)
+            into = into[length:]
         self._channel.send(buffer, size, piece.target)
         with self._changed:
             piece.upload.unsent -= 1

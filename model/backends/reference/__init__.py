@@ -11,6 +11,7 @@ import torch
 from model.backends.reference.gpt_oss import GptOss
 from model.interfaces import Backend
 from model.loading.tensors import TensorSource
+from model.parallel.ranks import ALONE, Ranks
 
 
 def build(
@@ -19,9 +20,10 @@ def build(
     *,
     dtype: torch.dtype = torch.bfloat16,
     page_size: int = 32,
+    ranks: Ranks = ALONE,
 ) -> GptOss:
     """The checkpoint's model; see `GptOss` for the options."""
-    return GptOss(checkpoint, device, dtype, page_size)
+    return GptOss(checkpoint, device, dtype, page_size, ranks=ranks)
 
 
 BACKEND = Backend("reference", build, defaults={})

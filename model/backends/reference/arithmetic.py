@@ -103,15 +103,20 @@ class Arithmetic:
         """Each token's chosen experts, weighted and added up.
 
         x         [T, C]  normalised
-        chosen    [T, A]  int64, likewise weights, float32
+        chosen    [T, A]  int64, likewise weights, float32; experts that are not here (negative, or from E on)
+                  add nothing
         prepared  what `prepare_experts` returned
         returns   [T, C]
         """
         mlp1, mlp2 = prepared
         # The (token, expert) pairs in the order of their experts, so that each expert owns a run of rows.
-        order = chosen.flatten().argsort(stable=True)
+        flat, experts = chosen.flatten(), len(mlp1.blocks)
+        order = flat.argsort(stable=True)
+        order = order[(flat[order] >= 0) & (flat[order] < experts)]
+        if not len(order):
+            return torch.zeros_like(x)
         tokens = order // chosen.shape[1]
-        counts = chosen.flatten().bincount(minlength=len(mlp1.blocks)).tolist()
+        counts = flat[order].bincount(minlength=experts).tolist()
 
         inner = clamped_swiglu(self._each(mlp1, x[tokens].float(), counts), self.swiglu_limit)
         outer = self._each(mlp2, inner, counts) * weights.flatten()[order, None]

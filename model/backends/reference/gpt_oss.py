@@ -22,6 +22,7 @@ from model.batch import Batch, KVCache
 from model.device import Meter, copy_meter
 from model.layers import rms_norm, rotate, rotation, route, yarn_frequencies
 from model.loading.tensors import TensorSource
+from model.parallel.ranks import ALONE, Ranks, owned_rows
 from model.sizes import decode_bytes
 
 Take = Callable[[str], Tensor]
@@ -81,6 +82,7 @@ class GptOss:
     dtype       of weights and activations: bfloat16, as it was trained, or float32 to compare with an oracle
     page_size   positions of one page of the cache
     arithmetic  another one, in tests
+    ranks       who computes it together; `checkpoint` is then this rank's part
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class GptOss:
         dtype: torch.dtype = torch.bfloat16,
         page_size: int = 32,
         arithmetic: Arithmetic | None = None,
+        ranks: Ranks = ALONE,
     ):
         self.config = checkpoint.config
         self.arithmetic = arithmetic = arithmetic or Arithmetic(self.config.swiglu_limit)
         self.device = device
         self.dtype = dtype
         self.page_size = page_size
+        self.ranks = ranks
         self.settings: dict[str, str] = {}
         self.weight_bytes = 0
 
@@ -132,19 +136,35 @@ class GptOss:
         return KVCache(keys, values)
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
-        x = F.embedding(batch.tokens, self.embedding)
+        x = self._embedded(batch.tokens)
         turn = rotation(batch.positions, self.frequencies, self.concentration)
         for layer, (attention, experts) in enumerate(self.layers):
             x = x + self._attention(layer, attention, x, turn, batch, cache)
             x = x + self._experts(experts, x)
         x = rms_norm(x[batch.samples], self.norm, self.config.rms_norm_eps)
-        return self.arithmetic.unembed(x, self.unembedding)
+        return self.ranks.gathered(self.arithmetic.unembed(x, self.unembedding))
 
     def decode_bytes(self, context: int) -> float:
         return decode_bytes(self.config, "bf16", context)
 
     def meter(self) -> Meter:
         return copy_meter(self.device)
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """[T, C]"""
+        if self.ranks.size == 1:
+            return F.embedding(tokens, self.embedding)
+        x = owned_rows(tokens, self.embedding, self.ranks)
+        self.ranks.add_up(x)
+        return x
+
+    def _added_up(self, part: Tensor) -> Tensor:
+        """The sum over ranks, made in float32."""
+        if self.ranks.size == 1:
+            return part
+        total = part.float()
+        self.ranks.add_up(total)
+        return total.to(part.dtype)
 
     def _attention(
         self,
@@ -166,7 +186,7 @@ class GptOss:
         keys, values = cache.keys[layer // 2], cache.values[layer // 2]
         self.arithmetic.write_kv(k, v, keys, values, batch.slots[kind])
         seen = self.arithmetic.attention(q, keys, values, weights.sinks, batch, kind, window)
-        return F.linear(seen, weights.out, weights.out_bias)
+        return self._added_up(F.linear(seen, weights.out, weights.out_bias))
 
     def _experts(self, weights: Experts, x: Tensor) -> Tensor:
         """What the experts of one layer add to x [T, C]."""
@@ -174,7 +194,8 @@ class GptOss:
         # In float32, since a logit rounded to bfloat16 can tie with another and choose a different expert.
         logits = F.linear(x.float(), weights.gate, weights.gate_bias)
         chosen, shares = route(logits, self.config.experts_per_token)
-        return self.arithmetic.experts(x, chosen, shares, weights.prepared)
+        own = chosen - self.ranks.first(self.config.num_experts)
+        return self._added_up(self.arithmetic.experts(x, own, shares, weights.prepared))
 
     @property
     def _pairs(self) -> int:

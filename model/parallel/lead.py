@@ -1,0 +1,202 @@
+"""Rank 0 leads: its `Leader` is the model that the engine runs.  The other ranks `follow`.
+
+Before it computes a step, the leader tells the others its sizes, over a channel on which they may wait for as
+long as nobody asks anything; the batch itself is broadcast from device to device.  From then on every rank
+computes the same step on its own part, and they meet at each sum.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.batch import Batch, KVCache, PerKind
+from model.config import ModelConfig
+from model.device import Meter
+from model.draws import DeviceSampler, Draws
+from model.interfaces import LoadedModel, Prepares, Setting
+from model.logit_edits import Edits
+from model.parallel.ranks import Group
+
+Order = Mapping[str, Any]
+"""What the leader tells the others; JSON can hold it."""
+
+
+class RankLost(Exception):
+    """A rank died, hangs or failed in a step: no rank can compute another.  One line that says which."""
+
+
+class Leader:
+    """The `Model` of rank 0, which has all ranks compute each step."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        whole: ModelConfig,
+        group: Group,
+        tell: Callable[[Order], None],
+        explain: Callable[[BaseException], RankLost],
+    ):
+        """
+        model    rank 0's own part
+        whole    the sizes of all parts together
+        tell     sends an order to every other rank
+        explain  which rank it was, when a step has failed
+        """
+        self._model = model
+        self._group = group
+        self._tell = tell
+        self._explain = explain
+        self.config = whole
+        self.device = model.device
+
+    @property
+    def page_size(self) -> int:
+        return self._model.page_size
+
+    @property
+    def page_bytes(self) -> PerKind:
+        """Of this rank's part of a page."""
+        return self._model.page_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of this rank's part."""
+        return self._model.weight_bytes
+
+    @property
+    def cache_format(self) -> str:
+        return f"{self._model.cache_format}, rank {self._group.rank} of {self._group.size}"
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        return {**self._model.settings, "tensor_parallel": self._group.size}
+
+    def decode_bytes(self, context: int) -> float:
+        """Of this rank's part."""
+        return self._model.decode_bytes(context)
+
+    def meter(self) -> Meter:
+        return self._model.meter()
+
+    def new_cache(self, num_pages: Any) -> KVCache:
+        with self._together():
+            self._tell({"do": "cache", "pages": num_pages})
+            return self._model.new_cache(num_pages)
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        with self._together():
+            self._tell(_sizes(batch))
+            self._group.broadcast(_packed(batch))
+            return self._model.forward(batch, cache)[:, : self.config.vocab_size]
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Raises RankLost for whatever is raised inside: the other ranks are in the midst of the same, and
+        cannot be told to begin anew."""
+        try:
+            yield
+        except Exception as error:
+            raise self._explain(error) from error
+
+
+class SamplingLeader(Leader):
+    """Of a model that samples on its device: rank 0 does, and has all logits for it."""
+
+    _model: Any
+
+    def prepare(self, cache: KVCache, rows: int) -> None:
+        with self._together():
+            self._tell({"do": "prepare", "rows": rows})
+            self._model.prepare(cache, rows)
+
+    def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
+        self._model.edit(logits, edits, latest)
+
+    def choose(self, logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
+        chosen: Tensor = self._model.choose(logits, draws, batch)
+        return chosen
+
+
+def leader(
+    model: LoadedModel,
+    whole: ModelConfig,
+    group: Group,
+    tell: Callable[[Order], None],
+    explain: Callable[[BaseException], RankLost],
+) -> Leader:
+    """The leader that `model` needs; see `Leader`."""
+    kind = SamplingLeader if isinstance(model, DeviceSampler) else Leader
+    return kind(model, whole, group, tell, explain)
+
+
+def follow(model: LoadedModel, group: Group, orders: Iterable[Order]) -> None:
+    """Do what the leader says, until there are no more orders."""
+    cache: KVCache | None = None
+    with torch.inference_mode():
+        for order in orders:
+            if order["do"] == "cache":
+                pages = order["pages"]
+                cache = None  # its memory is free before the next takes its own
+                cache = model.new_cache(pages if isinstance(pages, int) else tuple(pages))
+                continue
+            assert cache is not None, "the first order is to make a cache"
+            if order["do"] == "prepare":
+                assert isinstance(model, Prepares)
+                model.prepare(cache, order["rows"])
+            else:
+                model.forward(_received(order, group, model.device), cache)
+
+
+# A batch on its way: its sizes and what stays on the host as an order, all else as one tensor.
+
+
+def _sizes(batch: Batch) -> Order:
+    sequences, width = batch.page_table.shape[1:]
+    return {
+        "do": "step",
+        "sizes": (len(batch.tokens), sequences, len(batch.samples), width),
+        "temperatures": _hex("f", batch.temperatures),
+        "prompts": _hex("i", batch.prompts),
+    }
+
+
+def _packed(batch: Batch) -> Tensor:
+    """[numbers of 32 bits] int32"""
+    wide = (batch.tokens, batch.positions, batch.slots.flatten(), batch.samples)
+    narrow = (batch.starts, batch.lengths, batch.page_table.flatten())
+    return torch.cat((torch.cat(wide).view(torch.int32), *narrow))
+
+
+def _received(order: Order, group: Group, device: torch.device) -> Batch:
+    T, S, N, P = order["sizes"]
+    wide, narrow = [T, T, 2 * T, N], [S + 1, S, 2 * S * P]
+    packed = torch.empty(2 * sum(wide) + sum(narrow), dtype=torch.int32, device=device)
+    group.broadcast(packed)
+    tokens, positions, slots, samples = packed[: 2 * sum(wide)].view(torch.int64).split(wide)
+    starts, lengths, table = packed[2 * sum(wide) :].split(narrow)
+    return Batch(
+        tokens=tokens,
+        positions=positions,
+        slots=slots.view(2, T),
+        starts=starts,
+        lengths=lengths,
+        page_table=table.view(2, S, P),
+        samples=samples,
+        temperatures=_of_hex("f", order["temperatures"], torch.float32),
+        prompts=_of_hex("i", order["prompts"], torch.int32),
+    )
+
+
+def _hex(kind: str, tensor: Tensor | None) -> str | None:
+    """Numbers of the host, in half the characters that JSON's own would take."""
+    return None if tensor is None else array(kind, tensor.tolist()).tobytes().hex()
+
+
+def _of_hex(kind: str, text: str | None, dtype: torch.dtype) -> Tensor | None:
+    return None if text is None else torch.tensor(array(kind, bytes.fromhex(text)), dtype=dtype)

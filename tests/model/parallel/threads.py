@@ -1,0 +1,67 @@
+"""Ranks that are threads of one process: a test of what they compute together takes no time to start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from model.parallel.ranks import Ranks
+
+Result = TypeVar("Result")
+
+
+class Meeting:
+    """Where the threads of `size` ranks meet.  sums, gathers: how many they have made together."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.barrier = threading.Barrier(size, timeout=60)
+        self.places: list[Tensor | None] = [None] * size
+        self.sums = self.gathers = 0
+
+
+class ThreadRanks(Ranks):
+    def __init__(self, rank: int, meeting: Meeting):
+        super().__init__(rank, meeting.size)
+        self.meeting = meeting
+
+    def add_up(self, x: Tensor) -> None:
+        x.copy_(torch.stack(self._all(x)).double().sum(0))
+        if self.rank == 0:
+            self.meeting.sums += 1
+
+    def gathered(self, logits: Tensor) -> Tensor:
+        if self.rank == 0:
+            self.meeting.gathers += 1
+        return torch.cat(self._all(logits), dim=1)
+
+    def _all(self, x: Tensor) -> list[Tensor]:
+        meeting = self.meeting
+        meeting.places[self.rank] = x
+        meeting.barrier.wait()
+        copies = [place.clone() for place in meeting.places if place is not None]
+        meeting.barrier.wait()
+        return copies
+
+
+def together(meeting: Meeting, work: Callable[[ThreadRanks], Result]) -> list[Result]:
+    """What `work` returns on each rank.  If one raises, the others' next meeting does."""
+
+    def one(rank: int) -> Result:
+        try:
+            return work(ThreadRanks(rank, meeting))
+        except BaseException:
+            meeting.barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(meeting.size) as pool:
+        done = [pool.submit(one, rank) for rank in range(meeting.size)]
+    failures = [each.exception() for each in done if each.exception() is not None]
+    for failure in sorted(failures, key=lambda each: isinstance(each, threading.BrokenBarrierError)):
+        raise failure
+    return [each.result() for each in done]
