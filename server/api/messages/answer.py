@@ -1,4 +1,4 @@
-"""An answer as the client reads it: content blocks → events, or content blocks → one object."""
+"""The response to a Messages request: content blocks → events, or content blocks → one object."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class MessagesAnswer:
         return {"stop_reason": reason, "stop_sequence": found}
 
     def _usage(self) -> dict[str, Any]:
-        """The prompt is the sum of what was computed (input_tokens) and what the cache had."""
+        """The prompt is the sum of its computed tokens (input_tokens) and its cached ones."""
         reader = self._reader
         return {
             "input_tokens": self._prompt_tokens - reader.cached_tokens,

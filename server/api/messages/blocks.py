@@ -1,6 +1,6 @@
-"""From deltas to content blocks: thinking, text, tool_use; one is open at a time, in order.
+"""Turns deltas into content blocks: thinking, text, tool_use.  One block is open at a time, in order.
 
-Streams and whole answers are made of the same steps, so a stream joined is the whole answer.
+The same steps make streams and whole answers, so the events of a stream add up to the whole answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """More of the open block."""
+    """A piece of the open block."""
 
     index: int
     kind: Kind
@@ -66,7 +66,7 @@ class Blocks:
         self._signed = 0
 
     def steps(self, deltas: Sequence[Delta]) -> list[Step]:
-        """What these deltas add."""
+        """The steps for these deltas."""
         steps: list[Step] = []
         for delta in deltas:
             match delta:

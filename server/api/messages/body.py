@@ -1,7 +1,7 @@
-"""The fields of a request, as a turn.
+"""The fields of a Messages request, as a Turn.
 
-Every field of Anthropic's SDK is accepted.  What is here is honoured or refused by name; the rest (metadata,
-cache_control, context_management, …) changes nothing.
+Every field of Anthropic's SDK is accepted.  The fields here are honoured or refused by name; the others
+(metadata, cache_control, context_management, …) change nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Messages and their content blocks as the messages of a conversation.
 
-A user's message may hold results of calls; one of the assistant holds all that it thought, said and called up
-to them.  What was sampled is attached where a signature has it, so that the prompt has the very same tokens
-(language/harmony/replay.py); where a client drops the thinking, the id of a call leads to it
-(dialogue/reasoning_cache.py).
+A user's message may contain results of calls.  An assistant's message contains everything that it thought,
+wrote and called before them.  Sampled tokens are attached where a signature contains them, so that the prompt
+has the same tokens again (language/harmony/replay.py); if a client drops the thinking, they are found by the
+id of a call (dialogue/reasoning_cache.py).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class History:
                 self.messages.append(Message("tool", _result(block, path), call_id=block.tool_use_id))
 
     def _assistant(self, blocks: Sequence[tuple[str, Block]]) -> None:
-        """All that the assistant did until it was somebody else's turn."""
+        """Everything in consecutive messages of the assistant."""
         last_call = max((i for i, (_, block) in enumerate(blocks) if block.type == "tool_use"), default=-1)
         for i, (path, block) in enumerate(blocks):
             match block.type:

@@ -1,12 +1,12 @@
-"""The Responses API: POST /v1/responses, and what comes back to a response by its id.
+"""The Responses API: POST /v1/responses, and the endpoints for stored responses and conversations.
 
-body.py           what may be asked, as a turn
-tools.py          tools and tool_choice; actions.py: those whose calls are items of their own
+body.py           the fields of a request → Turn
+tools.py          tools and tool_choice; actions.py: tools whose calls have items of their own
 history.py        items of the input → messages
 writer.py         deltas → items and events
-answer.py         the answer to one request, and what is kept of it
+answer.py         the answer to one request, and what is stored of it
 create.py         POST, in the foreground
-background.py     responses that are made while nobody waits
+background.py     responses in the background
 stored.py         GET, DELETE, cancel, input_items, input_tokens
 conversations.py  /v1/conversations
 """

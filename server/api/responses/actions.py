@@ -1,6 +1,8 @@
-"""Calls whose items are no function calls: shells and patches that a client runs itself, and wrapped Python.
+"""Calls that have items of their own: shells and patches, which the client runs, and Python code in a
+function.
 
-The model calls functions; here their arguments become the items that clients of these tools expect, and back.
+The model calls functions.  Here their arguments become the items that clients expect for these tools, and
+back.
 """
 
 from __future__ import annotations
@@ -56,13 +58,13 @@ _TOLD: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tool(kind: str, name: str, description: str | None) -> Tool:
-    """What the model is told of one of TOOLS."""
+    """The function that stands for one of TOOLS in the prompt."""
     told, parameters = _TOLD[kind]
     return Tool(name, description or told, parameters)
 
 
 def fields(item: str, arguments: str) -> dict[str, Any]:
-    """What the item of a call says, of the arguments that the model wrote.  They may have been cut short."""
+    """The fields of a call's item, from the model's arguments, which may be incomplete."""
     asked = _object_of(arguments)
     if item == "local_shell_call":
         return {
@@ -95,7 +97,7 @@ def fields(item: str, arguments: str) -> dict[str, Any]:
 
 
 def arguments(item: Mapping[str, Any]) -> str:
-    """The arguments of a call whose item comes back without those that the model wrote."""
+    """The arguments of a call, from its item, if the model's own are not known."""
     if item["type"] == "apply_patch_call":
         told = item.get("operation")
     else:
@@ -106,7 +108,7 @@ def arguments(item: Mapping[str, Any]) -> str:
 
 
 def output(item: Mapping[str, Any]) -> str:
-    """What the model hears of the outcome."""
+    """The result of a call as the model gets it."""
     told = item.get("output")
     if isinstance(told, str):
         return told
@@ -125,13 +127,13 @@ def output(item: Mapping[str, Any]) -> str:
 
 
 def unwrapped(arguments: str, property: str) -> str:
-    """The one string of a function's arguments; what is no such thing stays as it is."""
+    """The only string in a function's arguments; other arguments are returned unchanged."""
     value = _object_of(arguments).get(property)
     return value if isinstance(value, str) else arguments
 
 
 def escaped(text: str) -> str:
-    """A piece of text as it stands inside of a JSON string."""
+    """A piece of text, escaped for a JSON string."""
     return dumps(text)[1:-1]
 
 

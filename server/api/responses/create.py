@@ -34,7 +34,7 @@ router = APIRouter(route_class=JsonRoute)
 
 @dataclass(frozen=True, slots=True)
 class KnownItems:
-    """What the service keeps for one owner (history.Known)."""
+    """The stored items of one owner (implements history.Known)."""
 
     service: Service
     owner: bytes
@@ -102,13 +102,13 @@ def told(
 
 
 def owner_of(request: Request) -> bytes:
-    """Whose the request is: of a key, or, where none is needed, everybody's."""
+    """The owner of a request: its API key, or a common owner if no key is needed."""
     caller: str = request.state.caller
     return caller.encode()
 
 
 def warnings(ignored: Sequence[str]) -> dict[str, str]:
-    """A header about tools that the model is not told of; the log has it too."""
+    """A header, and a log line, about tools that the prompt does not contain."""
     if not ignored:
         return {}
     names = ", ".join(name for name in ignored if name.replace("_", "").isalnum() and name.isascii())

@@ -1,8 +1,8 @@
 """The items of a Responses request as the messages of a conversation.
 
-Clients send back our own items in many ways: whole, by reference, sealed, or without what led to a call.
-What was sampled is attached wherever it can be found, so that the prompt has the very same tokens
-(language/harmony/replay.py).
+Clients send our own items back in many ways: complete, by reference, encrypted, or without the chain of
+thought.  The sampled tokens are attached wherever they can be found, so that the prompt has the same tokens
+again (language/harmony/replay.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Known(Protocol):
     """What was kept of earlier items, for one owner."""
 
     def item(self, id: str) -> tuple[Item, Sequence[int]] | None:
-        """An item, and the tokens that were sampled for it, if any were."""
+        """A stored item with its sampled tokens, if it has any."""
 
     def unsealed(self, text: str) -> list[int]:
         """The tokens of `encrypted_content`; none if it is not ours."""
@@ -154,7 +154,7 @@ class History:
 
 
 def type_of(item: Item) -> str:
-    """The type of an item, also of messages and references that do not say it."""
+    """The type of an item, also of messages and references without a `type`."""
     kind = item.get("type")
     if kind is None:
         return "message" if "role" in item else "item_reference" if set(item) == {"id"} else "unknown"
@@ -214,7 +214,7 @@ TEXTS = {
 
 
 def _text(content: Any, where: str) -> str:
-    """The text of a content: its parts laid end to end."""
+    """The text of a content: its parts concatenated."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):

@@ -1,4 +1,4 @@
-"""What comes back to a response by its id, and what counts a prompt without answering it."""
+"""The endpoints for stored responses, and the endpoint that counts the tokens of a prompt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Order = Literal["asc", "desc"]
 
 @router.post("/v1/responses/input_tokens")
 async def input_tokens(body: InputFields, request: Request, service: TheService) -> dict[str, Any]:
-    """How many tokens the prompt of such a response has."""
+    """The number of tokens that the prompt of this body would have."""
     service.check_model(body.model)
     owner = owner_of(request)
     conversation, tools, paths = await service.items.run(

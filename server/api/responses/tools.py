@@ -1,4 +1,4 @@
-"""Tools of a Responses request: as clients declare them, as the model is told of them, and as calls go back.
+"""Tools of a Responses request: as clients declare them, as the prompt has them, and as calls are returned.
 
 | declared as                         | the model sees             | a call comes back as       |
 |-------------------------------------|----------------------------|----------------------------|
@@ -9,7 +9,7 @@
 | functions browser.* and python      | what it was trained on     | function_call              |
 | web_search                          | nothing; a warning says so |                            |
 
-Whoever declares a tool runs it: this server runs nothing.
+The client that declares a tool runs it: the server runs none.
 """
 
 from __future__ import annotations

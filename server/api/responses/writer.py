@@ -1,6 +1,6 @@
-"""A response as it comes to be: deltas → items and events, exactly as OpenAI names them.
+"""Writes a response: deltas → items and events, exactly as OpenAI names them.
 
-The stream and the whole object are made by the same steps: an event tells what was just done to the object.
+The same steps make the stream and the whole object: each event describes a change of the object.
 
     created · in_progress · (output_item.added · deltas · output_item.done)* · completed | incomplete | failed
 """
