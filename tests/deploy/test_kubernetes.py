@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from gptoss.__main__ import parser
-from gptoss.serve import LAST_WORDS_SECONDS
+from gptoss.serve import FLUSH_SECONDS
 from server.settings_sources import read
 from tests.deploy.test_monitoring import samples  # noqa: F401  # a fixture
 
@@ -119,7 +119,7 @@ def test_there_is_time_for_answers_to_end():
     spec = named("Deployment", "gptoss")["spec"]["template"]["spec"]
     (_, seconds) = server()["lifecycle"]["preStop"]["exec"]["command"]
     grace = int(environ(server())["GPTOSS_GRACE"])
-    assert spec["terminationGracePeriodSeconds"] >= int(seconds) + grace + LAST_WORDS_SECONDS
+    assert spec["terminationGracePeriodSeconds"] >= int(seconds) + grace + FLUSH_SECONDS
 
 
 def test_probes_ask_what_needs_no_key():

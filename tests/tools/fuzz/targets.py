@@ -24,8 +24,8 @@ from language.harmony.sampled_header import SampledHeader
 from language.tokenizer import Tokenizer
 from model.config import CheckpointError, ModelConfig
 from model.loading.checkpoint import Checkpoint
-from server import settings
-from server.protocol import AHEAD_BYTES, HEAD_FIELDS, PatientProtocol
+from server import settings_sources
+from server.protocol import AHEAD_BYTES, HEAD_FIELDS, BoundedProtocol
 from server.settings import SettingsError
 from tests.server.fakes import byte_tokenizer
 
@@ -167,7 +167,7 @@ def http(data: bytes) -> None:
 async def _connection(data: bytes) -> None:
     wire, failures = Wire(), []
     _loop().set_exception_handler(lambda _, context: failures.append(context))
-    protocol = PatientProtocol(_config(), ServerState(), {}, _loop=_loop())
+    protocol = BoundedProtocol(_config(), ServerState(), {}, _loop=_loop())
     protocol.connection_made(wire)
     step = data[0] + 1
     for start in range(1, len(data), step):
@@ -227,7 +227,7 @@ def settings_file(data: bytes) -> None:
     path = scratch() / "gptoss.toml"
     path.write_bytes(data)
     try:
-        settings.read({"config": str(path)}, {})
+        settings_sources.read({"config": str(path)}, {})
     except SettingsError as error:
         _says_it_in_short(error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.protocol import PatientProtocol
+from server.protocol import BoundedProtocol
 from tests.tools.fuzz import targets
 from tests.tools.fuzz.targets import SEEDS, TARGETS
 
@@ -43,12 +43,12 @@ def test_a_target_holds_for_what_is_nearly_right(name):
 @pytest.mark.parametrize(
     ("name", "data", "broken", "attribute", "value"),
     [
-        ("http", SEEDS["http"][0], PatientProtocol, "_feed", lambda self, slice: 1 / 0),
+        ("http", SEEDS["http"][0], BoundedProtocol, "_feed", lambda self, slice: 1 / 0),
         ("harmony", SEEDS["harmony"][0], targets.Reader, "finish", lambda self: 1 / 0),
         ("header", SEEDS["header"][0], targets.SampledHeader, "take_body", lambda self: "invented"),
         ("index", SEEDS["index"][0], targets.Checkpoint, "open", lambda folder: 1 / 0),
         ("config", SEEDS["config"][1], targets.ModelConfig, "read", lambda folder: 1 / 0),
-        ("settings", SEEDS["settings"][1], targets.settings, "read", lambda flags, environ: 1 / 0),
+        ("settings", SEEDS["settings"][1], targets.settings_sources, "read", lambda flags, environ: 1 / 0),
     ],
 )
 def test_a_target_notices_what_is_broken(monkeypatch, name, data, broken, attribute, value):
