@@ -28,10 +28,10 @@ import torch
 
 from bench.cpu import processor
 from engine.admission import Limits
-from engine.disk_cache import DiskCache
+from engine.disk.cache import DiskCache
+from engine.disk.files import PageFiles
+from engine.disk.store import PageStore
 from engine.engine import Engine
-from engine.page_files import PageFiles
-from engine.page_store import PageStore
 from engine.pages import Pages
 from engine.request import Failure, Request, SamplingParams, Token
 from engine.runner import Runner

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.disk_cache import DiskCache, Fetch
+from engine.disk.cache import DiskCache, Fetch
 from engine.pages import Pages
 from engine.request import Sequence
 from model.batch import FULL, PerKind

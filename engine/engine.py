@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from engine.admission import Limits
-from engine.disk_cache import DiskCache
+from engine.disk.cache import DiskCache
 from engine.errors import DeadlineExceeded, OutOfMemory, UnknownToken
 from engine.pages import Pages
 from engine.request import Failure, Plan, Request, Sampled, Sequence, Token

@@ -14,7 +14,7 @@ Every page is in exactly one state:
 A page is cached only when it is full and computed, so no sequence ever writes into a page that another one
 reads.  Cached pages are found by a hash of all tokens up to their end.  The hash is keyed by a secret, so
 that a client cannot make two prompts collide.  The secret is random for this process, or that of the folder
-in which pages are stored on disk (engine/page_files.py), where they are found by the same hash.
+in which pages are stored on disk (engine/disk/files.py), where they are found by the same hash.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from engine.disk_cache import Fetch
+from engine.disk.cache import Fetch
 from engine.edit_records import EditRecords
 from engine.errors import EngineError
 from engine.pages import PageTable

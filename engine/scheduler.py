@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engine.admission import Admission, Limits
-from engine.disk_cache import DiskCache
+from engine.disk.cache import DiskCache
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
 from engine.fairness import Rounds
 from engine.pages import Pages

@@ -8,9 +8,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from engine.admission import Limits
-from engine.disk_cache import DiskCache
-from engine.page_files import PageFiles, Unusable
-from engine.page_store import PageStore
+from engine.disk.cache import DiskCache
+from engine.disk.files import PageFiles, Unusable
+from engine.disk.store import PageStore
 from engine.pages import Pages
 from engine.runner import Runner
 from gptoss.start import StartError

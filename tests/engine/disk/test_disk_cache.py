@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from engine import page_files
+from engine.disk.files import space
 from tests.engine.disk.restarts import PROMPT, SMALL, files, files_of, served
 from tests.tools.traffic.historian import answer, ask, finish, ids, make_engine
 from tests.tools.traffic.traffic import Traffic
@@ -21,9 +21,7 @@ def test_a_prompt_is_found_again_after_a_restart(tmp_path):
     assert cached == [148], "all but the last page, whose last token is always computed"
     assert after.prefix_disk_hits == 148 == after.prefix_hits
     assert after.disk_faults == 0
-    assert after.disk_bytes == sum(page_files.space(64) for _ in files(tmp_path)), (
-        "4 positions, keys and values"
-    )
+    assert after.disk_bytes == sum(space(64) for _ in files(tmp_path)), "4 positions, keys and values"
 
 
 def test_what_memory_has_is_not_fetched(tmp_path):

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine import disk_cache
+from engine.disk import cache
+from engine.disk.files import PageFiles, Unusable
 from engine.errors import NonFinite
-from engine.page_files import PageFiles, Unusable
 from engine.request import Failure
 from tests.engine.disk.restarts import PROMPT, SMALL, files, served
 from tests.tools.traffic.historian import answer, ask, finish, ids, make_engine
@@ -168,7 +168,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_leaves_none(tmp_path, caplo
 
 def test_a_disk_that_never_answers_is_not_waited_for(tmp_path, caplog, monkeypatch):
     served(tmp_path)
-    monkeypatch.setattr(disk_cache, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(cache, "STALL_SECONDS", 0.2)
     gate = threading.Event()
     read = os.preadv
     monkeypatch.setattr(os, "preadv", lambda *arguments: gate.wait(20) and read(*arguments))

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from engine.admission import Limits
-from engine.disk_cache import DiskCache
+from engine.disk.cache import DiskCache
+from engine.disk.files import PageFiles
+from engine.disk.store import PageStore
 from engine.engine import Engine
-from engine.page_files import PageFiles
-from engine.page_store import PageStore
 from engine.pages import Pages
 from engine.request import Failure, Plan, Request, Sampled, SamplingParams, Sequence, Token
 from engine.runner import LaunchedStep, Runner

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from engine.page_store import PageStore, Read, Write
+from engine.disk.store import PageStore, Read, Write
 from engine.pages import Missing, Name, Pages
 from model.batch import BANDED, FULL
 from model.page_copies import PageBuffer, PageCopies

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.page_files import Damaged, PageFiles, space
+from engine.disk.files import Damaged, PageFiles, space
 from engine.pages import Name
 
 if TYPE_CHECKING:
