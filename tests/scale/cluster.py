@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
 }
-SETTINGS = {"threads": 1, "max-running": 8, "max-queued": 12, "date": "2025-06-28", "grace": 20}
+SETTINGS = {"threads": 1, "max-running": 8, "max-queued": 12, "date": "2025-06-28", "grace": 60}
 
 
 class Cluster:
