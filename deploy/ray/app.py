@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import fields
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,7 +28,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from gptoss.application import application
 from server import logs, settings_sources
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
 log = logging.getLogger("gptoss.server")
 
@@ -60,9 +61,11 @@ class Arguments(BaseModel):
 
 def read(given: dict[str, Any]) -> Settings:
     """Raises SettingsError."""
-    return settings_sources.read(
-        {name.replace("-", "_"): _text(each) for name, each in given.items()}, os.environ
-    )
+    named = {name.replace("-", "_"): _text(each) for name, each in given.items()}
+    known = {each.name for each in fields(Settings)}
+    for name in named.keys() - known:
+        raise SettingsError(f"there is no setting {name!r}; {settings_sources.nearest(name, known)}")
+    return settings_sources.read(named, os.environ)
 
 
 def _text(value: Any) -> str | list[str]:

@@ -71,6 +71,22 @@ def sessions_of_both(cluster):
     return one, other
 
 
+def test_settings_are_those_of_serve_and_a_wrong_one_is_told_before_anything_starts():
+    from deploy.ray.app import Arguments, build, read
+    from server.settings import SettingsError
+
+    given = {"max-running": 8, "prefix_cache": False, "api-key": ["a", "b"], "grace": 1.5}
+    settings = read(given)
+    assert (settings.max_running, settings.prefix_cache) == (8, False)
+    assert (settings.api_key, settings.grace) == (("a", "b"), 1.5)
+    with pytest.raises(SettingsError, match=r"max.running: must be a whole number from 1"):
+        build(Arguments(settings={"max-running": 0}))
+    with pytest.raises(SettingsError, match=r"there is no setting 'modle'; did you mean model\?"):
+        read({"modle": "a"})
+    with pytest.raises(ValueError, match="replicas"):
+        Arguments(replicas=2)
+
+
 def test_it_answers_and_streams_as_a_server_does(cluster):
     body = {"messages": [FRANCE], "temperature": 0}
     answer = cluster.http.post(CHAT, json=body)
