@@ -172,13 +172,16 @@ def _would_be_cut(tokens: int, limit: int) -> ApiError:
 
 
 def _context_exceeded(error: PromptTooLong, turn: Turn, max_context: int) -> ApiError:
-    """The error in OpenAI's wording, by which LiteLLM, pi and others recognise it."""
+    """The error in OpenAI's wording, by which LiteLLM, pi and others recognise it.
+
+    LangChain looks for the code, but of the error that openai-python raises it sees only the message.
+    """
     answer = turn.max_tokens or 1
     asked = f"{error.tokens + answer} tokens ({error.tokens} in the messages, {answer} in the completion)"
     refusal = as_api_error(error)
     refusal.message = (
         f"This model's maximum context length is {max_context} tokens. However, you requested {asked}."
-        " Please reduce the length of the messages or completion."
+        " Please reduce the length of the messages or completion. (context_length_exceeded)"
     )
     refusal.param = turn.param
     return refusal

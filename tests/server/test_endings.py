@@ -111,7 +111,8 @@ def contents(raw):
 
 TOO_LONG = (
     r"This model's maximum context length is 4096 tokens\. However, you requested 5\d+ tokens \(5000 in the "
-    r"messages, \d+ in the completion\)\. Please reduce the length of the messages or completion\."
+    r"messages, \d+ in the completion\)\. Please reduce the length of the messages or completion\. "
+    r"\(context_length_exceeded\)"
 )
 """OpenAI's words, by which clients know a full context."""
 
