@@ -1,9 +1,9 @@
 """What it costs that the arguments of calls follow their schema, against any JSON object.
 
 Twelve functions as a coding agent declares them.  Measured in turn, so that both sides see the same other
-programs: compiling the grammar when its schemas are new and when they are known, and for each token of a call
-the time of its mask and of the grammar's step.  The engine has masks computed beside the model's step, so this
-is added to a step only as far as it takes longer.
+programs: compiling the grammar when its schemas are new and when they are known, and for each token of a
+call the time of its mask and of the grammar's step.  The engine computes masks beside the model's step, so
+a step is longer only where its mask takes longer than the model.
 
     python -m bench.arguments TOKENIZER.json | tail -1 | jq .schema.mask_us
 """
