@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,9 +19,24 @@ from server.errors import ApiError, as_api_error
 
 def error_response(error: Exception, scope: Scope) -> Response:
     told = as_api_error(error)
+    _name_as_the_client(told, scope["state"].get("written", {}))
     if anthropic.asked_by(scope):
         return anthropic.response(told, scope["state"]["request_id"])
     return told.response()
+
+
+def _name_as_the_client(error: ApiError, written: Mapping[str, str]) -> None:
+    """Where the client used another name of a field, the error has that name (server/fields/reading.py).
+
+    written  our name → the client's
+    """
+    for ours, theirs in written.items():
+        param = error.param or ""
+        if param == ours or param.startswith((f"{ours}.", f"{ours}[")):
+            error.param = theirs + param[len(ours) :]
+            if error.message.startswith(ours):
+                error.message = theirs + error.message[len(ours) :]
+            return
 
 
 LONGEST_SHOWN = 200

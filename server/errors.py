@@ -149,17 +149,7 @@ def _from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError
         return ApiError(400, f"the body must be a JSON object{hint}", code="invalid_json")
     param = _param(first["loc"], body)
     said = dict.fromkeys(_said(error) for error in errors if _param(error["loc"], body) == param)
-    param = _written(param, body)
     return bad_request(f"{param}: {', or '.join(said)}", param)
-
-
-def _written(param: str, body: Mapping[str, Any]) -> str:
-    """As the client wrote it, where another name of a field became ours (server/fields/reading.py)."""
-    written: Mapping[str, str] = getattr(body, "written", {})
-    for ours, theirs in written.items():
-        if param == ours or param.startswith((f"{ours}.", f"{ours}[")):
-            return theirs + param[len(ours) :]
-    return param
 
 
 def _said(error: Mapping[str, Any]) -> str:

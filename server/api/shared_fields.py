@@ -139,7 +139,7 @@ class SamplingFields(Body):
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias=_biases(self.logit_bias or {}, known),
-            seed=self.seed,
+            seed=None if self.seed == -1 else self.seed,
             logprobs=logprobs,
         )
 

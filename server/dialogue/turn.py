@@ -113,7 +113,7 @@ class Turn:
             tools=tuple(self.prompt.tools),
             prefilled=self.prompt.prefilled,
             in_analysis=self.prompt.prefilled_channel == "analysis",
-            reasoning=self.prompt.effort != "none",
+            reasoning=self.prompt.effort != "none" or self.prompt.prefilled_channel == "analysis",
         )
 
     def begun(self, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -104,6 +104,7 @@ THINKING = (
 )
 
 LIMITS = (
+    *same("max_completion_tokens", "max_tokens", apis=COMPLETIONS, note="of chats"),
     *same(
         "n_predict max_new_tokens max_output_tokens",
         "max_tokens",
@@ -269,6 +270,11 @@ PROMPT = (
 )
 
 HARMLESS = (
+    *ignored(
+        "metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention verbosity",
+        "as in chats",
+        COMPLETIONS,
+    ),
     *ignored("thinking_token_budget", "raw text has no chain of thought", COMPLETIONS),
     *ignored("priority", "requests are served in order, each key in turn"),
     *ignored(

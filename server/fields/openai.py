@@ -106,7 +106,7 @@ CHAT_ROWS = (
     Row(
         "seed",
         "honoured",
-        "the same seed, the same tokens (a GPU draws others than a CPU); choice i of n has seed + i",
+        "same seed, same tokens (a GPU draws others than a CPU); choice i of n has seed + i; -1: none",
         CHAT,
     ),
     Row("stop", "honoured", "up to 4; looked for in the visible answer, not in the reasoning", CHAT),

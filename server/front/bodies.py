@@ -82,6 +82,7 @@ class CountedRequest(Request):
         """The body with our names of fields.  Ignored fields are named in a header, and once in the log."""
         service: Service = self.app.state.service
         translated = reading.read(body, api, service.settings.strict_fields)
+        self.state.written = translated.written
         if translated.ignored:
             self.state.ignored = translated.ignored
             service.told_once.log(api, translated.ignored)

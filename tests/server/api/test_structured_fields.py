@@ -105,19 +105,19 @@ def test_allowed_tokens_make_up_the_answer_and_it_may_end(ask, tiny_tokenizer):
 
 
 REFUSED = [
-    ({"guided_regex": "a", "guided_choice": ["b"]}, "structured_outputs.choice"),
-    ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "structured_outputs.regex"),
+    ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"),
+    ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "guided_regex"),
     ({"allowed_token_ids": [1], "bad_words": ["x"]}, "bad_words"),
     ({"allowed_token_ids": [5000]}, "allowed_token_ids[0]"),
     ({"allowed_token_ids": []}, "allowed_token_ids"),
-    ({"guided_json": "no JSON"}, "structured_outputs.json"),
-    ({"guided_regex": "("}, "structured_outputs.regex"),
-    ({"guided_regex": "(?=a)"}, "structured_outputs.regex"),
+    ({"guided_json": "no JSON"}, "guided_json"),
+    ({"guided_regex": "("}, "guided_regex"),
+    ({"structured_outputs": {"regex": "(?=a)"}}, "structured_outputs.regex"),
     ({"guided_choice": []}, "guided_choice"),
-    ({"grammar": "root ::= <think>"}, "structured_outputs.grammar"),
-    ({"grammar": 'root ::= other'}, "structured_outputs.grammar"),
+    ({"grammar": "root ::= <think>"}, "grammar"),
+    ({"guided_grammar": "root ::= other"}, "guided_grammar"),
     ({"structured_outputs": {"structural_tag": {"triggers": []}}}, "structured_outputs.structural_tag"),
-    ({"structural_tag": {"format": {"type": "x"}}}, "structured_outputs.structural_tag"),
+    ({"structural_tag": {"format": {"type": "x"}}}, "structural_tag"),
     ({"response_format": {"type": "structural_tag"}}, "response_format"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
     ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
@@ -256,6 +256,11 @@ def test_a_schema_holds_what_follows_the_beginning(ask):
     passes = ask(**thought)
     assert passes(".<|end|><|start|>assistant" + final('{"n": 7}'))
     assert not passes(".<|end|><|start|>assistant" + final("7"))
+
+
+def test_a_begun_thought_goes_on_also_where_none_is_wanted(ask):
+    passes = ask(**begun({"reasoning": "Hm", "prefix": True}, reasoning_effort="none", guided_regex="[0-9]"))
+    assert passes(".<|end|><|start|>assistant" + final("7"))
 
 
 def test_a_budget_counts_a_thought_that_was_begun(ask):
