@@ -7,7 +7,6 @@ validated (server/fields/elsewhere.py).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -21,6 +20,9 @@ from server.errors import bad_request
 
 FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 BadWord = Annotated[str, Field(min_length=1, max_length=200)]
+
+LONGEST = 100_000
+"""Characters of a pattern, a grammar, or of all choices together: language/constraints takes no more."""
 
 NAME = "response"
 """Of a schema that has none: the model is told of it by its name."""
@@ -46,9 +48,9 @@ class StructuredOutputs(Body):
     """Exactly one of its fields says what the answer is."""
 
     json_: dict[str, Any] | str | None = Field(None, alias="json")
-    regex: str | None = Field(None, min_length=1)
+    regex: str | None = Field(None, min_length=1, max_length=LONGEST)
     choice: Annotated[Many[str], Field(min_length=1, max_length=1000)] | None = None
-    grammar: str | None = Field(None, min_length=1)
+    grammar: str | None = Field(None, min_length=1, max_length=LONGEST)
     json_object: bool | None = None
     structural_tag: dict[str, Any] | str | None = None
 
@@ -156,6 +158,8 @@ def _of_structured_outputs(name: str, value: Any) -> Shape:
         case "regex":
             return Shape(Grammar("regex", _without_anchors(value)), param=param)
         case "choice":
+            if sum(map(len, value)) > LONGEST:
+                raise bad_request(f"{param}: at most {LONGEST} characters together", param)
             return Shape(Grammar("regex", "|".join(map(_literally, value))), param=param)
         case "grammar":
             return Shape(Grammar("gbnf" if "::=" in value else "lark", value), param=param)
@@ -166,6 +170,8 @@ def _object(value: dict[str, Any] | str, param: str) -> dict[str, Any]:
     """A JSON object, or one that is written in a string."""
     if isinstance(value, dict):
         return value
+    if len(value) > LONGEST:
+        raise bad_request(f"{param}: at most {LONGEST} characters", param)
     try:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
@@ -178,7 +184,9 @@ def _object(value: dict[str, Any] | str, param: str) -> dict[str, Any]:
 def _without_anchors(pattern: str) -> str:
     """The whole answer matches anyway."""
     pattern = pattern.removeprefix("^")
-    return pattern[:-1] if re.search(r"(?<!\\)(\\\\)*\$$", pattern) else pattern
+    bare = pattern.removesuffix("$")
+    escaped = (len(bare) - len(bare.rstrip("\\"))) % 2 == 1
+    return pattern if escaped else bare
 
 
 def _literally(text: str) -> str:
