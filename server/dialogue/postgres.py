@@ -1,8 +1,8 @@
 """What was said, kept in PostgreSQL: as in items.py, for several servers at once.
 
-Each server is a replica of the same store, so any of them goes on with any conversation.  The database may be
-slow, gone or frozen, and the event loop must not wait for it: whatever asks it runs in a thread (`run`), each
-thread has a connection of its own, and after DEADLINE_SECONDS the client is told 503.
+All servers share the same store, so any of them goes on with any conversation.  The event loop must not wait
+for a database: whatever asks it runs in a thread (database.py), and after DEADLINE_SECONDS the client is told
+503.
 
     run    some threads, each request's work in one of them; the client waits for it
     save   one thread, so that saves are done in their order; a failure is logged, and the answer no worse
@@ -13,19 +13,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import queue
-import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from server.dialogue.database import Connections, StoreUnavailable, Threads
 from server.dialogue.items import ROW_BYTES, Group, Kept, StoreError
-from server.errors import ApiError
 
 log = logging.getLogger("gptoss.server")
 
@@ -33,30 +29,9 @@ THREADS = 8
 DEADLINE_SECONDS = 6.0
 """For everything that one request asks of the store."""
 
-CONNECT_SECONDS = 2
-STATEMENT_SECONDS = 4
-MAX_WAITING = 1000
-"""Calls that may wait for a thread; more are refused at once."""
-
-PAUSE_SECONDS = 1.0
-"""After a failed connection nobody tries again for so long: whoever asks is told at once."""
-
-IDLE_SECONDS = 1.0
-"""A connection that was idle for longer is tried before it is used."""
-
 ROOM_SECONDS = 60.0
 ROOM_SHARE = 64
 """Room is made at the latest after so long, or when 1 / ROOM_SHARE of the store's size was written here."""
-
-DEFAULTS: dict[str, Any] = {
-    "connect_timeout": CONNECT_SECONDS,
-    "application_name": "gptoss",
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
-}
-"""Unless the URL says otherwise."""
 
 VERSION = 1
 LOCK = 0x67707430  # for advisory locks: nobody else's, as far as one can tell
@@ -80,20 +55,11 @@ create index if not exists gptoss_items_by_group on gptoss_items (group_id, seri
 NOW = "extract(epoch from now())::double precision"
 """The database's clock, which is the same for all servers."""
 
+STALE = f"used < {NOW} - 60"
+"""When a group was used is kept to the minute: reading need not write each time."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class StoreUnavailable(ApiError):
-    """The database does not answer: HTTP 503."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            503,
-            "the store of responses and conversations does not answer; try again",
-            code="store_unavailable",
-            headers={"retry-after": "5"},
-        )
 
 
 class PostgresItems:
@@ -107,26 +73,22 @@ class PostgresItems:
     def __init__(self, url: str, max_bytes: int, max_seconds: float) -> None:
         """Raises StoreError."""
         self._max_bytes, self._max_seconds = max_bytes, max_seconds
-        self._mine = threading.local()
-        self._failed_at = float("-inf")
         self._written, self._room_at = 0, float("-inf")
         self._bytes = self._count = 0
         try:
-            given: dict[str, Any] = conninfo_to_dict(url)
-            self._where = make_conninfo(**(DEFAULTS | given))
-            self._name = f"{given.get('host', '')}/{given.get('dbname', '')}"
-            with self._transaction() as db:
+            self._database = Connections(url)
+            with self._database.transaction() as db:
                 db.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
                 db.execute(SCHEMA % VERSION)
                 (found,) = _row(db.execute("select version from gptoss_store"))
             if found != VERSION:
                 raise StoreError(f"it is of version {found}, and this program reads version {VERSION}")
             self._make_room()
-            self._mine.db.close()
-            del self._mine.db
-        except psycopg.Error as error:
-            raise StoreError(" ".join(str(error).split()) or type(error).__name__) from None
-        self._threads = [_Threads(THREADS), _Threads(1)]
+            self._database.disconnect()
+        except (psycopg.Error, StoreUnavailable) as error:
+            reason = str(error.__cause__ or error)
+            raise StoreError(" ".join(reason.split()) or type(error).__name__) from None
+        self._threads = [Threads(number, self._database.disconnect) for number in (THREADS, 1)]
 
     # -- in threads -----------------------------------------------------------------------------------------
 
@@ -136,7 +98,7 @@ class PostgresItems:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 return await self._threads[0].run(lambda: function(*args, **kwargs))
         except TimeoutError:
-            log.error("the store at %s did not answer within %g s", self._name, DEADLINE_SECONDS)
+            log.error("the store at %s did not answer within %g s", self._database.name, DEADLINE_SECONDS)
             raise StoreUnavailable() from None
 
     def save(self, function: Callable[[], None]) -> asyncio.Future[None]:
@@ -148,17 +110,19 @@ class PostgresItems:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.shield(saving)
         except TimeoutError:
-            log.error("a response is not kept yet: the store at %s does not answer", self._name)
+            log.error("a response is not kept yet: the store at %s does not answer", self._database.name)
             saving.add_done_callback(lambda done: done.cancelled() or done.exception())
-        except StoreUnavailable:
-            log.error("a response could not be kept: the store at %s does not answer", self._name)
+        except StoreUnavailable:  # the answer is no worse for it
+            log.error("a response could not be kept: the store at %s does not answer", self._database.name)
+        except Exception:
+            log.exception("a response could not be kept")
 
     # -- groups ----------------------------------------------------------------------------------------------
 
     def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
         """Keeps a response or a conversation with its items, instead of what was kept under its id."""
         body = _dumps(group.body)
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute("delete from gptoss_groups where id = %s", (group.id,))
             db.execute(
                 f"insert into gptoss_groups values (%s, %s, %s, {NOW}, %s, %s, %s, %s)",
@@ -179,7 +143,7 @@ class PostgresItems:
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
         """Another object in a group's place, whose items stay; nothing happens if there is none."""
         text = _dumps(body)
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute(
                 "update gptoss_groups set body = %s, bytes = bytes + %s - length(body) "
                 "where id = %s and owner = %s",
@@ -188,7 +152,7 @@ class PostgresItems:
 
     def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> None:
         """Appends items to a group; nothing happens if there is none."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             found = db.execute(
                 f"update gptoss_groups set used = {NOW} where id = %s and owner = %s", (_plain(id), owner)
             )
@@ -197,19 +161,21 @@ class PostgresItems:
         self._make_room_sometimes()
 
     def get(self, owner: bytes, id: str) -> Group | None:
-        with self._transaction() as db:
+        with self._database.statements() as db:
             row = db.execute(
-                "select id, kind, status, previous, body from gptoss_groups where id = %s and owner = %s",
+                f"select id, kind, status, previous, body, {STALE} from gptoss_groups "
+                "where id = %s and owner = %s",
                 (_plain(id), owner),
             ).fetchone()
             if row is None:
                 return None
-            _used(db, [row[0]])
+            if row[5]:
+                _used(db, [row[0]])
         return _group(row)
 
     def delete(self, owner: bytes, id: str) -> bool:
         """Whether there was such a group."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             gone = db.execute("delete from gptoss_groups where id = %s and owner = %s", (_plain(id), owner))
         return bool(gone.rowcount)
 
@@ -217,20 +183,22 @@ class PostgresItems:
 
     def item(self, owner: bytes, id: str) -> Kept | None:
         """The latest item of this id."""
-        with self._transaction() as db:
+        with self._database.statements() as db:
             row = db.execute(
-                "select body, tokens, kind, group_id from gptoss_items where owner = %s and id = %s "
-                "order by serial desc limit 1",
+                f"select i.body, i.tokens, i.kind, g.id, {STALE} "
+                "from gptoss_items i join gptoss_groups g on g.id = i.group_id "
+                "where i.owner = %s and i.id = %s order by i.serial desc limit 1",
                 (owner, _plain(id)),
             ).fetchone()
             if row is None:
                 return None
-            _used(db, [row[3]])
+            if row[4]:
+                _used(db, [row[3]])
         return _kept(row)
 
     def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
         """Those of a group, in order."""
-        with self._transaction() as db:
+        with self._database.statements() as db:
             rows = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s "
                 "order by serial",
@@ -240,7 +208,7 @@ class PostgresItems:
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
         """Whether there was such an item in the group."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             freed = db.execute(
                 "delete from gptoss_items where owner = %s and group_id = %s and id = %s "
                 f"returning length(body) + length(tokens) + {ROW_BYTES}",
@@ -251,18 +219,17 @@ class PostgresItems:
 
     def chain(self, owner: bytes, response_id: str) -> list[Group] | str:
         """The responses up to this one, the first one first; or the id of one that is not there."""
-        with self._transaction() as db:
+        with self._database.statements() as db:
             rows = db.execute(
-                """
+                f"""
                 with recursive chain as (
-                    select id, kind, status, previous, body, 1 as place from gptoss_groups
+                    select g.*, 1 as place from gptoss_groups g
                         where id = %(id)s and owner = %(owner)s and kind = 'response'
                     union all
-                    select g.id, g.kind, g.status, g.previous, g.body, place + 1
-                        from gptoss_groups g join chain on g.id = chain.previous
+                    select g.*, place + 1 from gptoss_groups g join chain on g.id = chain.previous
                         where g.owner = %(owner)s and g.kind = 'response'
                 )
-                select id, kind, status, previous, body from chain order by place desc
+                select id, kind, status, previous, body, {STALE} from chain order by place desc
                 """,
                 {"id": _plain(response_id), "owner": owner},
             ).fetchall()
@@ -270,7 +237,8 @@ class PostgresItems:
                 return response_id
             if (missing := rows[0][3]) is not None:
                 return str(missing)
-            _used(db, [row[0] for row in rows])
+            if stale := [row[0] for row in rows if row[5]]:
+                _used(db, stale)
         return [_group(row) for row in rows]
 
     # -- figures, as of when room was made last --------------------------------------------------------------
@@ -324,7 +292,7 @@ class PostgresItems:
     def _make_room(self) -> None:
         """Drops what is too old, and the least recently used while there is too much."""
         self._written, self._room_at = 0, time.monotonic()
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             (alone,) = _row(db.execute("select pg_try_advisory_xact_lock(%s)", (LOCK,)))
             if alone:
                 db.execute(f"delete from gptoss_groups where used < {NOW} - %s", (self._max_seconds,))
@@ -336,101 +304,9 @@ class PostgresItems:
             figures = db.execute("select coalesce(sum(bytes), 0), count(*) from gptoss_groups")
             self._bytes, self._count = map(int, _row(figures))
 
-    # -- connections -----------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _transaction(self) -> Iterator[psycopg.Connection]:
-        """This thread's connection, in a transaction.  Raises StoreUnavailable."""
-        try:
-            db = self._connection()
-            with db.transaction():
-                yield db
-            self._mine.used_at = time.monotonic()
-        except psycopg.Error as error:
-            if not hasattr(self, "_threads"):
-                raise  # at the start: it is told in full
-            log.error("the store at %s: %s", self._name, " ".join(str(error).split()))
-            raise StoreUnavailable() from None
-
-    def _connection(self) -> psycopg.Connection:
-        """This thread's connection, made anew if it is broken."""
-        db: psycopg.Connection | None = getattr(self._mine, "db", None)
-        if db is not None and not db.closed:
-            if time.monotonic() - self._mine.used_at < IDLE_SECONDS:
-                return db
-            try:
-                db.execute("select 1")
-                return db
-            except psycopg.Error:
-                db.close()
-        if time.monotonic() - self._failed_at < PAUSE_SECONDS:
-            raise psycopg.OperationalError("it could not be reached a moment ago")
-        try:
-            db = psycopg.connect(self._where, autocommit=True, prepare_threshold=None)
-            db.execute(f"set statement_timeout = {1000 * STATEMENT_SECONDS}")
-        except psycopg.Error:
-            self._failed_at = time.monotonic()
-            raise
-        self._mine.db, self._mine.used_at = db, time.monotonic()
-        return db
-
-
-class _Threads:
-    """They end with the process at the latest, whatever they are waiting for."""
-
-    def __init__(self, number: int):
-        self._jobs: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._number = number
-        for i in range(number):
-            threading.Thread(target=self._work, name=f"gptoss-store-{i}", daemon=True).start()
-
-    def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Its result.  Once cancelled, it is not begun any more."""
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if self._jobs.qsize() >= MAX_WAITING:
-            done.set_exception(StoreUnavailable())
-        else:
-            self._jobs.put((done, function))
-        return done
-
-    def close(self) -> None:
-        for _ in range(self._number):
-            self._jobs.put(None)
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            done, function = job
-            if done.cancelled():
-                continue
-            result, error = None, None
-            try:
-                result = function()
-            except BaseException as raised:
-                error = raised
-            try:
-                done.get_loop().call_soon_threadsafe(_tell, done, result, error)
-            except RuntimeError:  # the loop has ended, and nobody waits
-                return
-            del job, done, function, result, error
-
-
-def _tell(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if done.cancelled():
-        return
-    if error is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(result)
-
 
 def _used(db: psycopg.Connection, ids: list[str]) -> None:
-    """Notes it, to the minute: reading need not write each time."""
-    db.execute(
-        f"update gptoss_groups set used = {NOW} where id = any(%s) and used < {NOW} - 60",
-        (ids,),
-    )
+    db.execute(f"update gptoss_groups set used = {NOW} where id = any(%s)", (ids,))
 
 
 def _grow(db: psycopg.Connection, id: str, by: int) -> None:
@@ -449,7 +325,7 @@ def _row(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
 
 
 def _group(row: Sequence[Any]) -> Group:
-    id, kind, status, previous, body = row
+    id, kind, status, previous, body = row[:5]
     return Group(id, kind, status, previous, json.loads(body))
 
 

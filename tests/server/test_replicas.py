@@ -9,13 +9,13 @@ from server.settings import Settings, SettingsError
 from server.settings_sources import read
 from tests.server.api.responses.response_events import ADD
 from tests.server.api.responses.test_response_history import ASK, LOOP, SEAL, WANTED, Client, result
-from tests.server.dialogue.postgres import Postgres, missing
 from tests.server.fakes import final
 from tests.server.scripted import Script, scripted
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: the extra `postgres`")
 
-from server.dialogue import postgres as postgres_store
+from server.dialogue import database as database_of_store
+from tests.server.dialogue.postgres import Postgres, missing
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_background_response_is_found_at_the_other_server(two):
 
 
 def test_without_its_database_a_server_answers_and_says_what_it_cannot_do(two, database, monkeypatch, caplog):
-    monkeypatch.setattr(postgres_store, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(database_of_store, "PAUSE_SECONDS", 0.05)
     one, other = two
     one.server.script.add(*(final("Hello!") for _ in range(4)))
     first = one.ask(input=[ASK])

@@ -12,8 +12,10 @@ from server.dialogue.store import open_store
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: the extra `postgres`")
 
+from server.dialogue import database as database_of_store  # noqa: E402
 from server.dialogue import postgres as postgres_store  # noqa: E402
-from server.dialogue.postgres import PostgresItems, StoreUnavailable  # noqa: E402
+from server.dialogue.database import StoreUnavailable  # noqa: E402
+from server.dialogue.postgres import PostgresItems  # noqa: E402
 from tests.server.dialogue.postgres import Postgres, missing  # noqa: E402
 
 MINE, THEIRS = b"mine", b"theirs"
@@ -244,7 +246,7 @@ async def _unavailable(store, function, *args):
 
 
 def test_a_database_that_goes_is_told_and_one_that_comes_back_is_used_again(database, store, monkeypatch):
-    monkeypatch.setattr(postgres_store, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(database_of_store, "PAUSE_SECONDS", 0.05)
 
     async def outage():
         await store.run(store.put, MINE, response("resp_1"))
@@ -285,7 +287,7 @@ def test_a_frozen_database_holds_nobody_up(database, store, monkeypatch, caplog)
 def _wait_for_queue(store, length):
     end = time.monotonic() + 20
     time.sleep(0.02)
-    while store._threads[0]._jobs.qsize() != length:
+    while store._threads[0].waiting != length:
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -297,7 +299,7 @@ def test_no_more_calls_wait_than_can(database, store, monkeypatch):
         go = threading.Event()
         waiting = [asyncio.ensure_future(store.run(go.wait, 20)) for _ in range(8)]
         await asyncio.to_thread(_wait_for_queue, store, 0)  # each thread has one
-        monkeypatch.setattr(postgres_store, "MAX_WAITING", 5)
+        monkeypatch.setattr(database_of_store, "MAX_WAITING", 5)
         waiting += [asyncio.ensure_future(store.run(go.wait, 20)) for _ in range(5)]
         await asyncio.to_thread(_wait_for_queue, store, 5)
         assert await _unavailable(store, store.get, MINE, "resp_1") < 1
@@ -305,6 +307,42 @@ def test_no_more_calls_wait_than_can(database, store, monkeypatch):
         assert await asyncio.gather(*waiting) == [True] * 13
 
     asyncio.run(flood())
+
+
+def test_reading_a_store_writes_to_it_once_a_minute(database, store, monkeypatch):
+    store.put(MINE, response("resp_1"), [item("a")])
+    used = "select used, xmin::text from gptoss_groups"
+    before = database.ask(used)
+    assert store.get(MINE, "resp_1") is not None
+    assert store.item(MINE, "a") is not None
+    assert len(store.chain(MINE, "resp_1")) == 1
+    assert database.ask(used) == before
+    for read in (
+        lambda: store.get(MINE, "resp_1"),
+        lambda: store.item(MINE, "a"),
+        lambda: store.chain(MINE, "resp_1"),
+    ):
+        with database.connect() as db:
+            db.execute("update gptoss_groups set used = used - 61")
+        ((stale, _),) = database.ask(used)
+        read()
+        ((fresh, _),) = database.ask(used)
+        assert fresh > stale + 60
+
+
+def test_a_store_that_is_closed_leaves_no_connection(database):
+    database.clear()
+    store = PostgresItems(database.url, 2**30, A_MONTH)
+
+    async def asked():
+        await asyncio.gather(*(store.run(store.get, MINE, "resp_1") for _ in range(8)))
+        await store.save(lambda: store.put(MINE, response("resp_1")))
+
+    asyncio.run(asked())
+    store.close()
+    end = time.monotonic() + 20
+    while database.ask("select count(*) from pg_stat_activity where application_name = 'gptoss'") != [(0,)]:
+        assert time.monotonic() < end
 
 
 def test_saves_are_done_in_their_order(store):
