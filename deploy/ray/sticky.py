@@ -10,8 +10,12 @@ one, made of the first of these that it has:
     the beginning of its conversation: what stands before the first answer, and is sent again each time
     `previous_response_id`
 
-A request with none of them goes anywhere.  Ray loads this where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
-deploy.ray.sticky:middlewares in the environment of its nodes.
+A request with none of them goes anywhere.
+
+Ray also gives each request an id, and its response a second header with it: here it is ours, told once.
+
+Ray loads this where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is deploy.ray.sticky:middlewares in the
+environment of its nodes.
 """
 
 from __future__ import annotations
@@ -19,14 +23,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
+from uuid import uuid4
 
 from pydantic_core import from_json
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = b"x-session-id"
+REQUEST_ID = b"x-request-id"
 HEADERS = frozenset({"session-id", "x-session-id"})
 
 ASKING = re.compile(r"/v1/(chat/completions|completions|responses|messages)(/count_tokens|/input_tokens)?")
@@ -54,7 +60,27 @@ class Sticky:
         if key is not None:
             # A hash: what a client sends may be of any length, and nobody's words go into a header.
             others.append((HEADER, hashlib.sha256(key.encode(errors="replace")).hexdigest()[:32].encode()))
-        await self._app({**scope, "headers": others}, receive, send)
+        if not any(name.lower() == REQUEST_ID for name, _ in others):
+            others.append((REQUEST_ID, f"req_{uuid4().hex}".encode()))
+
+        async def told_once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": _one_id(message["headers"])}
+            await send(message)
+
+        await self._app({**scope, "headers": others}, receive, told_once)
+
+
+def _one_id(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The first x-request-id, which is the application's, and all other headers."""
+    found: list[tuple[bytes, bytes]] = []
+    told = False
+    for name, value in headers:
+        is_id = name.lower() == REQUEST_ID
+        if not (is_id and told):
+            found.append((name, value))
+        told = told or is_id
+    return found
 
 
 def middlewares() -> list[Middleware]:

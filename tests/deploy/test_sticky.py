@@ -122,6 +122,29 @@ def test_a_request_of_no_session_goes_anywhere(body):
     assert session(body) is None
 
 
+def test_a_request_has_one_id_in_our_form_and_it_is_told_once():
+    ids = [value for name, value in sent({"messages": [HI]}).scope["headers"] if name == b"x-request-id"]
+    assert len(ids) == 1
+    assert ids[0].startswith(b"req_")
+    given = sent({"messages": [HI]}, headers={"x-request-id": "mine"}).scope["headers"]
+    assert [value for name, value in given if name == b"x-request-id"] == [b"mine"]
+
+    async def through_ray(scope, receive, send):
+        ids = [(b"x-request-id", b"the application's"), (b"a", b"1"), (b"X-Request-ID", b"Ray's")]
+        await send({"type": "http.response.start", "status": 200, "headers": ids})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    came = []
+
+    async def send(message):
+        came.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "headers": []}
+    asyncio.run(Sticky(through_ray)(scope, None, send))
+    assert came[0]["headers"] == [(b"x-request-id", b"the application's"), (b"a", b"1")]
+    assert came[1] == {"type": "http.response.body", "body": b"x"}
+
+
 def test_what_is_no_question_is_not_read():
     replica = sent({"prompt_cache_key": "k"}, path="/tokenize")
     assert not [name for name, _ in replica.scope["headers"] if name == sticky.HEADER]
