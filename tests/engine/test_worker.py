@@ -190,7 +190,7 @@ def test_a_full_queue_refuses_at_once_and_accepts_again_when_somebody_leaves():
         async with running() as (worker, gate):
             gate.open.clear()
             streams = [worker.submit(ask(str(n), max_tokens=100)) for n in range(8)]
-            with pytest.raises(QueueFull, match="^8 requests are running or waiting already"):
+            with pytest.raises(QueueFull, match=r"^8 requests are running or waiting already"):
                 worker.submit(ask("one too many"))
             streams[3].close()
             streams[3] = worker.submit(ask("now it fits", max_tokens=100))
