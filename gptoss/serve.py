@@ -22,7 +22,7 @@ from engine.worker import Worker
 from gptoss.application import application
 from gptoss.standard_streams import say
 from gptoss.start import StartError
-from server.protocol import BoundedProtocol
+from server.front.protocol import BoundedProtocol
 from server.settings import Settings
 
 log = logging.getLogger("gptoss.server")

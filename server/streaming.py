@@ -95,7 +95,7 @@ class AnswerStream(EventSourceResponse):
 
     async def _stream_response(self, send: Send) -> None:
         """As in EventSourceResponse, but without its timer for each send, which takes as much time as
-        everything else that the server does for a token.  server/protocol.py detects clients that stop
+        everything else that the server does for a token.  server/front/protocol.py detects clients that stop
         reading.
         """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

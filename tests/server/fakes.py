@@ -20,7 +20,7 @@ from engine.errors import ShuttingDown
 from engine.request import Finish, Logprob, Prefill, Request, Token
 from language.tokenizer import Tokenizer
 from server.app import create_app
-from server.protocol import BoundedProtocol
+from server.front.protocol import BoundedProtocol
 from server.settings import Settings
 from tests.vocabularies import SPECIALS
 

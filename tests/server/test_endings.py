@@ -17,7 +17,7 @@ from engine.errors import (
     QueueFull,
     ShuttingDown,
 )
-from server.protocol import BoundedProtocol
+from server.front.protocol import BoundedProtocol
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from server import middleware
-from server.protocol import BoundedProtocol
+from server.front.protocol import BoundedProtocol
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import connect
 

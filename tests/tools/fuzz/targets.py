@@ -25,7 +25,7 @@ from language.tokenizer import Tokenizer
 from model.config import CheckpointError, ModelConfig
 from model.loading.checkpoint import Checkpoint
 from server import settings_sources
-from server.protocol import AHEAD_BYTES, HEAD_FIELDS, BoundedProtocol
+from server.front.protocol import AHEAD_BYTES, HEAD_FIELDS, BoundedProtocol
 from server.settings import SettingsError
 from tests.server.fakes import byte_tokenizer
 

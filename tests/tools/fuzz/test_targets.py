@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.protocol import BoundedProtocol
+from server.front.protocol import BoundedProtocol
 from tests.tools.fuzz import targets
 from tests.tools.fuzz.targets import SEEDS, TARGETS
 
