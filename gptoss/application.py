@@ -1,6 +1,6 @@
-"""The application: the model that was asked for, its engine on its own thread, and the HTTP API around it.
+"""The complete application: the model, its engine on a thread of its own, and the HTTP API.
 
-It is served on a port (serve.py), asked in this process (batch/), or by others' servers (deploy/ray/).
+It is served on a port (serve.py), called in this process (batch/), or run by another server (deploy/ray/).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from server.traces import Traces
 
 DESTINATIONS = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""Variables of OpenTelemetry that say where traces go: without any there are none."""
+"""Variables of OpenTelemetry that say where traces go; without one of them there are no traces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
     """
-    app        starts and stops the worker, in its lifespan
-    assembled  what the worker's engine was put together of
+    app        starts and stops the worker in its lifespan
+    assembled  the engine's parts, and what is known of them
     """
 
     app: FastAPI
@@ -38,7 +38,7 @@ class Application:
 
 
 def application(settings: Settings, environ: Mapping[str, str] | None = None) -> Application:
-    """environ: the process's, unless another is given.  Raises StartError or SettingsError."""
+    """environ: the process's environment by default.  Raises StartError or SettingsError."""
     assembled = assemble(settings)
     worker = Worker(assembled.engine, callers=len(settings.api_keys()))
     app = create_app(

@@ -1,4 +1,4 @@
-"""The objects that the routes work with, made once at the start; each request finds them through the app."""
+"""The objects that the routes use.  They are created once at startup; routes get them from the app."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Service:
     model_id     the model's name in requests and answers
     max_context  longest prompt and answer together, tokens
     fingerprint  identifies weights and version
-    date         YYYY-MM-DD that the model is told
+    date         YYYY-MM-DD, the current date in the system message
     created      when the server started, Unix seconds
     told_once    names of ignored fields that have been logged
     """
@@ -56,7 +56,7 @@ class Service:
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """What requests may call the model, its own name first."""
+        """Names that requests may use for the model, its own name first."""
         return tuple(dict.fromkeys((self.model_id, *self.settings.served_model_name)))
 
     def check_model(self, asked: str | None) -> None:

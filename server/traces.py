@@ -1,12 +1,12 @@
-"""OpenTelemetry: one span for each request, off unless OTEL_* says where spans go.
+"""OpenTelemetry traces: one span for each request, off unless a variable OTEL_* names a destination.
 
     OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318    to a collector, over HTTP
     OTEL_TRACES_EXPORTER=console                         to stdout, to try it
 
-A span is made when its request is over, with the times that it had: nothing is done for it meanwhile.  Its
-parent is the one that the client's `traceparent` names.  Names are OpenTelemetry's semantic conventions for
-HTTP and generative AI; the four `gen_ai.latency.*`, for which there are none yet, are called as vLLM's.
-Nothing of a prompt or an answer is in a span.
+A span is created when its request has ended, from times that were recorded before, so tracing costs nothing
+while the request runs.  Its parent is taken from the client's header `traceparent`.  Attributes follow
+OpenTelemetry's semantic conventions for HTTP and generative AI; the four `gen_ai.latency.*`, which these do
+not define yet, are named as in vLLM.  A span contains no text of a prompt or an answer.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ OPERATIONS = {
 """Path → gen_ai.operation.name."""
 
 UNTRACED = frozenset({"/health", "/ready", "/metrics", "/page/markdown"})
-"""Paths that are asked many times a minute, and tell nothing."""
+"""Paths that monitoring and the page request many times a minute; they have no span."""
 
 MAX_TEXT = 256
-"""Characters of what a client named."""
+"""Characters that are kept of a text that a client chose, such as a path."""
 
 
 class Traces:
     """
     model_id   the model's name in requests and answers
-    processor  takes the spans that have ended
-    environ    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_TRACES_SAMPLER are the SDK's to read
+    processor  exports ended spans
+    environ    the environment, to see whether it names the service; the SDK itself reads OTEL_SERVICE_NAME,
+               OTEL_RESOURCE_ATTRIBUTES and OTEL_TRACES_SAMPLER
     """
 
     def __init__(self, model_id: str, processor: SpanProcessor, environ: Mapping[str, str]):
@@ -65,7 +66,7 @@ class Traces:
         self._model_id = model_id
 
     def finished(self, scope: Scope, request_id: str, outcome: Outcome) -> None:
-        """A request is over."""
+        """Records the span of a request that has ended."""
         path = scope["path"]
         if path in UNTRACED:
             return
@@ -114,7 +115,7 @@ class Traces:
             "gen_ai.response.finish_reasons": tuple(figures.finish),
         }
         if (first := outcome.first_token_seconds) is not None:
-            # Of the time to the first token, what was not the prompt's own: reading the body, and the queue.
+            # The time to the first token without the prompt's computation: reading the body, and the queue.
             queue = max(first - figures.prompt_seconds, 0.0)
             attributes |= {
                 "gen_ai.latency.time_to_first_token": first,
@@ -125,7 +126,7 @@ class Traces:
         return attributes
 
     def close(self) -> None:
-        """Sends what is left; it takes a few seconds at most."""
+        """Exports the remaining spans; takes a few seconds at most."""
         self._provider.force_flush(3000)
         self._provider.shutdown()
 
@@ -146,7 +147,7 @@ def open_traces(model_id: str, environ: Mapping[str, str]) -> Traces:
 
 
 def _failure(outcome: Outcome) -> str | None:
-    """error.type of a request that failed: its status, or a code where that had been sent before."""
+    """error.type of a failed request: its status, or an error code if the status had been sent before."""
     if outcome.status >= 500:
         return str(outcome.status)
     finish = outcome.figures.finish if outcome.figures is not None else []

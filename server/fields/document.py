@@ -1,4 +1,4 @@
-"""docs/fields.md, made from the table.
+"""Generates docs/fields.md from the table.
 
 python -m server.fields.document > docs/fields.md
 """
@@ -13,37 +13,37 @@ from server.fields.openai import CHAT_ROWS, COMPLETION_ROWS
 from server.fields.rows import Row
 
 HEAD = """\
-# Every field of a request, and what it does here
+# Request fields
 
-The fields of the openai SDK's request types, what this server has beside them, and what clients of vLLM,
-SGLang, llama.cpp, Ollama, DeepSeek and OpenRouter send. `null` is the same as absent. What is said of a field
-of OpenAI's holds for everything inside it that has no line of its own.
+These are the fields of the openai SDK's request types, the extensions of this server, and the fields that
+clients of vLLM, SGLang, llama.cpp, Ollama, DeepSeek and OpenRouter send. `null` is the same as absent. The
+line of an OpenAI field also holds for everything inside it that has no line of its own.
 
 - **honoured**: it does what OpenAI's reference says, or what the note says
-- **same as**: it is read as the field that is named; where both are given, ours counts
+- **same as**: it is treated as the field that is named; if both are given, that field's own value counts
 - **ignored**: it changes nothing; any value is accepted
-- **refused**: 400 with `param`, since the answer would not be what was asked for
+- **refused**: 400 with `param`, because the answer would not be what the client asked for
 
-A field that stands in none of these tables changes nothing either. It is named once in the server's log, and
-in the header `x-gptoss-ignored` of the answer, with the nearest name that there is: `max_token (did you mean
-max_tokens?)`. `--strict-fields on` makes it a 400.
+A field that is in none of these tables is ignored too. It is reported once in the server's log, and in the
+response header `x-gptoss-ignored`, with the most similar known name: `max_token (did you mean max_tokens?)`.
+With `--strict-fields on` such a request is refused with 400.
 
-This page is made from `server/fields/`, which is also what the server reads requests by. Fields of
-`/v1/responses` and `/v1/messages` are in [responses](responses.md) and [messages](messages.md); unknown ones
-are named there as well.
+This page is generated from `server/fields/`, the table that the server itself uses. Fields of `/v1/responses`
+and `/v1/messages` are described in [responses](responses.md) and [messages](messages.md); unknown fields are
+reported there as well.
 """
 
 EXTENSIONS = """\
 ## Extensions, named as vLLM names them
 
-Of both APIs, unless the note says chat."""
+They exist in both APIs, unless the note says chat."""
 
-SAME = "## Other names of the same"
+SAME = "## Fields of other servers that have another name here"
 IGNORED = "## Fields of other servers that are ignored"
 REFUSED = """\
 ## Fields of other servers that are refused
 
-Values that switch such a thing off (0, 1 where it is a factor, false, an empty list) are accepted."""
+Values that switch the feature off (0, 1 for a factor, false, an empty list) are accepted."""
 
 
 def document() -> str:

@@ -1,6 +1,6 @@
-"""What other servers call things: the same as a field of ours, of no effect, or refused.
+"""Fields of other servers: each is replaced by a field of ours, ignored, or refused.
 
-vLLM, SGLang, llama.cpp, Ollama, TGI, DeepSeek and OpenRouter, as of 2026.
+The servers are vLLM, SGLang, llama.cpp, Ollama, TGI, DeepSeek and OpenRouter, as of 2026.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fields that are not OpenAI's and that this server honours, named as vLLM names them."""
+"""Fields beyond OpenAI's that this server honours, under vLLM's names."""
 
 from __future__ import annotations
 

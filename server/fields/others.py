@@ -1,7 +1,7 @@
 """Top-level names in the bodies of /v1/responses and /v1/messages.
 
-docs/responses.md and docs/messages.md say what each does; here they are only known, so that a name that is
-not can be told.
+docs/responses.md and docs/messages.md say what each does.  They are listed here only so that unknown names
+can be reported.
 """
 
 from __future__ import annotations

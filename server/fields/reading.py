@@ -1,7 +1,7 @@
-"""A body is read by the table before it is validated: other names become ours, what cannot be done is
-refused, and names that nobody knows are told.
+"""Applies the table of fields to a body before it is validated: other servers' names are replaced by ours,
+fields that cannot be honoured are refused, and unknown names are reported.
 
-One walk over the body, in no deeper than the table.  `null` is the same as absent.
+It walks the body once, no deeper than the table.  `null` is the same as absent.
 """
 
 from __future__ import annotations

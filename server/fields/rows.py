@@ -1,4 +1,4 @@
-"""What one row of the table of request fields says."""
+"""One row of the table of request fields."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ COMPLETIONS: tuple[Api, ...] = ("completions",)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One field of a request, and what it does here.
+    """One field of a request, and what this server does with it.
 
-    name      as `messages[].content[].text`: a dot before a name in an object, `[]` for the items of a list
-    verdict   honoured: a validator knows it.  same: it becomes other fields before validation.  ignored: any
-              value changes nothing.  refused: 400
-    note      for docs/fields.md
-    apis      whose requests have it
-    target    of `same`: the field it becomes, as `max_tokens` or `structured_outputs.json`
-    becomes   of `same`: value → the fields it becomes, with their values; None: `target` with the same value.
-              ValueError says what would have been right
-    instead   of `refused`: what would do instead.  Empty: a validator refuses it, and says so
-    neutral   of `refused`: values that change nothing and are accepted
+    name      its path, such as `messages[].content[].text`: `.` before a name in an object, `[]` for the
+              items of a list
+    verdict   honoured: a validator handles it.  same: it is replaced by other fields before validation.
+              ignored: no value changes anything.  refused: 400
+    note      text for docs/fields.md
+    apis      the APIs whose requests may have it
+    target    for `same`: the field that replaces it, such as `max_tokens` or `structured_outputs.json`
+    becomes   for `same`: value → the fields that replace it, with their values; None: `target` with the same
+              value.  The message of a ValueError says which values are valid
+    instead   for `refused`: what to use instead, for the error message.  Empty: a validator refuses it
+    neutral   for `refused`: values that are accepted, since they change nothing
     """
 
     name: str
@@ -41,7 +42,7 @@ class Row:
 
 
 def honoured(names: str, apis: tuple[Api, ...] = BOTH) -> list[Row]:
-    """A row for each of the names, which stand apart by spaces; likewise below."""
+    """A row for each of the names, which are separated by spaces; so do the functions below."""
     return [Row(name, "honoured", "", apis) for name in names.split()]
 
 
