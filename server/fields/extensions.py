@@ -8,9 +8,9 @@ EXTENSION_ROWS = (
     Row("top_k", "honoured", "0 or -1: all"),
     Row("min_p", "honoured"),
     Row("repetition_penalty", "honoured", "0.01 to 10"),
-    Row("min_tokens", "honoured", "no end before this many"),
+    Row("min_tokens", "honoured", "the answer has at least this many"),
     Row("stop_token_ids", "honoured"),
-    Row("ignore_eos", "honoured", "goes on to `max_tokens`"),
+    Row("ignore_eos", "honoured", "the answer goes on until `max_tokens`"),
     Row("return_token_ids", "honoured", "`prompt_token_ids`, and `token_ids` of each choice"),
     Row("stream_options.continuous_usage_stats", "honoured", "`usage` on every chunk"),
     Row("include_reasoning", "honoured", "chat; false leaves it out of the answer", CHAT),
@@ -33,9 +33,8 @@ EXTENSION_ROWS = (
     Row(
         "continue_final_message",
         "honoured",
-        "chat; the answer goes on from the last message, which is the assistant's: from its content, or, "
-        "without any, "
-        "from its reasoning. Without this, such a message is one that was said",
+        "chat; the answer continues the last message, which must be the assistant's: its content or, "
+        "if it has none, its reasoning. Without this field the last message counts as complete",
         CHAT,
     ),
     Row(
@@ -57,9 +56,7 @@ EXTENSION_ROWS = (
         "fields below "
         "beside it",
     ),
-    Row(
-        "structured_outputs.json", "honoured", "a JSON schema, or one in a string; told to the model in chats"
-    ),
+    Row("structured_outputs.json", "honoured", "a JSON schema, or one in a string; for chats in the prompt"),
     Row("structured_outputs.regex", "honoured", "Rust's syntax without lookaround; the whole answer matches"),
     Row("structured_outputs.choice", "honoured", "one of these texts"),
     Row("structured_outputs.grammar", "honoured", "Lark as llguidance reads it, or GBNF, if it has `::=`"),
@@ -69,7 +66,12 @@ EXTENSION_ROWS = (
         "honoured",
         "an object, or one in a string; free text until a tag begins",
     ),
-    Row("response_format", "honoured", "completions; as of chats, but told to nobody", COMPLETIONS),
+    Row(
+        "response_format",
+        "honoured",
+        "completions; as for chats, but the schema is not added to the prompt",
+        COMPLETIONS,
+    ),
     *honoured(
         "response_format.type response_format.json_schema response_format.json_schema.name "
         "response_format.json_schema.description response_format.json_schema.schema "
@@ -80,11 +82,15 @@ EXTENSION_ROWS = (
     Row("response_format.structures", "honoured", "of type `structural_tag`"),
     Row("response_format.triggers", "honoured", "of type `structural_tag`"),
     Row("response_format.format", "honoured", "of type `structural_tag`"),
-    Row("allowed_token_ids", "honoured", "the visible answer is made of these; it may always end"),
-    Row("bad_words", "honoured", "what does not stand in the visible answer, anywhere"),
+    Row("allowed_token_ids", "honoured", "only these tokens in the visible answer; it may end at any point"),
+    Row("bad_words", "honoured", "texts that cannot occur in the visible answer"),
     Row("include_stop_str_in_output", "honoured", "the stop string stays in the answer"),
-    Row("prompt_logprobs", "honoured", "0 to 20; not with `stream`; `rank` is null behind the likeliest"),
-    Row("return_tokens_as_token_ids", "honoured", "tokens in log-probabilities are called `token_id:17`"),
+    Row(
+        "prompt_logprobs",
+        "honoured",
+        "0 to 20; not with `stream`; `rank` is null for a token outside the most likely ones",
+    ),
+    Row("return_tokens_as_token_ids", "honoured", "tokens in log-probabilities are written as `token_id:17`"),
     Row("truncate_prompt_tokens", "honoured", "a prompt that it would cut is refused; -1: the context"),
     Row("cache_salt", "honoured", "the prefix cache is shared only with requests that have the same one"),
 )
