@@ -18,7 +18,7 @@ from language.harmony.messages import (
     Tool,
 )
 from language.names import FunctionNames
-from server.api.shared_fields import Body, Many
+from server.api.shared_fields import Body, ManyObjects
 from server.api.structured import AnswerFields
 from server.errors import bad_request, unsupported
 
@@ -47,13 +47,13 @@ class MessageBody(Body):
     """A message of any role.  The fields that its role needs are checked when the conversation is built."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Many[Part] | None = None
+    content: str | ManyObjects[Part] | None = None
     name: AuthorName | None = None
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     thinking: str | None = None
-    tool_calls: Many[ToolCall] | None = None
+    tool_calls: ManyObjects[ToolCall] | None = None
     function_call: FunctionCall | None = None
     tool_call_id: str | None = None
     prefix: bool | None = None
@@ -85,7 +85,7 @@ class AllowedTool(Body):
 
 class AllowedTools(Body):
     mode: Literal["auto", "required"]
-    tools: Many[AllowedTool]
+    tools: ManyObjects[AllowedTool]
 
 
 class ToolChoice(Body):
@@ -97,10 +97,10 @@ class ToolChoice(Body):
 class ConversationFields(AnswerFields):
     """The fields that determine the prompt."""
 
-    messages: Many[MessageBody] = Field(min_length=1)
-    tools: Many[ToolBody] | None = None
+    messages: ManyObjects[MessageBody] = Field(min_length=1)
+    tools: ManyObjects[ToolBody] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
-    functions: Many[Function] | None = None
+    functions: ManyObjects[Function] | None = None
     function_call: Literal["none", "auto"] | Named | None = None
     parallel_tool_calls: bool | None = None
     continue_final_message: bool | None = None
@@ -109,7 +109,7 @@ class ConversationFields(AnswerFields):
 
     def declared(self) -> list[Function]:
         """The functions of `tools`, and of the older `functions`.  Raises ApiError."""
-        found: Many[Function] = []
+        found: list[Function] = []
         for i, tool in enumerate(self.tools or ()):
             if tool.type != "function":
                 message = f"tools[{i}].type: {tool.type!r}; there is 'function' only"
@@ -125,6 +125,10 @@ class ConversationFields(AnswerFields):
 
     def names(self) -> FunctionNames:
         return FunctionNames(function.name for function in self.declared())
+
+    def told(self, date: str) -> Conversation:
+        """Raises what `conversation` raises."""
+        return self.conversation(date, self.names())
 
     def conversation(self, date: str, names: FunctionNames) -> Conversation:
         """The conversation for the prompt.  It declares all functions, also those that may not be called now,

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError
 
-from server.api.shared_fields import Body
+from server.api.shared_fields import Body, Many
 from server.errors import BodyTooLarge, bad_request
 from server.page.rendering import Rendering
 from server.page.snippets import snippets
@@ -67,7 +67,7 @@ INDEX = {
 
 
 class MarkdownBody(Body):
-    texts: list[Annotated[str, Field(max_length=MAX_CHARACTERS)]] = Field(min_length=1, max_length=256)
+    texts: Many[Annotated[str, Field(max_length=MAX_CHARACTERS)]] = Field(min_length=1, max_length=256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from language.names import FunctionNames
 from server.api.conversation import EFFORTS, FunctionName
 from server.api.messages.errors import ThreadRefused
 from server.api.messages.history import Block, History, MessageBody, Opened, instructions
-from server.api.shared_fields import Body, StopString
+from server.api.shared_fields import Body, Many, ManyObjects, StopString
 from server.dialogue.turn import INT64, Demands, Turn
 from server.errors import bad_request, unsupported
 
@@ -55,9 +55,9 @@ class PromptFields(Body):
     """What a prompt is made of: the fields of /v1/messages/count_tokens."""
 
     model: str | None = None
-    messages: list[MessageBody] = Field(min_length=1)
-    system: str | list[Block] | None = None
-    tools: list[ToolBody] | None = None
+    messages: ManyObjects[MessageBody] = Field(min_length=1)
+    system: str | ManyObjects[Block] | None = None
+    tools: ManyObjects[ToolBody] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -80,6 +80,10 @@ class PromptFields(Body):
                 raise bad_request(f"tools[{i}].name: {tool.name!r} is there twice", f"tools[{i}].name")
             found[tool.name] = tool
         return found
+
+    def told(self, date: str, opened: Opened) -> Conversation:
+        """Raises what `conversation` raises."""
+        return self.conversation(date, FunctionNames(self.declared()), opened)
 
     def conversation(self, date: str, names: FunctionNames, opened: Opened) -> Conversation:
         """What the model is told.
@@ -122,7 +126,7 @@ class PromptFields(Body):
 class MessagesBody(PromptFields):
     max_tokens: int | None = Field(None, ge=0, lt=2**31)
     stream: bool | None = None
-    stop_sequences: list[StopString] | None = Field(None, max_length=64)
+    stop_sequences: Many[StopString] | None = Field(None, max_length=64)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: Annotated[int, Field(ge=-1, lt=INT64)] | None = None

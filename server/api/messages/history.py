@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from language.harmony.messages import Call, Message
 from language.names import FunctionNames
-from server.api.shared_fields import Body
+from server.api.shared_fields import Body, ManyObjects
 from server.errors import bad_request, unsupported
 
 Opened = Callable[[str], tuple[Sequence[int], str]]
@@ -34,7 +34,7 @@ class Source(Body):
     type: str | None = None
     media_type: str | None = None
     data: str | None = None
-    content: str | list[Block] | None = None
+    content: str | ManyObjects[Block] | None = None
 
 
 class Block(Body):
@@ -49,7 +49,7 @@ class Block(Body):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: str | list[Block] | None = None
+    content: str | ManyObjects[Block] | None = None
     is_error: bool | None = None
     source: str | Source | None = None
     title: str | None = None
@@ -59,7 +59,7 @@ class Block(Body):
 
 class MessageBody(Body):
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
+    content: str | ManyObjects[Block]
 
     def blocks(self, where: str) -> Iterator[tuple[str, Block]]:
         """The blocks, each with its path."""

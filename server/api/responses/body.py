@@ -17,7 +17,7 @@ from language.harmony.messages import Conversation, ConversationError, Message, 
 from server.api.conversation import EFFORTS
 from server.api.responses.history import History, Item, Known
 from server.api.responses.tools import ToolBody, ToolChoice, Tools, demands_of, tools_of
-from server.api.shared_fields import Body, SamplingFields
+from server.api.shared_fields import Body, Many, ManyObjects, SamplingFields
 from server.api.structured import FormatName
 from server.dialogue.turn import Turn
 from server.errors import ApiError, bad_request, unsupported
@@ -49,11 +49,11 @@ class TextFields(Body):
 class InputFields(SamplingFields):
     """What a prompt is made of."""
 
-    input: str | list[dict[str, Any]] | None = None
-    instructions: str | list[dict[str, Any]] | None = None
+    input: str | ManyObjects[dict[str, Any]] | None = None
+    instructions: str | ManyObjects[dict[str, Any]] | None = None
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
-    tools: list[ToolBody] | None = None
+    tools: ManyObjects[ToolBody] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
@@ -124,7 +124,7 @@ class ResponseBody(InputFields):
     max_output_tokens: int | None = Field(None, ge=1, lt=2**31)
     max_tool_calls: int | None = Field(None, ge=0, lt=2**31)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    include: list[str] | None = None
+    include: Many[str] | None = None
     background: bool | None = None
     store: bool | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None

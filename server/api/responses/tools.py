@@ -24,7 +24,7 @@ from language.harmony import builtin
 from language.harmony.messages import Call, Grammar, Tool
 from language.names import FunctionNames, ToolName
 from server.api.responses import actions
-from server.api.shared_fields import Body
+from server.api.shared_fields import Body, ManyObjects
 from server.dialogue.turn import Demands
 from server.errors import bad_request, unsupported
 
@@ -48,7 +48,7 @@ class ToolBody(Body):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: GrammarFormat | None = None
-    tools: list[ToolBody] | None = None
+    tools: ManyObjects[ToolBody] | None = None
 
 
 class ChosenTool(Body):
@@ -56,7 +56,7 @@ class ChosenTool(Body):
     name: str | None = None
     namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
-    tools: list[ChosenTool] | None = None
+    tools: ManyObjects[ChosenTool] | None = None
 
 
 ToolChoice = Literal["none", "auto", "required"] | ChosenTool
