@@ -190,7 +190,8 @@ def _bounded(spec: AnswerSpec, found: Bodies) -> Bodies:
 
 
 def _length(found: Bodies) -> int:
-    return sum(len(body.rule) for body in (found.final, *found.calls.values()) if body)
+    """Characters of what strangers wrote."""
+    return sum(len(body.rule) for body in (found.final, *found.calls.values()) if body and not body.ours)
 
 
 def _final_body(spec: AnswerSpec) -> Body | None:

@@ -2,7 +2,8 @@
 
 known  specs whose schemas were all checked before: 2 to 15 ms each
 new    specs with a schema that must be checked in the sandbox first: up to a second of CPU time each, one at
-       a time, because the sandbox checks one schema at a time
+       a time, because the sandbox checks one schema at a time.  Those of large requests have a thread of
+       their own, and are next but one: they hold a slot of the preprocessing pool while they wait
 
 So many hostile schemas delay only other new schemas.
 """
@@ -27,10 +28,14 @@ class CompilerThreads:
         self._constraints, self._max_waiting = constraints, max_waiting
         self._known = ThreadPoolExecutor(KNOWN_THREADS, "gptoss-constraints")
         self._new = ThreadPoolExecutor(1, "gptoss-new-schemas")
+        self._new_of_large = ThreadPoolExecutor(1, "gptoss-large-schemas")
         self._waiting = 0
 
-    async def compile(self, spec: AnswerSpec) -> AnswerConstraint | None:
-        """As `Constraints.compile`.  Raises SchemaError, and QueueFull."""
+    async def compile(self, spec: AnswerSpec, *, large: bool = False) -> AnswerConstraint | None:
+        """As `Constraints.compile`.  Raises SchemaError, and QueueFull.
+
+        large  whether it is of a large request
+        """
         loop = asyncio.get_running_loop()
         known = partial(self._constraints.compile, spec, check_new=False)
         try:
@@ -41,11 +46,12 @@ class CompilerThreads:
             raise QueueFull(self._waiting)
         self._waiting += 1
         try:
-            return await loop.run_in_executor(self._new, self._constraints.compile, spec)
+            threads = self._new_of_large if large else self._new
+            return await loop.run_in_executor(threads, self._constraints.compile, spec)
         finally:
             self._waiting -= 1
 
     def close(self) -> None:
         """Running compilations finish; waiting ones are cancelled."""
-        for pool in (self._known, self._new):
+        for pool in (self._known, self._new, self._new_of_large):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -81,7 +81,8 @@ class ChatBody(MoreFields, ConversationFields):
 async def chat_completions(body: ChatBody, request: Request, service: TheService) -> Response:
     service.check_model(body.model)
     id = f"chatcmpl-{uuid4().hex}"
-    begun = await begin(body.turn(service.date, service.tokenizer), id, service, request.state.caller)
+    turn = await preprocess(0, body.turn, service, service.date, service.tokenizer)
+    begun = await begin(turn, id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     shows_reasoning = body.include_reasoning is not False
     view = body.view(bool(body.logprobs))
@@ -93,7 +94,8 @@ async def rendered(body: ChatBody, service: TheService) -> Response:
     """The prompt that the model would get for this body."""
     service.check_model(body.model)
     body.check()
-    prompt = await render(body.conversation(service.date, body.names()), service)
+    conversation = await preprocess(0, body.told, service, service.date)
+    prompt = await render(conversation, service)
     if len(prompt) >= service.max_context:
         raise PromptTooLong(len(prompt), service.max_context - 1)
 

@@ -16,7 +16,7 @@ from language.tokenizer import Tokenizer
 from server.api.completion_answer import CompletionAnswer, Wanted
 from server.api.shared_fields import MoreFields
 from server.api.structured import AnswerFields
-from server.dialogue.begin import begin_all, check_number
+from server.dialogue.begin import begin_all, check_number, preprocess
 from server.dialogue.turn import Demands, Turn
 from server.errors import bad_request
 from server.front.bodies import JsonRoute
@@ -104,7 +104,8 @@ async def completions(body: CompletionBody, request: Request, service: TheServic
     body.check()
     id = f"cmpl-{uuid4().hex}"
     check_number(len(body.prompt) * body.candidates, service)
-    begun = await begin_all(body.turns(service.tokenizer), id, service, request.state.caller)
+    turns = await preprocess(0, body.turns, service, service.tokenizer)
+    begun = await begin_all(turns, id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=sum(len(each.prompt) for each in begun))
     wanted = Wanted(body.n or 1, body.candidates, bool(body.echo), body.max_tokens != 0)
     return respond(

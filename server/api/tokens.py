@@ -41,7 +41,7 @@ class DetokenizeBody(Body):
 async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -> Response:
     service.check_model(body.model)
     if isinstance(body, TokenizeChatBody):
-        ids = await render(body.conversation(service.date, body.names()), service)
+        ids = await render(await preprocess(0, body.told, service, service.date), service)
     elif body.prompt is None:
         raise bad_request("prompt: it is missing, and so are messages", "prompt")
     elif body.prompt:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from engine.errors import DeadlineExceeded, PromptTooLong
 from engine.request import Request
 from language.constraints import AnswerConstraint
-from language.harmony.messages import Conversation
+from language.harmony.messages import Conversation, Message
 from language.tokenizer import Tokenizer
 from server.dialogue.turn import Turn
 from server.errors import ApiError, as_api_error, bad_request
@@ -97,8 +98,14 @@ async def render(conversation: Conversation, service: Service) -> list[int]:
     """The prompt of a conversation.  Raises ConversationError, and QueueFull if too many long texts wait."""
     messages = conversation.messages
     replay = service.reasoning_cache.find(call.id for message in messages for call in message.calls)
-    length = sum(len(message.content or "") for message in messages)
+    length = sum(map(_length, messages))
     return await preprocess(length, service.renderer.render, service, conversation, replay)
+
+
+def _length(message: Message) -> int:
+    """Characters, and tokens that were sampled."""
+    arguments = sum(len(call.arguments) for call in message.calls)
+    return len(message.content or "") + len(message.reasoning or "") + arguments + len(message.sampled)
 
 
 async def raw_tokens(text: str, service: Service) -> list[int]:
@@ -119,6 +126,21 @@ async def preprocess(
     if service.preprocessing.holds_slot or length > LONG_TEXT:
         return await service.preprocessing.run(function, *args, **kwargs)
     return function(*args, **kwargs)
+
+
+@asynccontextmanager
+async def slot_if_large(size: int, service: Service, caller: str) -> AsyncIterator[None]:
+    """Holds a slot of the preprocessing pool if what the request refers to (`size` bytes) is large.
+
+    Raises QueueFull.
+    """
+    pool = service.preprocessing
+    if pool.holds_slot or size <= LONG_TEXT:
+        yield
+        return
+    async with pool.slot(caller):
+        with pool.slot_held():
+            yield
 
 
 def first_unknown(ids: Sequence[int], tokenizer: Tokenizer) -> int | None:
@@ -143,7 +165,7 @@ async def constrain(turn: Turn, prompt_tokens: int, service: Service) -> AnswerC
         spec = replace(spec, begun=await preprocess(length, turn.begun, service, service.tokenizer))
     try:
         async with asyncio.timeout(service.timeout_seconds):
-            return await service.compilers.compile(spec)
+            return await service.compilers.compile(spec, large=service.preprocessing.holds_slot)
     except TimeoutError:
         raise DeadlineExceeded(service.settings.request_timeout) from None
 

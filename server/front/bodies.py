@@ -1,19 +1,21 @@
 """Reads the body of a request: checks its size before parsing it, and stops if the client disconnects.
 
-A parsed body takes many times its bytes, and parsing and validating it blocks the event loop.  So what is
-expensive (arrays, objects and elements) is counted in the raw bytes, which is quick, and a large body waits
-for a slot (server/front/preprocessing.py).
+A parsed body takes many times its bytes, and takes long to parse and to validate.  So a large body waits for
+a slot (server/front/preprocessing.py), and all that is done with it is done on a thread: first, what is
+expensive (arrays, objects and elements) is counted in the raw bytes, which is quick.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.types import Receive
@@ -42,18 +44,31 @@ MAX_ELEMENTS = 1_000_000
 """Of all its arrays and objects together: token ids are the most that anybody sends."""
 
 
+COUNTED_BYTES = 64 * 2**10
+"""Of a body, between two looks at what was counted."""
+
+Validate = Callable[[Any], tuple[Any, Any]]
+
+
 class CountedRequest(Request):
     """A request whose JSON is JSON, and no more of it than can be answered.  (JSON: no NaN, no half
     surrogates, bounded depth, numbers of bounded length.)
     """
 
-    def __init__(self, request: Request, opened: AsyncExitStack, api: Api | None = None):
+    def __init__(
+        self,
+        request: Request,
+        opened: AsyncExitStack,
+        validate: Validate | None = None,
+        api: Api | None = None,
+    ):
         """
-        opened  releases the slot that a large body waits for
-        api     whose fields the body has; None: the body is not translated
+        opened    releases the slot that a large body waits for
+        validate  a parsed body → what the endpoint gets, and errors
+        api       whose fields the body has; None: the body is not translated
         """
         super().__init__(request.scope, request.receive)
-        self._opened, self._api = opened, api
+        self._opened, self._validate, self._api = opened, validate, api
         self.read = asyncio.Event()  # from then on, `left` can tell whether the client is still there
 
     async def body(self) -> bytes:
@@ -62,21 +77,37 @@ class CountedRequest(Request):
         return body
 
     async def json(self) -> Any:
+        """The parsed body; of a large one, what has been validated: FastAPI takes that as it is."""
         body = await self.body()
         try:
-            if len(body) >= LARGE_BODY:
-                check_counts(body)
-                await self._wait_for_slot()
-            parsed = from_json(body, allow_inf_nan=False)
-            if isinstance(parsed, dict):
-                check_lists(parsed, self.app.state.service.settings)
-                if self._api is not None:
-                    return self._translated(parsed, self._api)
+            if len(body) < LARGE_BODY:
+                return self._parsed(body)
+            pool: PreprocessingPool = self.app.state.service.preprocessing
+            await self._opened.enter_async_context(pool.slot(self.state.caller))
+            pool.mark_slot_held()
+            return await pool.run(self._validated, body)
         except ValueError as error:
             raise json.JSONDecodeError(str(error), "", 0) from None
         except (ApiError, EngineError) as error:
             raise BodyUnfit(as_api_error(error)) from None
+
+    def _parsed(self, body: bytes) -> Any:
+        parsed = from_json(body, allow_inf_nan=False)
+        if isinstance(parsed, dict):
+            check_lists(parsed, self.app.state.service.settings)
+            if self._api is not None:
+                return self._translated(parsed, self._api)
         return parsed
+
+    def _validated(self, body: bytes) -> Any:
+        check_counts(body)
+        parsed = self._parsed(body)
+        if self._validate is None:
+            return parsed
+        value, errors = self._validate(parsed)
+        if errors:
+            raise as_api_error(RequestValidationError(errors, body=parsed))
+        return value
 
     def _translated(self, body: Mapping[str, Any], api: Api) -> reading.Translated:
         """The body with our names of fields.  Ignored fields are named in a header, and once in the log."""
@@ -88,11 +119,6 @@ class CountedRequest(Request):
             service.told_once.log(api, translated.ignored)
         return translated
 
-    async def _wait_for_slot(self) -> None:
-        pool: PreprocessingPool = self.app.state.service.preprocessing
-        await self._opened.enter_async_context(pool.slot(self.state.caller))
-        pool.mark_slot_held()
-
 
 class JsonRoute(APIRoute):
     """A route whose body is read through CountedRequest, and which ends when its client leaves."""
@@ -100,10 +126,12 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Any:
         handle = super().get_route_handler()
         api = reading.APIS.get(self.path)
+        field = self.body_field
+        validate = None if field is None else partial(field.validate, loc=("body",))
 
         async def counted(request: Request) -> Any:
             async with AsyncExitStack() as opened:
-                asked = CountedRequest(request, opened, api)
+                asked = CountedRequest(request, opened, validate, api)
                 return await unless_left(handle(asked), asked)
 
         return counted
@@ -137,15 +165,21 @@ async def left(receive: Receive) -> None:
 def check_counts(body: bytes) -> None:
     """Raises ApiError if this JSON has more parts than can be answered.  What is no JSON may pass."""
     bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # so that each quote begins or ends a string
-    if bare.count(b'"') > 2 * (MAX_ELEMENTS + MAX_PAIRS):
-        raise _too_much(f"{MAX_ELEMENTS} elements")
-    outside = b"".join(bare.split(b'"')[::2])
-    if outside.count(b"[") + outside.count(b"{") > MAX_CONTAINERS:
-        raise _too_much(f"{MAX_CONTAINERS} arrays and objects")
-    if outside.count(b":") > MAX_PAIRS:
-        raise _too_much(f"{MAX_PAIRS} names")
-    if outside.count(b",") > MAX_ELEMENTS:
-        raise _too_much(f"{MAX_ELEMENTS} elements")
+    containers = pairs = elements = 0
+    in_string = 0
+    for start in range(0, len(bare), COUNTED_BYTES):  # in slices: other threads go on in between
+        pieces = bare[start : start + COUNTED_BYTES].split(b'"')
+        outside = b"".join(pieces[in_string::2])
+        in_string = (in_string + len(pieces) - 1) % 2
+        containers += outside.count(b"[") + outside.count(b"{")
+        pairs += outside.count(b":")
+        elements += outside.count(b",")
+        if containers > MAX_CONTAINERS:
+            raise _too_much(f"{MAX_CONTAINERS} arrays and objects")
+        if pairs > MAX_PAIRS:
+            raise _too_much(f"{MAX_PAIRS} names")
+        if elements > MAX_ELEMENTS:
+            raise _too_much(f"{MAX_ELEMENTS} elements")
 
 
 def _too_much(limit: str) -> ApiError:
@@ -156,6 +190,8 @@ def check_lists(body: Mapping[str, Any], settings: Settings) -> None:
     """Raises ApiError if one of the lists is longer than this server takes."""
     for name, limit in (
         ("messages", settings.max_messages),
+        ("input", settings.max_messages),
+        ("instructions", settings.max_messages),
         ("tools", settings.max_tools),
         ("functions", settings.max_tools),
     ):

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
@@ -66,6 +66,16 @@ class PreprocessingPool:
     def mark_slot_held() -> None:
         """From now on `run` uses the slot that this task holds, instead of waiting for one."""
         _slot_held.set(True)
+
+    @staticmethod
+    @contextmanager
+    def slot_held() -> Iterator[None]:
+        """The same, for the length of the block."""
+        token = _slot_held.set(True)
+        try:
+            yield
+        finally:
+            _slot_held.reset(token)
 
     @asynccontextmanager
     async def slot(self, caller: str = "") -> AsyncIterator[None]:

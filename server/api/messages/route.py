@@ -7,11 +7,10 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 
-from language.names import FunctionNames
 from server.api.messages.answer import MessagesAnswer
 from server.api.messages.body import MessagesBody, PromptFields
 from server.api.messages.history import Opened
-from server.dialogue.begin import begin, render
+from server.dialogue.begin import begin, preprocess, render
 from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import Service, TheService
@@ -25,7 +24,7 @@ async def messages(body: MessagesBody, request: Request, service: TheService) ->
     service.check_model(body.model)
     id = f"msg_{uuid4().hex}"
     owner = _owner(request)
-    turn = body.turn(service.date, _opened(service, owner))
+    turn = await preprocess(0, body.turn, service, service.date, _opened(service, owner))
     begun = await begin(turn, id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     answer = MessagesAnswer(
@@ -46,8 +45,8 @@ async def messages(body: MessagesBody, request: Request, service: TheService) ->
 async def count_tokens(body: PromptFields, request: Request, service: TheService) -> dict[str, int]:
     """How many tokens the prompt of the same body has."""
     service.check_model(body.model)
-    names = FunctionNames(body.declared())
-    conversation = body.conversation(service.date, names, _opened(service, _owner(request)))
+    opened = _opened(service, _owner(request))
+    conversation = await preprocess(0, body.told, service, service.date, opened)
     return {"input_tokens": len(await render(conversation, service))}
 
 

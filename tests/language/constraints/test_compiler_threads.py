@@ -68,6 +68,31 @@ def test_a_flood_of_new_schemas_delays_no_other_work(constraints, turn):
     with_threads(constraints, scenario)
 
 
+def test_a_flood_of_new_schemas_does_not_stand_before_a_large_request(constraints, monkeypatch):
+    """It holds one of two slots that other large requests wait for."""
+    turns = threading.Semaphore(0)
+    monkeypatch.setattr(
+        CompilerSandbox, "why_not", lambda self, lark: "" if turns.acquire(timeout=LONG_WAIT) else "late"
+    )
+
+    async def scenario(threads):
+        *specs, large = new_schemas("beside", 20)
+        flood = [asyncio.ensure_future(threads.compile(spec)) for spec in specs]
+        await asyncio.wait(flood, timeout=0.1)
+        compiling = asyncio.ensure_future(threads.compile(large, large=True))
+        for _ in range(3):  # of those that were there before it, at most two have their turn first
+            turns.release()
+            await asyncio.wait([compiling], timeout=0.1)
+        async with asyncio.timeout(LONG_WAIT):
+            await compiling
+        assert sum(each.done() for each in flood) <= 2
+        for _ in flood:
+            turns.release()
+        await asyncio.gather(*flood)
+
+    with_threads(constraints, scenario)
+
+
 def test_more_new_schemas_than_may_wait_are_refused(constraints, turn):
     async def scenario(threads):
         with turn:

@@ -1,15 +1,25 @@
 """Bodies of requests: counted before they are parsed, and gone before the answer is."""
 
 import json
+import threading
 import time
 import weakref
 
 import pytest
 from pydantic_core import from_json
 
+from server.api.chat import ChatBody
+from server.api.messages.body import MessagesBody
 from server.errors import ApiError
 from server.front import bodies
-from server.front.bodies import MAX_CONTAINERS, MAX_ELEMENTS, MAX_PAIRS, check_counts
+from server.front.bodies import (
+    LARGE_BODY,
+    MAX_CONTAINERS,
+    MAX_ELEMENTS,
+    MAX_PAIRS,
+    CountedRequest,
+    check_counts,
+)
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import HI, connect, request_bytes, wait_for
@@ -187,3 +197,58 @@ def test_a_parsed_body_does_not_live_as_long_as_its_answer(tiny_tokenizer, monke
         assert server.worker.open
         client.close()
         assert server.worker.wait_until_idle()
+
+
+# Beside the event loop
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages", "/v1/conversations", "/tokenize"])
+def test_a_body_is_checked_beside_the_loop(tiny_tokenizer, monkeypatch, path):
+    """Of a large one also what is wrong, and that in the same words as of a small one."""
+    where = []
+    validated = CountedRequest._validated
+
+    def observed(self, body):
+        where.append(threading.current_thread().name)
+        return validated(self, body)
+
+    monkeypatch.setattr(CountedRequest, "_validated", observed)
+    wrong = {**HI, "input": HI["messages"], "max_tokens": 1, "items": [7], "n": "2", "metadata": 7}
+    wrong = {**wrong, "messages": [{"role": "user", "content": 7}]}
+    with live(tiny_tokenizer, final("x")) as server:
+        small = server.http.post(path, json=wrong)
+        assert not where
+        large = server.http.post(path, json={**wrong, "more": "x" * LARGE_BODY})
+    assert small.status_code == large.status_code == 400
+    assert [_said(answer) for answer in (small, large)] == [_said(small)] * 2
+    assert len(where) == 1
+    assert where[0].startswith("gptoss-preprocess")
+
+
+def _said(answer):
+    return {**answer.json(), "request_id": ""}
+
+
+@pytest.mark.parametrize("body", [ChatBody, MessagesBody])
+def test_checking_leaves_other_threads_the_interpreter(body):
+    """pydantic alone kept it for as long as all parts took."""
+    parts = [{"type": "text", "text": "a"}] * 30_000
+    given = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}
+    thread = threading.Thread(target=lambda: [body.model_validate(given) for _ in range(3)])
+    began = time.perf_counter()
+    thread.start()
+    ticks = 0
+    while thread.is_alive():
+        time.sleep(0.001)
+        ticks += 1
+    assert ticks > 0.2 * (time.perf_counter() - began) / 0.02
+
+
+def test_the_counts_are_the_same_wherever_slices_end(monkeypatch):
+    monkeypatch.setattr(bodies, "MAX_CONTAINERS", 4)
+    text = json.dumps({"a\\": ["[{", {'b"': "]["}], '"': [[]]}).encode()
+    for size in range(1, len(text) + 2):
+        monkeypatch.setattr(bodies, "COUNTED_BYTES", size)
+        with pytest.raises(ApiError, match="arrays and objects"):
+            check_counts(text)
+        check_counts(text.replace(b"[[]]", b"[0]"))
