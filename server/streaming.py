@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from server.errors import ApiError, as_api_error
 from server.front.bodies import left
 from server.logs import Figures
-from server.sse import dumps, event
+from server.sse import event, json_response
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
@@ -30,6 +30,9 @@ log = logging.getLogger("gptoss.server")
 PING_SECONDS = 10.0
 PROGRESS_SECONDS = 1.0
 """How often a stream reports, before its first token, how much of the prompt has been computed."""
+
+SMALL_ANSWER = 1000
+"""Tokens, of the prompt and all choices together, up to which an answer is put together on the event loop."""
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
@@ -56,8 +59,11 @@ class Answer(Protocol):
     def end(self) -> bytes:
         """The end marker, also after a failure: DONE, or nothing if the API has none."""
 
-    async def whole(self) -> dict[str, Any]:
-        """The whole answer as one object."""
+    async def gather(self) -> None:
+        """Waits for the last token, instead of `events`."""
+
+    def whole(self) -> dict[str, Any]:
+        """After `gather`: the whole answer as one object.  Any thread may ask."""
 
 
 class OpenAIStream:
@@ -160,18 +166,25 @@ class WholeAnswer(Response):
         self._answer, self._extra = answer, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answering = asyncio.ensure_future(self._answer.whole())
+        answering = asyncio.ensure_future(self._respond())
         leaving = asyncio.ensure_future(left(receive))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
                 return  # the client has disconnected
-            response = Response(dumps(answering.result()), headers=self._extra, media_type="application/json")
+            response = answering.result()
         finally:
             answering.cancel()
             leaving.cancel()
             _close(self._answer)
         await response(scope, receive, send)
+
+    async def _respond(self) -> Response:
+        await self._answer.gather()
+        figures = self._answer.figures
+        if figures.prompt_tokens + figures.completion_tokens <= SMALL_ANSWER:
+            return await json_response(self._answer.whole(), self._extra)
+        return await json_response(await asyncio.to_thread(self._answer.whole), self._extra)
 
 
 def _close(answer: Answer) -> None:

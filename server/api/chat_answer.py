@@ -72,6 +72,7 @@ class ChatAnswer(OpenAIStream):
             )
             for i, stream in enumerate(begun.streams)
         ]
+        self._messages = [WholeMessage([self._echoed] if self._echoed else []) for _ in self._choices]
         self._head = {
             "id": id,
             "created": int(time.time()),
@@ -101,13 +102,14 @@ class ChatAnswer(OpenAIStream):
         if self._view.usage:
             yield event({**head, "choices": [], "usage": self.usage()})
 
-    async def whole(self) -> dict[str, Any]:
-        messages = [WholeMessage([self._echoed] if self._echoed else []) for _ in self._choices]
+    async def gather(self) -> None:
         async for choice, tokens in as_they_come(self._choices):
-            messages[choice.index].add(choice.feed(tokens))
+            self._messages[choice.index].add(choice.feed(tokens))
+
+    def whole(self) -> dict[str, Any]:
         choices = [
             self._whole_choice(choice, message)
-            for choice, message in zip(self._choices, messages, strict=True)
+            for choice, message in zip(self._choices, self._messages, strict=True)
         ]
         answer = {**self._head, "object": "chat.completion", "choices": choices, "usage": self.usage()}
         if self._view.prompt_logprobs:

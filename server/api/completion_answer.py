@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class CompletionAnswer(OpenAIStream):
             Choice(i, stream, reader, figures, service.metrics)
             for i, (stream, reader) in enumerate(zip(self.streams, readers, strict=True))
         ]
+        self._texts: list[list[str]] = [[] for _ in self._choices]
         self._head = {
             "id": id,
             "object": "text_completion",
@@ -79,17 +81,24 @@ class CompletionAnswer(OpenAIStream):
             for choice in self._choices
         ]
         async for choice, tokens in as_they_come(self._choices):
+            for text in choice.reader.echo(tokens[0]):
+                yield writers[choice.index].write_echo(text)
+                await asyncio.sleep(0)
             if news := writers[choice.index].write(tokens):
                 yield news
         if self._view.usage:
             yield event({**self._head, "choices": [], "usage": self.usage()})
 
-    async def whole(self) -> dict[str, Any]:
-        texts: list[list[str]] = [[] for _ in self._choices]
+    async def gather(self) -> None:
         async for choice, tokens in as_they_come(self._choices):
-            texts[choice.index] += choice.feed(tokens)
+            for text in choice.reader.echo(tokens[0]):
+                self._texts[choice.index].append(text)
+                await asyncio.sleep(0)
+            self._texts[choice.index] += choice.feed(tokens)
+
+    def whole(self) -> dict[str, Any]:
         choices = [
-            self._whole_choice(index, choice, "".join(texts[choice.index]))
+            self._whole_choice(index, choice, "".join(self._texts[choice.index]))
             for index, choice in enumerate(self._best())
         ]
         return {**self._head, "choices": choices, "usage": self.usage()}
@@ -148,6 +157,12 @@ class ChunkWriter:
         self._choice, self._view, self._count, self._logprobs = choice, view, count, logprobs
         self._chunks = chunks.Chunks(head, choice.index, view.usage)
         self._sent_ids: int | None = None
+
+    def write_echo(self, text: str) -> bytes:
+        """The event of a part of the prompt."""
+        if self._view.text_only:
+            return self._chunks.plain(f'"text":{quote(text)}')
+        return self._full(text)
 
     def write(self, tokens: Sequence[Token]) -> bytes:
         """The events of these tokens, the last of them with the finish reason."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from engine.request import Finish, Logprob, Prefill, Token
@@ -11,6 +11,9 @@ from language.stops import StopStrings
 from language.tokenizer import Detokenizer, Tokenizer
 from server.dialogue.logprobs import UntilShown
 from server.dialogue.turn import Turn
+
+ECHOED_TOKENS = 500
+"""Of a prompt that is echoed: others are looked after in between."""
 
 
 class TextReader:
@@ -46,8 +49,6 @@ class TextReader:
 
     def add(self, token: Token, news: list[str]) -> None:
         """Append the text of `token` to `news`.  Sets `finish` if the completion ends."""
-        if not self.token_ids and self._echoes:
-            news.append(self._echo(token.prefill or Prefill()))
         self.token_ids.append(token.id)
         if token.prefill is not None:
             self.cached_tokens = token.prefill.cached_tokens
@@ -58,6 +59,30 @@ class TextReader:
             self.finish = "stop"
         elif token.finish is not None:
             self.finish = token.finish.value if self._answers else Finish.LENGTH.value
+
+    def echo(self, first: Token) -> Iterator[str]:
+        """Before the first token is added: the prompt's text, a little at a time, and with it its
+        log-probabilities if they were asked for; nothing if no echo was.
+        """
+        if not self._echoes or self.token_ids:
+            return
+        text = Detokenizer(self._tokenizer)
+        prefill = first.prefill or Prefill()
+        logprobs = prefill.logprobs or [None] * len(self.prompt)
+        for start in range(0, len(self.prompt), ECHOED_TOKENS):
+            pieces = []
+            for place in range(start, min(start + ECHOED_TOKENS, len(self.prompt))):
+                logprob = logprobs[place]
+                if logprob is not None:
+                    logprob = replace(logprob, top=logprob.top[: self._alternatives or 0])
+                self._logprobs.add(self._length, (self._length, self.prompt[place], logprob))
+                pieces.append(text.feed(self.prompt[place]))
+                self._length += len(pieces[-1])
+            if start + ECHOED_TOKENS >= len(self.prompt):
+                pieces.append(text.flush())
+                self._length += len(pieces[-1])
+            self._shown_length = self._length
+            yield "".join(pieces)
 
     @property
     def mean_logprob(self) -> float:
@@ -88,18 +113,3 @@ class TextReader:
             text += self._stops.flush()
         self._shown_length += len(text)
         return text
-
-    def _echo(self, prefill: Prefill) -> str:
-        """The prompt's text, and its log-probabilities if they were asked for."""
-        text = Detokenizer(self._tokenizer)
-        pieces = []
-        for id, logprob in zip(self.prompt, prefill.logprobs or [None] * len(self.prompt), strict=True):
-            if logprob is not None:
-                logprob = replace(logprob, top=logprob.top[: self._alternatives or 0])
-            self._logprobs.add(self._length, (self._length, id, logprob))
-            pieces.append(text.feed(id))
-            self._length += len(pieces[-1])
-        pieces.append(text.flush())
-        self._length += len(pieces[-1])
-        self._shown_length = self._length
-        return "".join(pieces)

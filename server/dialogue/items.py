@@ -16,10 +16,12 @@ import sqlite3
 import threading
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from server.sse import written
 
 log = logging.getLogger("gptoss.server")
 
@@ -44,6 +46,9 @@ create index if not exists items_by_id on items (owner, id);
 create index if not exists items_by_group on items (group_id, serial);
 """
 
+MAX_CHAIN = 10_000
+"""Responses that one can go on from, directly or through others."""
+
 Item = dict[str, Any]
 
 
@@ -53,11 +58,23 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An item, and what was sampled for it; nothing for a client's own.  kind: input or output"""
+    """An item, and what was sampled for it; nothing for a client's own.
+
+    kind   input or output
+    bytes  that are kept of it; 0 if it has not been kept yet
+    json   the body as text, if no more of it is to be held in memory until it is kept; `body` has the id then
+    """
 
     body: Item
     tokens: Sequence[int] = ()
     kind: str = "input"
+    bytes: int = 0
+    json: str | None = None
+
+    @staticmethod
+    def as_text(body: Item) -> Kept:
+        """As text: parsed, it takes many times as much memory."""
+        return Kept({"id": body.get("id", "")}, json=written(body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,17 @@ class Group:
     status: str
     previous: str | None
     body: dict[str, Any]
+
+
+class Link(NamedTuple):
+    """A response in a chain of them."""
+
+    id: str
+    status: str
+
+
+class ChainTooLong(Exception):
+    """A response goes on from more than MAX_CHAIN others."""
 
 
 class Items:
@@ -102,16 +130,26 @@ class Items:
             raise StoreError(str(error)) from None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result; it asks the store, which is quick."""
-        return function(*args, **kwargs)
+        """The function's result; it asks the store, which may have megabytes to read: by a thread."""
+        return await asyncio.to_thread(function, *args, **kwargs)
 
-    def save(self, function: Callable[[], None]) -> asyncio.Future[None]:
-        """Does what the function does.  It may be waited for, and never raises."""
-        try:
-            function()
-        except sqlite3.Error:  # of a full disk, say: the answer is no worse for it
-            log.exception("a response could not be kept")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def save(self, function: Callable[[], None], *, large: bool = False) -> asyncio.Future[None]:
+        """Does what the function does.  It may be waited for, and never raises.
+
+        large  whether it may take long: then it is done by a thread
+        """
+
+        def do() -> None:
+            try:
+                function()
+            except sqlite3.Error:  # of a full disk, say: the answer is no worse for it
+                log.exception("a response could not be kept")
+
+        loop = asyncio.get_running_loop()
+        if large:
+            return loop.run_in_executor(None, do)
+        do()
+        done: asyncio.Future[None] = loop.create_future()
         done.set_result(None)
         return done
 
@@ -120,7 +158,7 @@ class Items:
     def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
         """Keeps a response or a conversation with its items, instead of what was kept under its id."""
         now = time.time()
-        body = _dumps(group.body)
+        body = written(group.body)
         with self._transaction():
             self._drop(group.id)
             self._db.execute(
@@ -133,7 +171,7 @@ class Items:
 
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
         """Another object in a group's place, whose items stay; nothing happens if there is none."""
-        text = _dumps(body)
+        text = written(body)
         with self._transaction():
             where = "where id = ? and owner = ?"
             found = self._db.execute(f"select body from groups {where}", (id, owner)).fetchone()
@@ -180,7 +218,7 @@ class Items:
             if row is None:
                 return None
             self._db.execute("update groups set used = ? where id = ?", (time.time(), row[3]))
-        return _kept(row)
+        return kept_of(row)
 
     def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
         """Those of a group, in order."""
@@ -189,7 +227,7 @@ class Items:
                 "select body, tokens, kind from items where owner = ? and group_id = ? order by serial",
                 (owner, group_id),
             ).fetchall()
-        return [_kept(row) for row in rows if kind in (None, row[2])]
+        return [kept_of(row) for row in rows if kind in (None, row[2])]
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
         """Whether there was such an item in the group."""
@@ -204,17 +242,82 @@ class Items:
             self._grow(group_id, -freed)
         return bool(freed)
 
-    def chain(self, owner: bytes, response_id: str) -> list[Group] | str:
-        """The responses up to this one, the first one first; or the id of one that is not there."""
-        found: list[Group] = []
+    def page(
+        self,
+        owner: bytes,
+        group_id: str,
+        limit: int,
+        max_bytes: int,
+        *,
+        kind: str | None = None,
+        after: str | None = None,
+        ascending: bool = True,
+    ) -> tuple[list[Kept], bool]:
+        """Some of a group's items, from behind the item `after` on, and whether there are more.
+
+        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.
+        """
+        than, order = (">", "asc") if ascending else ("<", "desc")
+        with self._lock:
+            first = None if after is None else self._serial(owner, group_id, after)
+            if after is not None and first is None:
+                return [], False
+            rows = self._db.execute(
+                "select body, tokens, kind from items where owner = ? and group_id = ? "
+                f"and (? is null or kind = ?) and (? is null or serial {than} ?) order by serial {order}",
+                (owner, group_id, kind, kind, first, first),
+            )
+            return first_that_fit(rows, limit, max_bytes)
+
+    def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
+        """The item of this id in a group."""
+        with self._lock:
+            row = self._db.execute(
+                "select body, tokens, kind from items where owner = ? and group_id = ? and id = ? limit 1",
+                (owner, group_id, item_id),
+            ).fetchone()
+        return None if row is None else kept_of(row)
+
+    def _serial(self, owner: bytes, group_id: str, item_id: str) -> int | None:
+        row = self._db.execute(
+            "select serial from items where owner = ? and group_id = ? and id = ? limit 1",
+            (owner, group_id, item_id),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def history_bytes(self, owner: bytes, id: str) -> int:
+        """Of the items of a conversation, or of a response and of those before it (MAX_CHAIN at most)."""
+        with self._lock:
+            row = self._db.execute(
+                "with recursive chain (id, previous) as ("
+                "  select id, previous from groups where id = ? and owner = ? union all"
+                "  select groups.id, groups.previous from groups, chain"
+                "  where groups.id = chain.previous and groups.owner = ? limit ?) "
+                "select coalesce(sum(length(items.body) + length(items.tokens)), 0) "
+                "from chain, items where items.group_id = chain.id",
+                (id, owner, owner, MAX_CHAIN),
+            ).fetchone()
+        return int(row[0])
+
+    def chain(self, owner: bytes, response_id: str) -> list[Link] | str:
+        """The responses up to this one, the first one first; or the id of one that is not there.
+
+        Raises ChainTooLong.
+        """
+        found: list[Link] = []
         id: str | None = response_id
         with self._lock:
             while id is not None:
-                group = self.get(owner, id)
-                if group is None or group.kind != "response":
+                row = self._db.execute(
+                    "select kind, status, previous from groups where id = ? and owner = ?", (id, owner)
+                ).fetchone()
+                if row is None or row[0] != "response":
                     return id
-                found.append(group)
-                id = group.previous
+                if len(found) == MAX_CHAIN:
+                    raise ChainTooLong
+                self._db.execute("update groups set used = ? where id = ?", (time.time(), id))
+                found.append(Link(id, row[1]))
+                id = row[2]
         return found[::-1]
 
     # -- figures ---------------------------------------------------------------------------------------------
@@ -243,7 +346,7 @@ class Items:
                 owner,
                 str(kept.body.get("id", "")),
                 kept.kind,
-                _dumps(kept.body),
+                kept.json or written(kept.body),
                 _packed(kept.tokens),
             )
             for kept in items
@@ -297,22 +400,21 @@ class _Transaction:
             self._lock.release()
 
 
-def _kept(row: Sequence[Any]) -> Kept:
-    return Kept(json.loads(row[0]), array("i", row[1]), row[2])
+def first_that_fit(rows: Iterable[Sequence[Any]], limit: int, max_bytes: int) -> tuple[list[Kept], bool]:
+    """Items of rows of body, tokens and kind, as `Items.page` returns them."""
+    found: list[Kept] = []
+    left = max_bytes
+    for row in rows:
+        left -= len(row[0]) + len(row[1])
+        if len(found) == limit or (found and left < 0):
+            return found, True
+        found.append(kept_of(row))
+    return found, False
+
+
+def kept_of(row: Sequence[Any]) -> Kept:
+    return Kept(json.loads(row[0]), array("i", bytes(row[1])), row[2], len(row[0]) + len(row[1]))
 
 
 def _packed(tokens: Sequence[int]) -> bytes:
     return array("i", tokens).tobytes()
-
-
-def _dumps(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def page(items: Sequence[Kept], after: str | None, limit: int, ascending: bool) -> tuple[list[Kept], bool]:
-    """The part of a list behind the item `after`, and whether there is more behind it."""
-    ordered = list(items) if ascending else list(reversed(items))
-    if after is not None:
-        place = next((i for i, kept in enumerate(ordered) if kept.body.get("id") == after), len(ordered))
-        ordered = ordered[place + 1 :]
-    return ordered[:limit], len(ordered) > limit

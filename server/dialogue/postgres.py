@@ -21,7 +21,18 @@ from typing import Any, ParamSpec, TypeVar
 import psycopg
 
 from server.dialogue.database import Connections, StoreUnavailable, Threads
-from server.dialogue.items import ROW_BYTES, Group, Kept, StoreError
+from server.dialogue.items import (
+    MAX_CHAIN,
+    ROW_BYTES,
+    ChainTooLong,
+    Group,
+    Kept,
+    Link,
+    StoreError,
+    first_that_fit,
+    kept_of,
+)
+from server.sse import written
 
 log = logging.getLogger("gptoss.server")
 
@@ -54,6 +65,18 @@ create index if not exists gptoss_items_by_group on gptoss_items (group_id, seri
 
 NOW = "extract(epoch from now())::double precision"
 """The database's clock, which is the same for all servers."""
+
+CHAIN = """
+with recursive chain as (
+    select id, kind, status, previous, used, 1 as place from gptoss_groups
+        where id = %(id)s and owner = %(owner)s
+    union all
+    select g.id, g.kind, g.status, g.previous, g.used, place + 1
+        from gptoss_groups g join chain on g.id = chain.previous
+        where g.owner = %(owner)s and place < %(most)s
+)
+"""
+"""A group and those before it, `most` at most."""
 
 STALE = f"used < {NOW} - 60"
 """When a group was used is kept to the minute: reading need not write each time."""
@@ -101,7 +124,7 @@ class PostgresItems:
             log.error("the store at %s did not answer within %g s", self._database.name, DEADLINE_SECONDS)
             raise StoreUnavailable() from None
 
-    def save(self, function: Callable[[], None]) -> asyncio.Future[None]:
+    def save(self, function: Callable[[], None], *, large: bool = False) -> asyncio.Future[None]:
         """Begins to do what the function does.  What comes of it may be waited for, and never raises."""
         return asyncio.ensure_future(self._save(self._threads[1].run(function)))
 
@@ -121,7 +144,7 @@ class PostgresItems:
 
     def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
         """Keeps a response or a conversation with its items, instead of what was kept under its id."""
-        body = _dumps(group.body)
+        body = written(group.body)
         with self._database.transaction() as db:
             db.execute("delete from gptoss_groups where id = %s", (group.id,))
             db.execute(
@@ -142,7 +165,7 @@ class PostgresItems:
 
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
         """Another object in a group's place, whose items stay; nothing happens if there is none."""
-        text = _dumps(body)
+        text = written(body)
         with self._database.transaction() as db:
             db.execute(
                 "update gptoss_groups set body = %s, bytes = bytes + %s - length(body) "
@@ -194,7 +217,7 @@ class PostgresItems:
                 return None
             if row[4]:
                 _used(db, [row[3]])
-        return _kept(row)
+        return kept_of(row)
 
     def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
         """Those of a group, in order."""
@@ -204,7 +227,7 @@ class PostgresItems:
                 "order by serial",
                 (owner, _plain(group_id)),
             ).fetchall()
-        return [_kept(row) for row in rows if kind in (None, row[2])]
+        return [kept_of(row) for row in rows if kind in (None, row[2])]
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
         """Whether there was such an item in the group."""
@@ -217,29 +240,86 @@ class PostgresItems:
             _grow(db, group_id, -sum(row[0] for row in freed))
         return bool(freed)
 
-    def chain(self, owner: bytes, response_id: str) -> list[Group] | str:
-        """The responses up to this one, the first one first; or the id of one that is not there."""
+    def page(
+        self,
+        owner: bytes,
+        group_id: str,
+        limit: int,
+        max_bytes: int,
+        *,
+        kind: str | None = None,
+        after: str | None = None,
+        ascending: bool = True,
+    ) -> tuple[list[Kept], bool]:
+        """Some of a group's items, from behind the item `after` on, and whether there are more.
+
+        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.
+        """
+        than, order = (">", "asc") if ascending else ("<", "desc")
+        asked = {"owner": owner, "group": _plain(group_id), "kind": kind, "after": _plain(after)}
+        first: int | None = None
+        with self._database.transaction() as db:
+            if after is not None:
+                found = db.execute(
+                    "select serial from gptoss_items where owner = %(owner)s and group_id = %(group)s "
+                    "and id = %(after)s limit 1",
+                    asked,
+                ).fetchone()
+                if found is None:
+                    return [], False
+                first = found[0]
+            with db.cursor(name="page") as rows:  # on the server: what does not fit is not sent
+                rows.itersize = 10
+                rows.execute(
+                    "select body, tokens, kind from gptoss_items where owner = %(owner)s "
+                    "and group_id = %(group)s and (%(kind)s::text is null or kind = %(kind)s) "
+                    f"and (%(first)s::bigint is null or serial {than} %(first)s) order by serial {order}",
+                    {**asked, "first": first},
+                )
+                return first_that_fit(rows, limit, max_bytes)
+
+    def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
+        """The item of this id in a group."""
+        with self._database.statements() as db:
+            row = db.execute(
+                "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s and id = %s "
+                "limit 1",
+                (owner, _plain(group_id), _plain(item_id)),
+            ).fetchone()
+        return None if row is None else kept_of(row)
+
+    def history_bytes(self, owner: bytes, id: str) -> int:
+        """Of the items of a conversation, or of a response and of those before it (MAX_CHAIN at most)."""
+        with self._database.statements() as db:
+            row = db.execute(
+                f"{CHAIN} select coalesce(sum(length(i.body) + length(i.tokens)), 0) "
+                "from chain join gptoss_items i on i.group_id = chain.id",
+                {"id": _plain(id), "owner": owner, "most": MAX_CHAIN},
+            )
+            return int(_row(row)[0])
+
+    def chain(self, owner: bytes, response_id: str) -> list[Link] | str:
+        """The responses up to this one, the first one first; or the id of one that is not there.
+
+        Raises ChainTooLong.
+        """
         with self._database.statements() as db:
             rows = db.execute(
-                f"""
-                with recursive chain as (
-                    select g.*, 1 as place from gptoss_groups g
-                        where id = %(id)s and owner = %(owner)s and kind = 'response'
-                    union all
-                    select g.*, place + 1 from gptoss_groups g join chain on g.id = chain.previous
-                        where g.owner = %(owner)s and g.kind = 'response'
-                )
-                select id, kind, status, previous, body, {STALE} from chain order by place desc
-                """,
-                {"id": _plain(response_id), "owner": owner},
+                f"{CHAIN} select id, status, previous, kind, {STALE} from chain order by place desc",
+                {"id": _plain(response_id), "owner": owner, "most": MAX_CHAIN + 1},
             ).fetchall()
+            for row in reversed(rows):
+                if row[3] != "response":
+                    return str(row[0])
             if not rows:
                 return response_id
-            if (missing := rows[0][3]) is not None:
+            if len(rows) > MAX_CHAIN:
+                raise ChainTooLong
+            if (missing := rows[0][2]) is not None:
                 return str(missing)
-            if stale := [row[0] for row in rows if row[5]]:
+            if stale := [row[0] for row in rows if row[4]]:
                 _used(db, stale)
-        return [_group(row) for row in rows]
+        return [Link(row[0], row[1]) for row in rows]
 
     # -- figures, as of when room was made last --------------------------------------------------------------
 
@@ -267,7 +347,7 @@ class PostgresItems:
                 owner,
                 _plain(str(kept.body.get("id", ""))),
                 kept.kind,
-                _dumps(kept.body),
+                kept.json or written(kept.body),
                 array("i", kept.tokens).tobytes(),
             )
             for kept in items
@@ -327,11 +407,3 @@ def _row(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
 def _group(row: Sequence[Any]) -> Group:
     id, kind, status, previous, body = row[:5]
     return Group(id, kind, status, previous, json.loads(body))
-
-
-def _kept(row: Sequence[Any]) -> Kept:
-    return Kept(json.loads(row[0]), array("i", bytes(row[1])), row[2])
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))

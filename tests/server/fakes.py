@@ -120,7 +120,8 @@ class ScriptedStream:
         if self._sent == 1:
             told = None
             if (k := request.prompt_logprobs) is not None:
-                told = (None, *(Logprob(-0.25, ((id, -0.25),) * k) for id in request.prompt[1:]))
+                each = {id: Logprob(-0.25, ((id, -0.25),) * k) for id in set(request.prompt)}
+                told = (None, *map(each.__getitem__, request.prompt[1:]))
             prefill = Prefill(
                 cached_tokens=self._worker.cached_tokens, logprobs=told, computed_tokens=30, seconds=0.6
             )
@@ -161,15 +162,25 @@ class ScriptedWorker:
         self.open: set[ScriptedStream] = set()
         self.died: BaseException | None = None
         self.draining = False
+        self.longest_stretch = 0.0
+        """Processor seconds for which the event loop looked after nothing else, since this was set to 0."""
 
     def reset(self, script: Callable[[Request], Iterable[Step]], cached_tokens: int = 0) -> None:
         assert not self.open, "a test left a stream open"
         self.script, self.cached_tokens = script, cached_tokens
         self.requests: list[Request] = []
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        self._beating = asyncio.ensure_future(self._beat())
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        self._beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0.01)
+            self.longest_stretch = max(self.longest_stretch, time.thread_time() - began)
 
     async def drain(self, grace_seconds: float) -> None:
         self.draining = True
@@ -204,11 +215,16 @@ def serving(app, protocol=BoundedProtocol, port=0):
     while not server.started:
         assert thread.is_alive(), "the server did not start"
         time.sleep(0.005)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    _loops[url] = thread
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield url
     finally:
         server.should_exit = True
         thread.join(5)
+
+
+_loops: dict[str, threading.Thread] = {}
 
 
 class Live:
@@ -217,6 +233,12 @@ class Live:
     def __init__(self, tokenizer: Tokenizer, worker: ScriptedWorker, url: str, app):
         self.tokenizer, self.worker, self.url, self.app = tokenizer, worker, url, app
         self.http = httpx.Client(base_url=url, timeout=10)
+
+    def loop_seconds(self) -> float:
+        """Processor time that the event loop's thread has taken so far."""
+        ident = _loops[self.url].ident
+        assert ident is not None
+        return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
     def openai(self, **more):
         from openai import OpenAI

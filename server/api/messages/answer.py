@@ -60,6 +60,7 @@ class MessagesAnswer:
         self._blocks = Blocks(
             self._reader, lambda tokens: service.seal.close(tokens, owner), shows_thinking, declared
         )
+        self._gathered = Gathered()
         self._message: dict[str, Any] = {
             "id": id,
             "type": "message",
@@ -78,11 +79,13 @@ class MessagesAnswer:
         yield _event("message_delta", delta=self._stopped(), usage=self._usage())
         yield _event("message_stop")
 
-    async def whole(self) -> dict[str, Any]:
-        gathered = Gathered()
+    async def gather(self) -> None:
         async for steps in self._steps():
-            gathered.add(steps)
-        return {**self._message, "content": gathered.blocks, **self._stopped(), "usage": self._usage()}
+            self._gathered.add(steps)
+
+    def whole(self) -> dict[str, Any]:
+        content = self._gathered.blocks
+        return {**self._message, "content": content, **self._stopped(), "usage": self._usage()}
 
     def ping(self) -> bytes:
         return _event("ping")

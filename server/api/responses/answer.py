@@ -20,7 +20,7 @@ from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service
 from server.sse import event
-from server.streaming import PING
+from server.streaming import PING, SMALL_ANSWER
 
 if TYPE_CHECKING:
     from engine.worker import TokenStream
@@ -47,7 +47,7 @@ class ResponseAnswer:
         service: Service,
         figures: Figures,
         *,
-        items: Sequence[Item] | None,
+        items: Sequence[Kept] | None,
         summary: bool,
         seals: bool,
         logprobs: bool,
@@ -90,9 +90,11 @@ class ResponseAnswer:
             if events:
                 yield self._told(events)
 
-    async def whole(self) -> dict[str, Any]:
+    async def gather(self) -> None:
         async for _ in self.batches():
             pass
+
+    def whole(self) -> dict[str, Any]:
         return self.response
 
     def ping(self) -> bytes:
@@ -149,11 +151,12 @@ class ResponseAnswer:
         body = dict(self.response)
         output = body.pop("output")
         group = Group(body["id"], "response", body["status"], body["previous_response_id"], body)
-        kept = [Kept(dict(item)) for item in self._items]
+        kept = list(self._items)
         kept += [
             Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
-        return self._service.items.save(partial(self._keep, group, kept))
+        large = self._prompt + len(self._reader.token_ids) > SMALL_ANSWER
+        return self._service.items.save(partial(self._keep, group, kept), large=large)
 
     def _keep(self, group: Group, kept: Sequence[Kept]) -> None:
         self._service.items.put(self._owner, group, kept)

@@ -128,7 +128,9 @@ class Watch:
     def failure(self, error: ApiError) -> bytes:
         return b""
 
-    async def whole(self) -> dict[str, Any]:
+    async def gather(self) -> None: ...
+
+    def whole(self) -> dict[str, Any]:
         return self._job.response
 
 

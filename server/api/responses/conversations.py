@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from server.api.responses.create import KnownItems, missing, named, owner_of
-from server.api.responses.stored import Limit, Order, listed
+from server.api.responses.stored import Limit, Order, listed, page
 from server.api.responses.writer import new_id
-from server.api.shared_fields import Body
+from server.api.shared_fields import Body, ManyObjects
 from server.dialogue.items import Group, Kept
 from server.errors import ApiError
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
+from server.sse import json_response
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -23,7 +24,7 @@ MAX_ITEMS = 20
 """That one request may add, as with OpenAI."""
 
 Metadata = Annotated[dict[str, str], Field(max_length=16)]
-NewItems = Annotated[list[dict[str, Any]], Field(max_length=MAX_ITEMS)]
+NewItems = Annotated[ManyObjects[dict[str, Any]], Field(max_length=MAX_ITEMS)]
 
 
 class NewConversation(Body):
@@ -91,7 +92,7 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
 
 
 @router.post("/v1/conversations/{id}/items")
-async def add(id: str, body: AddedItems, request: Request, service: TheService) -> dict[str, Any]:
+async def add(id: str, body: AddedItems, request: Request, service: TheService) -> Response:
     owner = owner_of(request)
 
     def keep() -> list[Kept]:
@@ -101,7 +102,7 @@ async def add(id: str, body: AddedItems, request: Request, service: TheService) 
         service.items.add(owner, id, items)
         return items
 
-    return listed(await service.items.run(keep), MAX_ITEMS, "asc", None)
+    return await json_response(listed(await service.items.run(keep)))
 
 
 @router.get("/v1/conversations/{id}/items")
@@ -112,16 +113,27 @@ async def items(
     limit: Limit = 20,
     order: Order = "desc",
     after: Annotated[str | None, Query(max_length=200)] = None,
-) -> dict[str, Any]:
-    return listed(await service.items.run(_items, owner_of(request), id, service), limit, order, after)
+) -> Response:
+    owner = owner_of(request)
+
+    def found() -> dict[str, Any]:
+        find(owner, id, service)
+        return page(owner, id, service, limit, order, after)
+
+    return await json_response(await service.items.run(found))
 
 
 @router.get("/v1/conversations/{id}/items/{item_id}")
-async def item(id: str, item_id: str, request: Request, service: TheService) -> dict[str, Any]:
-    for kept in await service.items.run(_items, owner_of(request), id, service):
-        if kept.body.get("id") == item_id:
-            return listed([kept], 1, "asc", None)["data"][0]  # type: ignore[no-any-return]
-    raise _no_item(item_id)
+async def item(id: str, item_id: str, request: Request, service: TheService) -> Response:
+    owner = owner_of(request)
+
+    def found() -> Kept | None:
+        find(owner, id, service)
+        return service.items.find(owner, id, item_id)
+
+    if (kept := await service.items.run(found)) is None:
+        raise _no_item(item_id)
+    return await json_response(listed([kept])["data"][0])
 
 
 @router.delete("/v1/conversations/{id}/items/{item_id}")
@@ -143,12 +155,6 @@ def find(owner: bytes, id: str, service: Service) -> dict[str, Any]:
     if group is None or group.kind != "conversation":
         raise missing("conversation", id, None)
     return group.body
-
-
-def _items(owner: bytes, id: str, service: Service) -> list[Kept]:
-    """Raises ApiError."""
-    find(owner, id, service)
-    return service.items.items(owner, id)
 
 
 def _no_item(id: str) -> ApiError:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from language.constraints import SchemaError
 from language.harmony.messages import ConversationError
@@ -19,12 +18,14 @@ from server.api.responses.body import InputFields, ResponseBody, in_our_words
 from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
 from server.api.responses.writer import new_id
-from server.dialogue.begin import begin
+from server.dialogue.begin import begin, preprocess, slot_if_large
+from server.dialogue.items import MAX_CHAIN, ChainTooLong, Kept
 from server.dialogue.turn import Turn
-from server.errors import ApiError
+from server.errors import ApiError, bad_request
 from server.front.bodies import JsonRoute
 from server.logs import Figures
 from server.service import Service, TheService
+from server.sse import json_response, size_of
 from server.streaming import AnswerStream, respond
 
 log = logging.getLogger("gptoss.server")
@@ -32,16 +33,27 @@ log = logging.getLogger("gptoss.server")
 router = APIRouter(route_class=JsonRoute)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KnownItems:
-    """The stored items of one owner (implements history.Known)."""
+    """The stored items of one owner, for one request (implements history.Known).
+
+    bytes  of the items that were asked for so far: as many as may be in a body, since a short body can name a
+           long item again and again
+    """
 
     service: Service
     owner: bytes
+    bytes: int = 0
 
     def item(self, id: str) -> tuple[Item, Sequence[int]] | None:
+        """Raises ApiError."""
         kept = self.service.items.item(self.owner, id)
-        return None if kept is None else (kept.body, kept.tokens)
+        if kept is None:
+            return None
+        self.bytes += kept.bytes
+        if self.bytes > (limit := self.service.settings.max_body_bytes):
+            raise bad_request(f"input: the items that it refers to have more than {limit} bytes", "input")
+        return kept.body, kept.tokens
 
     def unsealed(self, text: str) -> list[int]:
         return self.service.seal.open(text, self.owner)
@@ -60,7 +72,7 @@ async def create(body: ResponseBody, request: Request, service: TheService) -> R
     await job.kept
     if body.stream:
         return AnswerStream(job.watch(-1), headers)
-    return JSONResponse(job.response, headers=headers)
+    return await json_response(job.response, headers)
 
 
 async def begun(
@@ -70,21 +82,24 @@ async def begun(
     service.check_model(body.model)
     body.check()
     owner = owner_of(request)
-    (turn, tools, paths), items = await service.items.run(told, body, owner, service)
     id = new_id("resp")
-    try:
-        begun = await begin(turn, id, service, request.state.caller)
-    except (ConversationError, SchemaError) as error:
-        raise in_our_words(error, paths, tools) from error
+    size = await history_bytes(body, owner, service)
+    async with slot_if_large(size, service, request.state.caller):
+        head = await preprocess(0, repeated, service, body, id, service)
+        (turn, tools, paths), items = await service.items.run(told, body, owner, service)
+        try:
+            begun = await begin(turn, id, service, request.state.caller)
+        except (ConversationError, SchemaError) as error:
+            raise in_our_words(error, paths, tools) from error
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     answer = ResponseAnswer(
-        body.head(id, time.time(), service),
+        head,
         begun,
         tools,
         owner,
         service,
         figures,
-        items=items if body.keeps else None,
+        items=items,
         summary=body.summary is not None,
         seals=body.wants_seal,
         logprobs=body.wants_logprobs,
@@ -94,11 +109,43 @@ async def begun(
 
 def told(
     body: ResponseBody, owner: bytes, service: Service
-) -> tuple[tuple[Turn, Tools, list[str]], list[dict[str, Any]]]:
-    """What the model is told, and the input's items as they are kept.  Raises ApiError."""
+) -> tuple[tuple[Turn, Tools, list[str]], list[Kept] | None]:
+    """What the model is told, and the input's items as they are kept, if they are.  Raises ApiError."""
+    turn = body.turn(earlier(body, owner, service), KnownItems(service, owner), service)
+    if not body.keeps:
+        return turn, None
     known = KnownItems(service, owner)
-    turn = body.turn(earlier(body, owner, service), known, service)
-    return turn, [named(item, known) for item in body.items()]
+    return turn, [Kept.as_text(named(item, known)) for item in body.items()]
+
+
+MAX_REPEATED = 20_000
+"""Values, of 64 characters at most, in what a response repeats of its request: tools and instructions stay in
+memory for as long as it is made, which may be minutes.
+"""
+
+
+def repeated(body: ResponseBody, id: str, service: Service) -> dict[str, Any]:
+    """The response before anything is said.  Raises ApiError."""
+    head = body.head(id, time.time(), service)
+    for name in ("tools", "instructions"):
+        if size_of(head[name], MAX_REPEATED) > MAX_REPEATED:
+            raise bad_request(f"{name}: more than {MAX_REPEATED} values and texts of 64 characters", name)
+    return head
+
+
+async def history_bytes(body: InputFields, owner: bytes, service: Service) -> int:
+    """Of what this request goes on from: as many as may be in a body.  Raises ApiError."""
+    id, param = body.conversation_id, "conversation"
+    if id is None:
+        id, param = body.previous_response_id, "previous_response_id"
+    if id is None:
+        return 0
+    limit = service.settings.max_body_bytes
+    size = await service.items.run(service.items.history_bytes, owner, id)
+    if size > limit:
+        message = f"{param}: what was said so far has {size} bytes; at most {limit} can be gone on from"
+        raise ApiError(400, message, param=param, code="context_length_exceeded")
+    return size
 
 
 def owner_of(request: Request) -> bytes:
@@ -125,7 +172,11 @@ def earlier(body: InputFields, owner: bytes, service: Service) -> list[Item]:
         return [kept.body for kept in service.items.items(owner, id)]
     if (id := body.previous_response_id) is None:
         return []
-    chain = service.items.chain(owner, id)
+    try:
+        chain = service.items.chain(owner, id)
+    except ChainTooLong:
+        message = f"previous_response_id: more than {MAX_CHAIN} responses come before this one"
+        raise bad_request(message, "previous_response_id") from None
     if isinstance(chain, str):
         raise missing("response", chain, "previous_response_id")
     if chain[-1].status in ("queued", "in_progress"):

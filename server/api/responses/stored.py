@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from language.harmony.messages import ConversationError
 from server.api.responses.background import Job, Jobs
 from server.api.responses.body import InputFields, in_our_words
-from server.api.responses.create import KnownItems, earlier, missing, owner_of
-from server.dialogue.begin import render
-from server.dialogue.items import Kept, page
+from server.api.responses.create import KnownItems, earlier, history_bytes, missing, owner_of
+from server.dialogue.begin import render, slot_if_large
+from server.dialogue.items import Kept
 from server.errors import bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
+from server.sse import json_response
 from server.streaming import AnswerStream
 
 router = APIRouter(route_class=JsonRoute)
@@ -29,13 +30,15 @@ async def input_tokens(body: InputFields, request: Request, service: TheService)
     """The number of tokens that the prompt of this body would have."""
     service.check_model(body.model)
     owner = owner_of(request)
-    conversation, tools, paths = await service.items.run(
-        lambda: body.told(earlier(body, owner, service), KnownItems(service, owner), service)
-    )
-    try:
-        prompt = await render(conversation, service)
-    except ConversationError as error:
-        raise in_our_words(error, paths, tools) from error
+    size = await history_bytes(body, owner, service)
+    async with slot_if_large(size, service, request.state.caller):
+        conversation, tools, paths = await service.items.run(
+            lambda: body.told(earlier(body, owner, service), KnownItems(service, owner), service)
+        )
+        try:
+            prompt = await render(conversation, service)
+        except ConversationError as error:
+            raise in_our_words(error, paths, tools) from error
     return {"object": "response.input_tokens", "input_tokens": len(prompt)}
 
 
@@ -58,8 +61,8 @@ async def retrieve(
     if starting_after is not None:
         raise bad_request("starting_after: needs stream to be true", "starting_after")
     if job is not None:
-        return JSONResponse(job.response)
-    return JSONResponse(await service.items.run(whole, owner, id, service))
+        return await json_response(job.response)
+    return await json_response(await service.items.run(whole, owner, id, service))
 
 
 @router.delete("/v1/responses/{id}")
@@ -74,16 +77,16 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
 
 
 @router.post("/v1/responses/{id}/cancel")
-async def cancel(id: str, request: Request, service: TheService) -> dict[str, Any]:
+async def cancel(id: str, request: Request, service: TheService) -> Response:
     owner = owner_of(request)
     job: Job | None = jobs_of(request).get(owner, id)
     if job is not None:
         await job.cancel()
-        return job.response
+        return await json_response(job.response)
     response = await service.items.run(whole, owner, id, service)
     if not response["background"]:
         raise bad_request("only a response that was made with background can be cancelled", None)
-    return response
+    return await json_response(response)
 
 
 @router.get("/v1/responses/{id}/input_items")
@@ -94,10 +97,15 @@ async def input_items(
     limit: Limit = 20,
     order: Order = "desc",
     after: str | None = None,
-) -> dict[str, Any]:
+) -> Response:
     owner = owner_of(request)
-    await service.items.run(whole, owner, id, service)
-    return listed(await service.items.run(service.items.items, owner, id, "input"), limit, order, after)
+
+    def found() -> dict[str, Any]:
+        if (group := service.items.get(owner, id)) is None or group.kind != "response":
+            raise missing("response", id, None)
+        return page(owner, id, service, limit, order, after, "input")
+
+    return await json_response(await service.items.run(found))
 
 
 def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:
@@ -109,9 +117,22 @@ def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:
     return {**group.body, "output": output}
 
 
-def listed(items: list[Kept], limit: int, order: Order, after: str | None) -> dict[str, Any]:
+def page(
+    owner: bytes,
+    group_id: str,
+    service: Service,
+    limit: int,
+    order: Order,
+    after: str | None,
+    kind: str | None = None,
+) -> dict[str, Any]:
+    """Some items of a group; fewer than `limit` where so many are larger than a body may be."""
+    most, ascending, items = service.settings.max_body_bytes, order == "asc", service.items
+    return listed(*items.page(owner, group_id, limit, most, kind=kind, after=after, ascending=ascending))
+
+
+def listed(shown: Sequence[Kept], more: bool = False) -> dict[str, Any]:
     """One page of items, as OpenAI lists them."""
-    shown, more = page(items, after, limit, order == "asc")
     data = [_listed(kept.body) for kept in shown]
     return {
         "object": "list",

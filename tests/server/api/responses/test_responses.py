@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import EngineDied, QueueFull
+from server.settings import Settings
 from tests.server.api.responses.response_events import ADD, ask, events_of, joined, shape
 from tests.server.fakes import Pause, call, final, live, prompt_text
 from tests.vocabularies import SPECIALS
@@ -257,3 +258,17 @@ def test_any_token_soup_gives_a_valid_stream_and_the_same_object(tiny_tokenizer,
         whole = ask(server, **body)
     assert shape(joined(events)) == shape(whole["output"])
     assert events[-1]["response"]["status"] == whole["status"]
+
+
+def test_there_are_only_so_many_jobs(tiny_tokenizer):
+    few = Settings(max_queued=2)
+    body = {"input": "hi", "background": True}
+    with live(tiny_tokenizer, [Pause(30), final("x")], settings=few) as server:
+        ids = [server.http.post("/v1/responses", json=body).json()["id"] for _ in range(2)]
+        refused = server.http.post("/v1/responses", json=body)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"]
+        server.http.post(f"/v1/responses/{ids[0]}/cancel")
+        assert server.http.post("/v1/responses", json=body).status_code == 200
+        for job in list(server.app.state.jobs._jobs):
+            server.http.post(f"/v1/responses/{job}/cancel")

@@ -1,0 +1,92 @@
+"""What is kept for clients is bounded, and is read no further than it is asked for."""
+
+import json
+
+import pytest
+
+from server.dialogue.items import ChainTooLong, Group, Kept, Link
+from tests.server.dialogue.test_stores import database, opened, postgres_store, sqlite_store  # noqa: F401
+
+OWNER = b"me"
+stores = [sqlite_store, postgres_store]
+
+
+def response(id, previous=None, **more):
+    return Group(id, "response", "completed", previous, {"id": id, **more})
+
+
+def message(id, text="x"):
+    return Kept({"id": id, "text": text})
+
+
+@pytest.fixture
+def kept(opened):  # noqa: F811
+    """In memory, in a file, and in PostgreSQL."""
+    return opened()
+
+
+def ids(found):
+    return [each.body["id"] for each in found]
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_pages_joined_are_the_whole(kept, ascending, limit):
+    kept.put(OWNER, response("r"), [message(f"m{i}") for i in range(7)])
+    kept.put(OWNER, response("other"), [message("m0")])
+    seen, after = [], None
+    while True:
+        found, more = kept.page(OWNER, "r", limit, 10**6, after=after, ascending=ascending)
+        seen += ids(found)
+        assert len(found) == limit or not more
+        if not more:
+            break
+        after = seen[-1]
+    assert seen == [f"m{i}" for i in (range(7) if ascending else range(6, -1, -1))]
+    assert kept.page(OWNER, "r", 100, 10**6, after="nothing") == ([], False)
+    assert kept.page(b"you", "r", 100, 10**6) == ([], False)
+
+
+def test_a_page_has_one_item_of_any_size_and_others_while_they_fit(kept):
+    texts = [500, 10, 10, 500, 500, 10]
+    kept.put(OWNER, response("r"), [message(f"m{i}", "x" * size) for i, size in enumerate(texts)])
+    pages, after = [], None
+    while True:
+        found, more = kept.page(OWNER, "r", 100, 400, after=after)
+        pages.append(len(found))
+        if not more:
+            break
+        after = found[-1].body["id"]
+    assert pages == [1, 2, 1, 1, 1]
+
+
+def test_only_items_of_a_kind_are_listed(kept):
+    output = Kept({"id": "o"}, [1, 2], "output")
+    kept.put(OWNER, response("r"), [message("m"), output])
+    assert ids(kept.page(OWNER, "r", 9, 10**6, kind="input")[0]) == ["m"]
+    found = kept.find(OWNER, "r", "o")
+    assert (found.body, list(found.tokens), found.kind) == (output.body, [1, 2], "output")
+    assert kept.find(OWNER, "r", "x") is kept.find(b"you", "r", "o") is None
+
+
+def test_the_bytes_of_a_history_are_those_of_its_items(kept):
+    sizes = 0
+    for i in range(4):
+        item = message(f"m{i}", "x" * 10 * i)
+        sizes += len(json.dumps(item.body, separators=(",", ":")))
+        previous = f"r{i - 1}" if i else None
+        kept.put(OWNER, response(f"r{i}", previous, instructions="x" * 1000), [item])
+    assert kept.history_bytes(OWNER, "r3") == sizes
+    assert kept.history_bytes(OWNER, "r0") < sizes / 3
+    assert kept.history_bytes(b"you", "r3") == kept.history_bytes(OWNER, "nothing") == 0
+
+
+def test_a_chain_of_responses_has_a_length(kept, monkeypatch):
+    for module in stores:
+        monkeypatch.setattr(module, "MAX_CHAIN", 3)
+    for i in range(4):
+        kept.put(OWNER, response(f"r{i}", f"r{i - 1}" if i else None), [message(f"m{i}")])
+    assert kept.chain(OWNER, "r2") == [Link(f"r{i}", "completed") for i in range(3)]
+    with pytest.raises(ChainTooLong):
+        kept.chain(OWNER, "r3")
+    assert kept.history_bytes(OWNER, "r3") == 3 * kept.history_bytes(OWNER, "r0")

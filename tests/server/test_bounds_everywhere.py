@@ -1,0 +1,358 @@
+"""What any one request costs the event loop, whichever API it comes to: never more than LOOP_SECONDS."""
+
+import gc
+import json
+
+import pytest
+
+from server.api.shared_fields import MAX_BIASES
+from server.front.bodies import LARGE_BODY, MAX_CONTAINERS
+from server.settings import Settings
+from tests.server.fakes import Pause, final, live
+from tests.server.test_endings import wait_for
+
+LOOP_SECONDS = 0.3
+"""Of processor time: nobody else is answered meanwhile."""
+
+CHAT, COMPLETIONS, RENDER = "/v1/chat/completions", "/v1/completions", "/v1/chat/completions/render"
+MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
+RESPONSES, INPUT = "/v1/responses", "/v1/responses/input_tokens"
+CONVERSATIONS, TOKENIZE, DETOKENIZE = "/v1/conversations", "/tokenize", "/detokenize"
+MARKDOWN = "/page/markdown"
+
+USER = {"role": "user", "content": "hi"}
+ZEROS, OBJECTS, STRINGS = [0] * 150_000, [{}] * 50_000, [""] * 50_000
+LISTS = {"zeros": ZEROS, "objects": OBJECTS, "strings": STRINGS}
+TEXT = "a word " * (2**20)  # 7 MiB
+
+
+def chat(**more):
+    return {"messages": [USER], **more}
+
+
+def message(**more):
+    return {"max_tokens": 1, "messages": [USER], **more}
+
+
+def response(**more):
+    return {"input": "hi", **more}
+
+
+LISTED = {
+    CHAT: {
+        "messages": lambda many: {"messages": many},
+        "content": lambda many: {"messages": [{"role": "user", "content": many}]},
+        "calls": lambda many: {"messages": [{"role": "assistant", "tool_calls": many}]},
+        "tools": lambda many: chat(tools=many),
+        "functions": lambda many: chat(functions=many),
+        "allowed": lambda many: chat(
+            tool_choice={"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": many}}
+        ),
+        "stop": lambda many: chat(stop=many),
+        "stop_token_ids": lambda many: chat(stop_token_ids=many),
+        "modalities": lambda many: chat(modalities=many),
+        "logit_bias": lambda many: chat(logit_bias=many),
+    },
+    COMPLETIONS: {
+        "prompt": lambda many: {"prompt": [many[0], "a", *many]},
+        "lists": lambda many: {"prompt": [many]},
+        "stop": lambda many: {"prompt": "a", "stop": many},
+    },
+    RENDER: {"content": lambda many: {"messages": [{"role": "user", "content": many}]}},
+    MESSAGES: {
+        "messages": lambda many: {"max_tokens": 1, "messages": many},
+        "content": lambda many: message(messages=[{"role": "user", "content": many}]),
+        "results": lambda many: message(
+            messages=[{"role": "user", "content": [{"type": "tool_result", "content": many}]}]
+        ),
+        "system": lambda many: message(system=many),
+        "tools": lambda many: message(tools=many),
+        "stop_sequences": lambda many: message(stop_sequences=many),
+        "mcp_servers": lambda many: message(mcp_servers=many),
+    },
+    COUNT: {
+        "content": lambda many: message(messages=[{"role": "user", "content": many}]),
+        "system": lambda many: message(system=many),
+    },
+    RESPONSES: {
+        "input": lambda many: {"input": many},
+        "content": lambda many: {"input": [{"role": "user", "content": many}]},
+        "summary": lambda many: {"input": [{"type": "reasoning", "summary": many}]},
+        "instructions": lambda many: response(instructions=many),
+        "tools": lambda many: response(tools=many),
+        "namespace": lambda many: response(tools=[{"type": "namespace", "name": "n", "tools": many}]),
+        "include": lambda many: response(include=many),
+        "tool_choice": lambda many: response(tool_choice={"type": "allowed_tools", "tools": many}),
+        "metadata": lambda many: response(metadata=many),
+    },
+    INPUT: {
+        "input": lambda many: {"input": many},
+        "instructions": lambda many: response(instructions=many),
+        "tool_choice": lambda many: response(tool_choice={"type": "allowed_tools", "tools": many}),
+    },
+    CONVERSATIONS: {"items": lambda many: {"items": many}, "metadata": lambda many: {"metadata": many}},
+    TOKENIZE: {"content": lambda many: {"messages": [{"role": "user", "content": many}]}},
+    DETOKENIZE: {"tokens": lambda many: {"tokens": many}},
+    MARKDOWN: {"texts": lambda many: {"texts": many[:30_000]}},
+}
+CASES = [(path, name, kind) for path, fields in LISTED.items() for name in fields for kind in LISTS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen():
+    """As the server does at its start: else a full collection looks at all that the tests have imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def server(tiny_tokenizer):
+    """One that lets lists of any length through, so that they are validated."""
+    settings = Settings(date="2025-06-28", max_messages=10**6, max_tools=10**6)
+    with live(tiny_tokenizer, final("x"), settings=settings, max_context=10**7) as running:
+        yield running
+
+
+def cost(server, path, body, method="POST"):
+    """The answer, and the processor seconds that it took of the event loop."""
+    raw = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+    began = server.loop_seconds()
+    kind = {"content-type": "application/json"}
+    answer = server.http.request(method, path, content=raw, headers=kind, timeout=60)
+    return answer, server.loop_seconds() - began
+
+
+@pytest.mark.parametrize(("path", "name", "kind"), CASES)
+def test_a_list_of_wrong_elements_costs_the_loop_little(server, path, name, kind):
+    """1.8 MB of zeros took /v1/responses nine seconds, of the event loop alone."""
+    answer, seconds = cost(server, path, LISTED[path][name](LISTS[kind]))
+    assert answer.status_code in (200, 400, 413), answer.text[:300]
+    assert len(answer.content) < 15_000 or answer.status_code == 200
+    assert seconds < LOOP_SECONDS
+
+
+MANY = MAX_CONTAINERS // 4
+PARTS = [{"type": "text", "text": "a"}] * MANY
+THOUGHTS = [{"type": "thinking", "thinking": "a", "signature": "b"}] * MANY
+USES = [{"type": "tool_use", "id": str(i), "name": "f", "input": {}} for i in range(MANY // 2)]
+RIGHT = {
+    "chat": (CHAT, {"messages": [{"role": "user", "content": PARTS}]}),
+    "biases": (CHAT, chat(logit_bias={str(i): 1 for i in range(256)})),
+    "blocks": (MESSAGES, message(messages=[{"role": "user", "content": PARTS}])),
+    "thoughts": (
+        MESSAGES,
+        message(
+            messages=[
+                USER,
+                {"role": "assistant", "content": THOUGHTS},
+                USER,
+            ]
+        ),
+    ),
+    "uses": (
+        COUNT,
+        message(messages=[USER, {"role": "assistant", "content": USES}, {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": str(i), "content": "x"} for i in range(MANY // 2)]}]),
+    ),
+    "items": (RESPONSES, {"input": [USER] * 10_000, "store": False}),
+    "parts": (RESPONSES, {"input": [{"role": "user", "content": PARTS}]}),
+    "text": (RESPONSES, {"input": TEXT}),
+    "arguments": (
+        INPUT,
+        {"input": [USER, {"type": "function_call", "call_id": "c", "name": "f", "arguments": TEXT},
+                   {"type": "function_call_output", "call_id": "c", "output": ""}]},
+    ),
+    "tools": (
+        RESPONSES,
+        response(tools=[{"type": "function", "name": f"f{i}", "parameters": {"properties": {"p": {}}}}
+                        for i in range(1000)]),
+    ),
+    "deep parameters": (
+        RESPONSES,
+        response(tools=[{"type": "function", "name": "f", "parameters": {
+            "properties": {f"p{i}": {"x": {}} for i in range(9_000)}}}]),
+    ),
+    "kept": (CONVERSATIONS, {"items": [{"role": "user", "content": TEXT[: 2**20 // 3]}] * 20}),
+    "ids": (DETOKENIZE, {"tokens": [65] * 900_000}),
+    "prompts": (COMPLETIONS, {"prompt": [[65] * 1000] * 200, "max_tokens": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", RIGHT)
+def test_a_large_body_that_is_right_costs_the_loop_little(server, what):
+    answer, seconds = cost(server, *RIGHT[what])
+    assert answer.status_code == 200, answer.text[:300]
+    assert seconds < LOOP_SECONDS
+
+
+def test_the_prompt_of_many_answers_is_looked_at_once(server):
+    """The engine checks each request on the event loop: 128 times 131,072 tokens took two seconds there."""
+    before = len(server.worker.requests)
+    answer, seconds = cost(
+        server, COMPLETIONS, {"prompt": [65, *[66] * 131_000, 67], "n": 128, "max_tokens": 1}
+    )
+    assert answer.status_code == 200
+    assert seconds < LOOP_SECONDS
+    asked = server.worker.requests[before:]
+    assert len(asked) == 128
+    assert len({id(each.prompt) for each in asked}) == 1
+    assert {each.extremes for each in asked} == {(65, 67)}
+
+
+# What a short request can name
+
+
+@pytest.fixture(scope="module")
+def stored(tiny_tokenizer):
+    """A server, a conversation of 64 MiB there, and one of its items, which is long."""
+    with live(tiny_tokenizer, final("x"), settings=Settings(), max_context=10**7) as running:
+        items = [{"role": "user", "content": TEXT[: 2**20 // 4]}] * 20
+        id = running.http.post(CONVERSATIONS, json={"items": items}, timeout=60).json()["id"]
+        for _ in range(12):
+            running.http.post(f"{CONVERSATIONS}/{id}/items", json={"items": items}, timeout=60)
+        (item,) = running.http.get(f"{CONVERSATIONS}/{id}/items?limit=1").json()["data"]
+        yield running, id, item["id"]
+
+
+@pytest.mark.parametrize("path", [RESPONSES, INPUT])
+def test_a_short_body_cannot_name_a_long_item_again_and_again(stored, path):
+    """10,000 references to an item of 8 MiB were 80 GiB."""
+    server, _, item = stored
+    body = {"input": [{"type": "item_reference", "id": item}] * 10_000}
+    answer, seconds = cost(server, path, body)
+    assert answer.status_code == 400
+    assert "bytes" in answer.json()["error"]["message"]
+    assert seconds < LOOP_SECONDS
+    assert (
+        server.http.post(path, json={"input": [{"type": "item_reference", "id": item}] * 3}).status_code
+        == 200
+    )
+
+
+@pytest.mark.parametrize("path", [RESPONSES, INPUT])
+def test_a_conversation_that_is_larger_than_a_body_may_be_is_not_gone_on_from(stored, path):
+    server, conversation, _ = stored
+    answer, seconds = cost(server, path, {"input": "a", "conversation": conversation})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert seconds < LOOP_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "body"),
+    [
+        ("GET", "/items?limit=1", None),
+        ("GET", "/items?limit=100&order=asc", None),
+        ("GET", "/items/nothing", None),
+        ("POST", "", {"metadata": {"a": "b"}}),
+        ("GET", "", None),
+    ],
+)
+def test_a_large_conversation_is_looked_at_in_parts(stored, method, what, body):
+    """For one item of it, all were read, and for a page of it, all were written: on the event loop."""
+    server, conversation, _ = stored
+    answer, seconds = cost(server, f"{CONVERSATIONS}/{conversation}{what}", body, method)
+    assert answer.status_code == (404 if what.endswith("nothing") else 200)
+    assert len(answer.content) < 1.2 * server.app.state.service.settings.max_body_bytes
+    assert seconds < LOOP_SECONDS
+
+
+def test_pages_of_large_items_end_early_and_all_of_them_are_seen(stored):
+    server, conversation, _ = stored
+    seen, after = [], ""
+    while True:
+        answer = server.http.get(f"{CONVERSATIONS}/{conversation}/items?limit=100{after}", timeout=60).json()
+        seen += [item["id"] for item in answer["data"]]
+        if not answer["has_more"]:
+            break
+        assert 1 < len(answer["data"]) < 100
+        after = f"&after={answer['last_id']}"
+    assert len(seen) == len(set(seen)) == 13 * 20
+
+
+# Whole answers
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat(logprobs=True, top_logprobs=20, max_tokens=20_000)),
+        (CHAT, chat(n=64, max_tokens=500)),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 5, "max_tokens": 20_000}),
+        (RESPONSES, response(top_logprobs=20, max_output_tokens=5_000, instructions=TEXT[: 2**20])),
+        (MESSAGES, message(max_tokens=20_000)),
+    ],
+)
+def test_a_large_answer_is_written_beside_the_loop(tiny_tokenizer, path, body):
+    """Entries of 20,000 log-probabilities were made, and 40 MB of JSON written, in one go."""
+    script = [Pause(0), "<|channel|>final<|message|>" + "word " * 3998, "<|return|>"]
+    with live(tiny_tokenizer, script, settings=Settings(), max_context=10**7) as server:
+        server.worker.longest_stretch = 0.0
+        answer, _ = cost(server, path, body)
+        assert answer.status_code == 200
+        assert answer.json()
+        assert len(answer.content) > LARGE_BODY
+        assert server.worker.longest_stretch < LOOP_SECONDS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_long_echo_is_written_a_little_at_a_time(tiny_tokenizer, stream):
+    prompt = tiny_tokenizer.encode("a") * 40_000
+    body = {"prompt": prompt, "echo": True, "logprobs": 5, "max_tokens": 1, "stream": stream}
+    with live(tiny_tokenizer, "x", settings=Settings(), max_context=10**6) as running:
+        running.http.post(COMPLETIONS, json={"prompt": "a"})
+        running.worker.longest_stretch = 0.0
+        answer, _ = cost(running, COMPLETIONS, body)
+        assert running.worker.longest_stretch < LOOP_SECONDS / 2
+    if stream:
+        chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert len(chunks) > 10
+    else:
+        chunks = [answer.json()]
+    choices = [chunk["choices"][0] for chunk in chunks]
+    tokens = [token for choice in choices for token in (choice["logprobs"] or {"tokens": []})["tokens"]]
+    offsets = [at for choice in choices for at in (choice["logprobs"] or {"text_offset": []})["text_offset"]]
+    letter = "a"
+    assert "".join(choice["text"] for choice in choices) == letter * 40_000 + "x"
+    assert tokens == [letter] * 40_000 + ["x"]
+    assert offsets == list(range(40_001))
+
+
+def test_biases_are_counted_before_they_are_looked_at(server):
+    answer, _ = cost(server, CHAT, chat(logit_bias={str(i): "x" for i in range(MAX_BIASES + 1)}))
+    assert answer.status_code == 400
+    assert str(MAX_BIASES) in answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("tools", [{"type": "function", "name": "f", "parameters": {str(i): {} for i in range(30_000)}}]),
+        ("tools", [{"type": "function", "name": "f", "description": TEXT}]),
+        ("instructions", [{"type": "web_search_call", "id": str(i), "x": [{}] * 5} for i in range(9000)]),
+    ],
+)
+def test_what_a_response_repeats_of_its_request_is_small_enough_to_be_held(server, name, given):
+    """It was held, parsed, for as long as the response was made: 60 MB of each of 320 requests."""
+    answer, seconds = cost(server, RESPONSES, response(**{name: given}, tool_choice="none"))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == name
+    assert seconds < LOOP_SECONDS
+
+
+def test_the_input_is_held_as_text_until_it_is_kept(tiny_tokenizer):
+    raw = '{"background": true, "input": [{"type": "web_search_call", "of no interest": 1}, "hi"]}'
+    raw = raw.replace('"hi"', json.dumps(USER))
+    with live(tiny_tokenizer, [Pause(30), final("x")], settings=Settings()) as running:
+        kind = {"content-type": "application/json"}
+        id = running.http.post(RESPONSES, content=raw, headers=kind).json()["id"]
+        assert wait_for(lambda: running.worker.open)
+        assert wait_for(lambda: not _alive("of no interest"), 5)
+        running.http.post(f"{RESPONSES}/{id}/cancel")
+        assert '"of no interest":1' in running.http.get(f"{RESPONSES}/{id}/input_items").text
+
+
+def _alive(key):
+    return any(type(each) is dict and key in each for each in gc.get_objects())
