@@ -1,9 +1,13 @@
 """All attacks at once while honest clients stream: nobody is lost, gaps stay short, the memory comes back.
 
 A server with the demo model is started.  `--streams` honest clients stream one answer after the other.  First
-they are alone; then the attackers join them, each a loop over one attack of docs/security.md: heads and
-trailers without end, clients that drip or never read, requests sent ahead, connections without number,
-multiplied prompts, dense JSON, long texts, colliding names, costly schemas.  /health is asked every 50 ms.
+they are alone; then the attackers join them, each a loop over one attack of docs/security.md, on every API:
+heads and trailers without end, clients that drip or never read, requests sent ahead, connections without
+number, multiplied prompts, dense JSON, lists of wrong elements, long texts, colliding names, costly schemas,
+references to what is stored, large answers, hostile Markdown.  /health is asked every 50 ms.
+
+Two kinds of memory that the server fills by design, and never more, are made small (SETTINGS), so that what
+it has beyond its idle memory at the end is what attacks have left.
 
     python -m bench.attack --seconds 300 | tail -1 | jq
 """
@@ -27,7 +31,10 @@ from typing import Any
 from bench import load
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES, COUNT = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
+CONVERSATIONS = "/v1/conversations"
 HOST = "127.0.0.1"
+SETTINGS = ["--kv-cache-memory", "128MiB", "--store-size", "64MiB"]
 QUESTION = {"messages": [{"role": "user", "content": "Hello, who are you?"}]}
 HONEST = {**QUESTION, "stream": True, "max_tokens": 200, "ignore_eos": True}
 HEAD = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
@@ -72,6 +79,32 @@ def bodies() -> dict[str, tuple[str, bytes]]:
         ),
         "schema": written(CHAT, chat(response_format={"type": "json_schema", "json_schema": strict})),
         "many answers": written(CHAT, chat(n=64, max_tokens=64)),
+        "large answers": written(CHAT, chat(n=8, max_tokens=500, logprobs=True, top_logprobs=20)),
+        "items": (RESPONSES, b'{"input":[' + b"0," * 500_000 + b"0]}"),
+        "tools of a response": (RESPONSES, b'{"input":"a","tools":[' + b"{}," * 900 + b"0]}"),
+        "text of a response": written(RESPONSES, {"input": "some words " * 100_000, "store": False}),
+        "arguments of a response": written(
+            RESPONSES,
+            {
+                "input": [
+                    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "[1]" * 300_000},
+                    {"type": "function_call_output", "call_id": "c", "output": "x"},
+                ]
+            },
+        ),
+        "blocks": written(
+            MESSAGES,
+            {
+                "max_tokens": 1,
+                "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 30_000}],
+            },
+        ),
+        "messages": (MESSAGES, b'{"max_tokens":1,"messages":[' + b"0," * 500_000 + b"0]}"),
+        "counted": written(
+            COUNT, {"messages": [{"role": "user", "content": "a"}], "system": "some words " * 100_000}
+        ),
+        "kept": written(CONVERSATIONS, {"items": [{"role": "user", "content": "x" * 200_000}] * 20}),
+        "Markdown": written("/page/markdown", {"texts": ["> " * 5_000 + "*_" * 5_000]}),
         "a name of a megabyte": written(CHAT, chat(model="\x00" * 2**20)),
     }
 
@@ -139,6 +172,15 @@ async def never_read(port: int) -> None:
         writer.transport.abort()
 
 
+async def refer(port: int) -> None:
+    """Keep an item, and name it ten thousand times."""
+    item = {"role": "user", "content": "some words " * 10_000, "id": f"msg_{random.getrandbits(64):x}"}
+    await post_body(port, CONVERSATIONS, json.dumps({"items": [item]}).encode())
+    named = {"type": "item_reference", "id": item["id"]}
+    for body in ({"input": [named] * 9_000}, {"input": [named] * 5, "store": False, "max_output_tokens": 1}):
+        await post_body(port, RESPONSES, json.dumps(body).encode())
+
+
 def attacks(port: int) -> dict[str, Callable[[], Awaitable[None]]]:
     chunked = f"POST {CHAT} HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
     ahead = load.post(HOST, port, CHAT, chat(max_tokens=100)).replace(b"Connection: close\r\n", b"")
@@ -150,6 +192,7 @@ def attacks(port: int) -> dict[str, Callable[[], Awaitable[None]]]:
         "ahead": lambda: flood(port, ahead, (HEAD + b"\r\n") * 100),
         "drip": lambda: drip(port),
         "never read": lambda: never_read(port),
+        "references": lambda: refer(port),
     }
     for name, (path, body) in bodies().items():
         found[name] = lambda path=path, body=body: post_body(port, path, body)  # type: ignore[misc]
@@ -268,7 +311,7 @@ def main() -> None:
     if asked.against:
         print(json.dumps(asyncio.run(attack_only(asked.against, asked.seconds))))
         return
-    command = [sys.executable, "-m", "gptoss", "serve", "--port", "0", "--log-level", "error"]
+    command = [sys.executable, "-m", "gptoss", "serve", "--port", "0", "--log-level", "error", *SETTINGS]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
