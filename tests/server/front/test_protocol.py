@@ -283,6 +283,21 @@ def narrow(monkeypatch):
     )
 
 
+def test_a_connection_that_idles_after_its_answer_ends(tiny_tokenizer, monkeypatch):
+    made = BoundedProtocol.__init__
+
+    def hasty(self, *arguments, **options):
+        made(self, *arguments, **options)
+        assert self.timeout_keep_alive > 0
+        self.timeout_keep_alive = 0.3
+
+    monkeypatch.setattr(BoundedProtocol, "__init__", hasty)
+    with live(tiny_tokenizer, final("ok"), settings=Settings()) as server, connect(server) as client:
+        client.sendall(START + b"\r\n")
+        assert b" 200 " in client.recv(4096)
+        assert client.recv(100) == b""
+
+
 def test_a_new_connection_replaces_the_one_that_is_idle_for_longest(tiny_tokenizer, narrow):
     with ExitStack() as opened:
         server = opened.enter_context(live(tiny_tokenizer, [Pause(5), final("ok")], settings=Settings()))
