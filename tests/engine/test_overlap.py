@@ -180,6 +180,8 @@ def test_who_waits_for_a_mask_waits_alone():
         steps += 1
         if steps <= 14:
             assert [len(events[id]) - before[id] for id in ("plain", "other")] == [1, 1]
+        if steps == 14:
+            assert len(events["a"]) > 2, "it goes on beside them once its mask is there"
     assert ids(events["a"]) == slow.came == answer([1, 2, 3], 6, 6, constrained=True)
     assert ids(events["other"]) == quick.came == answer([7, 8], 14, 6, constrained=True)
     assert ids(events["plain"]) == answer([1, 2, 3], 14, 6)
