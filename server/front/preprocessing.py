@@ -106,6 +106,8 @@ class PreprocessingPool:
             return await asyncio.shield(computing)
         except asyncio.CancelledError:
             await asyncio.wait([computing])
+            if not computing.cancelled():
+                computing.exception()  # is looked at: nobody is left to be told
             raise
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Large bodies are rendered and tokenised on a few threads; callers wait for them in turn."""
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -259,3 +260,26 @@ def test_rounds_give_each_caller_one_and_keep_each_caller_s_order():
     assert served.index("b2") < 8
     own = [int(name[1:]) for name in served if name[0] == "a"]
     assert own == list(range(10, 51))
+
+
+def test_what_goes_wrong_after_its_client_has_left_is_not_logged_as_an_error(caplog):
+    async def run():
+        pool, begun, go_on = PreprocessingPool(max_waiting=4), threading.Event(), threading.Event()
+
+        def fail():
+            begun.set()
+            go_on.wait(30)
+            raise ValueError("this body is wrong")
+
+        task = asyncio.ensure_future(pool.run(fail))
+        assert await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        pool.close()
+
+    asyncio.run(run())
+    gc.collect()
+    assert "this body is wrong" not in caplog.text
