@@ -90,5 +90,5 @@ def _is_changed(name: ToolName) -> bool:
 
 def _identifier(name: str) -> str:
     """The nearest valid TypeScript identifier."""
-    identifier = re.sub(r"\W", "_", name, flags=re.ASCII)
+    identifier = re.sub(r"\W", "_", name, flags=re.ASCII) or "_"
     return f"_{identifier}" if identifier[0].isdigit() else identifier

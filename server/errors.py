@@ -144,6 +144,9 @@ def _from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError
     first = errors[0]
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
+    if first["loc"][0] in ("query", "path", "header"):
+        name = str(first["loc"][-1])
+        return bad_request(f"{name}: {_said(first)}", name)
     if not isinstance(body, dict):
         hint = "; is its content-type application/json?" if isinstance(body, bytes) else ""
         return ApiError(400, f"the body must be a JSON object{hint}", code="invalid_json")
