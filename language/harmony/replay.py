@@ -219,8 +219,7 @@ def _merged(sent: Sequence[Part], sampled: Sequence[Part]) -> list[Part]:
     thinking = sent[0].thinking
     ours, theirs = _visible(sampled), _visible(sent)
     if len(ours) == len(theirs) and all(a.matches(b) for a, b in zip(ours, theirs, strict=True)):
-        thought = "".join(part.text for part in sent if part.kind == "analysis")
-        if thought in ("", "".join(part.text for part in sampled if part.kind == "analysis")):
+        if _same_thoughts(sampled, sent):
             return [Part(part.kind, part.text, part.call, part.tokens, thinking) for part in sampled]
         left = iter(ours)
         return [part if part.kind == "analysis" else _with_tokens(part, next(left)) for part in sent]
@@ -233,6 +232,14 @@ def _merged(sent: Sequence[Part], sampled: Sequence[Part]) -> list[Part]:
     if sampled[-1].matches(sent[-1]):
         merged[-1] = _with_tokens(sent[-1], sampled[-1])
     return merged
+
+
+def _same_thoughts(sampled: Sequence[Part], sent: Sequence[Part]) -> bool:
+    """Whether the client sent the sampled chains of thought: all, some or none of them, or all joined."""
+    ours = [part.text for part in sampled if part.kind == "analysis"]
+    theirs = [part.text for part in sent if part.kind == "analysis"]
+    left = iter(ours)
+    return all(text in left for text in theirs) or "".join(theirs) == "".join(ours)
 
 
 def _with_tokens(sent: Part, sampled: Part) -> Part:

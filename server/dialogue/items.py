@@ -208,11 +208,11 @@ class Items:
     # -- items -----------------------------------------------------------------------------------------------
 
     def item(self, owner: bytes, id: str) -> Kept | None:
-        """The latest item of this id."""
+        """The item of this id: as it was made here, or else as a client sent it last."""
         with self._lock:
             row = self._db.execute(
                 "select body, tokens, kind, group_id from items where owner = ? and id = ? "
-                "order by serial desc limit 1",
+                "order by kind = 'output' desc, serial desc limit 1",
                 (owner, id),
             ).fetchone()
             if row is None:

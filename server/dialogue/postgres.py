@@ -205,12 +205,12 @@ class PostgresItems:
     # -- items -----------------------------------------------------------------------------------------------
 
     def item(self, owner: bytes, id: str) -> Kept | None:
-        """The latest item of this id."""
+        """The item of this id: as it was made here, or else as a client sent it last."""
         with self._database.statements() as db:
             row = db.execute(
                 f"select i.body, i.tokens, i.kind, g.id, {STALE} "
                 "from gptoss_items i join gptoss_groups g on g.id = i.group_id "
-                "where i.owner = %s and i.id = %s order by i.serial desc limit 1",
+                "where i.owner = %s and i.id = %s order by i.kind = 'output' desc, i.serial desc limit 1",
                 (owner, _plain(id)),
             ).fetchone()
             if row is None:

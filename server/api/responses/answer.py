@@ -66,6 +66,7 @@ class ResponseAnswer:
             entry=(lambda id, logprob: chat_entry(service.tokenizer, id, logprob)) if logprobs else None,
         )
         self._told_at = 0.0
+        self._seals = 0
 
     @property
     def response(self) -> dict[str, Any]:
@@ -132,15 +133,16 @@ class ResponseAnswer:
                 events += self.writer.add(news, self._reader.calls, self._reader.new_logprobs())
         return events
 
-    def _sealed(self) -> str:
-        """The chain of thought that ended just now, as it was sampled."""
-        parts = self._service.renderer.sampled_parts(self._reader.token_ids)
-        while parts and parts[-1].kind != "analysis":
-            parts.pop()
-        first = len(parts)
-        while first and parts[first - 1].kind == "analysis":
-            first -= 1
-        return self._service.seal.close([id for part in parts[first:] for id in part.tokens], self._owner)
+    def _sealed(self) -> str | None:
+        """The next chain of thought that has ended, as it was sampled; None if it never will be complete.
+
+        Counted, since tokens of what follows it may have come together with its own.
+        """
+        thoughts = self._reader.thoughts
+        if self._seals == len(thoughts):
+            return None
+        self._seals += 1
+        return self._service.seal.close(thoughts[self._seals - 1], self._owner)
 
     def save(self) -> asyncio.Future[None]:
         """Keeps the response as it is now, if it is to be kept.  It may be waited for."""

@@ -68,7 +68,7 @@ class ResponseWriter:
         tools: Tools,
         *,
         summary: bool = False,
-        seal: Callable[[], str] | None = None,
+        seal: Callable[[], str | None] | None = None,
         entry: Callable[[int, Logprob], dict[str, Any]] | None = None,
     ):
         self.response = response
