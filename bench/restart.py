@@ -54,12 +54,14 @@ def main() -> int:
         num_experts=asked.experts or config.num_experts,
     )
     model = build(Synthetic(config), torch.device("cpu"))
-    prompt = [(1 + n) * 7919 % config.vocab_size for n in range(asked.tokens)]
-    print(f"{processor()}; {model.isa}; {model.weight_bytes / 1e9:.1f} GB of weights, {asked.tokens} tokens")
-    with TemporaryDirectory(prefix="gptoss-restart-") as folder:
-        results = measure(model, prompt, asked.dir or Path(folder), asked.rounds)
-    results |= {"machine": processor(), "layers": config.num_layers, "experts": config.num_experts}
-    print(json.dumps(results | {"tokens": asked.tokens}))
+    about = {"machine": processor(), "layers": config.num_layers, "experts": config.num_experts}
+    for count in asked.tokens:
+        prompt = [(1 + n) * 7919 % config.vocab_size for n in range(count)]
+        print(f"{processor()}; {model.isa}; {model.weight_bytes / 1e9:.1f} GB of weights, {count} tokens")
+        with TemporaryDirectory(prefix="gptoss-restart-") as temporary:
+            folder = asked.dir / str(count) if asked.dir else Path(temporary)
+            results = measure(model, prompt, folder, asked.rounds)
+        print(json.dumps(results | about | {"tokens": count}), flush=True)
     return 0
 
 
@@ -72,7 +74,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--synthetic", choices=SIZES, default="20b", help="random weights of this size")
     parser.add_argument("--layers", type=int, help="only so many")
     parser.add_argument("--experts", type=int, help="only so many in each layer, where memory is short")
-    parser.add_argument("--tokens", type=int, default=7500, help="of the prompt (default: 7500)")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[7500], help="of the prompt, or of several (default: 7500)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, help="where the pages are kept (default: a temporary folder)")
     return parser.parse_args()
