@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +20,7 @@ def require(name: str) -> ModuleType:
 
     Under `make test-clients`, which promises it, they fail.
     """
-    if all_promised():
+    if os.environ.get("TEST_CLIENTS"):
         return importlib.import_module(name)
     return pytest.importorskip(name, reason=f"{name} is not here: {WHERE}")
 
@@ -30,6 +32,18 @@ def require_node(package: str) -> None:
         pytest.skip(f"{package} is not here: {WHERE}", allow_module_level=True)
 
 
+def run_node(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A script of Node's own test runner, to its end."""
+    return subprocess.run(
+        [shutil.which("node") or "node", "--test", "--test-reporter=spec", script],
+        cwd=NODE,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
 def require_agent(program: str) -> None:
     """The same for an agent's program, in one test."""
     if not (AGENTS / program).exists():
@@ -38,4 +52,5 @@ def require_agent(program: str) -> None:
 
 
 def all_promised() -> bool:
+    """Not so where there is no npm: then `make test-clients NPM=` promises Python's packages alone."""
     return os.environ.get("TEST_CLIENTS") == "all"

@@ -4,6 +4,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createAnthropic } from '@ai-sdk/anthropic';
 import Anthropic from '@anthropic-ai/sdk';
+import { betaZodTool } from '@anthropic-ai/sdk/helpers/beta/zod';
+import { zodOutputFormat } from '@anthropic-ai/sdk/helpers/zod';
 import { generateText, stepCountIs, streamText, tool } from 'ai';
 import { z } from 'zod';
 
@@ -40,6 +42,37 @@ test('a forced call, streamed', async () => {
   const final = await client.messages.stream(asked).finalMessage();
   assert.equal(final.stop_reason, 'tool_use');
   assert.equal(typeof final.content.at(-1).input.city, 'string');
+});
+
+for (const stream of [false, true]) {
+  test(`the tool runner runs to an answer${stream ? ', streamed' : ''}`, async () => {
+    const asked = [];
+    const runner = client.beta.messages.toolRunner({
+      ...greedy,
+      messages: user('What is the weather in Paris?'),
+      tools: [betaZodTool({
+        name: 'get_weather',
+        description: 'Get the weather in a city.',
+        inputSchema: z.object({ city: z.string() }),
+        run: ({ city }) => { asked.push(city); return '{"temperature": 18}'; },
+      })],
+      tool_choice: { type: 'any' },
+      max_iterations: 2,
+      stream,
+    });
+    const messages = [];
+    for await (const each of runner) messages.push(stream ? await each.finalMessage() : each);
+    assert.equal(messages.length, 2);
+    assert.equal(messages[0].stop_reason, 'tool_use');
+    assert.ok(asked.length >= 1);
+  });
+}
+
+test('an object as the answer', async () => {
+  const Person = z.object({ name: z.string(), age: z.number().int() });
+  const output_config = { format: zodOutputFormat(Person) };
+  const message = await client.messages.parse({ ...greedy, messages: user('Anna is 23 years old.'), output_config });
+  Person.parse(message.parsed_output);
 });
 
 test('tokens are counted', async () => {

@@ -69,9 +69,6 @@ def test_a_call_and_its_result_lead_to_an_answer(client, greedy):
     assert second.content[-1].text
 
 
-@pytest.mark.xfail(
-    reason="its second request has the result of a call and not the call; not understood yet", strict=False
-)
 def test_the_tool_runner_runs_to_an_answer(client, greedy):
     asked = []
 
