@@ -332,9 +332,11 @@ def _part(entry: Mapping[str, Any]) -> Part:
         return final(entry["final"], thought)
     if "call" in entry:
         arguments = entry.get("arguments", {})
-        return call(
-            entry["call"], arguments if isinstance(arguments, str) else json.dumps(arguments), thought
-        )
+        if not isinstance(arguments, str):
+            arguments = json.dumps(
+                arguments, ensure_ascii=False
+            )  # a mask allows no other escapes than it must
+        return call(entry["call"], arguments, thought)
     if "text" in entry:
         return str(entry["text"])
     if "pause" in entry:

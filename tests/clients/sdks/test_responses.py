@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
+import re
 import time
 
 import openai
+import pytest
 from pydantic import BaseModel
 
 from tests.clients.conftest import prompts_of, scripted
-from tests.clients.packages import NODE, require, require_node
+from tests.clients.packages import NODE, require, require_node, run_node
 
 CALL = {"call": "get_weather", "arguments": {"city": "Paris"}, "thought": "I must look."}
 ANSWER = {"final": "It is sunny in Paris.", "thought": "Sunny."}
@@ -135,18 +134,56 @@ def test_langchain_goes_on_from_what_it_streamed(tmp_path):
     assert saw_its_thought(tmp_path)
 
 
-def test_the_ai_sdk_refers_to_items_by_their_ids(tmp_path):
-    require_node("@ai-sdk/openai")
-    lines = [CALL, ANSWER, CALL, ANSWER]
-    with scripted(tmp_path, lines) as server:
-        done = subprocess.run(
-            [shutil.which("node"), "--test", "--test-reporter=spec", "responses.test.mjs"],
-            cwd=NODE,
-            env={**os.environ, "BASE_URL": server.base_url, "MODEL": server.model},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+def last(text):
+    """A pattern for prompts in which this was said last."""
+    return rf"{text}<\|end\|><\|start\|>assistant$"
+
+
+RESULT = r"functions.transfer_to_weather to=assistant<\|channel\|>commentary<\|message\|>[^<]*"
+LINES = [
+    {"when": last(r"Who\?"), "final": '{"name": "Anna", "age": 23}', "thought": "Anna."},
+    {"when": "type transfer_to_weather.*" + last(r"Weather\?"), "call": "transfer_to_weather"},
+    {"when": last(r"Weather\?"), **CALL},
+    {"when": last(RESULT), **CALL},
+    {"when": last("Thanks"), "final": "After all that."},
+    {"when": ".", **ANSWER},
+]
+"""What a scripted model says to the scripts of Node, by what it is asked."""
+
+SCRIPTS = {
+    "responses_openai.test.mjs": "openai",
+    "agents.test.mjs": "@openai/agents",
+    "responses.test.mjs": "@ai-sdk/open-responses",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_node_over_the_responses_api(script, tmp_path):
+    require_node(SCRIPTS[script])
+    with scripted(tmp_path, LINES) as server:
+        done = run_node(script, BASE_URL=server.base_url, MODEL=server.model)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert saw_its_thought(tmp_path, 1)
-    assert saw_its_thought(tmp_path, 3)
+    assert "pass 0" not in done.stdout
+    result = "functions.get_weather to=assistant"
+    results = [prompt for prompt in prompts_of(tmp_path) if prompt.split("<|start|>")[-2].startswith(result)]
+    assert results
+    for prompt in results:
+        assert THOUGHT + CALLED in prompt  # whatever the client sent back of it
+
+
+def test_what_openais_compatibility_test_asks(tmp_path):
+    require_node("@openai/agents")
+    cases = json.loads((NODE / "compatibility.json").read_text())
+    called = [
+        {
+            "when": last(re.escape(case["input"])),
+            "call": case["tool"],
+            "arguments": case["arguments"],
+            "thought": "I must call it.",
+        }
+        for case in cases
+    ]
+    with scripted(tmp_path, [*called, {"when": ".", **ANSWER}]) as server:
+        done = run_node("compatibility.test.mjs", BASE_URL=server.base_url, MODEL=server.model)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"pass {4 * len(cases)}" in done.stdout
