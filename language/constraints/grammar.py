@@ -5,8 +5,11 @@ The only file that imports llguidance, which has its own copy of the vocabulary 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -28,6 +31,14 @@ LIMITS: dict[str, Any] = {
     "verbose_errors": False,  # they quote the grammar, and with it the request
 }
 
+
+KEPT_GRAMMARS = 16
+"""Compiled grammars that are kept, since an agent sends the same tools in every turn: with 12 tools compiling
+takes 24 ms of a processor, and a copy 0.3 (bench/LOG.md).
+"""
+
+KEPT_VERDICTS = 4096
+"""Schemas and grammars that are known to compile."""
 
 MASK_THREADS = min(4, os.cpu_count() or 1)
 
@@ -78,13 +89,26 @@ class Compiler:
         self._mask_bytes = -(-vocab_size // 32) * 4
         self._limits = LLParserLimits(**LIMITS)
         self._sandbox = CompilerSandbox(LIMITS)
+        self._lock = threading.Lock()  # of what is kept
+        self._compiled: OrderedDict[bytes, GrammarConstraint] = OrderedDict()
+        self._fine: OrderedDict[bytes, None] = OrderedDict()
 
     def compile(self, lark: str) -> GrammarConstraint:
         """Raises GrammarFailed if the grammar is too large."""
+        digest = _digest(lark)
+        with self._lock:
+            if (known := self._compiled.get(digest)) is not None:
+                self._compiled.move_to_end(digest)
+                return known.copy()
         matcher = LLMatcher(self._tokens, lark, limits=self._limits, log_level=0)
         if matcher.is_error():
             raise GrammarFailed(_reason(matcher.get_error()))
-        return GrammarConstraint(matcher, self._mask_bytes)
+        constraint = GrammarConstraint(matcher, self._mask_bytes)
+        with self._lock:
+            self._compiled[digest] = constraint
+            if len(self._compiled) > KEPT_GRAMMARS:
+                self._compiled.popitem(last=False)
+            return constraint.copy()
 
     def try_body(self, rule: str, param: str, check_new: bool) -> None:
         """Raises SchemaError, with a reason, if no answer could follow this schema or grammar.
@@ -95,6 +119,11 @@ class Compiler:
         lark = f"start: {rule}\n"
         if not check_new and not self._sandbox.has_checked(lark):
             raise NotCheckedYet
+        digest = _digest(lark)
+        with self._lock:
+            if digest in self._fine:
+                self._fine.move_to_end(digest)
+                return
         reason = self._sandbox.why_not(lark)
         if not reason:
             matcher = LLMatcher(self._tokens, lark, limits=self._limits, log_level=0)
@@ -103,6 +132,14 @@ class Compiler:
         if reason:
             kind = "schema" if rule.startswith("%json") else "grammar"
             raise SchemaError(f"the {kind} cannot be followed: {_reason(reason)}", param)
+        with self._lock:
+            self._fine[digest] = None
+            if len(self._fine) > KEPT_VERDICTS:
+                self._fine.popitem(last=False)
+
+
+def _digest(lark: str) -> bytes:
+    return hashlib.sha256(lark.encode()).digest()
 
 
 @dataclass(slots=True)
@@ -164,6 +201,8 @@ class GrammarConstraint:
 
     def go_on_from(self, tokens: Sequence[int]) -> bool:
         """Begin behind these tokens of the answer.  False if they are not allowed: then it is of no use."""
+        self._settle()
+        self._shared = _Shared()  # what is accepted from now on is not what copies of the whole answer accept
         return bool(self._matcher.consume_tokens(list(tokens)))
 
     def copy(self) -> GrammarConstraint:

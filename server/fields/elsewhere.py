@@ -218,7 +218,7 @@ PROMPT = (
     ),
     *refused("documents", "put the documents into a message", apis=CHAT),
     *refused("messages[].images images messages[].videos messages[].audios", NO_PICTURES, apis=CHAT),
-    *refused("mm_processor_kwargs media_io_kwargs multi_modal_data multi_modal_uuids", NO_PICTURES),
+    *refused("mm_processor_kwargs media_io_kwargs multi_modal_data multi_modal_uuids", NO_PICTURES, {}),
     *refused("multimodal_data image_data audio_data video_data", NO_PICTURES),
     *refused("prompt_embeds input_embeds", "send text or token ids as `prompt`", apis=COMPLETIONS),
     *refused("input_ids input_extra", "send token ids as `prompt` of /v1/completions"),

@@ -119,7 +119,7 @@ def read(body: Mapping[str, Any], api: Api, strict: bool = False) -> Translated:
         assert row is not None
         if row.verdict == "same":
             moved.append((row, path, value))
-        elif value not in row.neutral and value not in ([], {}, ""):
+        elif value not in row.neutral and value not in ([], ""):
             raise unsupported(f"{path}: {row.instead}", path)
     for row, path, value in moved:
         _move(translated, row, path, value)

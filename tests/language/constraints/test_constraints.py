@@ -1,15 +1,14 @@
 """Whatever is sampled under a constraint is a legal harmony answer, of the kind the request asked for."""
 
 import json
-import threading
-import time
+from dataclasses import replace
 
 import jsonschema
 import pytest
 
 from language.constraints import AnswerSpec, Constraints, GrammarFailed, SchemaError
-from language.constraints.grammar import SLOW_SECONDS, GrammarConstraint
-from language.harmony.messages import Call, Conversation, Message, ResponseFormat, Tool
+from language.constraints.grammar import KEPT_GRAMMARS
+from language.harmony.messages import Call, Conversation, Grammar, Message, ResponseFormat, Tool
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
 from language.harmony.render import Renderer
 from tests.language.constraints.drawn_answers import Said, Speaker, speaker_of
@@ -253,32 +252,24 @@ def test_a_token_that_was_not_allowed_is_found_while_the_next_mask_is_computed()
         constraint.accept(forbidden)
 
 
-def test_a_grammar_that_was_slow_once_has_threads_of_its_own():
-    """Quick ones wait neither for it nor behind it."""
-    go_on, where = threading.Event(), []
+def test_a_grammar_that_is_known_begins_anew_for_each_answer(speaker):
+    """Compiled grammars are kept: what one answer, or one that was begun, has accepted is nobody else's."""
+    spec = AnswerSpec(response_format=FORMAT, prefilled=True)
+    begun = replace(spec, begun=tuple(speaker.tokenizer.encode('{"')))
+    first = speaker.constraints.compile(spec)
+    beginning = set(speaker.allowed(first))
+    for token in begun.begun:
+        first.accept(token)
+    continued = set(speaker.allowed(first))
+    assert continued != beginning
+    for _ in range(2):
+        assert set(speaker.allowed(speaker.constraints.compile(begun))) == continued
+        assert set(speaker.allowed(speaker.constraints.compile(spec))) == beginning
 
-    class Slow:
-        def compute_bitmask(self):
-            where.append(threading.current_thread().name)
-            end = time.thread_time() + 2 * SLOW_SECONDS
-            while time.thread_time() < end:
-                pass
-            assert len(where) < 2 or go_on.wait(30)
-            return bytes(16)
 
-        is_error = is_stopped = staticmethod(lambda: False)
-        consume_token = staticmethod(lambda token: True)
-
-    first = GrammarConstraint(Slow(), 16)
-    first.mask()
-    slow = [first, *(GrammarConstraint(Slow(), 16, first._shared) for _ in range(8))]
-    for each in slow:
-        each.accept(1)
-        assert not each.ready()
-    quick = speaker_of("small").constraints.compile(AnswerSpec(response_format=FORMAT))
-    assert quick.ready(None)
-    assert not any(each.ready(0.01) for each in slow)
-    go_on.set()
-    assert all(each.ready(None) for each in slow)
-    assert where[0].startswith("gptoss-masks")
-    assert all(name.startswith("gptoss-slow-masks") for name in where[1:])
+def test_kept_grammars_are_bounded(speaker):
+    for i in range(2 * KEPT_GRAMMARS):
+        speaker.constraints.compile(
+            AnswerSpec(response_format=Grammar("regex", f"a{{{i + 1}}}"), prefilled=True)
+        )
+    assert len(speaker.constraints._compiler._compiled) == KEPT_GRAMMARS

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-import openai
 import pytest
 from pydantic import BaseModel, Field
 
 from tests.clients.packages import require
 
+openai = require("openai")
 outlines = require("outlines")
 from outlines.types import Regex  # noqa: E402
 
