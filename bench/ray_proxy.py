@@ -74,8 +74,11 @@ def of_server(asked: argparse.Namespace) -> dict[str, float]:
 
 
 def of_ray(asked: argparse.Namespace) -> dict[str, float]:
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "deploy.ray.sticky:middlewares"
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    os.environ |= {
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploy.ray.sticky:middlewares",
+        "RAY_worker_niceness": "0",  # as the server's
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": asked.port + 1})

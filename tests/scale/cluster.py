@@ -17,6 +17,7 @@ ENVIRONMENT = {
     # So that a test need not wait for the usual ten seconds.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+    "RAY_worker_niceness": "0",  # else 15, and on a busy machine nothing starts
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "PYTHONPATH": str(ROOT),

@@ -141,7 +141,7 @@ def test_a_client_that_leaves_ends_the_computation(cluster):
     body = {**LONG, "max_tokens": 3500}
     with cluster.http.stream("POST", COMPLETIONS, json=body, headers={"x-session-id": session}) as answer:
         next(answer.iter_lines())
-        assert cluster.figure("gptoss_num_requests_running", session) == 1
+        cluster.wait(lambda: cluster.figure("gptoss_num_requests_running", session) == 1, 20)
     cluster.wait(lambda: cluster.figure("gptoss_num_requests_running", session) == 0, 20)
     assert cluster.figure("gptoss_generation_tokens_total", session) - before < 3000
 
