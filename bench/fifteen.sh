@@ -77,14 +77,14 @@ print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__ver
     part warm 120 env -u TRITON_INTERPRET "$python" -m bench.gpu.warm $rehearse
     bench check 90 check
     for file in tests/gpu/test_*.py; do
-        part "$(basename "$file" .py)" 90 "$python" -m pytest -q -m gpu --timeout 80 "$file" &
+        part "$(basename "$file" .py)" 120 "$python" -m pytest -q -m gpu --timeout 110 "$file" &
     done
     wait
     bench decode 60 copy,overlap,decode
     bench prefill 45 copy,overlap,prefill
     bench kernels 60 copy,kernels
     bench profile 45 overlap,profile
-    bench engine 60 overlap,engine
+    bench engine 90 overlap,engine
     if [ -n "$second" ]; then
         bench load 90 load
         bench eight_bits 60 copy,overlap,decode --dense int8 --kv-cache-dtype fp8
