@@ -21,7 +21,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from bench.synthetic import Synthetic
 from model.backends import triton as backend
 from model.backends.triton import graphs, triton_model
-from model.backends.triton.kernels import dense, dense_int8, dependent_launch, experts_few
+from model.backends.triton.kernels import dense, dense_int8, dependent_launch, expert_order, experts_few
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.draws import Draws
@@ -66,6 +66,7 @@ def _wide_tiles_and_short_parts():
                 if hasattr(kernels, name):
                     patch.setitem(getattr(kernels, name), "BN", 64)
         patch.setattr(triton_model, "KEYS_OF_A_PART", 64)
+        patch.setattr(expert_order, "MOST_LOGITS", 100)  # of few tokens and of many, by other kernels
         for name in ("gdc_launch_dependents", "gdc_wait"):  # which launches one after the other do not need
             patch.setattr(dependent_launch, name, lambda: None)
         yield
