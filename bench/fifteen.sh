@@ -11,6 +11,7 @@
 #   PYTHON         the interpreter
 #   LIMIT_SCALE    of all limits, for a machine that is slower
 #   LIMIT_PART     seconds of one part, as LIMIT_prefill=10
+#   LIMIT_total    seconds until the tables: whatever is under way then is ended, and the rest is not begun
 #   GPTOSS_PLANT   faults of a rehearsal: bench/gpu/rehearsal.py
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -27,6 +28,7 @@ done
 out=${1:-build/fifteen}
 python=${PYTHON:-python3}
 scale=${LIMIT_SCALE:-1}
+total=${LIMIT_total:-$((540 * scale))}
 mkdir -p "$out"
 if [ -z "$second" ]; then
     rm -f "$out"/*.json "$out"/*.status "$out"/*.log
@@ -42,18 +44,26 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 started=$SECONDS
 
 part() {    # NAME LIMIT COMMAND...
-    local name=$1 limit=LIMIT_$1 began=$SECONDS code told
+    local name=$1 limit=LIMIT_$1 began=$SECONDS left=$((total - SECONDS + started)) code told
     limit=${!limit:-$(($2 * scale))}
+    limit=$((limit < left ? limit : left))
     shift 2
     if grep -qsE "^(ok|skipped)" "$out/$name.status"; then  # of the first run
         return
     fi
+    if [ "$limit" -le 0 ]; then
+        echo "NOT RUN: no time was left" | tee "$out/$name.status" | sed "s/^/$name: /"
+        return
+    fi
     timeout --signal=ABRT --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1     # Python says where it was
     code=$?
+    if [ $code -eq 137 ] && [ $((SECONDS - began)) -ge "$limit" ]; then     # of timeout's own, not for want of memory
+        code=124
+    fi
     case $code in
         0) told=ok ;;
         5) told="skipped: no test ran" ;;       # pytest's own
-        124 | 137) told="TIMED OUT after $limit s" ;;
+        124) told="TIMED OUT after $limit s" ;;
         *) told="FAILED, exit code $code: $(why "$out/$name.log")" ;;
     esac
     echo "$told, $((SECONDS - began)) s" >"$out/$name.status"

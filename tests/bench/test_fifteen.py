@@ -127,6 +127,14 @@ def test_a_machine_that_is_not_as_expected_is_measured_all_the_same(fifteen, par
     assert {name for name, status in told.items() if status.startswith("FAILED")} == {part}
 
 
+def test_when_the_time_is_over_the_tables_come_all_the_same(fifteen):
+    code, printed, told = fifteen(limits={"total": 4}, check="hang")
+    assert code == 1
+    assert told["check"].startswith(("TIMED OUT", "NOT RUN"))
+    assert told["engine"] == "NOT RUN: no time was left"
+    assert f"{'engine':24} NOT RUN: no time was left" in printed
+
+
 def test_what_an_earlier_run_has_left_is_not_told_again(fifteen):
     fifteen()
     _, printed, told = fifteen(limits={"decode": 1}, decode="hang")
