@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,7 +101,7 @@ class Connections:
         """This thread's, made anew if it is broken."""
         db: psycopg.Connection | None = getattr(self._mine, "db", None)
         if db is not None and not db.closed:
-            if time.monotonic() - self._mine.used_at < IDLE_SECONDS:
+            if time.monotonic() - self._mine.used_at < IDLE_SECONDS and not _was_told_something(db):
                 return db
             try:
                 db.execute("select 1")
@@ -117,6 +118,13 @@ class Connections:
             raise
         self._mine.db, self._mine.used_at = db, time.monotonic()
         return db
+
+
+def _was_told_something(db: psycopg.Connection) -> bool:
+    """Whether the server sent something to a connection that asked nothing: mostly that it is closed."""
+    poll = select.poll()  # select() itself knows descriptors below 1024 only
+    poll.register(db.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Threads:
