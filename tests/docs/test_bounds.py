@@ -12,13 +12,13 @@ import pytest
 from engine.sampling import MASK_PATIENCE
 from gptoss.serve import KEEP_ALIVE_SECONDS
 from language.constraints import gbnf, sandbox, schemas
-from server import middleware, protocol
+from server import middleware
 from server.api import shared_fields as fields
 from server.api import structured
 from server.api.structured import AnswerFields, StructuredOutputs
 from server.dialogue.items import MAX_CHAIN
 from server.errors import MAX_MESSAGE
-from server.front import bodies, heap, preprocessing
+from server.front import bodies, heap, preprocessing, protocol
 from server.logs import MAX_PATH
 from server.page import MAX_CHARACTERS as MARKDOWN
 from server.page import rendering
