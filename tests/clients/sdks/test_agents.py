@@ -6,6 +6,8 @@ Codex has a file of its own, test_codex.py.
 import json
 import os
 import pty
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,13 +15,17 @@ import threading
 
 import pytest
 
+from language.tokenizer import Tokenizer
 from tests.clients.conftest import ROOT, prompts_of, scripted
 from tests.clients.packages import AGENTS, require_agent
+from tests.vocabularies import REAL
 
 pytestmark = pytest.mark.timeout(600)
 
-TITLE = {"when": "You are a title generator|Generate a concise, sentence-case title", "final": "A title"}
+NO_TOOLS = {"when": r"\A(?!.*namespace functions)", "final": "A title"}
+"""What is said to a request for a title, which may come before, between or after those of a loop."""
 DONE = {"final": "I changed the file.", "thought": "Done."}
+BROKEN = {"parts": [{"text": "<|channel|>final<|message|>I"}, {"broken": True}, {"text": "x"}]}
 ASKED = "Replace hello by goodbye in a.txt"
 
 
@@ -38,7 +44,7 @@ def edit(folder):
 
 BASH = {
     "call": "bash",
-    "arguments": {"command": "sed -i s/hello/goodbye/ a.txt", "description": "Replaces a word"},
+    "arguments": {"command": "sed -i s/hello/goodbye/ a.txt"},
     "thought": "I change it.",
 }
 
@@ -111,6 +117,7 @@ class Folder:
             "PATH": f"{AGENTS}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "HOME": str(self.home),
+            "PWD": str(self.work),
             "XDG_DATA_HOME": str(self.home / "data"),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
@@ -120,6 +127,10 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path):
     return Folder(tmp_path)
+
+
+def has_tools(prompt):
+    return "namespace functions" in prompt
 
 
 def sampled(line):
@@ -138,14 +149,14 @@ def test_claude_code_reads_edits_and_goes_on_where_it_was(folder, tmp_path):
     require_agent("claude")
     key = tmp_path / "key"
     steps = edit(folder)
-    with scripted(tmp_path, [TITLE, *steps, DONE], "--seal-key-file", str(key)) as server:
+    with scripted(tmp_path, [NO_TOOLS, *steps, DONE], "--seal-key-file", str(key)) as server:
         first = folder.launch("claude", server, *CLAUDE, ASKED)
         asked = prompts_of(tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
     assert folder.text == "goodbye\n"
     told = json.loads(first.stdout)
     assert told["result"] == "I changed the file."
-    loop = [prompt for prompt in asked if "Replace hello" in prompt and "title" not in prompt[:400]][-3:]
+    loop = [prompt for prompt in asked if has_tools(prompt)]
     read, change = steps
     assert loop[1].startswith(loop[0] + sampled(read))  # what is new comes after all that was there
     # Claude Code writes an argument of its own into a call of Edit, which is then no longer what was sampled.
@@ -153,17 +164,42 @@ def test_claude_code_reads_edits_and_goes_on_where_it_was(folder, tmp_path):
     usage = told["usage"]
     assert usage["cache_read_input_tokens"] > 0.9 * usage["input_tokens"]
     # Another server with the same key: the conversation goes on, though nothing was kept of it there.
-    with scripted(tmp_path, [TITLE, {"final": "Nothing more to do."}], "--seal-key-file", str(key)) as server:
+    with scripted(
+        tmp_path, [NO_TOOLS, {"final": "Nothing more to do."}], "--seal-key-file", str(key)
+    ) as server:
         second = folder.launch("claude", server, "--continue", *CLAUDE, "And now?")
         asked = prompts_of(tmp_path)
     assert json.loads(second.stdout)["result"] == "Nothing more to do."
     assert "to=functions.Edit" in asked[-1]
 
 
+def test_claude_code_with_its_changing_header_reuses_what_was_computed(folder, tmp_path):
+    """`gptoss launch` switches the header off; who starts Claude Code by hand does not."""
+    require_agent("claude")
+    with scripted(tmp_path, [NO_TOOLS, *edit(folder), DONE]) as server:
+        told = subprocess.run(
+            [*folder.command("claude", server, (), ())[:-1], "--print"],
+            env=folder.environment, cwd=folder.work, capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+        assert "CLAUDE_CODE_ATTRIBUTION_HEADER=0" in told
+        on = told.rstrip().replace("export CLAUDE_CODE_ATTRIBUTION_HEADER=0", "")
+        said = f"{on} {shlex.join([*CLAUDE, ASKED])}"
+        done = subprocess.run(
+            ["bash", "-c", said], env=folder.environment, cwd=folder.work, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert folder.text == "goodbye\n"
+    loop = [prompt for prompt in prompts_of(tmp_path) if has_tools(prompt)]
+    assert loop[-1].startswith(loop[0])
+    assert "billing" not in loop[0]
+    usage = json.loads(done.stdout)["usage"]
+    assert usage["cache_read_input_tokens"] > 0.9 * usage["input_tokens"]
+
+
 def test_claude_code_asks_again_where_a_stream_fails(folder, tmp_path):
     require_agent("claude")
-    broken = {"parts": [{"text": "<|channel|>final<|message|>I"}, {"broken": True}, {"text": "x"}]}
-    with scripted(tmp_path, [TITLE, broken, DONE]) as server:
+    with scripted(tmp_path, [NO_TOOLS, BROKEN, DONE]) as server:
         done = folder.launch("claude", server, *CLAUDE, ASKED)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["result"] == "I changed the file."
@@ -178,38 +214,94 @@ def test_claude_code_is_told_of_a_full_context_in_words_that_it_knows(folder, tm
     assert "too long" in told["result"].lower(), told["result"]
 
 
-OPENCODE = pytest.param(
-    "opencode",
-    ["run"],
-    marks=pytest.mark.xfail(reason="which of its first two requests comes first is open", strict=False),
-)
+def test_claude_code_shortens_a_conversation_that_has_become_too_long(folder, tmp_path):
+    require_agent("claude")
+    reads = []
+    for name in ("b.txt", "c.txt", "d.txt"):
+        (folder.work / name).write_text("".join(f"{i} words in {name}\n" for i in range(1500)))
+        arguments = {"file_path": str(folder.work / name)}
+        reads.append({"call": "Read", "arguments": arguments, "thought": "I read it."})
+    summary = {"when": "detailed summary of", "final": "<summary>Three files are to be read.</summary>"}
+    with scripted(tmp_path, [summary, NO_TOOLS, *reads, DONE], "--max-context", "49152") as server:
+        done = folder.launch("claude", server, *CLAUDE, "Read b.txt, c.txt and d.txt.")
+        asked = prompts_of(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["result"] == "I changed the file."
+    assert any("detailed summary of" in prompt for prompt in asked)
+    assert "Three files are to be read." in asked[-1]
+    assert len(asked[-1]) < max(map(len, asked))
 
 
-@pytest.mark.parametrize(("agent", "arguments"), [OPENCODE, ("pi", ["-p"])])
-def test_other_agents_change_a_folder(agent, arguments, folder, tmp_path):
+def test_codex_shortens_a_conversation_before_it_is_too_long(folder, tmp_path):
+    require_agent("codex")
+    look = {"call": "exec_command", "arguments": {"cmd": "cat b.txt"}, "thought": "I read it."}
+    (folder.work / "b.txt").write_text("".join(f"{i} words\n" for i in range(900)))
+    flags = ["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
+    with scripted(tmp_path, [NO_TOOLS, *[look] * 8, DONE], "--max-context", "32768") as server:
+        done = folder.launch("codex", server, *flags, "Read b.txt eight times.")
+        asked = prompts_of(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "I changed the file." in done.stdout
+    shortened = [i for i, prompt in enumerate(asked) if not has_tools(prompt)]
+    assert shortened
+    assert len(asked[shortened[0] + 1]) < len(asked[shortened[0] - 1]) / 2
+
+
+OTHERS = {"opencode": (["run"], "--continue"), "pi": (["-p"], "--continue")}
+
+
+@pytest.mark.parametrize("agent", OTHERS)
+def test_other_agents_change_a_folder_and_go_on_after_a_restart(agent, folder, tmp_path):
     require_agent(agent)
-    with scripted(tmp_path, [TITLE, BASH, DONE]) as server:
+    arguments, again = OTHERS[agent]
+    with scripted(tmp_path, [NO_TOOLS, BASH, DONE]) as server:
         done = folder.launch(agent, server, *arguments, ASKED)
         asked = prompts_of(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert folder.text == "goodbye\n"
     assert "I changed the file." in done.stdout
-    before, after = (prompt for prompt in asked if ASKED in prompt and "title generator" not in prompt)
+    before, after = filter(has_tools, asked)
     assert after.startswith(before + sampled(BASH))
+    with scripted(tmp_path, [NO_TOOLS, {"final": "Nothing more to do."}]) as server:
+        second = folder.launch(agent, server, *arguments, again, "And now?")
+        asked = prompts_of(tmp_path)
+    assert "Nothing more to do." in second.stdout, second.stdout + second.stderr
+    assert "I changed the file.<|end|><|start|>user<|message|>" in asked[-1]
+    assert "to=functions.bash" in asked[-1]
+
+
+@pytest.mark.parametrize("agent", OTHERS)
+def test_other_agents_ask_again_where_a_stream_fails(agent, folder, tmp_path):
+    require_agent(agent)
+    arguments, _ = OTHERS[agent]
+    with scripted(tmp_path, [NO_TOOLS, BROKEN, DONE]) as server:
+        done = folder.launch(agent, server, *arguments, ASKED)
+    assert "I changed the file." in done.stdout, done.stdout + done.stderr
 
 
 TERMINAL = {
-    "claude": ["-p", "--permission-mode", "acceptEdits", ASKED],
-    "opencode": ["run", ASKED],
-    "pi": ["-p", ASKED],
-    "codex": ["exec", "--skip-git-repo-check", ASKED],
+    "claude": ("Claude Code", ["-p", "--permission-mode", "acceptEdits", ASKED]),
+    "opencode": ("opencode", ["run", ASKED]),
+    "pi": ("pi", ["-p", ASKED]),
+    "codex": ("Codex", ["exec", "--skip-git-repo-check", ASKED]),
 }
+TABLE = ROOT / "docs" / "agents.md"
+MOST = 2000
+"""Tokens of Codex's first prompt, with the catalogue that it is given."""
 
 
 @pytest.mark.parametrize("agent", TERMINAL)
-def test_each_agent_answers_in_a_terminal(agent, folder, tmp_path):
+def test_each_agent_answers_in_a_terminal_and_its_first_prompt_is_as_long_as_told(agent, folder, tmp_path):
     require_agent(agent)
-    with scripted(tmp_path, [TITLE, {"when": "Replace hello", **DONE}]) as server:
-        code, screen = folder.in_terminal(agent, server, *TERMINAL[agent])
+    name, arguments = TERMINAL[agent]
+    with scripted(tmp_path, [NO_TOOLS, {"when": ".", **DONE}]) as server:
+        code, screen = folder.in_terminal(agent, server, *arguments)
     assert code == 0, screen
     assert "I changed the file." in screen
+    first = next(filter(has_tools, prompts_of(tmp_path)))
+    if not REAL.is_file():
+        pytest.xfail(f"tokens cannot be counted: no tokenizer.json of gpt-oss at {REAL}")
+    tokens = len(Tokenizer(REAL).encode_with_specials(first))
+    (told,) = re.findall(rf"^\| {name} \| ([\d,]+)", TABLE.read_text(), re.MULTILINE)
+    assert tokens == pytest.approx(int(told.replace(",", "")), rel=0.05)
+    assert agent != "codex" or tokens <= MOST
