@@ -44,8 +44,8 @@ def _cut(name: str, shape: Shape, whole: ModelConfig, ranks: Ranks) -> Cut:
     if kind in ("embedding.weight", "unembedding.weight"):
         first = ranks.first(own.vocab_size)
         end = min(first + own.vocab_size, whole.vocab_size)
-        rows = ((first, end),) if first < end else ()
-        return Cut(rows, None, (own.vocab_size, *shape[1:]))
+        own_rows = ((first, end),) if first < end else ()
+        return Cut(own_rows, None, (own.vocab_size, *shape[1:]))
     if kind in ("attn.qkv.weight", "attn.qkv.bias"):
         queries, keys = own.num_heads * own.head_dim, own.num_kv_heads * own.head_dim
         q = ranks.first(queries)

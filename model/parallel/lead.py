@@ -27,10 +27,6 @@ Order = Mapping[str, Any]
 """What the leader tells the others; JSON can hold it."""
 
 
-class RankLost(Exception):
-    """A rank died, hangs or failed in a step: no rank can compute another.  One line that says which."""
-
-
 class Leader:
     """The `Model` of rank 0, which has all ranks compute each step."""
 
@@ -40,13 +36,13 @@ class Leader:
         whole: ModelConfig,
         group: Group,
         tell: Callable[[Order], None],
-        explain: Callable[[BaseException], RankLost],
+        explain: Callable[[BaseException], Exception],
     ):
         """
         model    rank 0's own part
         whole    the sizes of all parts together
         tell     sends an order to every other rank
-        explain  which rank it was, when a step has failed
+        explain  what to raise when a step has failed
         """
         self._model = model
         self._group = group
@@ -97,7 +93,7 @@ class Leader:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """Raises RankLost for whatever is raised inside: the other ranks are in the midst of the same, and
+        """Whatever is raised inside is the end of all ranks: the others are in the midst of the same, and
         cannot be told to begin anew."""
         try:
             yield
@@ -128,7 +124,7 @@ def leader(
     whole: ModelConfig,
     group: Group,
     tell: Callable[[Order], None],
-    explain: Callable[[BaseException], RankLost],
+    explain: Callable[[BaseException], Exception],
 ) -> Leader:
     """The leader that `model` needs; see `Leader`."""
     kind = SamplingLeader if isinstance(model, DeviceSampler) else Leader
@@ -178,8 +174,8 @@ def _received(order: Order, group: Group, device: torch.device) -> Batch:
     wide, narrow = [T, T, 2 * T, N], [S + 1, S, 2 * S * P]
     packed = torch.empty(2 * sum(wide) + sum(narrow), dtype=torch.int32, device=device)
     group.broadcast(packed)
-    tokens, positions, slots, samples = packed[: 2 * sum(wide)].view(torch.int64).split(wide)
-    starts, lengths, table = packed[2 * sum(wide) :].split(narrow)
+    tokens, positions, slots, samples = torch.split(packed[: 2 * sum(wide)].view(torch.int64), wide)
+    starts, lengths, table = torch.split(packed[2 * sum(wide) :], narrow)
     return Batch(
         tokens=tokens,
         positions=positions,

@@ -65,8 +65,9 @@ class Ranks:
 
 ALONE = Ranks()
 
-LONGEST_SECONDS = 300.0
-"""That a rank waits for the others at one sum.  Who starts them notices much sooner if one has died."""
+LONGEST_SECONDS = 1800.0
+"""That a rank waits for the others, at one sum or while they load.  Who starts them notices sooner if one
+has died."""
 
 
 class Group(Ranks):
@@ -101,7 +102,7 @@ class Group(Ranks):
     def _of_all(self, x: Tensor) -> Tensor:
         """[size, *x.shape]"""
         parts = x.new_empty(self.size, *x.shape)
-        dist.all_gather_into_tensor(parts.flatten(0, 1) if x.dim() else parts, x)
+        _all_gather(parts.flatten(0, 1), x)
         return parts
 
 
@@ -118,7 +119,7 @@ def connect(rank: int, size: int, device: torch.device, meeting: Path, batch_inv
     os.environ.setdefault("NCCL_SOCKET_IFNAME" if on_gpu else "GLOO_SOCKET_IFNAME", loopback)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
-        store=dist.FileStore(str(meeting), size),
+        store=dist.FileStore(str(meeting), size),  # type: ignore[attr-defined]
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=LONGEST_SECONDS),
@@ -139,6 +140,10 @@ def owned_rows(tokens: Tensor, table: Tensor, ranks: Ranks) -> Tensor:
     own = tokens - ranks.first(len(table))
     here = (own >= 0) & (own < len(table))
     return F.embedding(own.clamp(0, len(table) - 1), table) * here[:, None]
+
+
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+"""Its name from torch 2.13 on, or else the one before."""
 
 
 def check_divisible(config: ModelConfig, size: int) -> None:

@@ -28,6 +28,7 @@ from model.check import Check
 from model.device import physical_cores
 from model.interfaces import Backend
 from model.loading.tensors import TensorSource
+from model.parallel.ranks import ALONE, Ranks
 
 PROMPT_ACTIVATIONS = (16, 8)
 
@@ -41,6 +42,7 @@ def build(
     isa: str | None = None,
     prompt_activations: int = 16,
     batch_invariant: bool = True,
+    ranks: Ranks = ALONE,
 ) -> CpuModel:
     """The checkpoint's model on the CPU.
 
@@ -52,6 +54,7 @@ def build(
     prompt_activations  bits of a prompt's activations in products with int8 and MXFP4 weights.  16: nearly
              exact, and the bits of decoding.  8: a scale for each 32, faster, and off by 0.5% of a product.
              An answer's always have 16
+    ranks    who computes it together; the checkpoint is then this rank's part
     batch_invariant  may be asked for, and always holds: a row's sums depend on no other row
 
     From then on torch itself uses one thread in this process.
@@ -66,7 +69,8 @@ def build(
     if prompt_activations not in PROMPT_ACTIVATIONS:
         raise ValueError(f"activations of prompts can have 16 or 8 bits, not {prompt_activations}")
     library = load()
-    model = CpuModel(checkpoint, library, dense, threads or physical_cores(), choose_isa(library, isa))
+    threads = threads or physical_cores()
+    model = CpuModel(checkpoint, library, dense, threads, choose_isa(library, isa), ranks)
     torch.set_num_threads(1)  # two pools would compete for the same cores; what is left to torch is small
     model.shorten_prompts(prompt_activations)
     model.prefetch(prefetching_helps(model))

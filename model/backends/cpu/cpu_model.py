@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
+from collections.abc import Callable
 from ctypes import Structure, byref
 
 import torch
@@ -24,13 +25,16 @@ from model.backends.cpu.program import (
     SAMPLED,
     WHOLE,
     Activate,
+    AddUp,
     Assignment,
     Attend,
+    Clear,
     Combine,
     Decide,
     Dense,
     Embed,
     Experts,
+    Meet,
     Norm,
     Program,
     Quantise,
@@ -46,6 +50,7 @@ from model.config import SWIGLU_ALPHA, ModelConfig
 from model.device import METER_BYTES, Meter
 from model.layers import yarn_frequencies
 from model.loading.tensors import TensorSource
+from model.parallel.ranks import ALONE, Ranks
 from model.sizes import decode_bytes
 
 CANDIDATES = 256
@@ -61,15 +66,28 @@ class CpuModel:
     dense    how attention and unembedding weights are kept: int8 in groups of 64, or bf16 as trained
     threads  that share each step, the caller included
     isa      the instruction set in use
+    ranks    who computes it together; the checkpoint is then this rank's part
     """
 
     page_size = PAGE_SIZE
 
-    def __init__(self, checkpoint: TensorSource, library: ctypes.CDLL, dense: str, threads: int, isa: str):
+    def __init__(
+        self,
+        checkpoint: TensorSource,
+        library: ctypes.CDLL,
+        dense: str,
+        threads: int,
+        isa: str,
+        ranks: Ranks = ALONE,
+    ):
         self.config = checkpoint.config
         self.device = torch.device("cpu")
         self.dense, self.threads, self.isa = dense, threads, isa
         self.library = library
+        self.ranks = ranks
+        self._failure: BaseException | None = None
+        add_up = weakref.WeakMethod(self._add_up)  # or the model would be kept alive by what it holds
+        self._meet = Meet(lambda rows: add_up()(rows))  # type: ignore[misc]
         self._machine = library.gptoss_open(threads, isa.encode())
         weakref.finalize(self, library.gptoss_close, self._machine)
         self.weights = Packer(library, self._machine, checkpoint, DENSE_FORMATS[dense]).all()
@@ -113,11 +131,22 @@ class CpuModel:
         self.reserve(len(batch.tokens))
         step, logits, _held = self.step(batch, cache)
         wrong = self.run(step)
-        if wrong:
+        if wrong > 0:
             raise ValueError(
                 f"token {int(batch.tokens[wrong - 1])} is not in the vocabulary of {self.config.vocab_size}"
             )
-        return logits[:, : self.config.vocab_size]
+        if self._failure is not None:
+            raise self._failure
+        return self.ranks.gathered(logits[:, : self.config.vocab_size])
+
+    def _add_up(self, rows: int) -> int:
+        """Called in the midst of a step.  Returns 0, or 1 if the other ranks cannot be met."""
+        try:
+            self.ranks.add_up(self.scratch.x[:rows])
+        except BaseException as failure:  # C++ cannot raise it; `forward` does
+            self._failure = failure
+            return 1
+        return 0
 
     def step(self, batch: Batch, cache: KVCache) -> tuple[Step, Tensor, list[Tensor]]:
         """The batch as the library sees it; the logits [N, V rounded up to 32] it will write; and the tensors
@@ -153,15 +182,18 @@ class CpuModel:
         return step, logits, [*held, logits, *on_the_host]
 
     def run(self, step: Step) -> int:
-        """Run the program over a step there is room for.  Returns 0, or 1 + the row of an unknown token."""
+        """Run the program over a step there is room for.
+
+        Returns 0, or 1 + the row of an unknown token, or -1 if the other ranks could not be met.
+        """
         return int(self.library.gptoss_run(self._machine, self.program.array, len(self.program), byref(step)))
 
     def reserve(self, tokens: int) -> None:
         """Make room for steps of so many tokens: activations, and the program that points to them."""
         if tokens > self._capacity:
             self._capacity = 1 << (tokens - 1).bit_length()
-            self.scratch = Scratch(self.config, self._capacity)
-            self.program = network(self.config, self.weights, self.scratch)
+            self.scratch = Scratch(self.config, self._capacity, self.ranks)
+            self.program = network(self.config, self.weights, self.scratch, self.ranks, self._meet)
 
     def prefetch(self, wanted: bool) -> None:
         """Whether steps of one token ask for weights ahead, or leave that to the processor."""
@@ -195,10 +227,10 @@ class CpuModel:
 class Scratch:
     """Activations of one step of at most `tokens` tokens."""
 
-    def __init__(self, config: ModelConfig, tokens: int):
+    def __init__(self, config: ModelConfig, tokens: int, ranks: Ranks = ALONE):
         hidden, width, used = config.hidden_size, config.intermediate_size, config.experts_per_token
         heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        pairs, experts = tokens * used, config.num_experts
+        pairs, experts = tokens * used, ranks.size * config.num_experts
         self._rows: list[Tensor] = []
 
         frequencies, self.concentration = yarn_frequencies(config)
@@ -221,6 +253,8 @@ class Scratch:
             *(tensor.data_ptr() for tensor in (self.chosen, self.shares, self.starts, self.pairs)),
             experts,
             used,
+            ranks.first(config.num_experts),
+            config.num_experts,
         )
 
     def rows(self, count: int, width: int) -> Rows:
@@ -232,7 +266,9 @@ class Scratch:
         return Rows(*(tensor.data_ptr() for tensor in (codes, sums, scales, blocks)))
 
 
-def network(config: ModelConfig, weights: Weights, scratch: Scratch) -> Program:
+def network(
+    config: ModelConfig, weights: Weights, scratch: Scratch, ranks: Ranks, meet: Callable[[int], int]
+) -> Program:
     """Embedding → L x (attention, experts) → norm → unembedding, as in backends/reference/gpt_oss.py."""
     s, hidden, width = scratch, config.hidden_size, config.intermediate_size
     heads = (config.num_heads, config.num_kv_heads, config.head_dim)
@@ -255,7 +291,13 @@ def network(config: ModelConfig, weights: Weights, scratch: Scratch) -> Program:
             data, bias, rows, out.data_ptr(), s.assignment, packed.inputs, packed.outputs, by_token
         )
 
-    operands: list[Structure] = [Embed(weights.embedding.data_ptr(), x, hidden, config.vocab_size)]
+    add_up: list[Structure] = [] if ranks.size == 1 else [AddUp(meet)]
+    alone: list[Structure] = [] if ranks.rank == 0 else [Clear(x, hidden)]
+    """Before what adds to x and is followed by `add_up`: what was there comes from rank 0."""
+
+    vocabulary = config.vocab_size
+    rows = (vocabulary, ranks.first(vocabulary), ranks.size * vocabulary)
+    operands: list[Structure] = [Embed(weights.embedding.data_ptr(), x, hidden, *rows), *add_up]
     qkv, seen, inner, outer = (tensor.data_ptr() for tensor in (s.qkv, s.seen, s.inner, s.outer))
     for n, layer in enumerate(weights.layers):
         turn = (s.concentration, 1 / math.sqrt(config.head_dim))
@@ -268,14 +310,18 @@ def network(config: ModelConfig, weights: Weights, scratch: Scratch) -> Program:
         if layer.out.format != BF16:
             operands.append(Quantise(seen, s.seen_rows, config.num_heads * config.head_dim))
         operands += [
+            *alone,
             dense(layer.out, s.seen_rows, seen, x, add=True),
+            *add_up,
             norm(layer.experts_norm),
             dense(layer.gate, s.hidden_rows, normed, s.gate.data_ptr()),
             Route(s.gate.data_ptr(), s.assignment),
             experts(layer.mlp1, s.hidden_rows, s.inner, by_token=True),
             Activate(inner, s.inner_rows, width, config.experts_per_token, config.swiglu_limit, SWIGLU_ALPHA),
             experts(layer.mlp2, s.inner_rows, s.outer, by_token=False),
+            *alone,
             Combine(outer, s.shares.data_ptr(), x, hidden, config.experts_per_token),
+            *add_up,
         ]
     operands += [
         norm(weights.norm, SAMPLED),

@@ -11,7 +11,7 @@ import ctypes
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from typing import ClassVar
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 PAGE_SIZE = 32
 
 MXFP4, INT8, BF16, HIGH, LOW = range(5)
@@ -19,6 +19,9 @@ MXFP4, INT8, BF16, HIGH, LOW = range(5)
 
 ALL, SAMPLED, WHOLE = range(3)
 """Rows of a step that an instruction is about."""
+
+Meet = ctypes.CFUNCTYPE(c_int32, c_int64)
+"""What an `AddUp` calls: the rows of the step → 0, or something else to end it."""
 
 
 class Rows(Structure):
@@ -31,7 +34,14 @@ class Rows(Structure):
 
 
 class Embed(Structure):
-    _fields_: ClassVar = [("table", c_void_p), ("x", c_void_p), ("width", c_int32), ("vocabulary", c_int32)]
+    _fields_: ClassVar = [
+        ("table", c_void_p),
+        ("x", c_void_p),
+        ("width", c_int32),
+        ("vocabulary", c_int32),
+        ("first", c_int32),
+        ("all", c_int32),
+    ]
 
 
 class Norm(Structure):
@@ -99,6 +109,8 @@ class Assignment(Structure):
         ("pairs", c_void_p),
         ("experts", c_int32),
         ("used", c_int32),
+        ("first", c_int32),
+        ("own", c_int32),
     ]
 
 
@@ -154,6 +166,14 @@ class Rescore(Structure):
     ]
 
 
+class Clear(Structure):
+    _fields_: ClassVar = [("x", c_void_p), ("width", c_int32)]
+
+
+class AddUp(Structure):
+    _fields_: ClassVar = [("meet", Meet)]
+
+
 class Instruction(Structure):
     _fields_: ClassVar = [("opcode", c_int32), ("operands", c_void_p), ("nanoseconds", c_int64)]
 
@@ -192,6 +212,8 @@ OPCODES: tuple[type[Structure], ...] = (
     Combine,
     Decide,
     Rescore,
+    Clear,
+    AddUp,
 )
 """The operands of each opcode, in the order of abi.h's enum."""
 

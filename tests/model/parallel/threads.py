@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from model.config import ModelConfig
+from model.parallel.lead import Leader, follow, leader
 from model.parallel.ranks import Ranks
 
 Result = TypeVar("Result")
@@ -40,13 +45,50 @@ class ThreadRanks(Ranks):
             self.meeting.gathers += 1
         return torch.cat(self._all(logits), dim=1)
 
+    def broadcast(self, tensor: Tensor) -> None:
+        tensor.copy_(self._all(tensor)[0])
+
     def _all(self, x: Tensor) -> list[Tensor]:
         meeting = self.meeting
         meeting.places[self.rank] = x
         meeting.barrier.wait()
         copies = [place.clone() for place in meeting.places if place is not None]
+        assert len({copy.shape for copy in copies}) == 1, "all ranks do the same"
         meeting.barrier.wait()
         return copies
+
+
+@contextmanager
+def led(size: int, build: Callable[[ThreadRanks], Any], whole: ModelConfig) -> Iterator[Leader]:
+    """A model of so many ranks: the leader is for this thread, the others follow on threads of their own.
+
+    build  makes a rank's part of the model
+    """
+    meeting = Meeting(size)
+    orders: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(1, size)]
+
+    def tell(order: Any) -> None:
+        for each in orders:
+            each.put(json.dumps(order))  # as it would be sent
+
+    def one(rank: int) -> None:
+        try:
+            ranks: Any = ThreadRanks(rank, meeting)
+            follow(build(ranks), ranks, map(json.loads, iter(orders[rank - 1].get, None)))
+        except BaseException:
+            meeting.barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(size) as pool:
+        following = [pool.submit(one, rank) for rank in range(1, size)]
+        try:
+            ranks: Any = ThreadRanks(0, meeting)
+            yield leader(build(ranks), whole, ranks, tell, lambda error: RuntimeError(str(error)))
+        finally:
+            for each in orders:
+                each.put(None)
+    for done in following:
+        done.result()
 
 
 def together(meeting: Meeting, work: Callable[[ThreadRanks], Result]) -> list[Result]:

@@ -7,11 +7,14 @@
 // Letters as in the rest of the project: T tokens, S sequences, N sampled rows, P pages of the longest
 // sequence, H query heads, KV key and value heads, D width of a head, C hidden width, F width inside an
 // expert, E experts, A experts a token uses, V vocabulary.  C, F and H * D are multiples of 32, D of 2.
+//
+// Where several ranks compute one model (model/parallel), H, KV, V and the experts' weights are one rank's own.
+// E is all experts: each rank chooses among all, and computes those that are its own.
 #pragma once
 
 #include <cstdint>
 
-constexpr int ABI_VERSION = 3;  // raise it with every change below
+constexpr int ABI_VERSION = 4;  // raise it with every change below
 constexpr int PAGE = 32;        // positions in a page of the KV cache: the lanes of one product with the keys
 
 enum Opcode : int32_t {
@@ -27,6 +30,8 @@ enum Opcode : int32_t {
     COMBINE,
     DECIDE,
     RESCORE,
+    CLEAR,
+    ADD_UP,
     OPCODES
 };
 
@@ -48,10 +53,10 @@ struct Rows {
     float* blocks;  // [rows, inputs / 32]  scales of 8-bit codes
 };
 
-struct Embed {              // x = table[token]
+struct Embed {              // x = table[token - first]; 0 if another rank has that row
     const uint16_t* table;  // [V, C]  bf16
     float* x;               // [T, C]
-    int32_t width, vocabulary;
+    int32_t width, vocabulary, first, all;  // V, and all ranks' together
 };
 
 struct Norm {                // RMSNorm, and its result as rows
@@ -97,7 +102,8 @@ struct Assignment {   // which experts see which tokens; pair = token * A + rank
     float* shares;    // [T, A]  softmax over the chosen
     int32_t* starts;  // [E + 1] expert e sees pairs[starts[e] : starts[e + 1]]
     int32_t* pairs;   // [T * A]
-    int32_t experts, used;
+    int32_t experts, used;  // E, A
+    int32_t first, own;     // experts [first, first + own) are this rank's
 };
 
 struct Route {
@@ -105,9 +111,9 @@ struct Route {
     Assignment assignment;
 };
 
-struct Experts {             // out[pair] = weights[expert] @ row + bias[expert]
-    const uint8_t* weights;  // [E, tiles, bytes of a tile]  MXFP4
-    const float* bias;       // [E, outputs rounded up to 32]
+struct Experts {             // out[pair] = weights[expert] @ row + bias[expert]; 0 if another rank has it
+    const uint8_t* weights;  // [own, tiles, bytes of a tile]  MXFP4
+    const float* bias;       // [own, outputs rounded up to 32]
     Rows rows;               // [T] rows if by_token, else [T * A]
     float* out;              // [T * A, outputs rounded up to 32]
     Assignment assignment;
@@ -139,6 +145,15 @@ struct Rescore {            // the best `candidates` logits of each row, again f
     const float* normed;    // [N, C]
     const uint16_t* table;  // [V, C]  bf16
     int32_t width, vocabulary, candidates;
+};
+
+struct Clear {  // x = 0
+    float* x;   // [T, width]
+    int32_t width;
+};
+
+struct AddUp {                     // the sum over all ranks, which `meet` makes: of so many rows
+    int32_t (*meet)(int64_t rows);  // returns 0, or ends the step
 };
 
 struct Instruction {
@@ -178,7 +193,7 @@ void gptoss_close(Machine*);
 void gptoss_prompt_bits(Machine*, int bits);  // of the activations of prompts: 16 if not told otherwise, or 8
 void gptoss_prefetch(Machine*, int wanted);  // weights, in steps of one token; on if not told otherwise
 
-// 0, or 1 + the index of the token that is not in the vocabulary.
+// 0, or 1 + the index of the token that is not in the vocabulary, or -1: `meet` has ended it.
 int64_t gptoss_run(Machine*, Instruction* program, int length, const Step*);
 
 int64_t gptoss_packed_bytes(int format, int64_t outputs, int64_t inputs);

@@ -59,6 +59,7 @@ int gptoss_abi(int32_t* sizes) {
     const int32_t all[] = {sizeof(Embed),    sizeof(Norm),    sizeof(Quantise), sizeof(Dense),
                            sizeof(Store),    sizeof(Attend),  sizeof(Route),    sizeof(Experts),
                            sizeof(Activate), sizeof(Combine), sizeof(Decide),   sizeof(Rescore),
+                           sizeof(Clear),    sizeof(AddUp),
                            sizeof(Instruction), sizeof(Step)};
     std::memcpy(sizes, all, sizeof all);
     return ABI_VERSION;

@@ -45,9 +45,15 @@ struct Matrix {
 
 void embed(Machine& machine, const Embed& op, const Step& step) {
     machine.pool.each(step.num_tokens, 8, [&](int64_t begin, int64_t end) {
-        for (int64_t t = begin; t < end; t++)
-            for (int i = 0; i < op.width; i++)
-                op.x[t * op.width + i] = widen(op.table[step.tokens[t] * op.width + i]);
+        for (int64_t t = begin; t < end; t++) {
+            const int64_t token = step.tokens[t] - op.first;
+            float* x = op.x + t * op.width;
+            if (token < 0 || token >= op.vocabulary) {
+                std::fill_n(x, op.width, 0.0f);
+                continue;
+            }
+            for (int i = 0; i < op.width; i++) x[i] = widen(op.table[token * op.width + i]);
+        }
     });
 }
 
@@ -206,13 +212,16 @@ void experts(Machine& machine, const Experts& op, const Step& step) {
     const Matrix matrix = {MXFP4, op.inputs, op.outputs, false, machine.ahead_of(step.num_tokens)};
     std::vector<Part> parts;
     std::vector<int32_t> pairs(to.pairs, to.pairs + to.starts[to.experts]);
-    for (int32_t expert = 0; expert < to.experts; expert++) {
+    for (int64_t pair = 0; pair < int64_t(step.num_tokens) * to.used; pair++)
+        if (to.chosen[pair] < to.first || to.chosen[pair] >= to.first + to.own)
+            std::fill_n(op.out + pair * width, width, 0.0f);
+    for (int32_t expert = to.first; expert < to.first + to.own; expert++) {
         const auto begin = pairs.begin() + to.starts[expert], end = pairs.begin() + to.starts[expert + 1];
         const int first = to.starts[expert], exact = int(std::stable_partition(begin, end, [&](int32_t pair) {
             return !is_coarse(machine, pair / to.used);
         }) - begin);
-        const uint8_t* weights = op.weights + expert * bytes;
-        const float* bias = op.bias + expert * width;
+        const uint8_t* weights = op.weights + (expert - to.first) * bytes;
+        const float* bias = op.bias + (expert - to.first) * width;
         split(machine, MXFP4, {weights, bias, first, exact, false}, parts);
         split(machine, MXFP4, {weights, bias, first + exact, int(end - begin) - exact, true}, parts);
     }
@@ -238,6 +247,12 @@ void combine(Machine& machine, const Combine& op, const Step& step) {
         for (int64_t t = begin; t < end; t++)
             machine.isa.combine(op.values + t * op.used * op.width, op.shares + t * op.used, op.used,
                                 op.width, op.x + t * op.width);
+    });
+}
+
+void clear(Machine& machine, const Clear& op, const Step& step) {
+    machine.pool.each(step.num_tokens, 8, [&](int64_t begin, int64_t end) {
+        std::fill(op.x + begin * op.width, op.x + end * op.width, 0.0f);
     });
 }
 
@@ -382,6 +397,9 @@ void execute(Machine& machine, const Instruction& instruction, const Step& step)
             return decide(machine, *static_cast<const Decide*>(operands), step);
         case RESCORE:
             return rescore(machine, *static_cast<const Rescore*>(operands), step);
+        case CLEAR:
+            return clear(machine, *static_cast<const Clear*>(operands), step);
+        case ADD_UP:  // gptoss_run's own
         case OPCODES:
             return;
     }
@@ -393,19 +411,22 @@ extern "C" int64_t gptoss_run(Machine* machine, Instruction* program, int length
     for (int i = 0; i < length; i++)
         if (program[i].opcode == EMBED)
             for (int64_t t = 0; t < step->num_tokens; t++)
-                if (step->tokens[t] < 0 ||
-                    step->tokens[t] >= static_cast<const Embed*>(program[i].operands)->vocabulary)
+                if (step->tokens[t] < 0 || step->tokens[t] >= static_cast<const Embed*>(program[i].operands)->all)
                     return t + 1;
     cut(*machine, *step);
     mark(*machine, *step);
     machine->pool.wake();
     auto before = std::chrono::steady_clock::now();
-    for (int i = 0; i < length; i++) {
-        execute(*machine, program[i], *step);
+    int64_t outcome = 0;
+    for (int i = 0; i < length && !outcome; i++) {
+        if (program[i].opcode == ADD_UP)
+            outcome = static_cast<const AddUp*>(program[i].operands)->meet(step->num_tokens) ? -1 : 0;
+        else
+            execute(*machine, program[i], *step);
         const auto now = std::chrono::steady_clock::now();
         program[i].nanoseconds += std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
         before = now;
     }
     machine->pool.rest();
-    return 0;
+    return outcome;
 }

@@ -86,7 +86,7 @@ def test_routing_and_its_lists(experts):
     logits = np.random.default_rng(experts).integers(-3, 4, (TOKENS, padded)).astype(np.float32)  # many ties
     chosen, pairs = (np.full((TOKENS, used), -1, np.int32) for _ in range(2))
     shares, starts = np.full((TOKENS, used), np.nan, np.float32), np.full(experts + 1, -1, np.int32)
-    where = Assignment(*(a.ctypes.data for a in (chosen, shares, starts, pairs)), experts, used)
+    where = Assignment(*(a.ctypes.data for a in (chosen, shares, starts, pairs)), experts, used, 0, experts)
     with Machine("portable") as machine:
         machine.run(Route(logits.ctypes.data, where), num_tokens=TOKENS)
     want, weights = layers.route(torch.from_numpy(logits[:, :experts]), used)
@@ -122,7 +122,7 @@ def test_embedding():
     out = np.full((3, 64), np.nan, np.float32)
     with Machine("portable") as machine:
         machine.run(
-            Embed(table.ctypes.data, out.ctypes.data, 64, 50), num_tokens=3, tokens=tokens.ctypes.data
+            Embed(table.ctypes.data, out.ctypes.data, 64, 50, 0, 50), num_tokens=3, tokens=tokens.ctypes.data
         )
     assert np.array_equal(out, from_bf16_bits(table)[tokens])
 
