@@ -42,6 +42,7 @@ import torch
 from model.check import Check
 from model.interfaces import Backend
 from model.loading.tensors import TensorSource
+from model.parallel.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from model.backends.triton.triton_model import TritonModel
@@ -59,12 +60,14 @@ def build(
     dense: str = "bf16",
     kv_cache_dtype: str = "bf16",
     batch_invariant: bool = False,
+    ranks: Ranks = ALONE,
 ) -> TritonModel:
     """The checkpoint's model on a GPU; its kernels have been compiled, and compared with plain PyTorch.
 
     dense  "bf16": attention and unembedding as they were trained; "int8": in eight bits by groups of 64,
            which is a third less to read for each token, and 1.2 GB less of 20b to hold
     kv_cache_dtype   "bf16", or "fp8": keys and values of full layers in eight bits, see fp8.py
+    ranks            who computes it together; the checkpoint is then this rank's part
     batch_invariant  the same bits for a token alone and in any company, at some cost
 
     Raises ImportError without Triton, ValueError for a device they do not run on or an unknown format,
@@ -91,12 +94,13 @@ def build(
 
     def read() -> TritonModel:
         weights = Reader(checkpoint, device, torch.bfloat16, dense).all()
-        return TritonModel(checkpoint.config, weights, 32, kv_cache_dtype, batch_invariant)
+        return TritonModel(checkpoint.config, weights, 32, kv_cache_dtype, batch_invariant, ranks)
 
     if interpreted:
         return read()
     log.info("compiling and checking the Triton kernels: up to a minute the first time, then seconds")
-    with ahead.compiled(ahead.Job.on(device, checkpoint.config, dense, kv_cache_dtype, batch_invariant)):
+    job = ahead.Job.on(device, checkpoint.config, dense, kv_cache_dtype, batch_invariant, ranks.size)
+    with ahead.compiled(job):
         model = read()
     probe(model)
     model.pdl = overlap.pays(model)

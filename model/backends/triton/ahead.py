@@ -54,7 +54,11 @@ Seen = Callable[[Any, dict[str, Any], Any], object]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What decides which kernels there are: a model's sizes and options, and the GPU it is on."""
+    """What decides which kernels there are: a model's sizes and options, and the GPU it is on.
+
+    config  of one rank's part
+    ranks   how many compute the model together
+    """
 
     config: ModelConfig
     dense: str
@@ -63,15 +67,22 @@ class Job:
     full_dtype: str
     capability: tuple[int, int]
     multiprocessors: int
+    ranks: int = 1
 
     @classmethod
     def on(
-        cls, gpu: torch.device, config: ModelConfig, dense: str, kv_cache_dtype: str, batch_invariant: bool
+        cls,
+        gpu: torch.device,
+        config: ModelConfig,
+        dense: str,
+        kv_cache_dtype: str,
+        batch_invariant: bool,
+        ranks: int = 1,
     ) -> Job:
         properties = torch.cuda.get_device_properties(gpu)
         capability = properties.major, properties.minor
         options = (dense, kv_cache_dtype, batch_invariant)
-        return cls.of(capability, properties.multi_processor_count, config, *options)
+        return cls.of(capability, properties.multi_processor_count, config, *options, ranks)
 
     @classmethod
     def of(
@@ -82,11 +93,12 @@ class Job:
         dense: str,
         kv_cache_dtype: str,
         batch_invariant: bool,
+        ranks: int = 1,
     ) -> Job:
         """For a GPU that need not be here."""
         full = fp8.storage_on(capability) if kv_cache_dtype == "fp8" else torch.bfloat16
         name = str(full).removeprefix("torch.")
-        return cls(config, dense, kv_cache_dtype, batch_invariant, name, capability, multiprocessors)
+        return cls(config, dense, kv_cache_dtype, batch_invariant, name, capability, multiprocessors, ranks)
 
     @classmethod
     def read(cls, text: str) -> Job:
@@ -115,6 +127,7 @@ class Job:
             getattr(torch, self.full_dtype),
             self.multiprocessors,
             self.capability,
+            self.ranks,
         )
         outlines.launch_all(model, (False, True) if self.capability >= dependent_launch.OLDEST else (False,))
 

@@ -119,6 +119,7 @@ class Graphs:
 
     network  what is captured: from Batch and KVCache, logits into a tensor [N, V]
     pages    a sequence may have at most, in one kind of layer
+    needed   whether a graph there is no memory for is an error: where other ranks have theirs
     """
 
     def __init__(
@@ -127,11 +128,13 @@ class Graphs:
         device: torch.device,
         pages: int,
         vocab_size: int,
+        needed: bool = False,
     ):
         self._network = network
         self._device = device
         self._pages = pages
         self._vocab_size = vocab_size
+        self._needed = needed
         self._logits: dict[int, Tensor] = {}
         self._cache: KVCache | None = None
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None] = {}
@@ -188,7 +191,8 @@ class Graphs:
                 self._network(static, cache, logits)
         except RuntimeError as error:
             # PyTorch's own is an OutOfMemoryError; that of the driver, which makes the graph, is any error.
-            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+            of_memory = isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+            if self._needed or not of_memory:
                 raise
             reason = str(error).split("\n")[0]
             log.warning("no memory for a CUDA graph of %d rows; such steps run without: %s", size, reason)

@@ -18,6 +18,7 @@ from model.config import ModelConfig
 from model.draws import Draws
 from model.loading.tensors import DeviceTensors, ReadAndMoved, dtype, shapes
 from model.logit_edits import Edits
+from model.parallel.ranks import Ranks
 
 META = torch.device("meta")
 
@@ -26,11 +27,14 @@ PROMPTS = (*range(2, 18), *(n + more for n in (32, 64, 128, 256, 512, 1024, 2048
 
 
 class Outlines:
-    """A checkpoint of tensors without memory."""
+    """A checkpoint of tensors without memory.  ranks: whose part it is one of; each has the whole router."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, ranks: int = 1):
         self.config = config
-        self._shapes = shapes(config)
+        self._shapes = {
+            name: (ranks * shape[0], *shape[1:]) if ".gate." in name else shape
+            for name, shape in shapes(config).items()
+        }
 
     def read(self, name: str) -> Tensor:
         return torch.empty(self._shapes[name], dtype=dtype(name), device=META)
@@ -54,11 +58,17 @@ def outline(
     full_dtype: torch.dtype,
     multiprocessors: int,
     capability: tuple[int, int],
+    ranks: int = 1,
 ) -> TritonModel:
-    """A model of these sizes and options; the last three are those of the GPU meant."""
-    reader = OutlineReader(Outlines(config), META, torch.bfloat16, dense)
-    options = {"kv_cache_dtype": kv_cache_dtype, "batch_invariant": batch_invariant}
-    model = TritonModel(config, reader.all(), **options)  # type: ignore[arg-type]
+    """A model of these sizes and options, on the GPU meant.  ranks: of which it is one's part."""
+    reader = OutlineReader(Outlines(config, ranks), META, torch.bfloat16, dense)
+    model = TritonModel(
+        config,
+        reader.all(),
+        kv_cache_dtype=kv_cache_dtype,
+        batch_invariant=batch_invariant,
+        ranks=Ranks(0, ranks),
+    )
     model.full_dtype = full_dtype
     model.multiprocessors = multiprocessors
     model.tiles = experts_many.tiles_for(capability)
@@ -85,7 +95,7 @@ def launch(model: TritonModel, steps: Iterable[tuple[int, int]]) -> None:
 
 def launch_choosing(model: TritonModel) -> None:
     """What is launched besides the network."""
-    rows, size = 3, model.config.vocab_size
+    rows, size = 3, model.vocabulary
     step = batch(rows, 1, 4)
     graphs.stage(step, batch(4, 1, 4096))
     logits = _empty(rows, size, dtype=torch.float32)

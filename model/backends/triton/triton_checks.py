@@ -278,6 +278,7 @@ def _experts_few(draw: Draw, tokens: int) -> Results:
     yield "router's choice", chosen, want
     yield "router's shares", shares, want_shares
     yield "router's arrivals", arrivals, torch.zeros_like(arrivals)
+    draw.model.own(chosen, shares, other=0)
 
     normed = draw.normal(*x.shape)
     inner = draw.poison(tokens * used, config.intermediate_size, dtype=torch.float32)
@@ -300,10 +301,10 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     logits = draw.normal(tokens, experts).float()
     if experts > used:
         logits[:, -1] = -torch.inf
-    parts = torch.stack((logits, draw.normal(tokens, experts).float()))
+    parts, bias = torch.stack((logits, draw.normal(tokens, experts).float())), layer.gate_bias[:experts]
     chosen, shares = draw.choice(tokens)
-    choose(parts, layer.gate_bias, chosen, shares)
-    want, want_shares = plain_choose(parts.sum(0) + layer.gate_bias.float(), used)
+    choose(parts, bias, chosen, shares)
+    want, want_shares = plain_choose(parts.sum(0) + bias.float(), used)
     yield "choice", chosen, want
     yield "shares", shares, want_shares
 
@@ -311,7 +312,7 @@ def _experts_many(draw: Draw, tokens: int) -> Results:
     want_order, want_starts = expert_order.plain_sort(chosen, experts)
     yield "sort", torch.cat((order, starts)), torch.cat((want_order, want_starts))
     if expert_order.at_once(tokens, experts):
-        *sorted_at_once, shares_at_once = expert_order.choose_and_sort(parts, layer.gate_bias, used)
+        *sorted_at_once, shares_at_once = expert_order.choose_and_sort(parts, bias, used)
         yield "choice and sort", torch.cat(sorted_at_once), torch.cat((want_order, want_starts))
         yield "shares, sorted", shares_at_once, shares
 

@@ -36,6 +36,7 @@ from model.device import Meter, copy_meter
 from model.draws import Draws
 from model.layers import yarn_frequencies
 from model.logit_edits import Edits
+from model.parallel.ranks import ALONE, Ranks, owned_rows
 from model.sizes import decode_bytes
 
 FEW_FOR_EXPERTS = 8
@@ -69,6 +70,7 @@ class TritonModel:
         page_size: int = 32,
         kv_cache_dtype: str = "bf16",
         batch_invariant: bool = False,
+        ranks: Ranks = ALONE,
     ):
         """
         weights         where they are is where the model runs, and their dtype is that of activations
@@ -77,12 +79,14 @@ class TritonModel:
                         see no more than a window of them, and keep them whole
         batch_invariant the same bits for a token, alone and in any batch, in chunks and whole: each kernel
                         is chosen, and adds up, without a look at how much else there is to do
+        ranks           who computes it together; config and weights are then this rank's part
         """
         if kv_cache_dtype not in KV_CACHES:
             raise ValueError(
                 f"keys and values can be kept as {' or '.join(KV_CACHES)}, not {kv_cache_dtype!r}"
             )
         self.config = config
+        self.ranks = ranks
         self.weights = weights
         self.device = device = weights.embedding.device
         self.dtype = weights.embedding.dtype
@@ -104,7 +108,11 @@ class TritonModel:
             self.turn = rotary.angles(config.max_context, *yarn_frequencies(config, device))
         self.weight_bytes = weights.nbytes
         pages = -(-config.max_context // page_size)
-        self.graphs = Graphs(self.network, device, pages, config.vocab_size) if on_gpu else None
+        self.vocabulary = ranks.size * config.vocab_size
+        """Columns of logits: of all ranks together."""
+        self.graphs = None
+        if on_gpu:
+            self.graphs = Graphs(self.network, device, pages, self.vocabulary, needed=ranks.size > 1)
 
     @property
     def dense(self) -> str:
@@ -176,10 +184,25 @@ class TritonModel:
 
         logits  [N, V] float32, to write them to; None for new ones
         """
-        x = F.embedding(batch.tokens, self.weights.embedding)
+        x = self.embedded(batch.tokens)
         for number, layer in enumerate(self.weights.layers):
             owed = self.add_attention(number, layer, x, batch, cache)
             self.add_experts(layer, x, owed)
+        if self.ranks.size > 1:
+            gathered = self.ranks.gathered(self.unembedded(x, batch))
+            return gathered if logits is None else logits.copy_(gathered)
+        return self.unembedded(x, batch, logits)
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """[T, C]"""
+        if self.ranks.size == 1:
+            return F.embedding(tokens, self.weights.embedding)
+        x = owned_rows(tokens, self.weights.embedding, self.ranks)
+        self.ranks.add_up(x)
+        return x
+
+    def unembedded(self, x: Tensor, batch: Batch, logits: Tensor | None = None) -> Tensor:
+        """This rank's logits [N, V] of x [T, C]."""
         if logits is None:
             logits = x.new_empty(len(batch.samples), self.config.vocab_size, dtype=torch.float32)
         return product(
@@ -224,11 +247,15 @@ class TritonModel:
             part = KEYS_OF_A_PART if self.batch_invariant and window is None else 0
             attention_prefill.attend(qkv, self.turn, keys, values, first_page, *where, part)
 
-        if not few and self.by_library(layer.out):
-            add_linear(x, seen, layer.out)
-            return layer.out_bias
-        invariant = self.batch_invariant
-        product(seen, layer.out, x, bias=layer.out_bias, add=True, invariant=invariant, pdl=few and self.pdl)
+        with self.ranks.adding(x):
+            if not few and self.by_library(layer.out):
+                add_linear(x, seen, layer.out)
+                if self.ranks.size == 1:
+                    return layer.out_bias
+                x += layer.out_bias  # before the sum, as only rank 0 has it
+                return None
+            invariant, pdl = self.batch_invariant, few and self.pdl
+            product(seen, layer.out, x, bias=layer.out_bias, add=True, invariant=invariant, pdl=pdl)
         return None
 
     def by_library(self, weight: Dense) -> TypeGuard[Tensor]:
@@ -257,28 +284,42 @@ class TritonModel:
             chosen, shares = self.choice(tokens)
             gate = (layer.experts_norm, layer.gate, layer.gate_bias)
             router(x, *gate, self.router_arrivals, chosen, shares, normed, eps, self.pdl)
+            if self.ranks.size > 1:  # some expert that is here takes the place of others, and adds nothing
+                self.own(chosen, shares, other=0)
             experts_few.gate_up(normed, chosen, layer.mlp1, inner, limit, self.pdl)
-            experts_few.down(inner, chosen, shares, layer.mlp2, x, self.pdl)
+            with self.ranks.adding(x):
+                experts_few.down(inner, chosen, shares, layer.mlp2, x, self.pdl)
             return
         normed, in_order = torch.empty_like(x), x.new_empty(tokens, padded(config.hidden_size))
         inner = x.new_empty(tokens * used, padded(config.intermediate_size))
         normalise(x, layer.experts_norm, eps, normed, in_order, bias=owed)
         parts = gate_parts(normed, layer.gate)
-        if expert_order.at_once(tokens, config.num_experts):
+        outer = x.new_empty(tokens * used, config.hidden_size)
+        if expert_order.at_once(tokens, config.num_experts) and self.ranks.size == 1:
             order, starts, shares = expert_order.choose_and_sort(parts, layer.gate_bias, used)
         else:
             chosen, shares = self.choice(tokens)
             choose(parts, layer.gate_bias, chosen, shares)
+            if self.ranks.size > 1:  # pairs of other ranks come before all, and have no tile
+                self.own(chosen, shares, other=-1)
+                outer.zero_()
             order, starts = expert_order.sort(chosen, config.num_experts)
         experts_many.gate_up(in_order, layer.mlp1, order, starts, inner, limit, invariant, self.tiles)
-        outer = x.new_empty(tokens * used, config.hidden_size)
         experts_many.down(inner, layer.mlp2, order, starts, shares, outer, invariant, self.tiles)
-        experts_many.combine(outer, x)
+        with self.ranks.adding(x):
+            experts_many.combine(outer, x)
 
     def choice(self, tokens: int) -> tuple[Tensor, Tensor]:
         """Room for the chosen experts of so many tokens and their shares, [T, A] each."""
         shape, device = (tokens, self.config.experts_per_token), self.device
         return torch.empty(shape, dtype=torch.int32, device=device), torch.empty(shape, device=device)
+
+    def own(self, chosen: Tensor, shares: Tensor, other: int) -> None:
+        """Numbers of this rank's experts for those of all; for other ranks' experts `other`, and no share."""
+        own = chosen.sub_(self.ranks.first(self.config.num_experts))
+        elsewhere = (own < 0) | (own >= self.config.num_experts)
+        own.masked_fill_(elsewhere, other)
+        shares.masked_fill_(elsewhere, 0.0)
 
     def splits(self, sequences: int) -> int:
         """Parts of the keys to see at once, a power of two: up to four programs for each multiprocessor."""

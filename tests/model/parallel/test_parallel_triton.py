@@ -1,0 +1,46 @@
+"""Ranks together compute what one computes alone: Triton kernels, in the interpreter, each rank a process.
+
+In float32, so that what differs is the order of sums alone.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.model.backends.triton.triton_here import DEVICE
+
+# isort: split
+from tests import tiny_checkpoint
+from tests.model.parallel import triton_rank
+
+pytestmark = [
+    pytest.mark.timeout(600),  # an interpreter on a busy machine takes its time
+    pytest.mark.skipif(DEVICE.type != "cpu", reason="in the interpreter"),
+]
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_together_have_the_logits_of_one_alone(size, tmp_path):
+    folder = tmp_path / "tiny"
+    tiny_checkpoint.write(folder, "hf", triton_rank.CONFIG, seed=5)
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    root = Path(__file__).parents[3]
+    ranks = []
+    for rank in range(size):
+        command = [sys.executable, "-m", "tests.model.parallel.triton_rank"]
+        command += [str(folder), str(tmp_path), str(rank), str(size)]
+        ranks.append(subprocess.Popen(command, env=environment, cwd=root))
+    try:
+        want = triton_rank.logits(folder)
+        assert [rank.wait(500) for rank in ranks] == [0] * size
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    for rank in range(size):
+        got = torch.load(tmp_path / f"logits-{rank}", weights_only=True)
+        torch.testing.assert_close(got, want, rtol=0, atol=3e-4)
