@@ -136,6 +136,14 @@ class Worker:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_seconds)
 
+    def fail(self, reason: BaseException) -> None:
+        """The engine cannot go on, as somebody else has found out: end all streams.  Any thread may call."""
+        if self.died is None and not self._stopping:
+            self.died = reason
+            log.critical("the engine cannot go on: %s", reason)
+            self._wake.set()
+            self._call(self._abandon)
+
     @property
     def draining(self) -> bool:
         """Whether new requests are refused because the server is shutting down."""
@@ -245,8 +253,9 @@ class Worker:
             while not self._stopping and self.died is None:
                 self._run_once()
         except BaseException as error:
-            self.died = error
-            log.critical("the engine died", exc_info=True)
+            if self.died is None:
+                self.died = error
+                log.critical("the engine died", exc_info=True)
         self._call(self._abandon)
         if self.died is None:
             self._engine.close()

@@ -41,6 +41,8 @@ def application(settings: Settings, environ: Mapping[str, str] | None = None) ->
     """environ: the process's environment by default.  Raises StartError or SettingsError."""
     assembled = assemble(settings)
     worker = Worker(assembled.engine, callers=len(settings.api_keys()))
+    if assembled.others is not None:
+        assembled.others.when_lost(worker.fail)
     app = create_app(
         worker,
         assembled.tokenizer,

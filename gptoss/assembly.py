@@ -22,6 +22,7 @@ from engine.runner import Runner
 from gptoss.hub.cache import is_repo, locate, repo_of
 from gptoss.prefix_disk import prefix_pages_on_disk
 from gptoss.progress import Progress
+from gptoss.ranks import start as ranks
 from gptoss.start import StartError
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer, TokenizerError
@@ -36,6 +37,7 @@ from server.settings import Settings
 from server.version import VERSION
 
 if TYPE_CHECKING:
+    from gptoss.ranks.others import Others
     from model.interfaces import LoadedModel, Model
 
 DEMO = Path(str(files("demo"))) / "weights"
@@ -57,6 +59,7 @@ class Assembled:
     fingerprint   identifies weights and version
     load_seconds  time to load everything
     summary       what was loaded, for the user
+    others        the processes of all ranks but this one, with --tensor-parallel
     """
 
     tokenizer: Tokenizer
@@ -67,6 +70,13 @@ class Assembled:
     fingerprint: str
     load_seconds: float
     summary: str
+    others: Others | None = None
+
+    def close(self) -> None:
+        """No more steps.  Safe to call twice."""
+        self.engine.close()
+        if self.others is not None:
+            ranks.end(self.others)
 
 
 def assemble(settings: Settings) -> Assembled:
@@ -77,9 +87,15 @@ def assemble(settings: Settings) -> Assembled:
         checkpoint = Checkpoint.open(folder_of(settings))
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
         Renderer(tokenizer)  # checks now that harmony's special tokens exist, rather than at the first chat
-        model = build(settings, checkpoint, device)
-        plan = plan_memory(settings, model, device, free_bytes(device) + model.weight_bytes)
-        engine = _engine(settings, checkpoint, model, tokenizer, plan)
+        split = settings.tensor_parallel > 1
+        put = _together(settings, checkpoint, device) if split else _alone(settings, checkpoint, device)
+        model, plan = put.model, put.plan
+        try:
+            engine = _engine(settings, checkpoint, model, tokenizer, plan)
+        except BaseException:
+            if put.others is not None:
+                ranks.end(put.others)
+            raise
     except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
         raise StartError(str(error)) from error
     load_seconds = time.perf_counter() - began
@@ -89,7 +105,7 @@ def assemble(settings: Settings) -> Assembled:
     sizes = f"{config.num_layers} layers, {config.num_experts} experts"
     summary = (
         f"gptoss {VERSION}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s ({speed})\n"
-        f"device: {device}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
+        f"device: {put.devices}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
     )
     if (folder := settings.prefix_cache_dir) is not None:
         used, most = engine.stats().disk_bytes, settings.prefix_cache_disk
@@ -103,7 +119,44 @@ def assemble(settings: Settings) -> Assembled:
         fingerprint=fingerprint(checkpoint),
         load_seconds=load_seconds,
         summary=summary,
+        others=put.others,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """A model in memory, by one rank or several.  devices: in words."""
+
+    model: Model
+    plan: MemoryPlan
+    devices: str
+    others: Others | None = None
+
+
+def _alone(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> _Put:
+    model = build(settings, checkpoint, device)
+    plan = plan_memory(settings, model, device, free_bytes(device) + model.weight_bytes)
+    return _Put(model, plan, str(device))
+
+
+def _together(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> _Put:
+    """The plan is that of the rank that has the least room."""
+    ranks.check(settings, checkpoint, device)
+    options = backend_options(settings, device)
+    with _usable(settings, device), _shown(checkpoint, settings.tensor_parallel):
+        started = ranks.start(settings, checkpoint, device, options)
+    try:
+        plans = [
+            plan_memory(settings, RankFootprint.of(started.model, weights), device, free + weights)
+            for weights, free in zip(started.weights, started.free, strict=True)
+        ]
+    except BaseException:
+        ranks.end(started.others)
+        raise
+    plan = min(plans, key=lambda plan: plan.keys_and_values)
+    least = plans.index(plan)
+    each = f"{', '.join(started.devices)} (tensor parallel; the memory of each rank, of rank {least} here)"
+    return _Put(started.model, plan, each, started.others)
 
 
 def folder_of(settings: Settings) -> Path:
@@ -113,6 +166,8 @@ def folder_of(settings: Settings) -> Path:
 
 def build(settings: Settings, checkpoint: Checkpoint | Synthetic, device: devices.Device) -> LoadedModel:
     """The model on its device, with the chosen backend.  Raises StartError or CheckpointError."""
+    if settings.tensor_parallel > 1:
+        raise StartError("--tensor-parallel: this command loads a whole model; set it to 1 here")
     options = backend_options(settings, device)
     with _usable(settings, device), _shown(checkpoint):
         return kernels.load(device, settings.backend).build(checkpoint, device, **options)
@@ -148,12 +203,12 @@ def _usable(settings: Settings, device: devices.Device) -> Iterator[None]:
 
 
 @contextmanager
-def _shown(checkpoint: Checkpoint | Synthetic) -> Iterator[None]:
-    """Shows the progress of loading on stderr, unless it is too short."""
+def _shown(checkpoint: Checkpoint | Synthetic, ranks: int = 1) -> Iterator[None]:
+    """Shows the progress of loading, by one of so many ranks, on stderr, unless it is too short."""
     if checkpoint.nbytes < WORTH_SHOWING:
         yield
         return
-    with Progress("loading", checkpoint.nbytes) as progress:
+    with Progress("loading", checkpoint.nbytes // ranks) as progress:
         checkpoint.on_read = progress.add
         yield
 
@@ -169,6 +224,21 @@ class Footprint(Protocol):
     def page_bytes(self) -> PerKind: ...
     @property
     def weight_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RankFootprint:
+    """What one rank's part needs.  `config`: of the whole model."""
+
+    config: ModelConfig
+    page_size: int
+    page_bytes: PerKind
+    weight_bytes: int
+
+    @classmethod
+    def of(cls, model: Footprint, weight_bytes: int) -> RankFootprint:
+        """All ranks' pages have the same size."""
+        return cls(model.config, model.page_size, model.page_bytes, weight_bytes)
 
 
 def plan_memory(settings: Settings, model: Footprint, device: devices.Device, available: int) -> MemoryPlan:

@@ -101,7 +101,7 @@ class LLM:
     def close(self) -> None:
         """Free the model and end all unfinished answers.  Safe to call twice."""
         if self._assembled is not None:
-            self._assembled.engine.close()
+            self._assembled.close()
         self._engine = self._assembled = None
 
     @property

@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
+import sys
+from contextlib import suppress
 from functools import partial
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -45,6 +49,7 @@ def serve(settings: Settings) -> int:
     settings.api_keys()  # a bad key file is found before the model is loaded, as is a taken port
     listener = bind(settings.host, settings.port)
     made = application(settings)
+    others = made.assembled.others
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     connections = possible_connections(settings.max_connections)
@@ -52,8 +57,25 @@ def serve(settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     banner = f"{made.assembled.summary}\nlistening on {url}"
-    Server(made.app, made.worker, settings.grace, connections, url, banner).run(sockets=[listener])
-    return STOPPED if made.worker.died is None else DIED
+    try:
+        Server(made.app, made.worker, settings.grace, connections, url, banner).run(sockets=[listener])
+    finally:
+        if others is not None:
+            others.close()
+    code = STOPPED if made.worker.died is None else DIED
+    if others is not None:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process here and now: the engine's thread, or torch at its end, may wait for ranks that are
+    gone."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 class Server(uvicorn.Server):

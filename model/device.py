@@ -42,6 +42,29 @@ def find(name: str | None) -> torch.device:
     return torch.device("cuda", index)
 
 
+def named(name: str) -> torch.device:
+    """The device that `str` has named, whether it is here or not."""
+    return torch.device(name)
+
+
+def nth(first: torch.device, number: int) -> torch.device:
+    """The GPU `number` places behind `first`; a CPU is always the same."""
+    return first if first.type == "cpu" else torch.device("cuda", (first.index or 0) + number)
+
+
+def gpus() -> int:
+    """How many torch sees."""
+    return torch.cuda.device_count()
+
+
+def use(device: torch.device, threads: int) -> None:
+    """Make a GPU this thread's own, or have torch compute with so many threads on the CPU."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(threads)
+
+
 def free_bytes(gpu: torch.device) -> int:
     """Free memory of a GPU."""
     return torch.cuda.mem_get_info(gpu)[0]

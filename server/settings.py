@@ -96,6 +96,13 @@ class Settings:
         "bits of activations while the cpu backend computes prompts; 8 is faster, less exact: 16, 8",
         unset="16",
     )
+    tensor_parallel: int = setting(
+        1,
+        DEVICE,
+        whole_number(1, 64),
+        "GPUs that hold a part of the model each and compute it together: 2, 4 or 8 for a model that one "
+        "has no room for; on a CPU, processes",
+    )
     batch_invariant: bool = setting(
         False,
         DEVICE,

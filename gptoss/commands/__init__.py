@@ -20,6 +20,7 @@ MODEL_SETTINGS = (
     "device",
     "backend",
     "threads",
+    "tensor_parallel",
     "dense",
     "prompt_activations",
     "batch_invariant",

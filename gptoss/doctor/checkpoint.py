@@ -22,6 +22,7 @@ from model.byte_sizes import format_bytes
 from model.config import CheckpointError, ModelConfig
 from model.interfaces import Backend
 from model.loading.checkpoint import Checkpoint
+from model.parallel.ranks import Ranks
 from model.sizes import page_bytes, weight_bytes
 from server.settings import Settings
 
@@ -106,19 +107,27 @@ class _Expected:
 
 def _expected(settings: Settings, config: ModelConfig, backend: Backend) -> _Expected:
     dense = settings.dense or str(backend.defaults.get("dense", "bf16"))
-    weights = weight_bytes(config, dense, embedding=not backend.embedding_in_file)
-    pages = page_bytes(config, backend.page_size, settings.kv_cache_dtype or "bf16")
+    part = Ranks(0, settings.tensor_parallel).config(config)
+    weights = weight_bytes(part, dense, embedding=not backend.embedding_in_file)
+    pages = page_bytes(part, backend.page_size, settings.kv_cache_dtype or "bf16")
     return _Expected(config, backend.page_size, pages, weights)
 
 
 def _plan(settings: Settings, config: ModelConfig, device: devices.Device, backend: Backend) -> Finding:
     try:
-        plan = plan_memory(settings, _expected(settings, config, backend), device, free_bytes(device))
+        expected = _expected(settings, config, backend)
+    except CheckpointError as error:
+        return Finding("memory", str(error), "choose a number that is possible", problem=True)
+    free = free_bytes(device) // (settings.tensor_parallel if device.type == "cpu" else 1)
+    try:
+        plan = plan_memory(settings, expected, device, free)
     except TooLittleMemory as error:
         remedy = "free some memory, or lower --kv-cache-memory; gpt-oss-20b needs about 16 GB in total"
         return Finding("memory", str(error), remedy, problem=True)
     shares = f"{format_bytes(plan.weights)} weights, {format_bytes(plan.keys_and_values)} keys and values"
     told = f"about {shares}, of {format_bytes(plan.available)} free on {device}"
+    if settings.tensor_parallel > 1:
+        told = f"of each rank {told}"
     return Finding(
         "memory", f"{told}: {plan.context_tokens} tokens of context, {_streams(settings, config, plan)}"
     )

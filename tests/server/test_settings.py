@@ -45,7 +45,7 @@ def test_every_setting_can_be_given_as_a_flag_as_a_variable_and_in_the_file(tmp_
     texts = {
         "model": "dir", "served_model_name": "x/y", "host": "::1", "port": "0", "device": "cuda:1",
         "backend": "reference", "threads": "3", "dense": "bf16", "batch_invariant": "on",
-        "prompt_activations": "8",
+        "prompt_activations": "8", "tensor_parallel": "2",
         "kv_cache_dtype": "fp8", "max_context": "4096",
         "kv_cache_memory": "1.5GiB", "kv_cache_fraction": "0.25", "prefix_cache": "off",
         "max_running": "5", "max_queued": "6",
