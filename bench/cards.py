@@ -1,0 +1,69 @@
+"""Which cards have room for which model with which context, alone and together (`--tensor-parallel`).
+
+The server's own memory plan (engine/memory.py) for cards that are not there: of each rank's part of the
+weights and of the KV cache.  Nothing is loaded or measured.  docs/tensor-parallel.md has the table.
+
+    python -m bench.cards
+"""
+
+from __future__ import annotations
+
+from engine import memory
+from gptoss.assembly import GPU_SHARE
+from model.config import ModelConfig
+from model.loading.synthetic import SIZES
+from model.parallel.ranks import Ranks
+from model.sizes import page_bytes, weight_bytes
+from server.settings import Settings
+
+CARDS = {
+    "16 GB": 16 * 2**30,
+    "24 GB": 24 * 2**30,
+    "48 GB": 48 * 2**30,
+    "80 GB": 80 * 2**30,
+    "141 GB": 141 * 10**9,
+}
+RANKS = (1, 2, 4, 8)
+
+TAKEN = 2**30
+"""Bytes of a card that the driver, CUDA and NCCL take."""
+
+PAGE_SIZE = 32
+
+
+def context(config: ModelConfig, ranks: int, card_bytes: int, dense: str = "bf16") -> int:
+    """The longest context, in tokens, of one request alone; 0 if the weights leave no room."""
+    part = Ranks(0, ranks).config(config)
+    try:
+        return memory.plan(
+            weight_bytes(part, dense),
+            page_bytes(part, PAGE_SIZE),
+            PAGE_SIZE,
+            config.sliding_window,
+            card_bytes - TAKEN,
+            max_context=config.max_context,
+            max_running=Settings().max_running,
+            fraction=GPU_SHARE,
+        ).context_tokens
+    except memory.TooLittleMemory:
+        return 0
+
+
+def table() -> str:
+    """In Markdown: a row for each model and number of cards."""
+    lines = [
+        f"| model | cards | weights each | {' | '.join(CARDS)} |",
+        "|---|---|---|" + "---|" * len(CARDS),
+    ]
+    for name, config in SIZES.items():
+        for ranks in RANKS:
+            weights = weight_bytes(Ranks(0, ranks).config(config)) / 1e9
+            cells = [
+                f"{tokens:,}" if (tokens := context(config, ranks, card)) else "no" for card in CARDS.values()
+            ]
+            lines.append(f"| {name} | {ranks} | {weights:.1f} GB | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
