@@ -180,10 +180,12 @@ def test_a_server_that_is_gone_ends_the_run_and_the_next_goes_on(
     def script(request):
         text = tiny_tokenizer.decode(request.prompt)
         if gone and not ("<0>" in text or "<1>" in text):
+            if target.read_text().count("\n") == 2:  # not before: a slow machine takes its time for these
+                monkeypatch.setattr(client, "PATIENCE_SECONDS", 0)
             raise EngineDied()
         return final("Hello!")
 
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 60)
     with live(tiny_tokenizer, script) as server:
         assert at(server, source, target) == UNAVAILABLE
         assert set(by_id(target)) == {"id-0", "id-1"}
