@@ -53,6 +53,8 @@ def _weights(folder: str, names: Collection[str], read: Callable[[str], bytes]) 
         return [name for name in beside if fnmatchcase(name, "*.safetensors")]
     try:
         shards = {PurePosixPath(name).name for name in json.loads(read(indexes[0]))["weight_map"].values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NotAModel(f"{indexes[0]} is no index of safetensors: {error!r}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise NotAModel(
+            f"{indexes[0]} is no index of safetensors: {type(error).__name__}: {str(error)[:200]}"
+        ) from None
     return [indexes[0], *(folder + shard for shard in sorted(shards))]

@@ -155,8 +155,10 @@ def _files(folder: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(indexes[0].read_bytes())["weight_map"].values()))
         shards = [folder / Path(name).name for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{indexes[0]} is not an index of safetensors: {error!r}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{indexes[0]} is not an index of safetensors: {type(error).__name__}: {str(error)[:200]}"
+        ) from None
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         raise CheckpointError(f"{folder} lacks {some(missing)}, which {indexes[0].name} names")
     return shards

@@ -115,3 +115,12 @@ def test_a_model_of_the_cache_is_served_under_its_name_also_where_its_folder_was
     folder.mkdir(parents=True)
     assert name_of(Settings(model=folder)) == "acme/tiny"
     assert name_of(Settings(model=folder / "original")) == "acme/tiny"
+
+
+@pytest.mark.parametrize("index", [b"[" * 100_000, b"\xff" * 10_000, b'{"weight_map": 7}', b"{}"])
+def test_an_index_that_is_none_is_one_short_line(index):
+    names = ["config.json", "tokenizer.json", "model.safetensors.index.json", "a.safetensors"]
+    with pytest.raises(NotAModel) as error:
+        wanted(names, lambda name: index)
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)

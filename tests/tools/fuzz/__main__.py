@@ -30,7 +30,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for i, seed in enumerate(SEEDS[asked.target]):
         (corpus / f"seed-{i}").write_bytes(seed)
-    limits = [f"-max_total_time={asked.seconds}", "-max_len=8192", "-timeout=30", "-rss_limit_mb=4096"]
+    limits = [f"-max_total_time={asked.seconds}", "-max_len=16384", "-timeout=30", "-rss_limit_mb=4096"]
     atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={corpus}/", *limits], TARGETS[asked.target])
     atheris.Fuzz()
 
