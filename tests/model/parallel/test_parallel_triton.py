@@ -29,18 +29,18 @@ def test_ranks_together_have_the_logits_of_one_alone(size, tmp_path):
     tiny_checkpoint.write(folder, "hf", triton_rank.CONFIG, seed=5)
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     root = Path(__file__).parents[3]
-    ranks = []
-    for rank in range(size):
+    processes = []
+    for rank, of in [(0, 1), *((rank, size) for rank in range(size))]:
         command = [sys.executable, "-m", "tests.model.parallel.triton_rank"]
-        command += [str(folder), str(tmp_path), str(rank), str(size)]
-        ranks.append(subprocess.Popen(command, env=environment, cwd=root))
+        command += [str(folder), str(tmp_path), str(rank), str(of)]
+        processes.append(subprocess.Popen(command, env=environment, cwd=root))
     try:
-        want = triton_rank.logits(folder)
-        assert [rank.wait(500) for rank in ranks] == [0] * size
+        assert [process.wait(500) for process in processes] == [0] * (size + 1)
     finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
+    want = torch.load(tmp_path / "logits-0-of-1", weights_only=True)
     for rank in range(size):
-        got = torch.load(tmp_path / f"logits-{rank}", weights_only=True)
+        got = torch.load(tmp_path / f"logits-{rank}-of-{size}", weights_only=True)
         torch.testing.assert_close(got, want, rtol=0, atol=3e-4)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from model.backends.triton.kernels import dense
+from model.backends.triton.kernels import dense, experts_few
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader
 from model.loading.checkpoint import Checkpoint
@@ -25,22 +25,26 @@ def ids(length: int, seed: int) -> list[int]:
     return [random.Random(seed * 1000 + i).randrange(CONFIG.vocab_size) for i in range(length)]
 
 
-def logits(folder: Path, ranks: Ranks = ALONE) -> torch.Tensor:
+def logits(folder: Path, ranks: Ranks) -> torch.Tensor:
     """Of a prompt of few tokens, one of many, and decodes of both together."""
-    dense.ROW_TILE["BN"] = dense.SMALL_TILE["BN"] = 64  # an interpreter is slow by the program
+    for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.SMALL_TILE):
+        tile["BN"] = 64  # an interpreter is slow by the program
+    dense.ROW_TILE["BN"] = 128
     whole = Checkpoint.open(folder)
     source = whole if ranks.size == 1 else whole.part(ranks)
     weights = Reader(source, CPU, torch.float32).all()
     model = TritonModel(source.config, weights, page_size=4, ranks=ranks)
-    paged = Paged(model, [ids(7, 1), ids(20, 2)])
-    parts = [*paged.step({0: 6}), *paged.step({1: 18}), *paged.step({1: 1, 0: 1}), *paged.step({1: 1})]
+    paged = Paged(model, [ids(7, 1), ids(19, 2)])
+    parts = [*paged.step({0: 6}), *paged.step({1: 18}), *paged.step({1: 1, 0: 1})]
     return torch.cat(parts)[:, : CONFIG.vocab_size]
 
 
 def main(folder: str, meeting: str, rank: str, size: str) -> None:
     torch.set_num_threads(1)
-    group = connect(int(rank), int(size), CPU, Path(meeting) / "ranks", batch_invariant=False)
-    torch.save(logits(Path(folder), group), Path(meeting) / f"logits-{rank}")
+    ranks: Ranks = ALONE
+    if size != "1":
+        ranks = connect(int(rank), int(size), CPU, Path(meeting) / "ranks", batch_invariant=False)
+    torch.save(logits(Path(folder), ranks), Path(meeting) / f"logits-{rank}-of-{size}")
 
 
 if __name__ == "__main__":
