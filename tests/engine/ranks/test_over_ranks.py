@@ -89,7 +89,8 @@ def test_it_is_that_of_one_rank(places, alone, sampling):
         for mine, theirs in zip(ours.logprobs, one.logprobs, strict=True)
         for a, b in zip(mine[:6], theirs[:6], strict=True)  # of the first token, before answers may differ
     ]
-    assert statistics.median(off) < 0.02
+    # Roundings choose another expert for some tokens of a random model; a wrong sum is off by several.
+    assert statistics.median(off) < 0.25
 
 
 def test_a_prompt_is_scored_as_by_one_rank(places):
@@ -100,7 +101,9 @@ def test_a_prompt_is_scored_as_by_one_rank(places):
         engine.add(test_invariances.Request("a", prompt, 1, sampling=GREEDY, prompt_logprobs=2))
         (token,) = test_invariances.finish(engine)["a"]
         told.append([entry.logprob for entry in token.prefill.logprobs[1:]])
-    assert told[0] == pytest.approx(told[1], abs=0.02, rel=0)
+    off = [abs(ours - theirs) for ours, theirs in zip(*told, strict=True)]
+    assert statistics.median(off) < 0.05
+    assert not places[0].tolerance or max(off) < 0.02
 
 
 def test_a_second_engine_has_a_cache_of_its_own(place):
