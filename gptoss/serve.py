@@ -64,11 +64,11 @@ def serve(settings: Settings) -> int:
             others.close()
     code = STOPPED if made.worker.died is None else DIED
     if others is not None:
-        _leave(code)
+        leave(code)
     return code
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End the process here and now: the engine's thread, or torch at its end, may wait for ranks that are
     gone."""
     logging.shutdown()

@@ -86,6 +86,11 @@ class GptOss:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._made.app
 
+    def __del__(self) -> None:
+        """Ray calls it when the application has come to its end."""
+        if hasattr(self, "_made") and (others := self._made.assembled.others) is not None:
+            others.close()
+
     def check_health(self) -> None:
         if self._made.worker.died is not None:
             raise RuntimeError("the engine died")

@@ -110,12 +110,16 @@ async def in_process(settings: Settings) -> AsyncIterator[Client]:
     )
     made = application(settings)
     transport = httpx2.ASGITransport(made.app)
-    async with (
-        made.app.router.lifespan_context(made.app),
-        httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=None) as http,
-    ):
-        # Twice what is computed together: the next prompts are ready when an answer ends.
-        yield Client(http, 2 * settings.max_running, died=lambda: made.worker.died is not None)
+    try:
+        async with (
+            made.app.router.lifespan_context(made.app),
+            httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=None) as http,
+        ):
+            # Twice what is computed together: the next prompts are ready when an answer ends.
+            yield Client(http, 2 * settings.max_running, died=lambda: made.worker.died is not None)
+    finally:
+        if (others := made.assembled.others) is not None:
+            others.close()
 
 
 @asynccontextmanager

@@ -51,7 +51,12 @@ def run(settings: Settings, asked: argparse.Namespace) -> int:
 
     from gptoss.batch.run import batch
 
-    return batch(settings, asked)
+    code = batch(settings, asked)
+    if asked.url is None and settings.tensor_parallel > 1:
+        from gptoss.serve import leave
+
+        leave(code)
+    return code
 
 
 COMMAND = Command("batch", "answer a file of requests", run, SETTINGS, add_flags)

@@ -332,3 +332,14 @@ def test_settings_of_the_model_mean_nothing_with_a_url():
     done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "gptoss: --threads has no effect with --url: the server there has its own\n"
+
+
+def test_a_model_that_is_split_answers_a_file_and_leaves_no_process(files):
+    """The ranks have this command's pipes: while one is there, its output has no end."""
+    source, target = files
+    write(source, *(asked(f"id-{i}", f"Number {i}", "/v1/completions", max_tokens=4) for i in range(4)))
+    words = _command(source, target, "--tensor-parallel", 2, "--backend", "reference")
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 done, 0 of them errors" in done.stdout
+    assert {each["response"]["status_code"] for each in by_id(target).values()} == {200}
