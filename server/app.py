@@ -21,8 +21,8 @@ from language.tokenizer import Tokenizer
 from server import error_responses
 from server.api import chat, completions, models, responses, tokens
 from server.api.messages import route as messages
-from server.api.responses.background import Jobs
-from server.dialogue.items import StoreError
+from server.api.responses.background import Jobs, end_interrupted
+from server.dialogue.items import Items, StoreError
 from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.dialogue.store import open_store
@@ -92,6 +92,8 @@ def create_app(
         # A URL may have a password in it.
         named = settings.store if isinstance(settings.store, Path) else "postgresql://…"
         raise SettingsError(f"--store {named}: {error}") from None
+    if isinstance(items, Items):  # one that is shared has responses of other servers
+        end_interrupted(items)
     metrics = Metrics(worker, seal, items)
     pages = Pages(summary) if settings.page else None
     app = FastAPI(
@@ -102,7 +104,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would contain the Host that the client sent
     )
-    app.state.jobs = Jobs(settings.max_queued)
+    app.state.jobs = Jobs(settings.max_queued, settings.store_size)
     app.state.service = Service(
         worker=worker,
         tokenizer=tokenizer,

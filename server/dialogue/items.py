@@ -2,7 +2,8 @@
 
 Here everything is in one SQLite database: in memory, or in a file that outlives the server.  (In PostgreSQL,
 for several servers: postgres.py.)  It is bounded by bytes and by age; what was used least recently gives
-way, a whole response at a time.  Nothing is found by anybody but its owner.
+way, a whole response at a time.  Nothing is found by anybody but its owner.  What is deleted is overwritten
+in the file.
 
 A response's history is the chain of `previous`: nothing is copied from one to the next.
 """
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 ROW_BYTES = 300
 """What a row costs beside its text."""
+
+TOUCH_SECONDS = 60.0
+"""Uses within this time count as one: each that is noted is a write."""
 
 VERSION = 1
 SCHEMA = """
@@ -123,6 +127,7 @@ class Items:
             if file is not None:
                 self._db.execute("pragma journal_mode = wal")
                 self._db.execute("pragma synchronous = normal")
+                self._db.execute("pragma secure_delete = on")
                 file.chmod(0o600)
             self._db.executescript(f"{SCHEMA} pragma user_version = {VERSION};")
             (self._bytes,) = self._db.execute("select coalesce(sum(bytes), 0) from groups").fetchone()
@@ -155,19 +160,26 @@ class Items:
 
     # -- groups ----------------------------------------------------------------------------------------------
 
-    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
-        """Keeps a response or a conversation with its items, instead of what was kept under its id."""
+    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> bool:
+        """Keeps a response or a conversation with its items, instead of what was kept under its id.
+
+        returns  False: it is larger than the whole store may be, and not kept
+        """
         now = time.time()
         body = written(group.body)
+        rows = rows_of(owner, group.id, items)
         with self._transaction():
             self._drop(group.id)
+            if len(body) + ROW_BYTES + cost_of(rows) > self._max_bytes:
+                return False
             self._db.execute(
                 "insert into groups values (?, ?, ?, ?, ?, 0, ?, ?, ?)",
                 (group.id, owner, group.kind, now, now, group.status, group.previous, body),
             )
             self._grow(group.id, len(body) + ROW_BYTES)
-            self._insert(owner, group.id, items)
+            self._insert(group.id, rows)
         self._make_room()
+        return True
 
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
         """Another object in a group's place, whose items stay; nothing happens if there is none."""
@@ -179,12 +191,21 @@ class Items:
                 self._db.execute(f"update groups set body = ? {where}", (text, id, owner))
                 self._grow(id, len(text) - len(found[0]))
 
-    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> None:
-        """Appends items to a group; nothing happens if there is none."""
+    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
+        """Appends items to a group.
+
+        returns  False: there is no such group, or it would be larger than the whole store may be
+        """
+        rows = rows_of(owner, id, items)
         with self._transaction():
-            if self.get(owner, id) is not None:
-                self._insert(owner, id, items)
+            where = "where id = ? and owner = ?"
+            found = self._db.execute(f"select bytes from groups {where}", (id, owner)).fetchone()
+            if found is None or found[0] + cost_of(rows) > self._max_bytes:
+                return False
+            self._insert(id, rows)
+            self._touch(id)
         self._make_room()
+        return True
 
     def get(self, owner: bytes, id: str) -> Group | None:
         with self._lock:
@@ -193,7 +214,7 @@ class Items:
             ).fetchone()
             if row is None:
                 return None
-            self._db.execute("update groups set used = ? where id = ?", (time.time(), id))
+            self._touch(id)
         id, kind, status, previous, body = row
         return Group(id, kind, status, previous, json.loads(body))
 
@@ -217,7 +238,7 @@ class Items:
             ).fetchone()
             if row is None:
                 return None
-            self._db.execute("update groups set used = ? where id = ?", (time.time(), row[3]))
+            self._touch(row[3])
         return kept_of(row)
 
     def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
@@ -315,10 +336,22 @@ class Items:
                     return id
                 if len(found) == MAX_CHAIN:
                     raise ChainTooLong
-                self._db.execute("update groups set used = ? where id = ?", (time.time(), id))
+                self._touch(id)
                 found.append(Link(id, row[1]))
                 id = row[2]
         return found[::-1]
+
+    def unfinished(self) -> list[tuple[bytes, Group]]:
+        """Responses that have not ended, each with its owner."""
+        with self._lock:
+            rows = self._db.execute(
+                "select owner, id, status, previous, body from groups "
+                "where status in ('queued', 'in_progress')"
+            ).fetchall()
+        return [
+            (owner, Group(id, "response", status, previous, json.loads(body)))
+            for owner, id, status, previous, body in rows
+        ]
 
     # -- figures ---------------------------------------------------------------------------------------------
 
@@ -339,22 +372,17 @@ class Items:
 
     # -- room ------------------------------------------------------------------------------------------------
 
-    def _insert(self, owner: bytes, group_id: str, items: Sequence[Kept]) -> None:
-        rows = [
-            (
-                group_id,
-                owner,
-                str(kept.body.get("id", "")),
-                kept.kind,
-                kept.json or written(kept.body),
-                _packed(kept.tokens),
-            )
-            for kept in items
-        ]
+    def _touch(self, id: str) -> None:
+        """Notes a use."""
+        now = time.time()
+        long_ago = now - min(TOUCH_SECONDS, self._max_seconds / 10)
+        self._db.execute("update groups set used = ? where id = ? and used < ?", (now, id, long_ago))
+
+    def _insert(self, group_id: str, rows: Sequence[Row]) -> None:
         self._db.executemany(
             "insert into items (group_id, owner, id, kind, body, tokens) values (?, ?, ?, ?, ?, ?)", rows
         )
-        self._grow(group_id, sum(len(row[4]) + len(row[5]) + ROW_BYTES for row in rows))
+        self._grow(group_id, cost_of(rows))
 
     def _grow(self, id: str, by: int) -> None:
         self._db.execute("update groups set bytes = bytes + ? where id = ?", (by, id))
@@ -371,7 +399,10 @@ class Items:
         """Drops what is too old, and the least recently used while there is too much."""
         with self._transaction():
             too_old = time.time() - self._max_seconds
-            for used, id in self._db.execute("select used, id from groups order by used").fetchmany(100):
+            while row := self._db.execute(
+                "select used, id from groups order by used, rowid limit 1"
+            ).fetchone():
+                used, id = row
                 if used >= too_old and self._bytes <= self._max_bytes:
                     break
                 self._drop(id)
@@ -416,5 +447,24 @@ def kept_of(row: Sequence[Any]) -> Kept:
     return Kept(json.loads(row[0]), array("i", bytes(row[1])), row[2], len(row[0]) + len(row[1]))
 
 
-def _packed(tokens: Sequence[int]) -> bytes:
-    return array("i", tokens).tobytes()
+Row = tuple[str, bytes, str, str, str, bytes]
+
+
+def rows_of(owner: bytes, group_id: str, items: Sequence[Kept]) -> list[Row]:
+    """group, owner, id, kind, body and tokens of each"""
+    return [
+        (
+            group_id,
+            owner,
+            str(kept.body.get("id", "")),
+            kept.kind,
+            kept.json or written(kept.body),
+            array("i", kept.tokens).tobytes(),
+        )
+        for kept in items
+    ]
+
+
+def cost_of(rows: Sequence[Row]) -> int:
+    """Bytes."""
+    return sum(len(row[4]) + len(row[5]) + ROW_BYTES for row in rows)

@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 import time
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,9 +27,12 @@ from server.dialogue.items import (
     Group,
     Kept,
     Link,
+    Row,
     StoreError,
+    cost_of,
     first_that_fit,
     kept_of,
+    rows_of,
 )
 from server.sse import written
 
@@ -142,11 +144,17 @@ class PostgresItems:
 
     # -- groups ----------------------------------------------------------------------------------------------
 
-    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> None:
-        """Keeps a response or a conversation with its items, instead of what was kept under its id."""
+    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> bool:
+        """Keeps a response or a conversation with its items, instead of what was kept under its id.
+
+        returns  False: it is larger than the whole store may be, and not kept
+        """
         body = written(group.body)
+        rows = rows_of(owner, group.id, items)
         with self._database.transaction() as db:
             db.execute("delete from gptoss_groups where id = %s", (group.id,))
+            if len(body) + ROW_BYTES + cost_of(rows) > self._max_bytes:
+                return False
             db.execute(
                 f"insert into gptoss_groups values (%s, %s, %s, {NOW}, %s, %s, %s, %s)",
                 (
@@ -159,9 +167,10 @@ class PostgresItems:
                     body,
                 ),
             )
-            self._insert(db, owner, group.id, items)
+            self._insert(db, group.id, rows)
         self._written += len(body)
         self._make_room_sometimes()
+        return True
 
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
         """Another object in a group's place, whose items stay; nothing happens if there is none."""
@@ -173,15 +182,22 @@ class PostgresItems:
                 (text, len(text), _plain(id), owner),
             )
 
-    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> None:
-        """Appends items to a group; nothing happens if there is none."""
+    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
+        """Appends items to a group.
+
+        returns  False: there is no such group, or it would be larger than the whole store may be
+        """
+        rows = rows_of(owner, id, items)
         with self._database.transaction() as db:
             found = db.execute(
-                f"update gptoss_groups set used = {NOW} where id = %s and owner = %s", (_plain(id), owner)
+                f"update gptoss_groups set used = {NOW} where id = %s and owner = %s and bytes + %s <= %s",
+                (_plain(id), owner, cost_of(rows), self._max_bytes),
             )
-            if found.rowcount:
-                self._insert(db, owner, id, items)
+            if not found.rowcount:
+                return False
+            self._insert(db, id, rows)
         self._make_room_sometimes()
+        return True
 
     def get(self, owner: bytes, id: str) -> Group | None:
         with self._database.statements() as db:
@@ -340,27 +356,16 @@ class PostgresItems:
 
     # -- room ------------------------------------------------------------------------------------------------
 
-    def _insert(self, db: psycopg.Connection, owner: bytes, group_id: str, items: Sequence[Kept]) -> None:
-        rows = [
-            (
-                group_id,
-                owner,
-                _plain(str(kept.body.get("id", ""))),
-                kept.kind,
-                kept.json or written(kept.body),
-                array("i", kept.tokens).tobytes(),
-            )
-            for kept in items
-        ]
+    def _insert(self, db: psycopg.Connection, group_id: str, rows: Sequence[Row]) -> None:
         if not rows:
             return
         with db.cursor() as cursor:
             cursor.executemany(
                 "insert into gptoss_items (group_id, owner, id, kind, body, tokens) "
                 "values (%s, %s, %s, %s, %s, %s)",
-                rows,
+                [(_plain(group), owner, _plain(id), *rest) for group, owner, id, *rest in rows],
             )
-        size = sum(len(row[4]) + len(row[5]) + ROW_BYTES for row in rows)
+        size = cost_of(rows)
         _grow(db, group_id, size)
         self._written += size
 

@@ -47,6 +47,7 @@ from model.batch import Batch, KVCache
 from model.config import ModelConfig
 from server import settings_sources
 from server.app import create_app
+from server.dialogue.store import Store
 from server.settings import Settings
 from tests.server.fakes import Pause, call, final, serving
 
@@ -268,12 +269,14 @@ class Cuttable:
 class Scripted:
     """A server that plays.
 
-    cut  end the next piece of a response's body, and its connection, instead of sending it
+    items  what it keeps of responses and conversations
+    cut    end the next piece of a response's body, and its connection, instead of sending it
     """
 
     url: str
     script: Script
     worker: ScriptedWorker
+    items: Store
     cut: Callable[[], None]
 
 
@@ -293,7 +296,7 @@ def scripted(
         cuttable.cuts = True
 
     with serving(cuttable) as url:
-        yield Scripted(url, script, worker, cut)
+        yield Scripted(url, script, worker, app.state.service.items, cut)
 
 
 SUMMARY = "device: none, kernels: scripted\nmemory: none is needed"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,18 @@ from server.streaming import PING, SMALL_ANSWER
 if TYPE_CHECKING:
     from engine.worker import TokenStream
 
+log = logging.getLogger("gptoss.server")
+
 QUIET_SECONDS = 8.0
 """A sign of life that comes this soon after something was said need not be an event."""
 
 
 class ResponseAnswer:
     """
-    head      the response before anything is said
-    items     of the request, as they are kept; None: nothing is kept
-    previous  id of the response before
+    owner    whose it is
+    head     the response before anything is said
+    items    of the request, as they are kept; None: nothing of it is kept, nor of its calls for later
+    running  where it is found by its id while it is made; None: nowhere
     """
 
     end = b""
@@ -48,15 +52,18 @@ class ResponseAnswer:
         figures: Figures,
         *,
         items: Sequence[Kept] | None,
+        running: MutableMapping[str, ResponseAnswer] | None = None,
         summary: bool,
         seals: bool,
         logprobs: bool,
     ):
         self.streams: Sequence[TokenStream] = begun.streams
         self.figures = figures
-        self._service, self._owner, self._items, self._logprobs = service, owner, items, logprobs
+        self.owner = owner
+        self._service, self._items, self._running, self._logprobs = service, items, running, logprobs
         self._prompt = len(begun.prompt)
-        self._reader = AnswerReader(begun.turn, service.renderer, service.reasoning_cache.keep)
+        keep = None if items is None else service.reasoning_cache.keep
+        self._reader = AnswerReader(begun.turn, service.renderer, keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
         self.writer = ResponseWriter(
             head,
@@ -76,20 +83,31 @@ class ResponseAnswer:
         async for batch in self.batches():
             yield encoded(batch)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing was told for a while."""
+        return time.monotonic() - self._told_at >= QUIET_SECONDS
+
     async def batches(self, background: bool = False) -> AsyncIterator[list[Event]]:
         """All events, those together that come together.
 
         background  nobody waits: the response is queued until its first token comes
         """
-        yield self._told(self.writer.queue() if background else self.writer.begin())
-        async for _, tokens in as_they_come([self._choice]):
-            events = self.writer.start() if background and self.response["status"] == "queued" else []
-            events += self._read(tokens)
-            if self._choice.finish is not None:
-                events += self.writer.end(self._choice.finish, self.usage())
-                await self.save()  # before it is told: whoever goes on from it may ask another server
-            if events:
-                yield self._told(events)
+        if self._running is not None:
+            self._running[self.response["id"]] = self
+        try:
+            yield self._told(self.writer.queue() if background else self.writer.begin())
+            async for _, tokens in as_they_come([self._choice]):
+                events = self.writer.start() if background and self.response["status"] == "queued" else []
+                events += self._read(tokens)
+                if self._choice.finish is not None:
+                    events += self.writer.end(self._choice.finish, self.usage())
+                    await self.save()  # before it is told: whoever goes on from it may ask another server
+                    self._ended()
+                if events:
+                    yield self._told(events)
+        finally:
+            self._ended()
 
     async def gather(self) -> None:
         async for _ in self.batches():
@@ -100,9 +118,10 @@ class ResponseAnswer:
 
     def ping(self) -> bytes:
         """An event where nothing was told for a while: comments do not count as life with all clients."""
-        if time.monotonic() - self._told_at < QUIET_SECONDS:
-            return PING
-        return encoded([self.writer.alive()])
+        return encoded(self.alive()) if self.quiet else PING
+
+    def alive(self) -> list[Event]:
+        return self._told([self.writer.alive()])
 
     def failure(self, error: ApiError) -> bytes:
         failed = self.writer.fail(error)
@@ -142,7 +161,16 @@ class ResponseAnswer:
         if self._seals == len(thoughts):
             return None
         self._seals += 1
-        return self._service.seal.close(thoughts[self._seals - 1], self._owner)
+        return self._service.seal.close(thoughts[self._seals - 1], self.owner)
+
+    def forget(self) -> None:
+        """Nothing of it is to be kept, after all."""
+        self._items = None
+        self._ended()
+
+    def _ended(self) -> None:
+        if self._running is not None:
+            self._running.pop(self.response["id"], None)
 
     def save(self) -> asyncio.Future[None]:
         """Keeps the response as it is now, if it is to be kept.  It may be waited for."""
@@ -161,10 +189,14 @@ class ResponseAnswer:
         return self._service.items.save(partial(self._keep, group, kept), large=large)
 
     def _keep(self, group: Group, kept: Sequence[Kept]) -> None:
-        self._service.items.put(self._owner, group, kept)
+        fits = self._service.items.put(self.owner, group, kept)
         conversation = group.body["conversation"]
         if conversation is not None and group.status in ("completed", "incomplete"):
-            self._service.items.add(self._owner, conversation["id"], kept)
+            fits &= self._service.items.add(self.owner, conversation["id"], kept)
+        if not fits:
+            log.warning(
+                "a response is not kept in full: --store-size is too small for it or its conversation"
+            )
 
     def _sampled(self, output: Sequence[Item]) -> list[list[int]]:
         """What was sampled for each item, as far as it can be told apart."""

@@ -27,6 +27,12 @@ LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
 
 
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+"""As with OpenAI."""
+
+
 class Reasoning(Body):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
@@ -96,7 +102,7 @@ class InputFields(SamplingFields):
             history.paths.append("instructions")
         else:
             history.add_all(self.instructions or (), "instructions")
-        history.add_all(earlier, "previous_response_id")
+        history.add_all(earlier, "previous_response_id" if self.conversation is None else "conversation")
         history.add_all(self.items(), "input")
         conversation = Conversation(
             messages=history.messages,
@@ -127,7 +133,7 @@ class ResponseBody(InputFields):
     include: Many[str] | None = None
     background: bool | None = None
     store: bool | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
@@ -238,10 +244,12 @@ class ResponseBody(InputFields):
 
 
 def _shown(tool: ToolBody) -> dict[str, Any]:
-    """A tool as the response repeats it; the SDKs' types need these fields of a function."""
+    """A tool as the response repeats it; the SDKs' types need these fields."""
     shown = tool.model_dump(exclude_none=True)
     if tool.type == "function":
         shown = {"description": None, "parameters": None, "strict": bool(tool.strict), **shown}
+    if tool.type == "namespace":
+        shown = {"description": "", **shown}
     if tool.tools is not None:
         shown["tools"] = [_shown(inner) for inner in tool.tools]
     return shown

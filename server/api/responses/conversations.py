@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from server.api.responses.body import Metadata
 from server.api.responses.create import KnownItems, missing, named, owner_of
+from server.api.responses.history import History
 from server.api.responses.stored import Limit, Order, listed, page
+from server.api.responses.tools import tools_of
 from server.api.responses.writer import new_id
 from server.api.shared_fields import Body, ManyObjects
 from server.dialogue.items import Group, Kept
@@ -23,7 +27,6 @@ router = APIRouter(route_class=JsonRoute)
 MAX_ITEMS = 20
 """That one request may add, as with OpenAI."""
 
-Metadata = Annotated[dict[str, str], Field(max_length=16)]
 NewItems = Annotated[ManyObjects[dict[str, Any]], Field(max_length=MAX_ITEMS)]
 
 
@@ -40,13 +43,22 @@ class AddedItems(Body):
     items: NewItems
 
 
-@router.post("/v1/conversations")
+RETURNS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "links": {
+            name: {"operationId": f"conversation_{name}", "parameters": {"id": "$response.body#/id"}}
+            for name in ("retrieve", "update", "delete", "add", "items")
+        }
+    }
+}
+
+
+@router.post("/v1/conversations", responses=RETURNS)
 async def create(
     request: Request, service: TheService, body: NewConversation | None = None
 ) -> dict[str, Any]:
     owner = owner_of(request)
     asked = body or NewConversation()
-    known = KnownItems(service, owner)
     conversation: dict[str, Any] = {
         "id": new_id("conv"),
         "object": "conversation",
@@ -56,18 +68,19 @@ async def create(
     group = Group(conversation["id"], "conversation", "", None, conversation)
 
     def keep() -> None:
-        service.items.put(owner, group, [Kept(named(item, known)) for item in asked.items or ()])
+        if not service.items.put(owner, group, _checked(asked.items or (), owner, service)):
+            raise _too_large(service)
 
     await service.items.run(keep)
     return conversation
 
 
-@router.get("/v1/conversations/{id}")
+@router.get("/v1/conversations/{id}", operation_id="conversation_retrieve")
 async def retrieve(id: str, request: Request, service: TheService) -> dict[str, Any]:
     return await service.items.run(find, owner_of(request), id, service)
 
 
-@router.post("/v1/conversations/{id}")
+@router.post("/v1/conversations/{id}", operation_id="conversation_update")
 async def update(id: str, body: ChangedConversation, request: Request, service: TheService) -> dict[str, Any]:
     owner = owner_of(request)
 
@@ -79,7 +92,7 @@ async def update(id: str, body: ChangedConversation, request: Request, service: 
     return await service.items.run(change)
 
 
-@router.delete("/v1/conversations/{id}")
+@router.delete("/v1/conversations/{id}", operation_id="conversation_delete")
 async def delete(id: str, request: Request, service: TheService) -> dict[str, Any]:
     owner = owner_of(request)
 
@@ -91,21 +104,21 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
     return {"id": id, "object": "conversation.deleted", "deleted": True}
 
 
-@router.post("/v1/conversations/{id}/items")
+@router.post("/v1/conversations/{id}/items", operation_id="conversation_add")
 async def add(id: str, body: AddedItems, request: Request, service: TheService) -> Response:
     owner = owner_of(request)
 
     def keep() -> list[Kept]:
         find(owner, id, service)
-        known = KnownItems(service, owner)
-        items = [Kept(named(item, known)) for item in body.items]
-        service.items.add(owner, id, items)
+        items = _checked(body.items, owner, service)
+        if not service.items.add(owner, id, items):
+            raise _too_large(service)
         return items
 
     return await json_response(listed(await service.items.run(keep)))
 
 
-@router.get("/v1/conversations/{id}/items")
+@router.get("/v1/conversations/{id}/items", operation_id="conversation_items")
 async def items(
     id: str,
     request: Request,
@@ -155,6 +168,19 @@ def find(owner: bytes, id: str, service: Service) -> dict[str, Any]:
     if group is None or group.kind != "conversation":
         raise missing("conversation", id, None)
     return group.body
+
+
+def _checked(items: Sequence[dict[str, Any]], owner: bytes, service: Service) -> list[Kept]:
+    """Items as they are kept.  Raises ApiError if a response could not be made of one of them."""
+    History(tools_of(()), KnownItems(service, owner), service.renderer).add_all(items, "items")
+    known = KnownItems(service, owner)
+    return [Kept(named(item, known)) for item in items]
+
+
+def _too_large(service: Service) -> ApiError:
+    limit = service.settings.store_size
+    message = f"this conversation would be larger than all that is kept here may be, {limit} bytes"
+    return ApiError(413, message, param="items", code="conversation_too_large")
 
 
 def _no_item(id: str) -> ApiError:

@@ -6,14 +6,14 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
 from language.constraints import SchemaError
 from language.harmony.messages import ConversationError
 from server.api.responses.answer import ResponseAnswer
-from server.api.responses.background import Job, Jobs
+from server.api.responses.background import UNFINISHED, Jobs, is_interrupted
 from server.api.responses.body import InputFields, ResponseBody, in_our_words
 from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
@@ -59,16 +59,26 @@ class KnownItems:
         return self.service.seal.open(text, self.owner)
 
 
-@router.post("/v1/responses")
+RETURNS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "links": {
+            name: {"operationId": f"response_{name}", "parameters": {"id": "$response.body#/id"}}
+            for name in ("retrieve", "delete", "cancel", "input_items")
+        }
+    }
+}
+"""What can be done with a response, for programs that read our OpenAPI description."""
+
+
+@router.post("/v1/responses", responses=RETURNS)
 async def create(body: ResponseBody, request: Request, service: TheService) -> Response:
     jobs: Jobs = request.app.state.jobs
     if body.background:
         jobs.check_room()
-    answer, headers = await begun(body, request, service)
+    answer, headers = await begun(body, request, service, jobs)
     if not body.background:
         return respond(answer, body.stream, headers)
-    job = Job(answer, owner_of(request), bool(body.stream))
-    jobs.add(job)
+    job = jobs.begin(answer, bool(body.stream))
     await job.kept
     if body.stream:
         return AnswerStream(job.watch(-1), headers)
@@ -76,7 +86,7 @@ async def create(body: ResponseBody, request: Request, service: TheService) -> R
 
 
 async def begun(
-    body: ResponseBody, request: Request, service: Service
+    body: ResponseBody, request: Request, service: Service, jobs: Jobs
 ) -> tuple[ResponseAnswer, dict[str, str]]:
     """An answer under way, and the headers of its response.  Raises ApiError; then nothing runs."""
     service.check_model(body.model)
@@ -86,7 +96,7 @@ async def begun(
     size = await history_bytes(body, owner, service)
     async with slot_if_large(size, service, request.state.caller):
         head = await preprocess(0, repeated, service, body, id, service)
-        (turn, tools, paths), items = await service.items.run(told, body, owner, service)
+        (turn, tools, paths), items = await service.items.run(told, body, owner, service, jobs)
         try:
             begun = await begin(turn, id, service, request.state.caller)
         except (ConversationError, SchemaError) as error:
@@ -100,6 +110,7 @@ async def begun(
         service,
         figures,
         items=items,
+        running=jobs.awaited if body.keeps and not body.background else None,
         summary=body.summary is not None,
         seals=body.wants_seal,
         logprobs=body.wants_logprobs,
@@ -108,10 +119,10 @@ async def begun(
 
 
 def told(
-    body: ResponseBody, owner: bytes, service: Service
+    body: ResponseBody, owner: bytes, service: Service, jobs: Jobs
 ) -> tuple[tuple[Turn, Tools, list[str]], list[Kept] | None]:
     """What the model is told, and the input's items as they are kept, if they are.  Raises ApiError."""
-    turn = body.turn(earlier(body, owner, service), KnownItems(service, owner), service)
+    turn = body.turn(earlier(body, owner, service, jobs), KnownItems(service, owner), service)
     if not body.keeps:
         return turn, None
     known = KnownItems(service, owner)
@@ -163,7 +174,7 @@ def warnings(ignored: Sequence[str]) -> dict[str, str]:
     return {"warning": f'299 gptoss "{names}: not available here, so the model was not told of it"'}
 
 
-def earlier(body: InputFields, owner: bytes, service: Service) -> list[Item]:
+def earlier(body: InputFields, owner: bytes, service: Service, jobs: Jobs) -> list[Item]:
     """The items of the responses, or of the conversation, that this one goes on from.  Raises ApiError."""
     if (id := body.conversation_id) is not None:
         conversation = service.items.get(owner, id)
@@ -177,16 +188,23 @@ def earlier(body: InputFields, owner: bytes, service: Service) -> list[Item]:
     except ChainTooLong:
         message = f"previous_response_id: more than {MAX_CHAIN} responses come before this one"
         raise bad_request(message, "previous_response_id") from None
-    if isinstance(chain, str):
-        raise missing("response", chain, "previous_response_id")
-    if chain[-1].status in ("queued", "in_progress"):
+    runs = jobs.being_made(owner, id) is not None
+    if not isinstance(chain, str) and chain[-1].status in UNFINISHED:
+        last = service.items.get(owner, id)
+        runs = last is not None and not is_interrupted(last, service)
+    if runs:
         message = f"the response {id[:100]!r} is still running"
         raise ApiError(409, message, param="previous_response_id", code="response_in_progress")
+    if isinstance(chain, str):
+        raise missing("response", chain, "previous_response_id")
     return [kept.body for group in chain for kept in service.items.items(owner, group.id)]
 
 
-def missing(kind: str, id: str, param: str | None) -> ApiError:
-    return ApiError(404, f"there is no {kind} {id[:100]!r} here", param=param, code=f"{kind}_not_found")
+def missing(kind: Literal["response", "conversation"], id: str, param: str | None) -> ApiError:
+    message = f"there is no {kind} {id[:100]!r} here"
+    if kind == "response":
+        return ApiError(404, message, param=param, code="response_not_found")
+    return ApiError(404, message, param=param, code="conversation_not_found")
 
 
 def named(item: Item, known: KnownItems) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from language.harmony.messages import Message
@@ -103,8 +104,8 @@ class History:
                 if kind.startswith(("shell", "apply")):
                     text = actions.output(item)
                 else:
-                    text = _text(content, f"{path}.output")
-                yield Message("tool", text, call_id=_string(item, "call_id", path))
+                    text = _text(content, f"{path}.output", UNSEEN)
+                yield self._result(item, text, path)
             case "local_shell_call_output":
                 id = item.get("call_id") or item.get("id")
                 if not isinstance(id, str):
@@ -135,6 +136,14 @@ class History:
             thought = "".join(part.text for part in self.renderer.sampled_parts(sampled))
         if thought:
             yield Message("assistant", None, thought, sampled=sampled)
+
+    def _result(self, item: Item, text: str, path: str) -> Message:
+        """What came of a call; without the call's id, by the function's name."""
+        name, namespace = item.get("name"), item.get("namespace")
+        if item.get("call_id") is None and isinstance(name, str):
+            call = self.tools.call("", name, namespace if isinstance(namespace, str) else None, "")
+            return Message("tool", text, name=call.name)
+        return Message("tool", text, call_id=_string(item, "call_id", path))
 
     def _call(self, item: Item, sampled: Sequence[int], path: str) -> Message:
         kind = type_of(item)
@@ -213,8 +222,18 @@ TEXTS = {
 }
 
 
-def _text(content: Any, where: str) -> str:
-    """The text of a content: its parts concatenated."""
+UNSEEN = {
+    "input_image": "[an image, which this model cannot see]",
+    "input_file": "[a file, which this model cannot read]",
+}
+"""What the model is told in the result of a call: it called for it itself, and nobody could leave it out."""
+
+
+def _text(content: Any, where: str, unseen: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The text of a content: its parts concatenated.
+
+    unseen  what stands for parts that are not text; others are refused
+    """
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -224,6 +243,9 @@ def _text(content: Any, where: str) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(kind, str):
             raise bad_request(f"{where}[{i}].type: it is missing", f"{where}[{i}].type")
+        if kind in unseen:
+            texts.append(unseen[kind])
+            continue
         if kind not in TEXTS:
             raise unsupported(
                 f"{where}[{i}]: this model reads text, not {kind[:100]!r}", f"{where}[{i}].type"

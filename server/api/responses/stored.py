@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from language.harmony.messages import ConversationError
-from server.api.responses.background import Job, Jobs
+from server.api.responses.background import INTERRUPTED, Job, Jobs, is_interrupted
 from server.api.responses.body import InputFields, in_our_words
 from server.api.responses.create import KnownItems, earlier, history_bytes, missing, owner_of
 from server.dialogue.begin import render, slot_if_large
@@ -29,11 +29,11 @@ Order = Literal["asc", "desc"]
 async def input_tokens(body: InputFields, request: Request, service: TheService) -> dict[str, Any]:
     """The number of tokens that the prompt of this body would have."""
     service.check_model(body.model)
-    owner = owner_of(request)
+    owner, jobs = owner_of(request), jobs_of(request)
     size = await history_bytes(body, owner, service)
     async with slot_if_large(size, service, request.state.caller):
         conversation, tools, paths = await service.items.run(
-            lambda: body.told(earlier(body, owner, service), KnownItems(service, owner), service)
+            lambda: body.told(earlier(body, owner, service, jobs), KnownItems(service, owner), service)
         )
         try:
             prompt = await render(conversation, service)
@@ -42,7 +42,7 @@ async def input_tokens(body: InputFields, request: Request, service: TheService)
     return {"object": "response.input_tokens", "input_tokens": len(prompt)}
 
 
-@router.get("/v1/responses/{id}")
+@router.get("/v1/responses/{id}", operation_id="response_retrieve")
 async def retrieve(
     id: str,
     request: Request,
@@ -51,45 +51,53 @@ async def retrieve(
     starting_after: Annotated[int, Query(ge=0)] | None = None,
 ) -> Response:
     owner = owner_of(request)
-    job = jobs_of(request).get(owner, id)
+    job, answer = jobs_of(request).get(owner, id), jobs_of(request).being_made(owner, id)
     if stream:
-        if job is None:
+        if job is None or not job.streams:
             await service.items.run(whole, owner, id, service)
-            message = "stream: only a response that was made with background and stream can be streamed again"
-            raise bad_request(message, "stream")
+            message = (
+                "stream: only a response that was made with background and stream can be streamed again,"
+            )
+            raise bad_request(f"{message} and for some minutes after its end", "stream")
         return AnswerStream(job.watch(-1 if starting_after is None else starting_after))
     if starting_after is not None:
         raise bad_request("starting_after: needs stream to be true", "starting_after")
-    if job is not None:
-        return await json_response(job.response)
+    if (found := job or answer) is not None:
+        return await json_response(found.response)
     return await json_response(await service.items.run(whole, owner, id, service))
 
 
-@router.delete("/v1/responses/{id}")
+@router.delete("/v1/responses/{id}", operation_id="response_delete")
 async def delete(id: str, request: Request, service: TheService) -> dict[str, Any]:
     owner = owner_of(request)
-    if (job := jobs_of(request).get(owner, id)) is not None:
+    jobs = jobs_of(request)
+    if (job := jobs.get(owner, id)) is not None:
         await job.cancel()
-        jobs_of(request).forget(job)
-    if not await service.items.run(service.items.delete, owner, id):
+        jobs.forget(job)
+    if (answer := jobs.being_made(owner, id)) is not None:
+        answer.forget()
+    elif not await service.items.run(service.items.delete, owner, id):
         raise missing("response", id, None)
     return {"id": id, "object": "response", "deleted": True}
 
 
-@router.post("/v1/responses/{id}/cancel")
+@router.post("/v1/responses/{id}/cancel", operation_id="response_cancel")
 async def cancel(id: str, request: Request, service: TheService) -> Response:
     owner = owner_of(request)
     job: Job | None = jobs_of(request).get(owner, id)
     if job is not None:
         await job.cancel()
         return await json_response(job.response)
-    response = await service.items.run(whole, owner, id, service)
+    if (answer := jobs_of(request).being_made(owner, id)) is not None:
+        response = answer.response
+    else:
+        response = await service.items.run(whole, owner, id, service)
     if not response["background"]:
         raise bad_request("only a response that was made with background can be cancelled", None)
     return await json_response(response)
 
 
-@router.get("/v1/responses/{id}/input_items")
+@router.get("/v1/responses/{id}/input_items", operation_id="response_input_items")
 async def input_items(
     id: str,
     request: Request,
@@ -114,7 +122,8 @@ def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:
     if group is None or group.kind != "response":
         raise missing("response", id, None)
     output = [kept.body for kept in service.items.items(owner, id, "output")]
-    return {**group.body, "output": output}
+    ended = INTERRUPTED if is_interrupted(group, service) else {}
+    return {**group.body, **ended, "output": output}
 
 
 def page(

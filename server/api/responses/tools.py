@@ -6,7 +6,8 @@
 | namespace                           | a namespace of functions   | function_call, namespace   |
 | custom                              | a function that takes text | custom_tool_call           |
 | local_shell, shell, apply_patch     | a function                 | the item of that name      |
-| functions browser.* and python      | what it was trained on     | function_call              |
+| functions browser.* and python,     | what it was trained on     | function_call              |
+|   or browser as a namespace         |                            |                            |
 | web_search                          | nothing; a warning says so |                            |
 
 The client that declares a tool runs it: the server runs none.
@@ -113,6 +114,9 @@ class Tools:
     def call(self, id: str, name: str, namespace: str | None, arguments: str, text: bool = False) -> Call:
         """A call of the history, as the prompt has it."""
         known = self.find(name, namespace)
+        if known is None and namespace is None:  # of a client that has lost it
+            same = [each for each in self.declared.values() if each.name.name == name]
+            known = same[0] if len(same) == 1 else None
         if known is None:
             return Call(id, self.names.to_model(name, namespace), arguments, text)
         if known.wrap is not None:
@@ -126,7 +130,7 @@ def tools_of(bodies: Sequence[ToolBody]) -> Tools:
     if len(flat) > MAX_TOOLS:
         raise bad_request(f"tools: there are {len(flat)}; at most {MAX_TOOLS} can be declared", "tools")
     spaces = {body.name: body.description or "" for body in bodies if body.type == "namespace" and body.name}
-    trained = {str(body.name) for body, _, _ in flat if _is_trained(body)}
+    trained = {_whole(body, space) for body, space, _ in flat if _is_trained(body, space)}
     names = FunctionNames((ToolName(_name(body, path), space) for body, space, path in flat), trained)
     declared: dict[ToolName, Declared] = {}
     for body, space, path in flat:
@@ -134,7 +138,12 @@ def tools_of(bodies: Sequence[ToolBody]) -> Tools:
         if each.name in declared:
             raise bad_request(f"{path}.name: there is another tool called {each.name.name!r}", f"{path}.name")
         declared[each.name] = each
-    told = {names.namespace(name): description for name, description in spaces.items() if description}
+    told = {
+        names.namespace(name): description
+        for name, description in spaces.items()
+        if description
+        and not all(each.tool.builtin for each in declared.values() if each.name.namespace == name)
+    }
     ignored = dict.fromkeys(body.type for body in bodies if body.type.startswith(SEARCH))
     return Tools(declared, names, told, tuple(ignored))
 
@@ -174,14 +183,20 @@ def _name(body: ToolBody, path: str) -> str:
     return body.name
 
 
-def _is_trained(body: ToolBody) -> bool:
+def _whole(body: ToolBody, space: str | None) -> str:
+    """The name with its namespace: `search` in `browser` is what `browser.search` is."""
+    return f"{space}.{body.name}" if space else str(body.name)
+
+
+def _is_trained(body: ToolBody, space: str | None) -> bool:
     """Whether the model was trained on it: then it is declared in the words of the training.
 
     Python takes its code as text, so its function must have one string to put it in.
     """
-    if body.name == "python":
+    name = _whole(body, space)
+    if name == "python":
         return body.type == "custom" or _only_string(body.parameters) is not None
-    return body.type == "function" and body.name in builtin.TOOLS
+    return body.type == "function" and name in builtin.TOOLS
 
 
 def _only_string(parameters: Mapping[str, Any] | None) -> str | None:
@@ -195,11 +210,12 @@ def _only_string(parameters: Mapping[str, Any] | None) -> str | None:
 def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames) -> Declared:
     name = ToolName(_name(body, path), space)
     inside = names.to_model(name.name, space)
-    if space is None and _is_trained(body):
-        python = name.name == "python"
+    if _is_trained(body, space):
+        whole = _whole(body, space)
+        python = whole == "python"
         wrap = _only_string(body.parameters) if python and body.type == "function" else None
         item: Any = "custom_tool_call" if body.type == "custom" else "function_call"
-        return Declared(name, builtin.TOOLS[name.name], item, wrap, False, path)
+        return Declared(name, builtin.TOOLS[whole], item, wrap, False, path)
     if body.type in actions.TOOLS:
         return Declared(
             name,

@@ -141,9 +141,11 @@ class ResponseWriter:
         self.response["error"] = {"code": failure_code(error), "message": error.message}
         return self._told("response.failed")
 
-    def cancel(self) -> None:
+    def cancel(self) -> Event:
+        """The last event of a response that was cancelled: OpenAI has none of its own for that."""
         self._close_silently()
         self.response["status"] = "cancelled"
+        return self._told("response.failed")
 
     # -- events ----------------------------------------------------------------------------------------------
 

@@ -124,6 +124,30 @@ def test_items_are_added_taken_out_and_the_latest_of_an_id_is_found(opened):
     assert store.get(MINE, "conv_1") is None
 
 
+def test_an_item_is_found_as_it_was_made_however_often_a_client_sent_it_back(opened):
+    store = opened()
+    store.put(MINE, response("resp_1"), [item("msg_1", "said", [1, 2, 3], "output")])
+    store.put(MINE, response("resp_2"), [item("msg_1", "said"), item("theirs", "one")])
+    store.put(MINE, response("resp_3"), [item("msg_1", "said"), item("theirs", "two")])
+    assert list(store.item(MINE, "msg_1").tokens) == [1, 2, 3]
+    assert store.item(MINE, "theirs").body["text"] == "two"
+    store.delete(MINE, "resp_1")
+    assert list(store.item(MINE, "msg_1").tokens) == []
+
+
+def test_what_is_larger_than_the_store_is_not_kept_and_drives_nothing_out(opened, monkeypatch):
+    monkeypatch.setattr(postgres_store, "ROOM_SHARE", 10**9)  # room is made at each put
+    store = opened(max_bytes=20_000)
+    assert store.put(MINE, response("small"))
+    assert not store.put(MINE, response("huge"), [item("a", "x" * 30_000)])
+    assert store.get(MINE, "huge") is None
+    assert store.put(MINE, Group("conv_1", "conversation", "", None, {"id": "conv_1"}))
+    assert not store.add(MINE, "conv_1", [item("a", "x" * 30_000)])
+    assert not store.add(MINE, "nothing", [item("a")])
+    assert store.items(MINE, "conv_1") == []
+    assert store.get(MINE, "small") is not None
+
+
 def test_a_history_is_the_chain_of_responses(opened):
     store = opened()
     for i in range(1, 5):

@@ -5,15 +5,24 @@ import typing
 from pathlib import Path
 
 import pytest
+from openai.types.responses import CustomToolParam, FunctionToolParam
 from openai.types.responses import response_create_params as sdk
+from openai.types.responses.namespace_tool_param import NamespaceToolParam
+from openai.types.responses.response_input_content_param import ResponseInputContentParam
 from openai.types.responses.response_input_item_param import ResponseInputItemParam
+from openai.types.responses.response_output_message_param import Content
+from openai.types.responses.response_text_config_param import ResponseTextConfigParam
 from openai.types.responses.tool_param import ToolParam
+from openai.types.shared_params import Reasoning
 
 from server.api.responses.body import ResponseBody
 from tests.server.fakes import final, live
 
 PAGE = Path(__file__).parents[4] / "docs" / "responses.md"
 FIELDS, TOOLS, ITEMS = "Fields of a request", "Tools", "Items of the input"
+INSIDE, CHOICES = "Inside of fields", "Values of tool_choice"
+INCLUDE, PARTS = "Values of include", "Parts of a content"
+FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 
 
 def table(heading):
@@ -85,12 +94,11 @@ def test_a_refused_field_is_refused_by_name(tiny_tokenizer, name):
 
 @pytest.mark.parametrize(("kind", "what"), sorted(table(TOOLS).items()))
 def test_each_type_of_tool_is_what_the_page_says(tiny_tokenizer, kind, what):
-    function = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
     tool = {"type": kind}
     if kind in ("function", "custom", "namespace"):
         tool["name"] = "f"
     if kind == "namespace":
-        tool["tools"] = [function]
+        tool["tools"] = [FUNCTION]
     with live(tiny_tokenizer, final("ok")) as server:
         answer = server.http.post("/v1/responses", json={"input": "hi", "tools": [tool]})
         if what == "refused":
@@ -116,3 +124,99 @@ def test_each_type_of_item_is_what_the_page_says(tiny_tokenizer, kind, what):
         elif kind != "reasoning":
             assert answer.status_code == 400  # it lacks what such an item needs
             assert answer.json()["error"]["param"].startswith("input[0].")
+
+
+INNER = {
+    "reasoning": Reasoning,
+    "text": ResponseTextConfigParam,
+    "stream_options": sdk.StreamOptions,
+    "function": FunctionToolParam,
+    "custom": CustomToolParam,
+    "namespace": NamespaceToolParam,
+}
+
+
+def words(hint):
+    """Every value of the literals in a type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return set(typing.get_args(hint))
+    return {word for arg in typing.get_args(hint) for word in words(arg)}
+
+
+def create(name):
+    return typing.get_type_hints(sdk.ResponseCreateParamsNonStreaming)[name]
+
+
+def test_every_field_inside_of_one_is_told_of():
+    found = {f"{name}.{key}" for name, type in INNER.items() for key in typing.get_type_hints(type)}
+    assert set(table(INSIDE)) == {each for each in found if not each.endswith(".type")}
+
+
+def test_every_tool_choice_value_of_include_and_part_of_a_content_is_told_of():
+    assert set(table(CHOICES)) == kinds(create("tool_choice"))
+    assert set(table(INCLUDE)) == words(create("include"))
+    parts = kinds(ResponseInputContentParam) | kinds(Content)
+    assert set(table(PARTS)) == parts
+
+
+def test_every_value_of_the_sdks_is_taken(tiny_tokenizer):
+    reasoning = typing.get_type_hints(Reasoning)
+    bodies = [{"reasoning": {key: word}} for key, hint in reasoning.items() for word in words(hint)]
+    bodies += [{"include": [word]} for word in words(create("include"))]
+    verbosity = typing.get_type_hints(ResponseTextConfigParam)["verbosity"]
+    bodies += [{"text": {"verbosity": word}} for word in words(verbosity)]
+    bodies += [{name: word} for name in ("truncation", "service_tier") for word in words(create(name))]
+    assert len(bodies) > 25
+    with live(tiny_tokenizer, final("ok")) as server:
+        for body in bodies:
+            answer = server.http.post("/v1/responses", json={"input": "hi", **body})
+            assert answer.status_code == 200, (body, answer.text)
+
+
+@pytest.mark.parametrize("name", [name for name, what in table(INSIDE).items() if what == "ignored"])
+def test_what_is_ignored_inside_of_a_field_changes_nothing(tiny_tokenizer, name):
+    field, key = name.split(".")
+    with live(tiny_tokenizer, final("ok")) as server:
+        for value in ({}, {key: "low" if key == "verbosity" else {"strange": []}}):
+            if field in ("function", "custom"):
+                body = {
+                    "tools": [
+                        {**(FUNCTION if field == "function" else {"type": "custom", "name": "f"}), **value}
+                    ]
+                }
+            else:
+                body = {field: value}
+            answer = server.http.post("/v1/responses", json={"input": "hi", **body})
+            assert answer.status_code == 200, answer.text
+        without, with_it = server.worker.requests
+        assert with_it.prompt == without.prompt
+
+
+@pytest.mark.parametrize(("kind", "what"), sorted(table(CHOICES).items()))
+def test_each_tool_choice_is_what_the_page_says(tiny_tokenizer, kind, what):
+    tools = [FUNCTION, {"type": "custom", "name": "c"}, {"type": "shell"}, {"type": "apply_patch"}]
+    choice = {"type": kind, "name": {"function": "f", "custom": "c"}.get(kind, kind)}
+    if kind == "allowed_tools":
+        choice |= {"mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    with live(tiny_tokenizer, final("ok")) as server:
+        answer = server.http.post(
+            "/v1/responses", json={"input": "hi", "tools": tools, "tool_choice": choice}
+        )
+        if what == "refused":
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tool_choice.type")
+        else:
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["tool_choice"]["type"] == kind
+
+
+@pytest.mark.parametrize(("kind", "what"), sorted(table(PARTS).items()))
+def test_each_part_of_a_content_is_what_the_page_says(tiny_tokenizer, kind, what):
+    part = {"type": kind, "refusal" if kind == "refusal" else "text": "Words."}
+    with live(tiny_tokenizer, final("ok")) as server:
+        answer = server.http.post("/v1/responses", json={"input": [{"role": "user", "content": [part]}]})
+        if what == "refused":
+            error = answer.json()["error"]
+            assert (answer.status_code, error["param"]) == (400, "input[0].content[0].type")
+            assert kind in error["message"]
+        else:
+            assert "Words." in server.tokenizer.decode(server.worker.requests[0].prompt)

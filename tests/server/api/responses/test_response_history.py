@@ -1,57 +1,24 @@
 """Whatever way our own items come back, the model sees the very tokens that it said."""
 
 import json
-import time
 
 import pytest
 
 from server.settings import Settings
-from tests.server.api.responses.response_events import ADD, parsed, shape
+from tests.server.api.responses.loop import (
+    ASK,
+    LOOP,
+    SEAL,
+    SPELLED,
+    THANKS,
+    Client,
+    prompts,
+    references,
+    result,
+)
+from tests.server.api.responses.response_events import ADD, shape
 from tests.server.fakes import call, final
 from tests.server.scripted import Script, scripted
-
-SPELLED = '{ "a" :1 }'
-"""Arguments as nobody else would write them: a rendering of the same object has other tokens."""
-
-LOOP = [call("add", SPELLED, "I add."), final("It is 2.", "So."), final("Bye.")]
-SEAL = ["reasoning.encrypted_content"]
-ASK = {"role": "user", "content": "1 and 1?"}
-THANKS = {"role": "user", "content": "Thanks"}
-
-
-class Client:
-    def __init__(self, server):
-        import httpx
-
-        self.server = server
-        self.http = httpx.Client(base_url=server.url, timeout=60)
-
-    def ask(self, expect=200, headers=None, **body):
-        body = {"tools": [ADD], **body}
-        answer = self.http.post("/v1/responses", json=body, headers=headers)
-        assert answer.status_code == expect, answer.text
-        return answer.json()
-
-    def get(self, path, expect=200, **options):
-        answer = self.http.get(path, **options)
-        assert answer.status_code == expect, answer.text
-        return answer.json()
-
-
-@pytest.fixture
-def client():
-    script = Script()
-    with scripted(script) as server:
-        yield Client(server)
-
-
-def prompts(client):
-    return [prompt.split("<|end|>", 2)[2] for prompt in client.server.script.prompts]
-
-
-def result(response, text="2"):
-    return {"type": "function_call_output", "call_id": response["output"][-1]["call_id"], "output": text}
-
 
 WANTED = [
     "<|start|>user<|message|>1 and 1?<|end|><|start|>assistant",
@@ -64,10 +31,6 @@ WANTED = [
     "<|channel|>final<|message|>It is 2.<|end|>"
     "<|start|>user<|message|>Thanks<|end|><|start|>assistant",
 ]
-
-
-def references(items):
-    return [{"type": "item_reference", "id": item["id"]} for item in items]
 
 
 ROUTES = {
@@ -95,6 +58,8 @@ def test_a_loop_sees_what_was_sampled_whatever_way_it_comes_back(client, route, 
         pytest.skip("what is not kept has no id to be found by")
     if more and "references" in route:
         pytest.skip("what is not kept cannot be referred to")
+    if more and route == "without thoughts":
+        pytest.skip("what is not kept is not known by its call's id")
     client.server.script.add(*LOOP)
     back = ROUTES[route]
     first = client.ask(input=[ASK], **more)
@@ -179,48 +144,6 @@ def test_seals_and_a_store_outlive_a_restart(tmp_path):
         assert 'gptoss_seals_total{outcome="refused"} 1.0' in client.http.get("/metrics").text
 
 
-def test_what_is_not_kept_is_nowhere(client):
-    client.server.script.add(*LOOP)
-    first = client.ask(input=[ASK], store=False)
-    client.get(f"/v1/responses/{first['id']}", 404)
-    error = client.ask(404, input=[result(first)], previous_response_id=first["id"])["error"]
-    assert (error["param"], error["code"]) == ("previous_response_id", "response_not_found")
-    client.ask(404, input=references(first["output"]))
-    assert "gptoss_store_objects 0.0" in client.http.get("/metrics").text
-
-
-def test_one_keys_items_are_not_found_by_another():
-    settings = Settings(date="2025-06-28", api_key=("alice", "bob"))
-    with scripted(Script(*LOOP), settings) as server:
-        client = Client(server)
-        alice, bob = ({"authorization": f"Bearer {name}"} for name in ("alice", "bob"))
-        first = client.ask(input=[ASK], headers=alice, include=SEAL)
-        client.get(f"/v1/responses/{first['id']}", headers=alice)
-        client.get(f"/v1/responses/{first['id']}", 404, headers=bob)
-        client.ask(404, headers=bob, input=references(first["output"]))
-        client.ask(404, headers=bob, input="x", previous_response_id=first["id"])
-        assert client.http.delete(f"/v1/responses/{first['id']}", headers=bob).status_code == 404
-        bare = {**first["output"][0], "content": [], "summary": []}
-        client.ask(headers=bob, input=[ASK, bare])
-        assert "I add." not in prompts(client)[-1]
-
-
-def test_a_response_is_listed_and_deleted(client):
-    client.server.script.add(*LOOP)
-    first = client.ask(
-        input=[ASK, {"role": "user", "content": [{"type": "input_text", "text": "b"}], "id": "msg_1"}]
-    )
-    assert client.get(f"/v1/responses/{first['id']}") == first
-    items = client.get(f"/v1/responses/{first['id']}/input_items")["data"]
-    assert items[0]["id"] == "msg_1"
-    assert items[1]["content"] == [{"type": "input_text", "text": "1 and 1?"}]
-    client.get(f"/v1/responses/{first['id']}/input_items?limit=0", 400)
-    deleted = client.http.delete(f"/v1/responses/{first['id']}")
-    assert deleted.json() == {"id": first["id"], "object": "response", "deleted": True}
-    client.get(f"/v1/responses/{first['id']}", 404)
-    assert client.http.delete(f"/v1/responses/{first['id']}").status_code == 404
-
-
 def test_input_tokens_counts_what_an_answer_would_read(client):
     client.server.script.add(*LOOP)
     counted = client.http.post("/v1/responses/input_tokens", json={"input": [ASK], "tools": [ADD]}).json()
@@ -254,68 +177,3 @@ def test_a_schema_and_tools_hold_together(client):
     assert (
         "# Response Formats" in prompts(client)[0] or "# Response Formats" in client.server.script.prompts[0]
     )
-
-
-class TestBackground:
-    def test_a_job_is_polled_until_it_is_done(self, client):
-        client.server.script.add(final("Done.", "Hm."))
-        queued = client.ask(input=[ASK], background=True)
-        assert (queued["status"], queued["background"]) == ("queued", True)
-        done = self.until(client, queued["id"], "completed")
-        assert shape(done["output"]) == [("reasoning", "Hm."), ("final_answer", "Done.")]
-
-    def test_its_events_can_be_read_again_from_any_one_on(self, client):
-        client.server.script.add(final("Done and dusted.", "Hm."))
-        with client.http.stream(
-            "POST", "/v1/responses", json={"input": "x", "background": True, "stream": True}
-        ) as answer:
-            events = parsed(answer.iter_lines())
-        assert [event["type"] for event in events[:3]] == [
-            "response.created",
-            "response.queued",
-            "response.in_progress",
-        ]
-        id = events[0]["response"]["id"]
-        for after in (0, 5, len(events) - 1):
-            path = f"/v1/responses/{id}?stream=true&starting_after={after}"
-            lines = client.http.get(path).text.splitlines()
-            again = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
-            assert again == events[after + 1 :]
-
-    def test_a_job_is_cancelled_and_nothing_is_left(self, client):
-        client.server.script.pace = 0.01
-        client.server.script.add("<|channel|>final<|message|>" + "word " * 3000)
-        running = client.ask(input=[ASK], background=True)
-        self.until(client, running["id"], "in_progress")
-        error = client.ask(409, input="x", previous_response_id=running["id"])["error"]
-        assert error["code"] == "response_in_progress"
-        cancelled = client.http.post(f"/v1/responses/{running['id']}/cancel").json()
-        assert cancelled["status"] == "cancelled"
-        assert client.get(f"/v1/responses/{running['id']}")["status"] == "cancelled"
-        worker, end = client.server.worker, time.monotonic() + 20
-        while (worker.stats().running, worker.stats().waiting) != (0, 0):  # as of the step that is under way
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        client.server.script.pace = 0.0
-        client.server.script.add(final("ok"))
-        plain = client.ask(input=[ASK])
-        assert client.http.post(f"/v1/responses/{plain['id']}/cancel").status_code == 400
-
-    def test_a_job_that_fails_says_so(self, client):
-        from tests.server.scripted import Broken
-
-        client.server.script.add(["<|channel|>final<|message|>Half", Broken()])
-        queued = client.ask(input=[ASK], background=True)
-        failed = self.until(client, queued["id"], "failed")
-        assert failed["error"]["code"] == "server_error"
-
-    def until(self, client, id, status):
-        import time
-
-        for _ in range(2000):
-            response = client.get(f"/v1/responses/{id}")
-            if response["status"] == status:
-                return response
-            assert response["status"] in ("queued", "in_progress"), response
-            time.sleep(0.01)
-        raise AssertionError(response["status"])

@@ -8,7 +8,7 @@ from engine.errors import EngineDied, QueueFull
 from server.settings import Settings
 from tests.server.api.responses.response_events import ADD, ask, events_of, joined, shape
 from tests.server.fakes import Pause, call, final, live, prompt_text
-from tests.vocabularies import SPECIALS
+from tests.soups import arriving, sizes, soups, tokens_of
 
 PREAMBLE = "<|channel|>commentary<|message|>Let me see.<|end|><|start|>assistant"
 SPAWN = {"type": "function", "name": "spawn-one", "parameters": {"type": "object", "properties": {}}}
@@ -57,6 +57,38 @@ ANSWERS = {
         call("shell", '{"commands": ["ls"], "timeout_ms": 5}'),
         [SHELL],
         [("shell_call", {"commands": ["ls"], "timeout_ms": 5, "max_output_length": None})],
+    ),
+    "a local shell": (
+        call("local_shell", '{"command": ["ls", "-l"], "working_directory": "/"}'),
+        [{"type": "local_shell"}],
+        [
+            (
+                "local_shell_call",
+                {
+                    "type": "exec",
+                    "command": ["ls", "-l"],
+                    "env": {},
+                    "timeout_ms": None,
+                    "working_directory": "/",
+                    "user": None,
+                },
+            )
+        ],
+    ),
+    "a patch": (
+        call("apply_patch", '{"type": "update_file", "path": "a.py", "diff": "@@"}'),
+        [{"type": "apply_patch"}],
+        [("apply_patch_call", {"type": "update_file", "path": "a.py", "diff": "@@"})],
+    ),
+    "a browser": (
+        text_call("analysis to=browser.search", '{"query": "x"}'),
+        [{"type": "function", "name": "browser.search"}],
+        [(None, "browser.search", '{"query": "x"}')],
+    ),
+    "a browser in a namespace": (
+        text_call("analysis to=browser.search", '{"query": "x"}'),
+        [{"type": "namespace", "name": "browser", "tools": [{"type": "function", "name": "search"}]}],
+        [("browser", "search", '{"query": "x"}')],
     ),
     "an unknown function": (call("nothing", "{oops"), [ADD], [(None, "nothing", "{oops")]),
     "nothing": ("<|channel|>final<|message|><|return|>", [], [("final_answer", "")]),
@@ -164,6 +196,75 @@ def test_the_input_becomes_the_conversation(tiny_tokenizer):
     )
 
 
+def test_an_output_without_the_id_of_a_call_goes_by_the_name_of_the_function(tiny_tokenizer):
+    items = [
+        {"type": "function_call_output", "name": "add", "output": "3"},
+        {"type": "function_call_output", "name": "spawn-one", "namespace": "multi_agent_v1", "output": "4"},
+    ]
+    with live(tiny_tokenizer, final("ok")) as server:
+        ask(server, input=items, tools=[ADD, SPACE])
+        assert prompt_text(server).endswith(
+            "<|start|>functions.add to=assistant<|channel|>commentary<|message|>3<|end|>"
+            "<|start|>multi_agent_v1.spawn_one to=assistant<|channel|>commentary<|message|>4<|end|>"
+            "<|start|>assistant"
+        )
+
+
+BROWSER = [
+    [{"type": "function", "name": "browser.search"}, {"type": "function", "name": "browser.open"}],
+    [{"type": "namespace", "name": "browser", "description": "Theirs.",
+      "tools": [{"type": "function", "name": "search"}, {"type": "function", "name": "open"}]}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spelled", [0, 1], ids=["functions", "a namespace"])
+def test_what_the_model_was_trained_on_is_told_and_called_as_in_training(tiny_tokenizer, spelled):
+    sampled = text_call("analysis to=browser.search", '{ "query":"x"}')
+    with live(tiny_tokenizer, sampled) as server:
+        tools = [*BROWSER[spelled], PYTHON]
+        (asked,) = ask(server, tools=tools)["output"]
+        history = [
+            {"role": "user", "content": "hi"},
+            asked,
+            {"type": "function_call_output", "call_id": asked["call_id"], "output": "[1] A page."},
+            {"type": "function_call", "call_id": "c", "name": "python", "arguments": '{"code": "print(1)"}'},
+            {"type": "function_call_output", "call_id": "c", "output": "1"},
+        ]
+        ask(server, tools=tools, input=history)
+        system, *rest = prompt_text(server).split("<|end|>", 1)
+    assert "# Tools\n\n## browser\n\n// Tool for browsing." in system
+    assert "type search = (_: {" in system
+    assert "type find" not in system
+    assert "## python\n\nUse this tool to execute Python code in your chain of thought." in system
+    assert "commentary channel:" not in system  # that is for functions
+    assert rest == [
+        "<|start|>user<|message|>hi<|end|>"
+        f"<|start|>assistant{sampled}"
+        "<|start|>browser.search to=assistant<|channel|>analysis<|message|>[1] A page.<|end|>"
+        "<|start|>assistant<|channel|>analysis to=python <|constrain|>code<|message|>print(1)<|call|>"
+        "<|start|>python to=assistant<|channel|>analysis<|message|>1<|end|>"
+        "<|start|>assistant"
+    ]
+
+
+def test_the_model_is_told_of_an_image_that_it_called_for(tiny_tokenizer):
+    """Codex has a tool that views images.  An error would end its session, whose history keeps the image."""
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    items = [
+        {"type": "function_call", "call_id": "c", "name": "view_image", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c",
+         "output": [image, {"type": "input_text", "text": " a.png"}]},
+        {"type": "custom_tool_call", "call_id": "d", "name": "read", "input": "a.pdf"},
+        {"type": "custom_tool_call_output", "call_id": "d", "output": [{"type": "input_file"}]},
+    ]  # fmt: skip
+    with live(tiny_tokenizer, final("ok")) as server:
+        ask(server, input=items)
+        prompt = prompt_text(server)
+    assert "<|message|>[an image, which this model cannot see] a.png<|end|>" in prompt
+    assert "<|message|>[a file, which this model cannot read]<|end|>" in prompt
+    assert "AAAA" not in prompt
+
+
 def test_instructions_come_first(tiny_tokenizer):
     with live(tiny_tokenizer, final("ok")) as server:
         ask(server, instructions="Rhyme.", input=[{"role": "system", "content": "S"}])
@@ -233,31 +334,44 @@ def test_unknown_fields_and_null_are_no_errors(tiny_tokenizer):
         ask(server, include=["file_search_call.results", "reasoning.encrypted_content"], truncation="auto")
 
 
-PIECES = [
-    *SPECIALS,
-    "assistant",
-    "analysis",
-    "final",
-    "commentary",
+pieces = [
     " to=functions.add",
     " to=python",
-    "é",
-    "}",
+    "user",
+    "json",
+    "analysis",
+    " to=multi_agent_v1.spawn_one",
+    '{"a":',
 ]
-PIECES += [" to=multi_agent_v1.spawn_one", '{"a":', "user", "json", "\n"]
-soups = st.lists(st.sampled_from(PIECES), max_size=25)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(soup=soups, limit=st.integers(1, 60))
-def test_any_token_soup_gives_a_valid_stream_and_the_same_object(tiny_tokenizer, soup, limit):
-    body = {"tools": [ADD, SPACE, PATCH, PYTHON, SHELL], "max_output_tokens": limit,
-            "reasoning": {"summary": "auto"}, "include": ["reasoning.encrypted_content"]}  # fmt: skip
-    with live(tiny_tokenizer, "".join(soup) + "x") as server:
+@given(
+    soup=st.lists(soups | st.lists(st.sampled_from(pieces), min_size=1, max_size=2), max_size=4),
+    sizes=sizes,
+    limit=st.integers(1, 60),
+    stop=st.lists(st.sampled_from(["ab", "é", "{"]), max_size=1),
+    more=st.lists(
+        st.sampled_from(["reasoning.encrypted_content", "message.output_text.logprobs"]), unique=True
+    ),
+)
+def test_any_token_soup_gives_a_valid_stream_and_the_same_object(
+    tiny_tokenizer, soup, sizes, limit, stop, more
+):
+    ids = tokens_of(tiny_tokenizer, [piece for pieces in soup for piece in pieces])
+    body = {"tools": [ADD, SPACE, PATCH, PYTHON, SHELL], "max_output_tokens": limit, "stop": stop,
+            "reasoning": {"summary": "auto"}, "include": more, "store": False}  # fmt: skip
+    with live(tiny_tokenizer, arriving(ids, sizes)) as server:
         events = events_of(server, **body)  # which checks that they are valid, and joined
         whole = ask(server, **body)
     assert shape(joined(events)) == shape(whole["output"])
-    assert events[-1]["response"]["status"] == whole["status"]
+    last = events[-1]["response"]
+    assert (last["status"], last["usage"]) == (whole["status"], whole["usage"])
+    for item, other in zip(last["output"], whole["output"], strict=True):
+        if item["type"] == "message":
+            assert item["content"] == other["content"]  # with its log-probabilities
+        if item["type"] == "reasoning" and "reasoning.encrypted_content" in more:
+            assert item["encrypted_content"].startswith("gs1.")
 
 
 def test_there_are_only_so_many_jobs(tiny_tokenizer):

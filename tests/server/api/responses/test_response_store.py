@@ -1,0 +1,161 @@
+"""What is kept of responses and conversations, for whom, and how long."""
+
+import json
+
+from server.settings import Settings
+from tests.server.api.responses.loop import (
+    ASK,
+    LOOP,
+    SEAL,
+    THANKS,
+    Client,
+    prompts,
+    references,
+    result,
+    until,
+)
+from tests.server.fakes import final
+from tests.server.scripted import Script, scripted
+
+
+def test_what_is_not_kept_is_nowhere(client):
+    client.server.script.add(*LOOP)
+    first = client.ask(input=[ASK], store=False)
+    client.get(f"/v1/responses/{first['id']}", 404)
+    error = client.ask(404, input=[result(first)], previous_response_id=first["id"])["error"]
+    assert (error["param"], error["code"]) == ("previous_response_id", "response_not_found")
+    client.ask(404, input=references(first["output"]))
+    assert "gptoss_store_objects 0.0" in client.http.get("/metrics").text
+    client.ask(input=[ASK, first["output"][-1], result(first)], store=False)
+    assert "I add." not in prompts(client)[-1]  # nor by the id of the call
+
+
+def test_a_response_that_is_being_made_is_no_previous_one_yet(client):
+    client.server.script.pace = 0.01
+    client.server.script.add("<|channel|>final<|message|>" + "word " * 3000, final("ok"))
+    with client.http.stream("POST", "/v1/responses", json={"input": "x", "stream": True}) as answer:
+        lines = answer.iter_lines()
+        created = json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
+        id = created["response"]["id"]
+        error = client.ask(409, input="x", previous_response_id=id)["error"]
+        assert (error["param"], error["code"]) == ("previous_response_id", "response_in_progress")
+        assert client.get(f"/v1/responses/{id}")["status"] == "in_progress"
+        assert client.http.post(f"/v1/responses/{id}/cancel").status_code == 400
+        assert client.http.delete(f"/v1/responses/{id}").status_code == 200
+        client.get(f"/v1/responses/{id}", 404)
+    client.server.script.pace = 0.0
+    client.ask(404, input="x", previous_response_id=id)
+    client.ask(input="x")
+
+
+def test_a_response_can_be_gone_on_from_once_its_last_event_is_here(client):
+    client.server.script.add(*LOOP)
+    with client.http.stream("POST", "/v1/responses", json={"input": "x", "stream": True}) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: ") and '"response.completed"' in line:
+                id = json.loads(line.removeprefix("data: "))["response"]["id"]
+                client.ask(input=[THANKS], previous_response_id=id)
+
+
+def test_a_client_that_leaves_leaves_no_response_behind(client):
+    client.server.script.pace = 0.01
+    client.server.script.add("<|channel|>final<|message|>" + "word " * 3000)
+    with client.http.stream("POST", "/v1/responses", json={"input": "x", "stream": True}) as answer:
+        lines = answer.iter_lines()  # held: the stream ends with it
+        first = next(line for line in lines if line.startswith("data: "))
+        id = json.loads(first.removeprefix("data: "))["response"]["id"]
+        client.get(f"/v1/responses/{id}")
+    until(lambda: client.http.get(f"/v1/responses/{id}").status_code == 404)
+
+
+def test_items_of_a_conversation_are_refused_if_no_response_could_read_them(client):
+    bad = [
+        ({"foo": 1}, 400, "items[1].type"),
+        ({"type": "item_reference", "id": "none"}, 404, "items[1].id"),
+        ({"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}, 400,
+         "items[1].content[0].type"),
+    ]  # fmt: skip
+    id = client.http.post("/v1/conversations").json()["id"]
+    for item, status, param in bad:
+        for path in ("/v1/conversations", f"/v1/conversations/{id}/items"):
+            answer = client.http.post(path, json={"items": [ASK, item]})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+    assert client.get(f"/v1/conversations/{id}/items")["data"] == []
+    many = client.http.post(f"/v1/conversations/{id}/items", json={"items": [ASK] * 21})
+    assert many.json()["error"]["param"] == "items"
+
+
+def test_a_conversation_is_read_changed_and_forgotten(client):
+    new = client.http.post("/v1/conversations", json={"items": [ASK], "metadata": {"a": "b"}}).json()
+    path = f"/v1/conversations/{new['id']}"
+    assert client.get(path) == new
+    changed = client.http.post(path, json={"metadata": {"c": "d"}}).json()
+    assert (changed["id"], changed["metadata"]) == (new["id"], {"c": "d"})
+    added = client.http.post(f"{path}/items", json={"items": [THANKS, {**ASK, "id": "msg_mine"}]}).json()
+    assert [item["type"] for item in added["data"]] == ["message", "message"]
+    assert client.get(f"{path}/items/msg_mine")["content"] == [{"type": "input_text", "text": "1 and 1?"}]
+    seen, after = [], None
+    while True:
+        query = f"?limit=1&order=asc{f'&after={after}' if after else ''}"
+        page = client.get(f"{path}/items{query}")
+        seen += [item["id"] for item in page["data"]]
+        after = page["last_id"]
+        if not page["has_more"]:
+            break
+    newest_first = [item["id"] for item in client.get(f"{path}/items")["data"]]
+    assert seen == newest_first[::-1]
+    assert len(seen) == 3
+    assert client.http.delete(f"{path}/items/msg_mine").json() == changed
+    client.get(f"{path}/items/msg_mine", 404)
+    assert client.http.delete(path).json()["deleted"] is True
+    for gone in (path, f"{path}/items"):
+        client.get(gone, 404)
+
+
+def test_one_keys_conversations_and_jobs_are_not_found_by_another():
+    settings = Settings(date="2025-06-28", api_key=("alice", "bob"))
+    with scripted(Script(*LOOP), settings) as server:
+        client = Client(server)
+        alice, bob = ({"authorization": f"Bearer {name}"} for name in ("alice", "bob"))
+        id = client.http.post("/v1/conversations", json={"items": [ASK]}, headers=alice).json()["id"]
+        item = client.get(f"/v1/conversations/{id}/items", headers=alice)["data"][0]["id"]
+        job = client.ask(input="x", background=True, headers=alice)["id"]
+        for path in (f"/v1/conversations/{id}", f"/v1/conversations/{id}/items",
+                     f"/v1/conversations/{id}/items/{item}", f"/v1/responses/{job}",
+                     f"/v1/responses/{job}?stream=true", f"/v1/responses/{job}/input_items"):  # fmt: skip
+            client.get(path, 404, headers=bob)
+        assert client.http.post(f"/v1/responses/{job}/cancel", headers=bob).status_code == 404
+        client.ask(404, input="x", conversation=id, headers=bob)
+        client.ask(404, input=[{"type": "item_reference", "id": item}], headers=bob)
+
+
+def test_one_keys_items_are_not_found_by_another():
+    settings = Settings(date="2025-06-28", api_key=("alice", "bob"))
+    with scripted(Script(*LOOP), settings) as server:
+        client = Client(server)
+        alice, bob = ({"authorization": f"Bearer {name}"} for name in ("alice", "bob"))
+        first = client.ask(input=[ASK], headers=alice, include=SEAL)
+        client.get(f"/v1/responses/{first['id']}", headers=alice)
+        client.get(f"/v1/responses/{first['id']}", 404, headers=bob)
+        client.ask(404, headers=bob, input=references(first["output"]))
+        client.ask(404, headers=bob, input="x", previous_response_id=first["id"])
+        assert client.http.delete(f"/v1/responses/{first['id']}", headers=bob).status_code == 404
+        bare = {**first["output"][0], "content": [], "summary": []}
+        client.ask(headers=bob, input=[ASK, bare])
+        assert "I add." not in prompts(client)[-1]
+
+
+def test_a_response_is_listed_and_deleted(client):
+    client.server.script.add(*LOOP)
+    first = client.ask(
+        input=[ASK, {"role": "user", "content": [{"type": "input_text", "text": "b"}], "id": "msg_1"}]
+    )
+    assert client.get(f"/v1/responses/{first['id']}") == first
+    items = client.get(f"/v1/responses/{first['id']}/input_items")["data"]
+    assert items[0]["id"] == "msg_1"
+    assert items[1]["content"] == [{"type": "input_text", "text": "1 and 1?"}]
+    client.get(f"/v1/responses/{first['id']}/input_items?limit=0", 400)
+    deleted = client.http.delete(f"/v1/responses/{first['id']}")
+    assert deleted.json() == {"id": first["id"], "object": "response", "deleted": True}
+    client.get(f"/v1/responses/{first['id']}", 404)
+    assert client.http.delete(f"/v1/responses/{first['id']}").status_code == 404
