@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from gptoss.assembly import DEMO, assemble
+from gptoss.application import application
+from gptoss.assembly import DEMO
 from server.settings import Settings
 from tests.server.fakes import Live, serving
 
@@ -25,15 +26,9 @@ WEATHER = {
 
 @pytest.fixture(scope="module")
 def demo():
-    from engine.worker import Worker
-    from gptoss.serve import application
-
-    settings = Settings(date="2025-06-28", kv_cache_memory=64 * 2**20)
-    assembled = assemble(settings)
-    worker = Worker(assembled.engine)
-    app = application(assembled, worker, settings)
-    with serving(app) as url:
-        yield Live(assembled.tokenizer, worker, url, app)
+    made = application(Settings(date="2025-06-28", kv_cache_memory=64 * 2**20), environ={})
+    with serving(made.app) as url:
+        yield Live(made.assembled.tokenizer, made.worker, url, made.app)
 
 
 def ask(demo, *turns, **more):
