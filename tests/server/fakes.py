@@ -216,15 +216,11 @@ def serving(app, protocol=BoundedProtocol, port=0):
         assert thread.is_alive(), "the server did not start"
         time.sleep(0.005)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    _loops[url] = thread
     try:
         yield url
     finally:
         server.should_exit = True
         thread.join(5)
-
-
-_loops: dict[str, threading.Thread] = {}
 
 
 class Live:
@@ -233,12 +229,6 @@ class Live:
     def __init__(self, tokenizer: Tokenizer, worker: ScriptedWorker, url: str, app):
         self.tokenizer, self.worker, self.url, self.app = tokenizer, worker, url, app
         self.http = httpx.Client(base_url=url, timeout=10)
-
-    def loop_seconds(self) -> float:
-        """Processor time that the event loop's thread has taken so far."""
-        ident = _loops[self.url].ident
-        assert ident is not None
-        return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
     def openai(self, **more):
         from openai import OpenAI
