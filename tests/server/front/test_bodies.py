@@ -235,13 +235,12 @@ def test_checking_leaves_other_threads_the_interpreter(body):
     parts = [{"type": "text", "text": "a"}] * 30_000
     given = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}
     thread = threading.Thread(target=lambda: [body.model_validate(given) for _ in range(3)])
-    began = time.perf_counter()
     thread.start()
     ticks = 0
     while thread.is_alive():
         time.sleep(0.001)
         ticks += 1
-    assert ticks > 0.2 * (time.perf_counter() - began) / 0.02
+    assert ticks > 12  # alone, it lets go between the three times only
 
 
 def test_the_counts_are_the_same_wherever_slices_end(monkeypatch):
