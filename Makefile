@@ -59,7 +59,7 @@ $(PAGE)/node_modules: $(PAGE)/package-lock.json
 
 CLIENTS     = .venv-clients
 UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
-RUN_CLIENTS = TEST_CLIENTS=all SERVER_PYTHON=$(abspath $(BIN))/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+RUN_CLIENTS = TEST_CLIENTS=$(if $(NPM),all,python) SERVER_PYTHON=$(abspath $(BIN))/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=900 -ra $(ARGS)
 NODE_CLIENTS = $(if $(NPM),tests/clients/node/node_modules tests/clients/agents/node_modules)
 clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready $(NODE_CLIENTS)    ## install what test-clients runs
@@ -67,7 +67,7 @@ test-clients: $(READY) test-sdks test-tools     ## run other people's clients ag
 test-sdks: $(CLIENTS)/sdks/.ready $(NODE_CLIENTS)
 	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio.plugin -p pytest_benchmark.plugin \
 	    -p pytest_recording.plugin -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=session \
-	    -o asyncio_default_test_loop_scope=session tests/clients/sdks $(if $(NPM),,--ignore tests/clients/sdks/test_node.py)
+	    -o asyncio_default_test_loop_scope=session tests/clients/sdks
 test-tools: $(CLIENTS)/tools/.ready
 	$(RUN_CLIENTS) $(CLIENTS)/tools/$(CLIENT_TEST) tests/clients/tools
 
