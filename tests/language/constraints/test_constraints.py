@@ -1,13 +1,15 @@
 """Whatever is sampled under a constraint is a legal harmony answer, of the kind the request asked for."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import jsonschema
 import pytest
 
 from language.constraints import AnswerSpec, Constraints, GrammarFailed, SchemaError
-from language.constraints.grammar import KEPT_GRAMMARS
+from language.constraints.grammar import KEPT_GRAMMARS, SLOW_SECONDS, GrammarConstraint
 from language.harmony.messages import Call, Conversation, Grammar, Message, ResponseFormat, Tool
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Reader, ReasoningDelta
 from language.harmony.render import Renderer
@@ -273,3 +275,34 @@ def test_kept_grammars_are_bounded(speaker):
             AnswerSpec(response_format=Grammar("regex", f"a{{{i + 1}}}"), prefilled=True)
         )
     assert len(speaker.constraints._compiler._compiled) == KEPT_GRAMMARS
+
+
+def test_a_grammar_that_was_slow_once_has_threads_of_its_own():
+    """Quick ones wait neither for it nor behind it."""
+    go_on, where = threading.Event(), []
+
+    class Slow:
+        def compute_bitmask(self):
+            where.append(threading.current_thread().name)
+            end = time.thread_time() + 2 * SLOW_SECONDS
+            while time.thread_time() < end:
+                pass
+            assert len(where) < 2 or go_on.wait(30)
+            return bytes(16)
+
+        is_error = is_stopped = staticmethod(lambda: False)
+        consume_token = staticmethod(lambda token: True)
+
+    first = GrammarConstraint(Slow(), 16)
+    first.mask()
+    slow = [first, *(GrammarConstraint(Slow(), 16, first._shared) for _ in range(8))]
+    for each in slow:
+        each.accept(1)
+        assert not each.ready()
+    quick = speaker_of("small").constraints.compile(AnswerSpec(response_format=FORMAT))
+    assert quick.ready(None)
+    assert not any(each.ready(0.01) for each in slow)
+    go_on.set()
+    assert all(each.ready(None) for each in slow)
+    assert where[0].startswith("gptoss-masks")
+    assert all(name.startswith("gptoss-slow-masks") for name in where[1:])
