@@ -72,11 +72,15 @@ test-tools: $(CLIENTS)/tools/.ready
 	$(RUN_CLIENTS) $(CLIENTS)/tools/$(CLIENT_TEST) tests/clients/tools
 
 # guidellm imports torch, and the server's will do: it is found behind all that the environment has itself.
-$(CLIENTS)/tools/.ready: tests/clients/tools.lock | $(READY) $(CLIENTS)/uv
+# gpt-oss's evals ask for Python 3.12, which they do not need.
+$(CLIENTS)/tools/.ready: tests/clients/tools.lock tests/clients/evals.txt | $(READY) $(CLIENTS)/uv
 	$(UV) venv --clear --python $(BIN)/python $(CLIENTS)/tools
 	$(UV) pip install --python $(CLIENTS)/tools --no-deps -r $<
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-	    > "$$(echo $(CLIENTS)/tools/lib/python3*/site-packages)/torch_of_the_server.pth"
+	packages="$$(echo $(CLIENTS)/tools/lib/python3*/site-packages)" && \
+	    $(UV) pip install --python $(CLIENTS)/tools --python-version 3.12 --target "$$packages" \
+	        --no-deps -r tests/clients/evals.txt && \
+	    $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$packages/torch_of_the_server.pth"
 	@touch $@
 $(CLIENTS)/sdks/.ready: tests/clients/sdks.lock | $(READY) $(CLIENTS)/uv
 	$(UV) venv --clear --python $(BIN)/python $(CLIENTS)/sdks
