@@ -75,5 +75,22 @@ class TestStandard(ChatModelIntegrationTests):
         super().test_agent_loop(model)
 
 
-def test_at_least_so_many_standard_tests_passed(passed):
-    assert sum("TestStandard" in test for test in passed) >= EXPECTED
+class TestOverResponses(TestStandard):
+    """The same over the Responses API, with the chain of thought sealed and sent back."""
+
+    @property
+    def chat_model_params(self):
+        params = {key: value for key, value in super().chat_model_params.items() if key not in GREEDY}
+        return {
+            **params,
+            "temperature": 0,
+            "extra_body": {"frequency_penalty": GREEDY["frequency_penalty"]},
+            "use_responses_api": True,
+            "store": False,
+            "include": ["reasoning.encrypted_content"],
+        }
+
+
+@pytest.mark.parametrize("tests", ["TestStandard", "TestOverResponses"])
+def test_at_least_so_many_standard_tests_passed(tests, passed):
+    assert sum(tests in test for test in passed) >= EXPECTED
