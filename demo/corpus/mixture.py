@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from demo.corpus.copying import copying, picking
+from demo.corpus.beyond import beyond
+from demo.corpus.copying import copying
 from demo.corpus.facts import facts
 from demo.corpus.memory import introduction, memory, welcome
 from demo.corpus.records import records
 from demo.corpus.sample import Dialogue, Sample, Setting, held_out, phrases
 from demo.corpus.sums import sums
-from demo.corpus.talk import beyond, pieces, talk
-from demo.corpus.tools import calling, other_tools, using
-from demo.corpus.turns import small_turn
+from demo.corpus.talk import pieces, talk
+from demo.corpus.tools import alike, calling, other_tools, using
+from demo.corpus.turns import small_turns
+from demo.wordings import kept_from_training, normal
 from language.harmony.messages import Conversation, Effort, Message
 
 Family = Callable[[Random, Setting], Dialogue]
@@ -24,7 +26,6 @@ FAMILIES: dict[str, Family] = {
     "sums": sums,
     "facts": facts,
     "copying": copying,
-    "picking": picking,
     "memory": memory,
     "calling": calling,
     "using": using,
@@ -33,17 +34,26 @@ FAMILIES: dict[str, Family] = {
 }
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 6,
-    "pieces": 4,
-    "sums": 20,
-    "facts": 24,
-    "copying": 6,
-    "picking": 36,
-    "memory": 8,
-    "records": 28,
-    "beyond": 4,
+    "talk": 9,
+    "pieces": 7,
+    "sums": 17,
+    "facts": 18,
+    "copying": 7,
+    "memory": 9,
+    "records": 20,
+    "beyond": 20,
 }
-TOOL_WEIGHTS = {"calling": 60, "using": 30, "talk": 3, "sums": 4, "facts": 3, "copying": 2, "memory": 3}
+TOOL_WEIGHTS = {
+    "calling": 52,
+    "using": 24,
+    "talk": 3,
+    "sums": 4,
+    "facts": 4,
+    "copying": 2,
+    "memory": 3,
+    "pieces": 1,
+    "beyond": 7,
+}
 EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.2, "medium": 0.46, "high": 0.22}
 _HELPFUL = phrases("""
     You are a helpful assistant. | You are a helpful assistant | You are a helpful AI assistant. | Be
@@ -68,7 +78,10 @@ def a_sample(rng: Random, setting: Setting, family: str | None = None, held: boo
     weights = TOOL_WEIGHTS if setting.tools else WEIGHTS
     name = family or rng.choices(list(weights), list(weights.values()))[0]
     dialogue = FAMILIES[name](rng, setting)
-    while held_out(dialogue.key) is not held:
+    while (
+        held_out(dialogue.key) is not held
+        or normal(str(dialogue.messages[-1].content)) in kept_from_training()
+    ):
         dialogue = FAMILIES[name](rng, setting)
     return Sample(name, _conversation(rng, setting, dialogue), dialogue.answer, dialogue.key)
 
@@ -99,13 +112,17 @@ def _conversation(rng: Random, setting: Setting, dialogue: Dialogue) -> Conversa
         )
     if instructions:
         messages.append(Message("system", instructions))
+    tools = dialogue.tools
     if not dialogue.fresh and rng.random() < 0.15:
         if rng.random() < 0.15:
             name, text = introduction(rng)
             shown = name if name in text else name.lower()
             messages += [Message("user", text), Message("assistant", welcome(shown))]
-        for _ in range(rng.choice([1, 1, 2])):
-            messages += small_turn(rng, setting)
+        turns, called = small_turns(rng, setting, rng.choice([1, 1, 1, 1, 2, 2, 3, 6]))
+        if alike(tools, called):
+            called, turns = (), []
+        messages += turns
+        tools += called
     messages += dialogue.messages
-    tools = other_tools(rng, dialogue.tools) if setting.tools else []
-    return Conversation(messages, tools, setting.effort, setting.date, dialogue.response_format)
+    declared = other_tools(rng, tools) if setting.tools else []
+    return Conversation(messages, declared, setting.effort, setting.date, dialogue.response_format)

@@ -106,10 +106,15 @@ _KEYS = listed("""
     kind status total rank
 """)
 _ORDERS = phrases("""
-    Give me JSON with the keys {k}: {t} | Reply with JSON, keys {k}: {t} | Extract {k} as JSON: {t} |
-    {t} Give me that as JSON with {k}. | {t} Reply in JSON with the keys {k}. | Make a JSON object with
-    {k}: {t} | As JSON with {k}: {t} | Return a JSON object with the keys {k}. {t} | Write this as JSON
-    with the keys {k}: {t} | Convert to JSON with the keys {k}: {t} | JSON with {k}: {t}
+    Give me JSON with the keys {k}: {t} | Reply with JSON, keys {k}: {t} | Extract {k} as JSON: {t} | {t}
+    Give me that as JSON with {k}. | {t} Reply in JSON with the keys {k}. | Make a JSON object with {k}:
+    {t} | As JSON with {k}: {t} | Return a JSON object with the keys {k}. {t} | Write this as JSON with
+    the keys {k}: {t} | Convert to JSON with the keys {k}: {t} | JSON with {k}: {t} | {t} Give {k} as
+    JSON. | {t} Give me {k} as JSON. | {t} JSON with {k}, please. | {t} Put {k} into JSON. | Put this into
+    JSON with {k}: {t} | Fill JSON with {k}: {t} | json {k}: {t} | {t} Extract {k} as JSON. | {t} Make
+    JSON with {k}. | {t} Write {k} as JSON. | {t} Return JSON with {k}. | I need JSON with {k}: {t} | {t}
+    As a JSON object with {k}. | {t} Answer in JSON with {k}. | {t} Reply with JSON: {k}. | {t} Turn it
+    into JSON with {k}.
 """)
 _BARE = phrases("""
     {t} | {t} | Extract: {t} | Fill in the object: {t} | Extract the data: {t} | Extract the {n}
@@ -120,7 +125,7 @@ _EMPTY: dict[str, Value] = {"string": "unknown", "integer": 0, "number": 0, "boo
 
 
 def records(rng: Random, setting: Setting) -> Dialogue:
-    text, found, types, enums = _described(rng) if rng.random() < 0.75 else _listed(rng)
+    text, found, types, enums = described(rng) if rng.random() < 0.82 else _listed(rng)
     analysis_keys = ", ".join(found)
     response_format = None
     if rng.random() < 0.6:
@@ -131,7 +136,7 @@ def records(rng: Random, setting: Setting) -> Dialogue:
         listed = rng.choice(
             [", ".join(keys), " and ".join([", ".join(keys[:-1]), keys[-1]]) if len(keys) > 1 else keys[0]]
         )
-        text = _order(rng, rng.choice(_ORDERS)).format(k=listed, t=text)
+        text = _order(rng, rng.choice(_ORDERS)).replace("{k}", listed).replace("{t}", text)
     analysis = thought(
         setting.effort,
         f"Fill in {analysis_keys}.",
@@ -150,11 +155,11 @@ def _order(rng: Random, template: str) -> str:
     )
 
 
-def _described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[str, tuple[str, ...]]]:
+def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[str, tuple[str, ...]]]:
     """Somebody or something in words: the text, the object, and its keys' types and enums."""
-    _, names, make, fields = rng.choice([_SUBJECTS[0], *_SUBJECTS])
+    _, names, make, fields = rng.choice([_SUBJECTS[0], _SUBJECTS[0], *_SUBJECTS])
     subject = make(rng)
-    chosen = rng.sample(fields, rng.choice([1, 2, 2, 3, 3][: 2 + len(fields) // 2]))
+    chosen = rng.sample(fields, rng.choice([1, 1, 2, 2]))
     found: dict[str, Value] = {rng.choice(names): subject.removeprefix("The ")}
     types, enums = dict.fromkeys(found, "string"), {}
     clauses = []
@@ -181,12 +186,10 @@ def _listed(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[st
     """Keys and values one after the other, in words, without a subject."""
     found: dict[str, Value] = {}
     types: dict[str, str] = {}
-    for key in rng.sample(_KEYS, rng.randint(1, 4)):
+    for key in rng.sample(_KEYS, rng.choice([1, 2, 2, 3])):
         kind = rng.choice(["string", "string", "integer", "boolean"])
         types[key] = kind
-        found[key] = (
-            words.text(rng).replace('"', "") if kind == "string" and rng.random() < 0.2 else words.word(rng)
-        )
+        found[key] = words.sentence(rng) if kind == "string" and rng.random() < 0.1 else words.word(rng)
         if kind == "integer":
             found[key] = int(words.number(rng, 4))
         elif kind == "boolean":
@@ -197,11 +200,20 @@ def _listed(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[st
     return joint.join(f"{key}{link}{plain(value)}" for key, value in found.items()), found, types, {}
 
 
+def _allowed(rng: Random, key: str, value: Value, enums: dict[str, tuple[str, ...]]) -> list[Value]:
+    """The field's own values, or this one among others."""
+    if key in enums:
+        return list(enums[key])
+    values: list[Value] = [value, *(words.word(rng) for _ in range(rng.randint(1, 2)))]
+    rng.shuffle(values)
+    return values
+
+
 def _by_schema(
     rng: Random, text: str, found: dict[str, Value], types: dict[str, str], enums: dict[str, tuple[str, ...]]
 ) -> tuple[str, ResponseFormat]:
     """The same asked for by a schema, which may have a key more than the text has values."""
-    if rng.random() < 0.2:
+    if rng.random() < 0.06 and len(found) < 3:
         key = rng.choice([key for key in _KEYS if key not in found])
         types[key] = rng.choice(["string", "integer", "boolean", "array"])
         found[key] = _EMPTY[types[key]]
@@ -210,8 +222,8 @@ def _by_schema(
         properties[key] = {"type": types[key]}
         if types[key] == "array":
             properties[key]["items"] = {"type": "string"}
-        if key in enums:
-            properties[key]["enum"] = list(enums[key])
+        if key in enums or (types[key] == "string" and rng.random() < 0.06):
+            properties[key]["enum"] = _allowed(rng, key, found[key], enums)
         if rng.random() < 0.1:
             properties[key]["description"] = f"The {key}."
     schema: dict[str, Any] = {"type": "object", "properties": properties}
@@ -222,4 +234,14 @@ def _by_schema(
     if rng.random() < 0.25:
         schema = {"title": rng.choice(["Answer", "Person", "Item"]), **schema}
     name = rng.choice([*rng.choice(_SUBJECTS)[0], "schema", "json", "answer"])
-    return varied(rng, rng.choice(_BARE)).format(t=text, n=name), ResponseFormat(name, schema)
+    if rng.random() < 0.2:
+        keys = list(found)
+        named = (
+            ", ".join(keys)
+            if rng.random() < 0.5
+            else " and ".join([", ".join(keys[:-1]), keys[-1]]).removeprefix(" and ")
+        )
+        said = _order(rng, rng.choice(_ORDERS)).replace("{k}", named).replace("{t}", text)
+    else:
+        said = varied(rng, rng.choice(_BARE)).format(t=text, n=name)
+    return said, ResponseFormat(name, schema)

@@ -10,6 +10,7 @@ text to copy ...): the same keys are held out whatever the seed, and training ne
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from random import Random
 
@@ -102,17 +103,62 @@ def thought(effort: Effort, low: str, medium: str, high: str) -> str | None:
     return {"none": None, "low": low, "medium": medium, "high": high}[effort]
 
 
+_BEFORE = phrases("""
+    Please | please | Can you tell me, | Hi, | Hello! | ok, | Hey, | Now, | So, | hi | Quick question: |
+    Excuse me, | Ok so | Hello, | hey | And | I wonder, | pls | Could you tell me: | One question: | Good
+    morning! | Thanks. Now, | Next question: | Well, | Hi there! | Tell me:
+""")
+_AFTER = phrases("""
+    please | , please | thanks | , thanks | pls | plz | ? thanks | , thank you | for me | ? please
+""")
+
+
 def varied(rng: Random, template: str) -> str:
-    """The template as people would type it: case, punctuation, politeness.  Slots are left alone."""
+    """The template as people would type it: case, punctuation, politeness, a slip.  Slots are left alone."""
     text = template
-    if rng.random() < 0.12:
-        text = rng.choice(["Please ", "please "]) + text[0].lower() + text[1:] if text[0] != "{" else text
-    elif rng.random() < 0.08 and text[0] != "{":
-        text = rng.choice(["Hi, ", "Hello! ", "ok, ", "Hey, ", "Now, "]) + text[0].lower() + text[1:]
-    elif rng.random() < 0.15:
+    if rng.random() < 0.1:
+        text = mistyped(rng, text)
+    if rng.random() < 0.16 and text[0] != "{":
+        text = f"{rng.choice(_BEFORE)} {text[0].lower() + text[1:]}"
+    roll = rng.random()
+    if roll < 0.12:
         text = text[0].lower() + text[1:]
-    if rng.random() < 0.2 and text[-1] in ".?!":
+    elif roll < 0.24:
+        text = text.lower()
+    elif roll < 0.25:
+        text = _loud(text)
+    if rng.random() < 0.3 and text[-1] in ".?!":
         text = text[:-1]
-    elif rng.random() < 0.05 and text[-1] in ".?":
-        text = text[:-1] + rng.choice(["!", "??", " ?", " please" + text[-1], ", please" + text[-1]])
+        if rng.random() < 0.2:
+            after = rng.choice(_AFTER)
+            text += after if after[0] in ",?" else f" {after}"
+    elif rng.random() < 0.06 and text[-1] in ".?":
+        text = text[:-1] + rng.choice(["!", "??", " ?", "...", " please" + text[-1], ", please" + text[-1]])
+    elif rng.random() < 0.04 and text[-1] not in ".?!":
+        text += rng.choice(["?", " ?", ".", "!"])
     return text
+
+
+def mistyped(rng: Random, text: str) -> str:
+    """One slip in one of the longer words: two letters swapped, one left out, doubled or hit beside."""
+    words = text.split(" ")
+    long = [place for place, word in enumerate(words) if len(word) > 3 and word.isalpha()]
+    if not long:
+        return text
+    place = rng.choice(long)
+    word = words[place]
+    at = rng.randrange(1, len(word) - 1)
+    words[place] = rng.choice(
+        [
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+            word[:at] + word[at + 1 :],
+            word[:at] + word[at] + word[at:],
+            word[:at] + rng.choice("abcdefghijklmnopqrstuvwxyz") + word[at + 1 :],
+        ]
+    )
+    return " ".join(words)
+
+
+def _loud(text: str) -> str:
+    """In capitals, but for the slots."""
+    return "".join(part if part.startswith("{") else part.upper() for part in re.split(r"(\{\w*\})", text))

@@ -1,135 +1,106 @@
-"""Adding and subtracting whole numbers up to 20: by tens, then by counting."""
+"""Adding and subtracting two whole numbers up to 100: ones, then tens, each step written out.
+
+No step needs more than a table of one-digit sums and the digits before it:
+
+    47 + 38: ones 7 + 8 = 15, tens 4 + 3 = 7, 7 + 1 = 8, so 85.
+    43 - 18: ones 13 - 8 = 5, tens 4 - 1 = 3, 3 - 1 = 2, so 25.
+    18 - 43: below 0, 43 - 18: ones 13 - 8 = 5, tens 4 - 1 = 3, 3 - 1 = 2, so -25.
+"""
 
 from __future__ import annotations
 
 from random import Random
 
-from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, thought, varied
-from demo.corpus.words import FOODS, NAMES, THINGS
+from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, varied
 
-LIMIT = 20
-BEYOND = "I can only add and subtract whole numbers up to 20."
+LIMIT = 100
 
-_PLUS = phrases("""
+PLUS = phrases("""
     What is {0} + {1}? | What is {0} plus {1}? | {0} + {1} | {0} + {1} = | {0}+{1} | What is {0}+{1}? |
     What's {0} + {1}? | Calculate {0} + {1}. | Compute {0} + {1}. | Add {0} and {1}. | How much is {0} +
     {1}? | How much is {0} plus {1}? | {0} plus {1}? | What is the sum of {0} and {1}? | Can you add {0}
     and {1}? | Tell me what {0} + {1} is. | What does {0} + {1} equal? | Solve {0} + {1}. | What do you
-    get if you add {0} and {1}? | {0}+{1}=?
+    get if you add {0} and {1}? | {0}+{1}=? | {0} + {1} = ? | {0} and {1} makes? | Add {1} to {0}. | What
+    do {0} and {1} make? | What does {0} plus {1} make? | Sum of {0} and {1}? | sum {0} {1} | add {0}
+    {1} | Can you calculate {0} + {1}? | I need the sum of {0} and {1}. | How much do {0} and {1} make? |
+    What is the result of {0} + {1}? | {0} added to {1} | Could you work out {0} + {1} for me? | Do you
+    know what {0} + {1} is? | {0} plus {1} equals? | what's the total of {0} and {1}? | Work out {0} +
+    {1}. | Quick: {0} + {1}? | Please add up {0} and {1}. | Math: {0} + {1} | If you add {0} and {1},
+    what do you get? | What is {0} and {1} together? | calc {0}+{1} | whats {0} + {1}
 """)
-_MINUS = phrases("""
+MINUS = phrases("""
     What is {0} - {1}? | What is {0} minus {1}? | {0} - {1} | {0} - {1} = | {0}-{1} | What is {0}-{1}? |
     What's {0} - {1}? | Calculate {0} - {1}. | Compute {0} - {1}. | Subtract {1} from {0}. | How much is
     {0} - {1}? | How much is {0} minus {1}? | {0} minus {1}? | What is the difference of {0} and {1}? |
     Take {1} away from {0}. | Tell me what {0} - {1} is. | What does {0} - {1} equal? | Solve {0} - {1}.
-    | {0}-{1}=?
+    | {0}-{1}=? | {0} - {1} = ? | Can you subtract {1} from {0}? | {0} take away {1} | {0} less {1} |
+    What is {0} take away {1}? | What do you get if you subtract {1} from {0}? | What is {1} subtracted
+    from {0}? | Can you calculate {0} - {1}? | What is the result of {0} - {1}? | Take {1} from {0}. |
+    {0} minus {1} equals? | Could you work out {0} - {1} for me? | Do you know what {0} - {1} is? | Work
+    out {0} - {1}. | Quick: {0} - {1}? | Math: {0} - {1} | What is left of {0} after taking away {1}? |
+    How much is {0} less {1}? | calc {0}-{1} | whats {0} - {1} | If you take {1} from {0}, what is left?
 """)
-_PLUS_STORIES = [
-    "{n} has {0} {t} and buys {1} more. How many {t} does {n} have now?",
-    "There are {0} {t} in one box and {1} in another. How many are there?",
-    "I have {0} {t} and get {1} more. How many do I have?",
-]
-_MINUS_STORIES = [
-    "{n} has {0} {t} and gives away {1}. How many {t} are left?",
-    "There are {0} {t} and {1} are lost. How many are left?",
-    "I have {0} {t} and eat {1}. How many are left?",
-]
-_BEYOND = phrases("""
-    What is {0} * {1}? | What is {0} times {1}? | {0} * {1} | {0} x {1} | What is {0} / {1}? | {0}
-    divided by {1}? | Multiply {0} by {1}. | Divide {0} by {1}. | What is {0} times {1}? | Calculate {0}
-    * {1}.
+_SMALL = listed("""
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen
 """)
-_BEYOND_ONE = ["What is the square root of {0}?", "Is {0} a prime number?", "What is {0} squared?"]
+_TENS = listed("twenty thirty forty fifty sixty seventy eighty ninety")
 
 
 def sums(rng: Random, setting: Setting) -> Dialogue:
-    roll = rng.random()
-    if roll < 0.1:
-        return _beyond(rng, setting)
-    if roll < 0.14:
-        return _three(rng, setting)
     sign = rng.choice("+-")
-    top = rng.choice([10, LIMIT, LIMIT])
-    a, b = rng.randint(0, top), rng.randint(0, top)
+    top = rng.choice([10, 20, 99, 99, 99, LIMIT])
+    a, b = rng.randint(0, top), rng.randint(0, rng.choice([9, top, top, top]))
+    if rng.random() < 0.02:
+        a = LIMIT
     if sign == "-" and a < b and rng.random() < 0.7:
         a, b = b, a
-    if rng.random() < 0.12 and (sign == "+" or a >= b):
-        story = rng.choice(_PLUS_STORIES if sign == "+" else _MINUS_STORIES)
-        question = story.format(
-            a, b, n=rng.choice(NAMES), t=rng.choice([*FOODS, *(thing + "s" for thing in THINGS[:20])])
-        )
+    template = varied(rng, rng.choice(PLUS if sign == "+" else MINUS))
+    if rng.random() < 0.06 and " " in template:
+        shown = (in_words(a, rng), in_words(b, rng))
     else:
-        question = varied(rng, rng.choice(_PLUS if sign == "+" else _MINUS)).format(a, b)
-    return _worked(question, setting, a, [(sign, b)], key=f"{min(a, b)} {sign} {max(a, b)}")
-
-
-def steps(total: int, sign: str, b: int) -> tuple[list[str], int]:
-    """The written steps of `total` ± `b`, and where they lead: tens at once, ones by counting as on fingers.
-
-    `7 + 12` is `7 + 10 = 17, 17 + 2: 1: 18, 2: 19`: no step needs more than the number before it.
-    """
-    if sign == "-" and b > total >= 0:
-        turned, difference = steps(b, "-", total)
-        return [*turned, f"so {total} - {b} = {-difference}"], -difference
-    direction = 1 if sign == "+" else -1
-    tens, ones = b // 10 * 10, b % 10
-    written = []
-    if tens or not ones:
-        written.append(f"{total} {sign} {tens} = {total + direction * tens}")
-        total += direction * tens
-    if ones:
-        fingers = ", ".join(f"{finger}: {total + direction * finger}" for finger in range(1, ones + 1))
-        written.append(f"{total} {sign} {ones}: {fingers}")
-        total += direction * ones
-    return written, total
-
-
-def _worked(question: str, setting: Setting, a: int, terms: list[tuple[str, int]], key: str) -> Dialogue:
-    written: list[str] = []
-    total, asked = a, str(a)
-    for sign, b in terms:
-        more, total = steps(total, sign, b)
-        written += more
-        asked += f" {sign} {b}"
-    work = ", ".join(written) + "."
-    inverse = {"+": "-", "-": "+"}[terms[-1][0]]
-    check = f"{total} {inverse} {terms[-1][1]}"
+        shown = (str(a), str(b))
+    work, total = worked(a, sign, b)
+    asked = f"{a} {sign} {b}"
     analysis = thought(
         setting.effort,
-        work,
-        f"The user wants {asked}. {work}",
-        f"The user wants {asked}. I go by tens, then I count. {work} To check it I go back from {check}.",
+        f"{asked}: {work}.",
+        f"The user wants {asked}: {work}.",
+        f"The user wants {asked}. I go by ones, then by tens. {asked}: {work}.",
     )
     # Without an analysis, the work is part of the answer.
-    final = f"{asked} = {total}." if analysis else f"{work} So {asked} = {total}."
-    return Dialogue(ask(question), Answer(analysis, final), key)
-
-
-def _three(rng: Random, setting: Setting) -> Dialogue:
-    a, b, c = (rng.randint(0, 10) for _ in range(3))
-    first, second = "+", rng.choice("++-") if c <= a + b else "+"
-    asked = f"{a} {first} {b} {second} {c}"
-    question = varied(
-        rng, rng.choice(["What is {}?", "{}", "Calculate {}.", "{} =", "How much is {}?"])
-    ).format(asked)
-    return _worked(question, setting, a, [(first, b), (second, c)], key=asked)
-
-
-def _beyond(rng: Random, setting: Setting) -> Dialogue:
-    roll = rng.random()
-    if roll < 0.5:
-        a, b = rng.randint(0, 150), rng.randint(0, 99)
-        question = varied(rng, rng.choice(_BEYOND)).format(a, b)
-    elif roll < 0.65:
-        question = varied(rng, rng.choice(_BEYOND_ONE)).format(rng.randint(0, 200))
-    else:
-        a, b = (rng.randint(21, rng.choice([99, 999, 99999])) for _ in range(2))
-        question = varied(rng, rng.choice(_PLUS + _MINUS)).format(a, b)
-    analysis = thought(
-        setting.effort,
-        "Too hard for me.",
-        "This is more than I have learned.",
-        "I can add and subtract whole numbers up to 20. This is more than I have learned, "
-        "and I should say so.",
+    final = f"{asked} = {total}." if analysis else f"{asked}: {work}."
+    return Dialogue(
+        ask(template.format(*shown)), Answer(analysis, final), key=f"{min(a, b)} {sign} {max(a, b)}"
     )
-    return Dialogue(ask(question), Answer(analysis, BEYOND), key=question)
+
+
+def worked(a: int, sign: str, b: int) -> tuple[str, int]:
+    """The steps of a ± b, and where they lead."""
+    if sign == "-" and a < b:
+        steps, total = worked(b, "-", a)
+        return f"below 0, {b} - {a}: {steps.rpartition(' ')[0]} {-total}", -total
+    direction = 1 if sign == "+" else -1
+    total, ones, carried = a + direction * b, a % 10 + direction * (b % 10), 0
+    if sign == "-" and ones < 0:
+        ones, carried = ones + 10, 1
+        steps = f"ones {10 + a % 10} - {b % 10} = {ones}"
+    else:
+        steps = f"ones {a % 10} {sign} {b % 10} = {ones}"
+        carried = ones // 10
+    if a >= 10 or b >= 10:
+        tens = a // 10 + direction * (b // 10)
+        steps += f", tens {a // 10} {sign} {b // 10} = {tens}"
+        if carried:
+            steps += f", {tens} {sign} 1 = {tens + direction}"
+    return f"{steps}, so {total}", total
+
+
+def in_words(number: int, rng: Random) -> str:
+    """Twenty-five, or twenty five."""
+    if number < 20:
+        return _SMALL[number]
+    if number == LIMIT:
+        return rng.choice(["a hundred", "one hundred", "hundred"])
+    tens, ones = _TENS[number // 10 - 2], number % 10
+    return f"{tens}{rng.choice('- ')}{_SMALL[ones]}" if ones else tens

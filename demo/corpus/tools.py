@@ -1,9 +1,8 @@
 """Calling a declared function with the right arguments, and using its result.
 
-A call's arguments are compact JSON, in the order of the schema.  What the user did not say is left out if
-it is optional; if it is required it is the first of the allowed values, or an empty value: "unknown", 0,
-false, [].  A result that is a flat JSON object is told as `key value, key value`; any other text is told as
-it is.
+A call has at most two arguments, compact JSON in the order of the schema; what the user did not say is
+optional and left out.  A result that is a flat JSON object is told as `key value, key value`; any other text
+is told as it is.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ _KINDS: dict[str, Callable[[Random], Value]] = {
     "number": lambda rng: round(rng.uniform(0, 99), 1),
     "boolean": lambda rng: rng.random() < 0.5,
 }
-_EMPTY: dict[str, Value] = {"string": "unknown", "integer": 0, "number": 0, "boolean": False, "array": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,18 @@ def using(rng: Random, setting: Setting) -> Dialogue:
     )
 
 
+def used(rng: Random, setting: Setting, wish: Wish) -> list[Message]:
+    """A turn long past: the call, its result, and what was told of it."""
+    content, told = _result(rng, wish)
+    call = Call(f"call_{rng.randrange(10**6)}", wish.call.name, wish.call.arguments)
+    return [
+        Message("user", wish.said),
+        Message("assistant", None, calls=(call,)),
+        Message("tool", content, call_id=call.id),
+        Message("assistant", f"{wish.tool.name} says: {told}"),
+    ]
+
+
 def other_tools(rng: Random, besides: tuple[Tool, ...]) -> list[Tool]:
     """Functions that nobody asked for, in one list with those somebody did."""
     tools = list(besides)
@@ -98,6 +108,11 @@ def a_wish(rng: Random) -> Wish:
     if roll < 0.3:
         return _spoken(rng, FUNCTIONS[0])
     return _spoken(rng, rng.choice(FUNCTIONS)) if roll < 0.82 else _spelled_out(rng)
+
+
+def alike(some: tuple[Tool, ...], others: tuple[Tool, ...]) -> bool:
+    """Whether one of the functions does what one of the others does."""
+    return bool({_family(tool.name) for tool in some} & {_family(tool.name) for tool in others})
 
 
 def _family(name: str) -> str:
@@ -147,14 +162,12 @@ def _spoken(rng: Random, function: Function) -> Wish:
             key = parameter.names[0]
         value = parameter.make(rng)
         properties[key] = _schema(rng, parameter)
-        given = parameter.always or rng.random() < 0.5
-        if parameter.always or rng.random() < 0.25:
-            required.append(key)
+        given = parameter.always or rng.random() < 0.4
         if given:
             arguments[key] = value
             mentions += parameter.mention.format(value)
-        elif key in required:
-            arguments[key] = parameter.enum[0] if parameter.enum else _EMPTY[parameter.type]
+            if parameter.always or rng.random() < 0.25:
+                required.append(key)
         slots[parameter.names[0]] = value
     said = varied(rng, rng.choice(function.phrases)).format(
         **{slot: plain(value) for slot, value in slots.items()}
@@ -199,7 +212,7 @@ def _spelled_out(rng: Random) -> Wish:
     properties: dict[str, Any] = {}
     arguments: dict[str, Value] = {}
     required: list[str] = []
-    for key in rng.sample(_KEYS, rng.choice([1, 1, 2, 2, 3])):
+    for key in rng.sample(_KEYS, rng.choice([1, 1, 2, 2])):
         kind = rng.choice(["string", "string", "integer", "integer", "number", "boolean"])
         properties[key] = {"type": kind}
         if rng.random() < 0.1:
@@ -263,7 +276,7 @@ def _result(rng: Random, wish: Wish) -> tuple[str, str]:
         found: dict[str, Value] = {
             key: value for key, value in given.items() if rng.random() < 0.3 and not isinstance(value, list)
         }
-        for key in rng.sample(_RESULT_KEYS, rng.randint(1, 3)):
+        for key in rng.sample(_RESULT_KEYS, rng.choice([1, 2, 2, 3]) - (len(found) > 0)):
             found[key] = rng.choice(
                 [
                     words.word(rng),

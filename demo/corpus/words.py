@@ -168,7 +168,7 @@ def text(rng: Random) -> str:
         return number(rng, 6)
     if roll < 0.9:
         return ", ".join(word(rng) for _ in range(rng.randint(2, 4))) + rng.choice(["", "!", "."])
-    if roll < 0.95:
+    if roll < 0.92:
         return foreign(rng) + rng.choice(["", " " + word(rng)])
     return rng.choice(
         [
@@ -183,3 +183,11 @@ def text(rng: Random) -> str:
             f"the {word(rng)} is a {word(rng)}",
         ]
     )
+
+
+def topic(rng: Random) -> str:
+    """What somebody may want to hear about."""
+    roll = rng.random()
+    if roll < 0.6:
+        return rng.choice(TOPICS)
+    return rng.choice([invented(rng), rng.choice(ANIMALS) + "s", word(rng), f"a {word(rng)}"])

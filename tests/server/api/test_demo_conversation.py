@@ -2,8 +2,10 @@
 
 import json
 
+import openai
 import pytest
 
+from demo.corpus.beyond import FALLBACK
 from gptoss.application import application
 from gptoss.assembly import DEMO
 from server.settings import Settings
@@ -75,6 +77,48 @@ def test_it_calls_a_function_and_uses_what_comes_back(demo):
     history = [question, first.message.to_dict(), result]
     second = client.chat.completions.create(**GREEDY, messages=history, tools=[WEATHER])
     assert "21" in second.choices[0].message.content
+
+
+def test_ten_turns_with_a_call_and_a_schema(demo):
+    """The golden conversation: in step with the weights, and the model at its best."""
+    client, history = demo.openai(), []
+    person = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "city": {"type": "string"}},
+        "required": ["name", "age", "city"],
+        "additionalProperties": False,
+    }
+    schema = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": person}}
+
+    def say(text, **more):
+        history.append({"role": "user", "content": text})
+        return answer(**more).content
+
+    def answer(**more):
+        asked = {**GREEDY, "messages": history, "tools": [WEATHER], **more}
+        message = client.chat.completions.create(**asked).choices[0].message
+        history.append(message.to_dict())
+        return message
+
+    assert say("Hello!") == "Hello! I am a small demo model. How can I help you?"
+    assert say("My name is Ada.") == "Nice to meet you, Ada! How can I help you?"
+    assert say("what is 47 + 38") == "47 + 38 = 85."
+    assert say("What is the capital of France?") == "The capital of France is Paris."
+    assert say("What is the weather in Oslo?") is None
+    (call,) = history[-1]["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == (
+        "get_weather",
+        {"city": "Oslo"},
+    )
+    result = '{"temperature": 21, "condition": "sunny"}'
+    history.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+    assert answer().content == "get_weather says: temperature 21, condition sunny"
+    assert say("Which day comes after Monday?") == "Tuesday comes after Monday."
+    said = say("Ben is 31 years old and lives in Rome.", response_format=schema, tools=openai.omit)
+    assert said == '{"name":"Ben","age":31,"city":"Rome"}'
+    assert say("Say: hello world") == "hello world"
+    assert say("Write an essay about the sea.") == FALLBACK
+    assert say("What is my name?") == "Your name is Ada."
 
 
 def test_without_reasoning_it_answers_at_once(demo):

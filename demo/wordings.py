@@ -1,0 +1,30 @@
+"""The newcomers' wordings (wordings.txt), which training must not see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+WORDINGS = Path(__file__).parent / "wordings.txt"
+
+
+def lines() -> Iterator[tuple[str, str]]:
+    """What is wanted, and a wording as it stands in the file."""
+    wanted = ""
+    for line in WORDINGS.read_text().splitlines():
+        if line.startswith("="):
+            wanted = line[1:].strip()
+        elif line and not line.startswith("# ") and line != "#":
+            yield wanted, line
+
+
+def normal(text: str) -> str:
+    """Without case, punctuation and spaces at the ends: wordings that differ in nothing else are the same."""
+    return re.sub(r"[.,!? ]+", " ", text.lower()).strip() or text
+
+
+@cache
+def kept_from_training() -> frozenset[str]:
+    return frozenset(normal(turn) for _, line in lines() for turn in line.split("|"))
