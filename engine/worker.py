@@ -110,6 +110,7 @@ class Worker:
         callers               how many there can be, who share its places
         """
         self.died: BaseException | None = None  # the exception the engine died of
+        self._dying = threading.Lock()  # two threads may find out at once
         self._engine = engine
         self._step_timeout_seconds = step_timeout_seconds
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -138,11 +139,13 @@ class Worker:
 
     def fail(self, reason: BaseException) -> None:
         """The engine cannot go on, as somebody else has found out: end all streams.  Any thread may call."""
-        if self.died is None and not self._stopping:
+        with self._dying:
+            if self.died is not None or self._stopping:
+                return
             self.died = reason
-            log.critical("the engine cannot go on: %s", reason)
-            self._wake.set()
-            self._call(self._abandon)
+        log.critical("the engine cannot go on: %s", reason)
+        self._wake.set()
+        self._call(self._abandon)
 
     @property
     def draining(self) -> bool:
@@ -252,6 +255,8 @@ class Worker:
         try:
             while not self._stopping and self.died is None:
                 self._run_once()
+        except EngineError as error:  # known, and told in one line
+            self.fail(error)
         except BaseException as error:
             if self.died is None:
                 self.died = error

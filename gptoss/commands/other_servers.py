@@ -49,7 +49,7 @@ OURS = {
 }
 """Flag of another server → our flag."""
 
-ALWAYS = "not needed: it is always so here"
+ALWAYS = "not needed: this server always does it"
 NOT_HERE = "this server does not have it"
 IN_THE_REQUEST = "it is said in each request, by the field"
 

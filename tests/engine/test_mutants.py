@@ -80,7 +80,6 @@ MUTANTS = [
     ("who is held is told a token", sampling._advance_constraints, " or sequence.held", ""),
     ("who is held has computed all", Scheduler.commit, "chunk.length - held", "chunk.length"),
     ("who is held is asked for a mask", sampling._masks, " or sequence.held", ""),
-    ("nobody waits for the last", sampling._hold_the_slow, "if not going and", "if False and"),
     ("lengths leave out this pass", Runner.batch, "lengths.append(end)", "lengths.append(first)"),
 ]  # fmt: skip
 

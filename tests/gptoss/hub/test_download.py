@@ -214,7 +214,7 @@ def test_a_hub_cannot_name_a_file_of_ours_as_a_checksum(gptoss, hub, cache, publ
     precious = tmp_path / "precious"
     precious.write_text("mine")
     hub.etags = {name: shape.format(precious)}
-    assert "checksum that is none" in assert_one_line(gptoss("download", NAME))
+    assert "an invalid checksum" in assert_one_line(gptoss("download", NAME))
     assert precious.read_text() == "mine"
 
 
@@ -301,7 +301,7 @@ def test_a_repository_without_a_model_is_one_line(gptoss, hub, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model.gguf").write_text("GGUF")
     hub.models["acme/gguf"] = tmp_path / "other"
-    assert "acme/gguf is no gpt-oss" in assert_one_line(gptoss("download", "acme/gguf"))
+    assert "acme/gguf is not a gpt-oss" in assert_one_line(gptoss("download", "acme/gguf"))
 
 
 def test_offline_nothing_is_asked_and_only_what_is_here_is_used(gptoss, hub, cache, published):

@@ -76,7 +76,7 @@ def test_an_agent_is_told_of_the_server_and_its_exit_code_is_ours(name, gptoss, 
     files = "".join(path.read_text() for path in gptoss.data.rglob("*") if path.is_file())
     assert server.url in files + json.dumps(told["environment"])
     assert "tiny" in files + json.dumps(told["environment"])
-    assert "too small" not in errors
+    assert "too short" not in errors
     assert not gptoss.home.exists(), "a configuration of the user's was touched"
 
 
@@ -87,7 +87,7 @@ def test_a_server_that_has_a_key_and_one_that_is_not_there(gptoss, tiny_tokenize
         right = gptoss("codex", "--url", f"{server.url}/v1/", "--key", "secret")
         errors = right.communicate(timeout=60)[1]
     assert (wrong.returncode, right.returncode) == (2, 7)
-    assert "context of 4096 tokens: too small" in errors
+    assert "context of 4096 tokens, which is too short" in errors
     assert gptoss.told()["environment"]["LOCAL_SERVER_KEY"] == "secret"
     gone = gptoss("codex", "--url", server.url)
     assert f"there is no server at {server.url}" in gone.communicate(timeout=60)[1]
@@ -159,7 +159,8 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     for agent in AGENTS.values():
         with pytest.raises(
-            StartError, match=f"{agent.name} is not installed; `npm install -g {agent.package}`"
+            StartError,
+            match=f"{agent.name} is not installed; install it with `npm install -g {agent.package}`",
         ):
             find(agent)
 

@@ -17,7 +17,7 @@ from gptoss.start import StartError
 from model.backends import cpu as kernels_cpu
 from model.backends.cpu import library, toolchain
 from model.backends.cpu.library import NativeLibraryMissing, choose_isa, isas, open_library
-from model.backends.cpu.program import OPCODES, STRUCTS, Assignment, Rows
+from model.backends.cpu.program import OPCODES, STRUCTS, Assignment, Meet, Rows
 from model.device import physical_cores
 from server.settings import Settings
 
@@ -106,6 +106,9 @@ def test_structures_are_those_of_the_header_field_by_field(struct):
     body = re.search(rf"^struct {struct.__name__} {{(.*?)^}};", HEADER, re.DOTALL | re.MULTILINE)[1]
     declared = []
     for declaration in re.sub("//.*", "", body).split(";")[:-1]:
+        if function := re.fullmatch(r"\s*\w+ \(\*(\w+)\)\(.*\)", declaration):
+            declared.append((function[1], Meet))
+            continue
         kind, names = re.fullmatch(r"\s*((?:const )?\w+\W*?)(?=\w)([\w, ]+)", declaration).groups()
         declared += [(name.strip(), C_TYPES.get(kind.split()[0]) or c_void_p) for name in names.split(",")]
         if "*" in kind:
@@ -124,7 +127,9 @@ C_TYPES = {
 
 def test_opcodes_and_functions_are_those_of_the_header(built):
     (opcodes,) = re.findall(r"enum Opcode : int32_t {(.*?)OPCODES", HEADER, re.DOTALL)
-    assert [name.strip() for name in opcodes.split(",")[:-1]] == [each.__name__.upper() for each in OPCODES]
+    assert [name.strip() for name in opcodes.split(",")[:-1]] == [
+        re.sub(r"(?<=[a-z])(?=[A-Z])", "_", each.__name__).upper() for each in OPCODES
+    ]
     for function in set(re.findall(r"\b(gptoss_\w+)\(", HEADER)):
         assert getattr(library.load(), function).argtypes is not None, f"{function} is not declared"
 
