@@ -94,11 +94,12 @@ def demo():
     return checkpoint, tokens, float64.logits(checkpoint, tokens)
 
 
-@pytest.mark.parametrize(("dense", "bound"), [("bf16", 5e-3), ("int8", 4e-2)])
+@pytest.mark.parametrize(("dense", "bound"), [("bf16", 7e-3), ("int8", 4e-2)])
 def test_trained_weights_agree_with_float64(demo, dense, bound):
     """Against the checkpoint's own bf16 weights, also where they are kept in int8.
 
-    int8's bound is that of these weights: they gave 0.0235 here, those of 2290 steps less than 0.02.
+    The bounds are those of the weights: bf16 gave 0.0057 with these, and less than 0.005 with earlier ones;
+    int8 0.0235 and 0.02.
     """
     checkpoint, tokens, want = demo
     got, _ = computed(checkpoint, tokens, dense)
