@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that is worth knowing from a GPU that is here for a quarter of an hour, perhaps once: six minutes.
+# All that is worth knowing from a GPU that is here for a quarter of an hour, perhaps once: at most nine minutes.
 #
 #   bash bench/fifteen.sh [FOLDER]               results go to FOLDER, build/fifteen unless given
 #   bash bench/fifteen.sh --second [FOLDER]      what failed there, again; and loading, and eight bits
