@@ -23,7 +23,7 @@ TEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 LONG = bench demo docs/test_docs.py engine/disk engine/test_invariances.py engine/test_mutants.py \
     gptoss/hub gptoss/launch gptoss/terminal/test_chat.py \
     gptoss/test_bench.py model/backends server/front tools/graph_recorder tools/sanitizer
-quick: $(READY)     ## run the tests of a minute: without backends, the demo model, started programs, mutants
+quick: $(READY)     ## run the quick tests: without backends, the demo model, started programs, mutants
 	$(TEST) -m "not slow and not exhaustive and not gpu" $(LONG:%=--ignore=tests/%) $(ARGS)
 test: $(READY)      ## run the tests
 	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
