@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -84,11 +84,14 @@ def led(size: int, build: Callable[[ThreadRanks], Any], whole: ModelConfig) -> I
         try:
             ranks: Any = ThreadRanks(0, meeting)
             yield leader(build(ranks), whole, ranks, tell, lambda error: RuntimeError(str(error)))
+        except threading.BrokenBarrierError:  # the rank that broke it knows why
+            meeting.barrier.abort()
+            _raise_first(following)
+            raise
         finally:
             for each in orders:
                 each.put(None)
-    for done in following:
-        done.result()
+    _raise_first(following)
 
 
 def together(meeting: Meeting, work: Callable[[ThreadRanks], Result]) -> list[Result]:
@@ -103,7 +106,12 @@ def together(meeting: Meeting, work: Callable[[ThreadRanks], Result]) -> list[Re
 
     with ThreadPoolExecutor(meeting.size) as pool:
         done = [pool.submit(one, rank) for rank in range(meeting.size)]
-    failures = [each.exception() for each in done if each.exception() is not None]
+    _raise_first(done)
+    return [each.result() for each in done]
+
+
+def _raise_first(done: list[Future[Any]]) -> None:
+    """What a rank raised, if one did: rather what broke the barrier than that it was broken."""
+    failures = [failure for each in done if (failure := each.exception()) is not None]
     for failure in sorted(failures, key=lambda each: isinstance(each, threading.BrokenBarrierError)):
         raise failure
-    return [each.result() for each in done]

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <string>
 #if defined(HAVE_NEON)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -66,14 +67,13 @@ int gptoss_abi(int32_t* sizes) {
 }
 
 const char* gptoss_isas() {
-    static char names[64];
-    names[0] = 0;
-    for (const Choice& choice : CHOICES)
-        if (choice.runs_here()) {
-            if (names[0]) std::strcat(names, " ");
-            std::strcat(names, choice.name);
-        }
-    return names;
+    static const std::string names = [] {  // made once, whichever thread asks first
+        std::string found;
+        for (const Choice& choice : CHOICES)
+            if (choice.runs_here()) found += (found.empty() ? "" : " ") + std::string(choice.name);
+        return found;
+    }();
+    return names.c_str();
 }
 
 Machine* gptoss_open(int threads, const char* isa) {

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 from shutil import ignore_patterns
@@ -171,3 +172,12 @@ def test_the_instruction_set_can_be_forced(built, monkeypatch):
 
 def test_cores_are_counted_once_and_within_reach():
     assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_threads_that_ask_at_once_for_the_instruction_sets_all_hear_them():
+    """The list was written anew at each call, in one place: who read in the midst found it empty."""
+    native = library.load()
+    want = isas(native)
+    with ThreadPoolExecutor(4) as pool:
+        heard = list(pool.map(lambda _: isas(native), range(20_000), chunksize=1))
+    assert all(each == want for each in heard)
