@@ -53,6 +53,7 @@ def test_a_conversation_on_a_terminal_with_a_real_server(state, tmp_path):
         screen.expect("questions    ")
         screen.type(f"/save {saved}\n")
         screen.expect("(saved in ")
+        screen.expect("> ")  # a Ctrl-D before readline reads is the terminal's own and lost
         screen.type("\x04")
         assert screen.ends() == 0
     body = json.loads(saved.read_text())
