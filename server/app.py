@@ -22,8 +22,9 @@ from server import error_responses
 from server.api import chat, completions, models, responses, tokens
 from server.api.messages import route as messages
 from server.api.responses.background import Jobs, end_interrupted
-from server.dialogue.items import Items, StoreError
+from server.dialogue.items import Items
 from server.dialogue.reasoning_cache import ReasoningCache
+from server.dialogue.records import StoreError
 from server.dialogue.seal import Seal
 from server.dialogue.store import open_store
 from server.errors import as_api_error

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import psycopg
 
 from server.dialogue.database import Connections, StoreUnavailable, Threads
-from server.dialogue.items import (
+from server.dialogue.records import (
     MAX_CHAIN,
     ROW_BYTES,
     ChainTooLong,

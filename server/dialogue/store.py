@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from server.dialogue.items import Group, Items, Kept, Link, StoreError
+from server.dialogue.items import Items
+from server.dialogue.records import Group, Kept, Link, StoreError
 
 P = ParamSpec("P")
 T = TypeVar("T")

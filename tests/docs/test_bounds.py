@@ -16,7 +16,7 @@ from server import middleware
 from server.api import shared_fields as fields
 from server.api import structured
 from server.api.structured import AnswerFields, StructuredOutputs
-from server.dialogue.items import MAX_CHAIN
+from server.dialogue.records import MAX_CHAIN
 from server.errors import MAX_MESSAGE
 from server.front import bodies, heap, preprocessing, protocol
 from server.logs import MAX_PATH

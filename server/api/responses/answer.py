@@ -15,8 +15,8 @@ from server.api.responses.writer import Event, ResponseWriter
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
-from server.dialogue.items import Group, Item, Kept
 from server.dialogue.logprobs import chat_entry
+from server.dialogue.records import Group, Item, Kept
 from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import EngineError, ShuttingDown
 from server.api.responses.answer import ResponseAnswer, encoded
 from server.api.responses.writer import Event
-from server.dialogue.items import Group, Items
+from server.dialogue.items import Items
+from server.dialogue.records import Group
 from server.errors import ApiError, as_api_error
 from server.logs import Figures
 from server.service import Service

@@ -16,7 +16,7 @@ from server.api.responses.stored import Limit, Order, listed, page
 from server.api.responses.tools import tools_of
 from server.api.responses.writer import new_id
 from server.api.shared_fields import Body, ManyObjects
-from server.dialogue.items import Group, Kept
+from server.dialogue.records import Group, Kept
 from server.errors import ApiError
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService

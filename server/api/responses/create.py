@@ -19,7 +19,7 @@ from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
 from server.api.responses.writer import new_id
 from server.dialogue.begin import begin, preprocess, slot_if_large
-from server.dialogue.items import MAX_CHAIN, ChainTooLong, Kept
+from server.dialogue.records import MAX_CHAIN, ChainTooLong, Kept
 from server.dialogue.turn import Turn
 from server.errors import ApiError, bad_request
 from server.front.bodies import JsonRoute

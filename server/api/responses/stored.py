@@ -12,7 +12,7 @@ from server.api.responses.background import INTERRUPTED, Job, Jobs, is_interrupt
 from server.api.responses.body import InputFields, in_our_words
 from server.api.responses.create import KnownItems, earlier, history_bytes, missing, owner_of
 from server.dialogue.begin import render, slot_if_large
-from server.dialogue.items import Kept
+from server.dialogue.records import Kept
 from server.errors import bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService

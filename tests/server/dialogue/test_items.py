@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.dialogue.items import Group, Items, Kept, StoreError
+from server.dialogue.items import Items
+from server.dialogue.records import Group, Kept, StoreError
 
 US = b"us"
 

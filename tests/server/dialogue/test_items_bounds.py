@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from server.dialogue.items import ChainTooLong, Group, Kept, Link
+from server.dialogue.records import ChainTooLong, Group, Kept, Link
 from tests.server.dialogue.test_stores import database, opened, postgres_store, sqlite_store  # noqa: F401
 
 OWNER = b"me"

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from server.dialogue import items as sqlite_store
-from server.dialogue.items import Group, Items, Kept, StoreError
+from server.dialogue.items import Items
+from server.dialogue.records import Group, Kept, StoreError
 from server.dialogue.store import open_store
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: the extra `postgres`")

@@ -3,7 +3,8 @@
 import json
 import time
 
-from server.dialogue.items import Group, Items
+from server.dialogue.items import Items
+from server.dialogue.records import Group
 from server.settings import Settings
 from tests.server.api.responses.loop import ASK, Client, until
 from tests.server.api.responses.response_events import parsed, shape
