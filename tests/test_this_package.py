@@ -13,6 +13,6 @@ def test_another_package_called_tests_does_not_take_the_place_of_this_one(tmp_pa
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "__init__.py").write_text("")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-c", "import tests.tiny_checkpoint as t; print(t.__file__)"]
+    command = [sys.executable, "-c", "import tests; print(tests.__file__)"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == str(ROOT / "tests" / "tiny_checkpoint.py"), done.stderr
+    assert done.stdout.strip() == str(ROOT / "tests" / "__init__.py"), done.stderr

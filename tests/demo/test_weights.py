@@ -17,7 +17,7 @@ from model.loading.checkpoint import Checkpoint
 
 @pytest.fixture(scope="module")
 def served():
-    return LLM(backend="reference")
+    return LLM()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from tests.docs.reader import Reader, compare
 pytestmark = pytest.mark.timeout(400)  # a page starts programs, on a machine that may be busy
 
 WITH_COMMANDS = [page for page in PAGES if any(block.runs for block in blocks(page))]
+SLOW = ("machine.md", "batch.md", "tensor-parallel.md", "terminal.md", "security.md", "troubleshooting.md")
+"""They start a model several times."""
 
 
 @pytest.fixture
@@ -24,7 +26,13 @@ def reader(server, tmp_path, monkeypatch):
     reads.close()
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=pytest.mark.exhaustive if page.name in SLOW else ())
+        for page in WITH_COMMANDS
+    ],
+)
 def test_the_commands_of_a_page_do_what_it_says(reader, page):
     printed = None
     for block in blocks(page):

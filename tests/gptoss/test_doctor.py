@@ -213,6 +213,7 @@ def test_json_has_every_finding(folder, capsys):
     assert states["model"] == "ok"
 
 
+@pytest.mark.exhaustive
 def test_a_command_of_its_own(folder):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GPTOSS_")}
     words = ["doctor", "--json", "--model", folder, "--backend", "reference", "--port", "0"]

@@ -31,7 +31,7 @@ def one_thread():
 
 
 def load(folder=DEMO):
-    return LLM(folder, backend="reference", date="2025-06-28")
+    return LLM(folder, device="cpu", threads=1, date="2025-06-28")
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,14 @@ def swapped_experts(name, tensor):
 
 @pytest.mark.parametrize("fault", [larger_scale, no_sinks, swapped_experts])
 def test_a_spoiled_tensor_is_caught(fault, known, monkeypatch):
+    monkeypatch.setattr("gptoss.verify.turns.LONGEST", 60)  # such a model does not end its answers
     plant(monkeypatch, fault)
     with load() as llm:
         assert {"continuation", "perplexity"} & wrong(llm, known)
 
 
 def test_a_wrong_rope_is_caught(known, tmp_path, monkeypatch):
-    monkeypatch.setattr("gptoss.verify.turns.LONGEST", 100)  # such a model does not end its answers
+    monkeypatch.setattr("gptoss.verify.turns.LONGEST", 60)
     folder = shutil.copytree(DEMO, tmp_path / "demo")
     config = json.loads((folder / "config.json").read_text())
     config["rope_theta"] = 10_000  # what other models have
@@ -102,7 +103,7 @@ def test_a_wrong_rope_is_caught(known, tmp_path, monkeypatch):
 
 
 def test_a_wrong_stop_set_is_caught(known, monkeypatch):
-    monkeypatch.setattr("gptoss.verify.turns.LONGEST", 100)
+    monkeypatch.setattr("gptoss.verify.turns.LONGEST", 60)
     with load() as llm:
         llm.renderer.stop_tokens = frozenset()
         assert "answers end by themselves" in wrong(llm, known)

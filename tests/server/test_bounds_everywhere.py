@@ -287,7 +287,9 @@ def test_pages_of_large_items_end_early_and_all_of_them_are_seen(stored):
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        (CHAT, chat(logprobs=True, top_logprobs=20, max_tokens=20_000)),
+        pytest.param(
+            CHAT, chat(logprobs=True, top_logprobs=20, max_tokens=20_000), marks=pytest.mark.exhaustive
+        ),
         (CHAT, chat(n=64, max_tokens=500)),
         (COMPLETIONS, {"prompt": "a", "logprobs": 5, "max_tokens": 20_000}),
         (RESPONSES, response(top_logprobs=20, max_output_tokens=5_000, instructions=TEXT[: 2**20])),

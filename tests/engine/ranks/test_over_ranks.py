@@ -39,7 +39,11 @@ def checkpoint(tmp_path_factory):
     return Checkpoint.open(folder)
 
 
-@pytest.fixture(scope="module", params=[("reference", 2), ("cpu", 2), ("cpu", 4)], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[("reference", 2), pytest.param(("cpu", 2), marks=pytest.mark.exhaustive), ("cpu", 4)],
+    ids=str,
+)
 def places(request, checkpoint):
     """The model on several ranks, and alone."""
     name, size = request.param

@@ -170,6 +170,7 @@ def test_ctrl_c_keeps_what_has_come(gptoss, hub, cache, published, environment, 
     assert_goes_on(partial.stat().st_size, gptoss, hub, cache, published)
 
 
+@pytest.mark.exhaustive
 def test_two_at_once_do_not_write_into_one_file(gptoss, hub, cache, published, environment):
     hub.stalls = {FIRST: 70_000}
     words = [sys.executable, "-m", "gptoss", "download", NAME]
@@ -184,6 +185,7 @@ def test_two_at_once_do_not_write_into_one_file(gptoss, hub, cache, published, e
     assert_downloaded(gptoss("download", NAME), cache, published)
 
 
+@pytest.mark.exhaustive
 def test_a_hub_without_ranges_is_read_from_the_start_again(gptoss, hub, cache, published):
     hub.ranges, hub.cuts = False, {FIRST: [1000]}
     assert_downloaded(gptoss("download", NAME), cache, published)
@@ -199,6 +201,7 @@ def test_what_arrives_damaged_is_not_kept(gptoss, hub, cache, published):
     assert_downloaded(gptoss("download", NAME), cache, published)
 
 
+@pytest.mark.exhaustive
 def test_what_was_damaged_on_disk_is_found_and_fetched_again(gptoss, hub, cache, published):
     assert_downloaded(gptoss("download", NAME), cache, published)
     place, content = blob(cache, published, FIRST)
@@ -320,6 +323,7 @@ def test_a_model_of_the_hub_is_served_under_its_name(gptoss, environment, cache,
         assert httpx.get(url + "/v1/models", timeout=30).json()["data"][0]["id"] == NAME
 
 
+@pytest.mark.exhaustive
 def test_a_commit_is_served_from_its_folder(gptoss, hub, cache):
     result = gptoss("download", NAME, "--revision", COMMIT)
     folder = cache / "snapshots" / COMMIT
@@ -335,6 +339,7 @@ def test_a_model_that_is_not_here_is_one_line_with_the_command(gptoss, hub):
     assert not hub.asked  # without a terminal nobody is asked, and nothing is fetched
 
 
+@pytest.mark.exhaustive
 def test_a_model_of_which_a_part_is_missing_is_one_line(gptoss, cache, published):
     assert_downloaded(gptoss("download", NAME), cache, published)
     (cache / "snapshots" / COMMIT / SECOND).unlink()
@@ -343,6 +348,7 @@ def test_a_model_of_which_a_part_is_missing_is_one_line(gptoss, cache, published
     assert f"`gptoss download {NAME}`" in said
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("answer", ["y", "n", ""])
 def test_on_a_terminal_it_is_offered(environment, cache, published, answer):
     leader, follower = pty.openpty()

@@ -104,6 +104,7 @@ def test_a_server_is_started_for_it_and_ended_after(gptoss):
     assert f"there is no server at {url}" in again.communicate(timeout=60)[1]
 
 
+@pytest.mark.exhaustive
 def test_a_server_that_does_not_start_says_why(gptoss, tmp_path):
     process = gptoss("codex", "--model", tmp_path)
     assert "the server did not start: " in process.communicate(timeout=60)[1]

@@ -122,7 +122,7 @@ def test_a_rank_that_dies_or_hangs_ends_all_and_tells_the_streams(even, kind, re
         assert_all_ended(process, others, began, f"rank 1 (process {others[1]}) {reason}")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [(signal.SIGKILL, "was ended by SIGKILL"), (signal.SIGSTOP, "hangs: nothing was heard")],
@@ -137,7 +137,7 @@ def test_also_where_nobody_asks_anything_and_one_of_four(even, kind, reason):
         assert_all_ended(process, others, began, f"(process {lost}) {reason}")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSTOP])
 def test_no_rank_outlives_rank_0(even, kind):
     with serving(even, *TOGETHER) as (process, url, _):
@@ -177,6 +177,7 @@ def test_a_rank_that_cannot_load_its_part_says_why(gptoss, even, tmp_path):  # n
     assert "rank 1: block.0.mlp.mlp2_weight.scales holds 255" in told
 
 
+@pytest.mark.exhaustive
 def test_one_process_may_start_several_one_after_the_other(even):
     """As a notebook does; and nothing of them is left."""
     answers = []

@@ -23,7 +23,8 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("size", [2, 4])
 def test_ranks_together_have_the_logits_of_one_alone(size, tmp_path):
     folder = tmp_path / "tiny"
     tiny_checkpoint.write(folder, "hf", triton_rank.CONFIG, seed=5)

@@ -76,7 +76,7 @@ def arm(tmp_path_factory):
     return [emulator, compiled(tmp_path_factory.mktemp("arm"), compiler, "aarch64", "-static")]
 
 
-@pytest.mark.parametrize("isa", ["neon", "portable"])
+@pytest.mark.parametrize("isa", ["neon", pytest.param("portable", marks=pytest.mark.exhaustive)])
 def test_an_arm_processor_computes_the_same_bits(step, arm, isa):
     assert_same(arm, step, isa, threads=2)
 
@@ -110,5 +110,6 @@ def watched(tmp_path_factory):
     pytest.skip(f"the thread sanitizer does not run here: {told[:200]}")
 
 
+@pytest.mark.exhaustive
 def test_threads_do_not_race(step, watched):
     assert_same(watched, step, isas(load())[0], threads=3)

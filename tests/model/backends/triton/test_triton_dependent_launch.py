@@ -135,7 +135,8 @@ def model_of(dense_format: str) -> TritonModel:
     return model
 
 
-@pytest.mark.parametrize("dense_format", ["bf16", pytest.param("int8", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("dense_format", ["bf16", "int8"])
 def test_all_launch_the_next_and_wait_and_until_then_read_what_nobody_writes(
     observer, monkeypatch, dense_format
 ):

@@ -96,6 +96,7 @@ def test_a_prompt_in_pieces_has_the_bits_of_the_whole(model, want, lengths):
     assert torch.equal(Paged(model, SEQUENCES[:1], seed=1).run(lengths), want[0])
 
 
+@pytest.mark.exhaustive
 def test_a_token_has_the_same_bits_in_any_company(model, want):
     """Prompts, pieces and decodes side by side, in another order each time, then decodes alone."""
     paged = Paged(model, SEQUENCES, seed=5)

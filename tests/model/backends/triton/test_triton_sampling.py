@@ -67,9 +67,14 @@ FILTERS = [
     {"top_k": [1, 2, 30, 400, 1500, 2500, 5], "top_p": [0.5, 0.9, 0.9, 0.97, 0.6, 0.6, 0], "temperature": 3},
     {"top_k": 50, "top_p": 0.9, "min_p": 0.02, "temperature": [0.0, 0.3, 1.0, 2.5, 0.7, 1.0, 8.0]},
 ]  # fmt: skip
+FEW = FILTERS[2], FILTERS[-1]
 
 
-@pytest.mark.parametrize("options", FILTERS, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(each, marks=() if each in FEW else pytest.mark.exhaustive) for each in FILTERS],
+    ids=str,
+)
 def test_the_kernels_choose_what_the_plain_version_does(options):
     """Rows of a wider tensor, as where the tokenizer knows fewer tokens than the model."""
     wide = random_logits(7, SIZE + 9)
@@ -92,6 +97,7 @@ def test_a_whole_row_of_filters_that_reject_most_winners():
         assert choose_tokens(logits, asked, where).tolist() == plain_tokens(logits, asked, where).tolist()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_p": 0.9, "top_k": 700}])
 def test_a_row_is_chosen_as_if_it_were_alone(options):
     logits, where = random_logits(5), [3, 90, 7, 100_000, 0]
@@ -130,7 +136,13 @@ ROWS = 4000
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"temperature": 0.5}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 12, "top_p": 0.9}],
+    [
+        *(
+            pytest.param(each, marks=pytest.mark.exhaustive)
+            for each in ({}, {"temperature": 0.5}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.1})
+        ),
+        {"top_k": 12, "top_p": 0.9},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("varied", ["seeds", pytest.param("positions", marks=pytest.mark.exhaustive)])

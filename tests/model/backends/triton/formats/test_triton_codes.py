@@ -144,8 +144,11 @@ UNEVEN = [(192, 96, 5, 3, 7), (64, 160, 4, 2, 33), (128, 256, 3, 1, 70), (352, 3
 
 @pytest.mark.parametrize(
     "tiles",
-    [experts_many.OF_WARP_GROUPS, experts_many.OF_WARPS, experts_many.NARROW],
-    ids=["groups", "warps", "narrow"],
+    [
+        pytest.param(experts_many.OF_WARP_GROUPS, id="groups"),
+        pytest.param(experts_many.OF_WARPS, id="warps", marks=pytest.mark.exhaustive),
+        pytest.param(experts_many.NARROW, id="narrow", marks=pytest.mark.exhaustive),
+    ],
 )
 @pytest.mark.parametrize(("hidden", "width", "experts", "used", "tokens"), UNEVEN)
 def test_sorted_experts_of_uneven_sizes(hidden, width, experts, used, tokens, tiles):
