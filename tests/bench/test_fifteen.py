@@ -127,6 +127,7 @@ def test_a_machine_that_is_not_as_expected_is_measured_all_the_same(fifteen, par
     assert {name for name, status in told.items() if status.startswith("FAILED")} == {part}
 
 
+@pytest.mark.exhaustive
 def test_when_the_time_is_over_the_tables_come_all_the_same(fifteen):
     code, printed, told = fifteen(limits={"total": 4}, check="hang")
     assert code == 1

@@ -154,6 +154,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_keeps_what_has_come(gptoss, hub, cache, published, environment, ctrl_c):
     hub.stalls = {FIRST: 70_000}
     words = [sys.executable, "-m", "gptoss", "download", NAME]

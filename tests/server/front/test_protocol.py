@@ -249,6 +249,7 @@ def test_a_client_that_never_reads_is_cut_off(path):
         assert len(drained(client)) < BULK
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", ["/whole", "/stream"])
 def test_a_client_that_reads_slowly_is_not_cut_off(path):
     lost = []

@@ -20,7 +20,7 @@ from tests.model.backends.cpu import step_file
 from tests.model.backends.cpu.cpu_steps import load
 from tests.model.backends.cpu.test_cpu_model import Book, fresh
 
-pytestmark = pytest.mark.timeout(900)  # a busy machine compiles slowly
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]  # a busy machine compiles slowly
 
 CPU = torch.device("cpu")
 DRIVER = toolchain.NATIVE.parents[3] / "tests/model/backends/cpu/native/run_step.cpp"
@@ -76,7 +76,7 @@ def arm(tmp_path_factory):
     return [emulator, compiled(tmp_path_factory.mktemp("arm"), compiler, "aarch64", "-static")]
 
 
-@pytest.mark.parametrize("isa", ["neon", pytest.param("portable", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("isa", ["neon", "portable"])
 def test_an_arm_processor_computes_the_same_bits(step, arm, isa):
     assert_same(arm, step, isa, threads=2)
 
@@ -110,6 +110,5 @@ def watched(tmp_path_factory):
     pytest.skip(f"the thread sanitizer does not run here: {told[:200]}")
 
 
-@pytest.mark.exhaustive
 def test_threads_do_not_race(step, watched):
     assert_same(watched, step, isas(load())[0], threads=3)
