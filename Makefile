@@ -20,10 +20,14 @@ serve: $(READY)     ## start the server on 127.0.0.1:8000, with the bundled demo
 	$(BIN)/gptoss serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 TEST = $(BIN)/python -m pytest -n 2 --dist loadfile
-LONG = bench demo docs/test_docs.py engine/disk engine/test_invariances.py engine/test_mutants.py \
-    gptoss/hub gptoss/launch gptoss/terminal/test_chat.py \
-    gptoss/test_bench.py model/backends server/front tools/graph_recorder tools/sanitizer
-quick: $(READY)     ## run the quick tests: without backends, the demo model, started programs, mutants
+LONG = bench clients demo docs/test_docs.py engine/disk engine/ranks engine/test_invariances.py \
+    engine/test_mutants.py engine/test_sampling.py engine/test_traffic.py gptoss/hub gptoss/launch gptoss/ranks \
+    gptoss/terminal gptoss/test_batch.py gptoss/test_bench.py gptoss/test_command_line.py \
+    gptoss/test_standard_streams.py gptoss/test_verify.py language/constraints model/backends model/loading \
+    model/parallel server/api/messages server/api/responses server/dialogue server/front server/page \
+    server/test_bounds_everywhere.py server/test_endings.py server/test_pressure.py server/test_replicas.py \
+    server/test_scripted.py server/test_timeouts.py server/test_traces.py tools
+quick: $(READY)     ## run the quick tests, a third of all: without backends, started programs, stores, pressure
 	$(TEST) -m "not slow and not exhaustive and not gpu" $(LONG:%=--ignore=tests/%) $(ARGS)
 test: $(READY)      ## run the tests
 	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
