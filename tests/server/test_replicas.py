@@ -15,19 +15,9 @@ from tests.server.scripted import Script, scripted
 pytest.importorskip("psycopg", reason="psycopg is not installed: the extra `postgres`")
 
 from server.dialogue import database as database_of_store
-from tests.server.dialogue.postgres import Postgres, missing
+from tests.server.dialogue.postgres import running
 
-
-@pytest.fixture(scope="module")
-def database():
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    database = Postgres()
-    try:
-        database.start()
-        yield database
-    finally:
-        database.close()
+database = pytest.fixture(scope="module")(running)
 
 
 @pytest.fixture

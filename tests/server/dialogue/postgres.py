@@ -10,6 +10,7 @@ from glob import glob
 from pathlib import Path
 
 import psycopg
+import pytest
 
 
 def program(name: str) -> str | None:
@@ -109,3 +110,15 @@ class Postgres:
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self.folder)
+
+
+def running():
+    """A fixture's: one that is started and closed; tests are skipped where there is no PostgreSQL."""
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    database = Postgres()
+    try:
+        database.start()
+        yield database
+    finally:
+        database.close()

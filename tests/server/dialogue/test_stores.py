@@ -17,22 +17,13 @@ from server.dialogue import database as database_of_store  # noqa: E402
 from server.dialogue import postgres as postgres_store  # noqa: E402
 from server.dialogue.database import StoreUnavailable  # noqa: E402
 from server.dialogue.postgres import PostgresItems  # noqa: E402
-from tests.server.dialogue.postgres import Postgres, missing  # noqa: E402
+from tests.server.dialogue.postgres import running  # noqa: E402
 
 MINE, THEIRS = b"mine", b"theirs"
 A_MONTH = 30 * 24 * 3600.0
 
 
-@pytest.fixture(scope="module")
-def database():
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    database = Postgres()
-    try:
-        database.start()
-        yield database
-    finally:
-        database.close()
+database = pytest.fixture(scope="module")(running)
 
 
 @pytest.fixture(params=["memory", "file", "postgres"])
