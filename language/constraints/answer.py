@@ -59,6 +59,7 @@ class AnswerSpec:
     strict_response  whether every word of the response format's schema must be followed
     format_param     the request's field that the response format comes from
     allowed_tokens   what the visible answer is made of; None: all tokens
+    allows_none      whether the visible answer may have none of the allowed tokens
     bad_words        what does not stand in the visible text
     raw              there is no harmony: the answer is a body, which may also end as a document does
     prefilled        the prompt ends inside the body of `final`; then no call can follow
@@ -77,6 +78,7 @@ class AnswerSpec:
     strict_response: bool = False
     format_param: str = "response_format"
     allowed_tokens: tuple[int, ...] | None = None
+    allows_none: bool = False
     bad_words: tuple[str, ...] = ()
     raw: bool = False
     prefilled: bool = False
@@ -207,7 +209,8 @@ def _final_body(spec: AnswerSpec) -> Body | None:
         case Grammar() as asked:
             return _text_body(asked, param)
     if spec.allowed_tokens is not None:
-        return Body(f"{_any_of(spec.allowed_tokens)}*", "allowed_token_ids")
+        times = "*" if spec.allows_none else "+"
+        return Body(f"{_any_of(spec.allowed_tokens)}{times}", "allowed_token_ids")
     if spec.bad_words:
         unwanted = "|".join(map(_literally, spec.bad_words))
         return Body(f"VISIBLE\nVISIBLE: /(.|\\n)*/ & ~/(.|\\n)*({unwanted})(.|\\n)*/", "bad_words")

@@ -110,13 +110,14 @@ class AnswerFields(Body):
         Raises ApiError.
         """
         shape = self.shape()
-        tokens = None
+        tokens, allows_none = None, False
         if self.allowed_token_ids is not None:
             for i, id in enumerate(self.allowed_token_ids):
                 if not known(id):
                     param = f"allowed_token_ids[{i}]"
                     raise bad_request(f"{param}: {id} is not the id of a token", param)
             tokens = tuple(id for id in self.allowed_token_ids if id not in special)
+            allows_none = len(tokens) < len(self.allowed_token_ids)  # an end is among them
             if not tokens:
                 raise bad_request("allowed_token_ids: an answer needs a token of text", "allowed_token_ids")
         return {
@@ -124,6 +125,7 @@ class AnswerFields(Body):
             "strict_response": shape.strict,
             "format_param": shape.param,
             "allowed_tokens": tokens,
+            "allows_none": allows_none,
             "bad_words": tuple(self.bad_words or ()),
         }
 

@@ -34,6 +34,7 @@ class Demands:
     strict_response  whether the answer must follow the schema of the response format exactly
     format_param     the field of the request that the response format comes from
     allowed_tokens   the tokens that the visible answer may consist of; None: all
+    allows_none      whether the visible answer may have none of the allowed tokens
     bad_words        strings that must not occur in the visible answer
     thinking_tokens  maximum tokens of chain of thought; None: no limit
     """
@@ -46,6 +47,7 @@ class Demands:
     strict_response: bool = False
     format_param: str = "response_format"
     allowed_tokens: tuple[int, ...] | None = None
+    allows_none: bool = False
     bad_words: tuple[str, ...] = ()
     thinking_tokens: int | None = None
 
@@ -103,6 +105,7 @@ class Turn:
             strict_response=demands.strict_response,
             format_param=demands.format_param,
             allowed_tokens=demands.allowed_tokens,
+            allows_none=demands.allows_none,
             bad_words=demands.bad_words,
             thinking_tokens=demands.thinking_tokens,
         )

@@ -8,7 +8,11 @@ EXTENSION_ROWS = (
     Row("top_k", "honoured", "0 or -1: all"),
     Row("min_p", "honoured"),
     Row("repetition_penalty", "honoured", "0.01 to 10"),
-    Row("min_tokens", "honoured", "the answer has at least this many"),
+    Row(
+        "min_tokens",
+        "honoured",
+        "the answer has at least this many; a format or a grammar may end it earlier",
+    ),
     Row("stop_token_ids", "honoured"),
     Row("ignore_eos", "honoured", "the answer goes on until `max_tokens`"),
     Row("return_token_ids", "honoured", "`prompt_token_ids`, and `token_ids` of each choice"),
@@ -82,7 +86,12 @@ EXTENSION_ROWS = (
     Row("response_format.structures", "honoured", "of type `structural_tag`"),
     Row("response_format.triggers", "honoured", "of type `structural_tag`"),
     Row("response_format.format", "honoured", "of type `structural_tag`"),
-    Row("allowed_token_ids", "honoured", "only these tokens in the visible answer; it may end at any point"),
+    Row(
+        "allowed_token_ids",
+        "honoured",
+        "only these tokens in the visible answer; it may end after any of them, and before the first only if "
+        "an end token is in the list",
+    ),
     Row("bad_words", "honoured", "texts that cannot occur in the visible answer"),
     Row("include_stop_str_in_output", "honoured", "the stop string stays in the answer"),
     Row(

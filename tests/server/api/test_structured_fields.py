@@ -94,16 +94,18 @@ def test_a_schema_is_told_to_the_model_under_every_name(ask):
     assert "# Response Formats" not in prompt_text(ask.server)
 
 
-def test_allowed_tokens_make_up_the_answer_and_it_may_end(ask, tiny_tokenizer):
+def test_allowed_tokens_make_up_the_answer_and_it_is_empty_only_if_an_end_is_among_them(ask, tiny_tokenizer):
     ids = tiny_tokenizer.encode("ab")
     special = tiny_tokenizer.special("<|return|>")
     for path, wrap in (
         ("/v1/chat/completions", final),
         ("/v1/completions", lambda text: text + "<|return|>"),
     ):
-        passes = ask(path, allowed_token_ids=[*ids, special])
-        assert passes(wrap("abba"))
-        assert not passes(wrap("abc"))
+        for listed in (ids, [*ids, special]):
+            passes = ask(path, allowed_token_ids=listed)
+            assert passes(wrap("abba"))
+            assert not passes(wrap("abc"))
+            assert passes(wrap("")) == (special in listed)
 
 
 REFUSED = [
