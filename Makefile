@@ -6,7 +6,7 @@ READY   = $(VENV)/.ready
 NPM    ?= npm
 
 .PHONY: help install serve quick test test-exhaustive test-scale compile-gpu test-page pictures clients test-clients test-sdks test-tools \
-    lock-clients sanitize check format lock audit lint-image image clean
+    test-aider lock-clients sanitize check format lock audit lint-image image clean
 help:           ## list these words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -66,14 +66,16 @@ UV          = $(CLIENTS)/uv/bin/uv --quiet --system-certs
 RUN_CLIENTS = TEST_CLIENTS=$(if $(NPM),all,python) SERVER_PYTHON=$(abspath $(BIN))/python PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=900 -ra $(ARGS)
 NODE_CLIENTS = $(if $(NPM),tests/clients/node/node_modules tests/clients/agents/node_modules)
-clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready $(NODE_CLIENTS)    ## install what test-clients runs
-test-clients: $(READY) test-sdks test-tools     ## run other people's clients against the demo model; NPM= for Python's alone
+clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready $(CLIENTS)/aider/.ready $(NODE_CLIENTS)    ## install what test-clients runs
+test-clients: $(READY) test-sdks test-tools test-aider     ## run other people's clients against the demo model; NPM= for Python's alone
 test-sdks: $(CLIENTS)/sdks/.ready $(NODE_CLIENTS)
 	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio.plugin -p pytest_benchmark.plugin \
 	    -p pytest_recording.plugin -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=session \
 	    -o asyncio_default_test_loop_scope=session tests/clients/sdks
 test-tools: $(CLIENTS)/tools/.ready
 	$(RUN_CLIENTS) $(CLIENTS)/tools/$(CLIENT_TEST) tests/clients/tools
+test-aider: $(CLIENTS)/aider/.ready
+	$(RUN_CLIENTS) $(CLIENTS)/aider/$(CLIENT_TEST) tests/clients/aider
 
 # guidellm imports torch, and the server's will do: it is found behind all that the environment has itself.
 # gpt-oss's evals ask for Python 3.12, which they do not need.
@@ -86,9 +88,9 @@ $(CLIENTS)/tools/.ready: tests/clients/tools.lock tests/clients/evals.txt | $(RE
 	    $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	    > "$$packages/torch_of_the_server.pth"
 	@touch $@
-$(CLIENTS)/sdks/.ready: tests/clients/sdks.lock | $(READY) $(CLIENTS)/uv
-	$(UV) venv --clear --python $(BIN)/python $(CLIENTS)/sdks
-	$(UV) pip install --python $(CLIENTS)/sdks --no-deps -r $<
+$(CLIENTS)/sdks/.ready $(CLIENTS)/aider/.ready: $(CLIENTS)/%/.ready: tests/clients/%.lock | $(READY) $(CLIENTS)/uv
+	$(UV) venv --clear --python $(BIN)/python $(@D)
+	$(UV) pip install --python $(@D) --no-deps -r $<
 	@touch $@
 $(CLIENTS)/uv: | $(READY)   # installs in an eighth of pip's time
 	$(BIN)/pip install --quiet --disable-pip-version-check --target $@ 'uv>=0.9,<0.14'
@@ -101,6 +103,7 @@ tests/clients/agents/node_modules: tests/clients/agents/package-lock.json
 	@touch $@
 lock-clients: $(CLIENTS)/uv     ## look up the newest clients that tests/clients/*.txt and package.json allow
 	$(LOCK) tests/clients/sdks.txt -o tests/clients/sdks.lock
+	$(LOCK) tests/clients/aider.txt -o tests/clients/aider.lock
 	$(LOCK) tests/clients/tools.txt -o tests/clients/tools.lock --override tests/clients/without-torch.txt
 	$(NPM) update --prefix tests/clients/node --no-audit --no-fund
 	$(NPM) update --prefix tests/clients/agents --no-audit --no-fund

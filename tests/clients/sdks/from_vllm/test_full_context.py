@@ -1,4 +1,7 @@
-"""A full context is known as one by the programs that look for words: pi's check, aider's, LangChain's."""
+"""A full context is known as one by the programs that look for words: pi's check, LangChain's.
+
+LiteLLM's is in test_litellm.py, and aider's in tests/clients/aider.
+"""
 
 import json
 import subprocess
