@@ -265,4 +265,4 @@ def test_numbers_of_the_page_of_limits_are_the_code_s():
 def test_the_image_s_user_is_the_one_that_is_told():
     user = re.search(r"^USER (\d+):", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1]
     assert f"It runs as user {user} and never as root" in (ROOT / "SECURITY.md").read_text()
-    assert "one\n  alone takes three quarters at most" in (ROOT / "SECURITY.md").read_text()
+    assert "one key takes at most three\n  quarters of its places" in (ROOT / "SECURITY.md").read_text()

@@ -21,7 +21,7 @@ from tests.server.fakes import final, live
 PAGE = Path(__file__).parents[4] / "docs" / "responses.md"
 FIELDS, TOOLS, ITEMS = "Fields of a request", "Tools", "Items of the input"
 INSIDE, CHOICES = "Inside of fields", "Values of tool_choice"
-INCLUDE, PARTS = "Values of include", "Parts of a content"
+INCLUDE, PARTS = "Values of include", "Content parts"
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 
 
