@@ -60,7 +60,7 @@ def create_app(
     max_context  maximum tokens of prompt and answer together
     fingerprint  identifies weights and version
     summary      what was loaded and where, for users: lines of `name: facts`
-    traces       are told of each request, and closed at the end
+    traces       notified of each request, and closed at the end
     """
 
     @asynccontextmanager

@@ -18,15 +18,15 @@ from server.errors import ApiError, as_api_error
 
 
 def error_response(error: Exception, scope: Scope) -> Response:
-    told = as_api_error(error)
-    _name_as_the_client(told, scope["state"].get("written", {}))
+    api_error = as_api_error(error)
+    _use_the_clients_names(api_error, scope["state"].get("written", {}))
     if anthropic.asked_by(scope):
-        return anthropic.response(told, scope["state"]["request_id"])
-    return told.response()
+        return anthropic.response(api_error, scope["state"]["request_id"])
+    return api_error.response()
 
 
-def _name_as_the_client(error: ApiError, written: Mapping[str, str]) -> None:
-    """Where the client used another name of a field, the error has that name (server/fields/reading.py).
+def _use_the_clients_names(error: ApiError, written: Mapping[str, str]) -> None:
+    """If the client used another name of a field, put that name into the error (server/fields/reading.py).
 
     written  our name → the client's
     """

@@ -123,7 +123,7 @@ def as_api_error(error: Exception) -> ApiError:
             return error.error
         case StarletteHTTPException():
             return _from_http(error)
-    return ApiError(500, "the server failed on this request; its log says why", code="internal_error")
+    return ApiError(500, "the server failed on this request; its log has the reason", code="internal_error")
 
 
 def _from_http(error: StarletteHTTPException) -> ApiError:
@@ -146,16 +146,17 @@ def _from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError
         return ApiError(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
     if first["loc"][0] in ("query", "path", "header"):
         name = str(first["loc"][-1])
-        return bad_request(f"{name}: {_said(first)}", name)
+        return bad_request(f"{name}: {_validation_message(first)}", name)
     if not isinstance(body, dict):
         hint = "; is its content-type application/json?" if isinstance(body, bytes) else ""
         return ApiError(400, f"the body must be a JSON object{hint}", code="invalid_json")
     param = _param(first["loc"], body)
-    said = dict.fromkeys(_said(error) for error in errors if _param(error["loc"], body) == param)
-    return bad_request(f"{param}: {', or '.join(said)}", param)
+    here = (error for error in errors if _param(error["loc"], body) == param)
+    messages = dict.fromkeys(_validation_message(error) for error in here)
+    return bad_request(f"{param}: {', or '.join(messages)}", param)
 
 
-def _said(error: Mapping[str, Any]) -> str:
+def _validation_message(error: Mapping[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 
@@ -193,4 +194,6 @@ class BodyTooLarge(BodyRefused):
 
 class BodyTooSlow(BodyRefused):
     def __init__(self, seconds: float):
-        super().__init__(408, f"the body did not come within {seconds:g} s", headers={"connection": "close"})
+        super().__init__(
+            408, f"the body did not arrive within {seconds:g} s", headers={"connection": "close"}
+        )

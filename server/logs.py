@@ -25,7 +25,7 @@ class Figures:
     computed_tokens: int = 0
     """Prompt tokens that were not in the prefix cache."""
     prompt_seconds: float = 0.0
-    """Time to compute them, without the wait in the queue."""
+    """Time to compute the prompt, without the wait in the queue."""
     completion_tokens: int = 0
     first_token_at: float | None = None
     """In `time.perf_counter` seconds."""

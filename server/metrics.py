@@ -134,7 +134,7 @@ class EngineFigures(Collector):
                 "prompt tokens that were not in the prefix cache, and so were computed",
                 stats.prompt_tokens_computed,
             ),
-            ("prompt_seconds", "time spent computing them", stats.prompt_seconds),
+            ("prompt_seconds", "seconds spent computing them", stats.prompt_seconds),
             (
                 "num_preemptions",
                 "sequences that were preempted and must be computed again",

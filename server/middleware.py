@@ -2,7 +2,7 @@
 one log line.
 
 Plain ASGI, because Starlette's BaseHTTPMiddleware buffers streams and hides that a client has disconnected.
-It wraps everything else, so that also a response about a failure of ours has the request id.
+It wraps everything else, so that the response to an internal error has the request id too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger("gptoss.server")
 CLIENT_LEFT = 499
 
 LENGTH_DIGITS = 18
-"""Of a Content-Length, without zeros before them."""
+"""Maximum digits of a Content-Length, not counting leading zeros."""
 
 BODY_SECONDS = 60.0
 """Time within which the whole body of a request must arrive."""
@@ -65,8 +65,8 @@ class RequestMiddleware:
     allowed_hosts   names this server may be called by; checked only where no key is needed
     rate_limiter    limits the requests of each key; without keys, all callers share one limit
     pages           paths of static files, which need no key
-    heap            told of the end of every request
-    traces          are told of every request
+    heap            notified at the end of every request
+    traces          notified of every request
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        if scope["method"] == "HEAD":  # as GET; of the answer the protocol sends the head alone
+        if scope["method"] == "HEAD":  # handled as GET; the protocol sends only the head of the response
             scope = {**scope, "method": "GET"}
         started_at = time.perf_counter()
         headers = dict(scope["headers"])
@@ -144,7 +144,7 @@ class RequestMiddleware:
         """Check the headers.  Returns the caller's id, "" without keys.  Raises ApiError or BodyTooLarge."""
         length = headers.get(b"content-length", b"0").lstrip(b"0")
         if len(length) > LENGTH_DIGITS:
-            raise bad_request("content-length: it is no length", None)
+            raise bad_request("content-length: it is not a length", None)
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
         if scope["path"] in KEYLESS_PATHS:
@@ -153,7 +153,7 @@ class RequestMiddleware:
         if self._digests:
             caller = "" if scope["path"] in self._pages else self._authenticate(headers)
         elif not self._allowed_hosts.allows(host := headers.get(b"host", b"").decode("latin-1")):
-            message = f"this server is not known as {host!r}; --allowed-host makes it so"
+            message = f"{host!r} is not a name of this server; --allowed-host adds one"
             raise ApiError(421, message, code="unknown_host")
         if scope["path"] not in self._unlimited and (seconds := self._rate_limiter.take(caller)):
             message = f"too many requests a minute; try again in {seconds} s"
@@ -194,7 +194,7 @@ class _RequestBody:
         BodyTooSlow.
         """
         if self._complete:
-            return await self._receive()  # the next message is that the client disconnected: no time limit
+            return await self._receive()  # no time limit: the next message only says that the client left
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._take()

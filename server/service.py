@@ -16,7 +16,7 @@ from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.dialogue.store import Store
 from server.errors import ApiError
-from server.fields.reading import ToldOnce
+from server.fields.reading import LoggedOnce
 from server.front.preprocessing import PreprocessingPool
 from server.metrics import Metrics
 from server.settings import Settings
@@ -33,7 +33,7 @@ class Service:
     fingerprint  identifies weights and version
     date         YYYY-MM-DD, the current date in the system message
     created      when the server started, Unix seconds
-    told_once    names of ignored fields that have been logged
+    logged_once    names of ignored fields that have been logged
     """
 
     worker: Worker
@@ -52,7 +52,7 @@ class Service:
     fingerprint: str
     date: str
     created: int = field(default_factory=lambda: int(time.time()))
-    told_once: ToldOnce = field(default_factory=ToldOnce)
+    logged_once: LoggedOnce = field(default_factory=LoggedOnce)
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -61,7 +61,8 @@ class Service:
 
     def check_model(self, asked: str | None) -> None:
         if asked is not None and asked not in self.model_names:
-            message = f"there is no model {asked!r} here; there is {' or '.join(map(repr, self.model_names))}"
+            names = " or ".join(map(repr, self.model_names))
+            message = f"there is no model {asked!r} here; there is {names}"
             raise ApiError(404, message, param="model", code="model_not_found")
 
     @property

@@ -89,7 +89,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def _memory(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     if not found or not (value := int(float(found[1]) * UNITS[found[2].upper()])):
-        raise ValueError("an amount of memory, as 4GiB or 512MiB")
+        raise ValueError("an amount of memory, such as 4GiB or 512MiB")
     return value
 
 
@@ -99,7 +99,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise ValueError("a share, as 0.5: more than 0, at most 1")
+        raise ValueError("a share, such as 0.5: more than 0, at most 1")
     return value
 
 
@@ -111,7 +111,7 @@ def _date(text: str) -> str:
     try:
         return date.fromisoformat(text).isoformat()
     except ValueError:
-        raise ValueError("a date, as 2025-06-28") from None
+        raise ValueError("a date, such as 2025-06-28") from None
 
 
 def _not_blank(text: str) -> str:
@@ -128,7 +128,7 @@ def _file_or_database(text: str) -> Path | str:
     if re.match(r"postgres(ql)?://", text):
         return text
     if found := re.match(r"[a-z0-9+]+://", text):
-        raise ValueError(f"a file, or postgresql://…; {found[0]} is not known here")
+        raise ValueError(f"a file, or postgresql://…; {found[0]} is not supported")
     return Path(_not_blank(text)).expanduser()
 
 

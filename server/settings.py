@@ -100,8 +100,8 @@ class Settings:
         1,
         DEVICE,
         whole_number(1, 64),
-        "GPUs that hold a part of the model each and compute it together: 2, 4 or 8 for a model that one "
-        "has no room for; on a CPU, processes",
+        "number of GPUs that compute one model together, each holding a part of it: 2, 4 or 8; for models "
+        "that do not fit on one GPU; on a CPU, number of processes",
     )
     batch_invariant: bool = setting(
         False,
@@ -200,7 +200,7 @@ class Settings:
         None,
         MODEL,
         iso_date,
-        "the current date as the model is told, such as 2025-06-28",
+        "the current date in the model's prompt, such as 2025-06-28",
         unset="the day of the start",
     )
     thinking_budget: int | None = setting(

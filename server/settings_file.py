@@ -1,11 +1,11 @@
 """Settings from a TOML file: `gptoss serve --config gptoss.toml`.
 
     model = "openai/gpt-oss-20b"
-    max-queued = 64                     # as the flag is called; max_queued is the same
+    max-queued = 64                     # the name of the flag; max_queued is the same
     prefix-cache = false
     api-key = ["one key", "another"]
 
-The file is read here and understood in server/settings.py: what comes back is text, as from a flag.
+This module only reads the file, and returns text as if from a flag.  server/settings_sources.py parses it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load(path: Path) -> dict[str, str | list[str]]:
 
 
 def _text(value: Any) -> str:
-    """A value of TOML as one would write it after a flag."""
+    """A TOML value as the text that would follow a flag."""
     match value:
         case bool():
             return "on" if value else "off"

@@ -23,22 +23,22 @@ CONFIG = "GPTOSS_CONFIG"
 """The variable that names the settings file, like the flag `--config`; not a setting itself."""
 
 OTHER_VARIABLES = {
-    "GPTOSS_FAULT": "for tests: make the engine fail at a step, as `step:10=raise`, `nan`, `hang` or `oom`",
+    "GPTOSS_FAULT": "for tests: make the engine fail at a step, such as `step:10=raise`; also nan, hang, oom",
     "GPTOSS_TOKENIZER": "for tests: the tokenizer.json of the real gpt-oss",
-    "GPTOSS_CPU_ISA": "which instructions the cpu backend uses: amx, avx512, avx2, neon, portable",
-    "GPTOSS_CPU_LIBRARY": "for tests: a library of CPU kernels built by hand, as with a sanitizer",
+    "GPTOSS_CPU_ISA": "instruction set of the cpu backend: amx, avx512, avx2, neon, portable",
+    "GPTOSS_CPU_LIBRARY": "for tests: a library of CPU kernels built by hand, for example with a sanitizer",
 }
 """Variables with our prefix that are not settings."""
 
 
 PRECEDENCE = (
-    "A flag beats the environment variable (--max-queued 64: GPTOSS_MAX_QUEUED=64), "
+    "A flag overrides the environment variable (--max-queued 64: GPTOSS_MAX_QUEUED=64), "
     "the variable the file (max-queued = 64), and the file the default."
 )
 
 
 class SettingsHelp(argparse.HelpFormatter):
-    """`--help` with a first line short enough to read: of the settings it says only that there are some."""
+    """`--help` with a short usage line, which has `[settings]` in place of all the settings' flags."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=30)
@@ -73,14 +73,14 @@ def add_flags(parser: argparse.ArgumentParser, only: Iterable[str]) -> None:
 KUBERNETES = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
 )
-"""What follows GPTOSS_ in a variable that Kubernetes sets in each container for a Service called gptoss, or
-gptoss-SOMETHING.  (One more, GPTOSS_PORT=tcp://10.0.0.1:8000, is called like our setting, and is told by its
-value.)
+"""Matches the part after GPTOSS_ in variables that Kubernetes sets in each container for a Service called
+gptoss or gptoss-SOMETHING.  (Another one, GPTOSS_PORT=tcp://10.0.0.1:8000, has the name of our setting; its
+value shows that it is not.)
 """
 
 
 def kubernetes_variables(environ: Mapping[str, str]) -> list[str]:
-    """Names of variables with our prefix that Kubernetes has set.  They are passed over."""
+    """Names of variables with our prefix that Kubernetes has set.  They are ignored."""
     return [
         name
         for name, value in environ.items()
@@ -142,7 +142,7 @@ def _from_file(config: Path) -> dict[str, str | list[str]]:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """What to say to someone who wrote `name`, which is none of the known ones."""
+    """The end of an error message about the unknown `name`: the most similar known name, or all of them."""
     return did_you_mean(name, known) or f"known are {', '.join(sorted(known))}"
 
 

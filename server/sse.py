@@ -1,8 +1,8 @@
 """JSON and server-sent events as bytes.
 
-`json` keeps the interpreter until a whole object is written, in a thread too: seconds, for an answer with
-log-probabilities.  So a large value is written piece by piece, by a thread, and other threads get their turn
-in between (`json_response`, `written`).
+`json` holds the GIL until a whole object is written, also on a thread: seconds, for an answer with
+log-probabilities.  So a large value is written piece by piece, on a thread, and other threads run in between
+(`json_response`, `written`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """JSON without spaces."""
 
 quote = encode_basestring_ascii
-"""Text as a JSON string, in ASCII: some clients split lines at U+2028, as Python does, which would otherwise
-cut the string in two.
+"""Text as a JSON string, in ASCII: some clients split lines at U+2028, as Python does, which would cut the
+string in two.
 """
 
 
 SMALL = 1000
-"""Values, or texts of 64 characters, up to which an object is written at once: in less than a millisecond."""
+"""An object of at most this many values (64 characters of text count as one) is written at once, in less than
+a millisecond.
+"""
 
 TOGETHER = 16
 """Elements of a long list that are written at once."""
@@ -63,12 +65,12 @@ def size_of(value: Any, enough: int) -> int:
 
 
 def written(value: Any) -> str:
-    """The JSON of `value`.  To be called by a thread."""
+    """The JSON of `value`.  Called on a thread."""
     return "".join(pieces(value))
 
 
 def pieces(value: Any) -> Iterator[str]:
-    """The JSON of `value`, none of whose pieces takes long unless one string does."""
+    """The JSON of `value` in pieces.  Each takes little time, unless it is one very long string."""
     if isinstance(value, dict):
         yield "{"
         for i, (key, each) in enumerate(value.items()):

@@ -90,7 +90,7 @@ class AnswerStream(EventSourceResponse):
     """
 
     def __init__(self, answer: Answer, headers: Mapping[str, str] | None = None):
-        super().__init__(_told(answer), headers=headers, ping=PING_SECONDS)
+        super().__init__(_with_failure_event(answer), headers=headers, ping=PING_SECONDS)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,7 +143,7 @@ class AnswerStream(EventSourceResponse):
         await asyncio.Event().wait()
 
 
-async def _told(answer: Answer) -> AsyncIterator[bytes]:
+async def _with_failure_event(answer: Answer) -> AsyncIterator[bytes]:
     """The events; an exception becomes a last event, because the status has been sent already."""
     try:
         async for chunk in answer.events():

@@ -43,7 +43,7 @@ UNTRACED = frozenset({"/health", "/ready", "/metrics", "/page/markdown"})
 """Paths that monitoring and the page request many times a minute; they have no span."""
 
 MAX_TEXT = 256
-"""Characters that are kept of a text that a client chose, such as a path."""
+"""Maximum characters of a text that a client chose, such as a path; the rest is cut."""
 
 
 class Traces:

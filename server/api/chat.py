@@ -48,7 +48,7 @@ class ChatBody(MoreFields, ConversationFields):
 
     @property
     def echoed(self) -> str:
-        """What the visible answer begins with, of the last message if that is the assistant's."""
+        """The text of the last message, if it is the assistant's, with which the visible answer begins."""
         last = self.messages[-1]
         if not (self.echo and last.role == "assistant"):
             return ""
@@ -69,7 +69,7 @@ class ChatBody(MoreFields, ConversationFields):
             prompt=conversation,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             n=self.n or 1,
-            demands=demands(self, names, budget, self.shaping(known, special)),
+            demands=demands(self, names, budget, self.format_demands(known, special)),
             sampling=self.sampling((self.top_logprobs or 0) if self.logprobs else None, known),
             prompt_logprobs=self.prompt_logprobs,
             names=names,
@@ -94,7 +94,7 @@ async def rendered(body: ChatBody, service: TheService) -> Response:
     """The prompt that the model would get for this body."""
     service.check_model(body.model)
     body.check()
-    conversation = await preprocess(0, body.told, service, service.date)
+    conversation = await preprocess(0, body.conversation, service, service.date)
     prompt = await render(conversation, service)
     if len(prompt) >= service.max_context:
         raise PromptTooLong(len(prompt), service.max_context - 1)

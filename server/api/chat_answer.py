@@ -33,7 +33,7 @@ REASONING_FIELDS = {
     "reasoning": ("reasoning",),
     "reasoning_content": ("reasoning_content",),
 }
-"""What the chain of thought is called, by the setting."""
+"""Setting `reasoning_field` → names of the field for the chain of thought."""
 
 
 class ChatAnswer(OpenAIStream):

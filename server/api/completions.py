@@ -89,7 +89,7 @@ class CompletionBody(MoreFields, AnswerFields):
             # For max_tokens=0 the prompt must still be computed: one token is sampled, and not shown.
             max_tokens=16 if self.max_tokens is None else max(self.max_tokens, 1),
             n=self.candidates,
-            demands=Demands(**self.shaping(tokenizer.known, special)),
+            demands=Demands(**self.format_demands(tokenizer.known, special)),
             sampling=self.sampling(logprobs, tokenizer.known),
             prompt_logprobs=self.alternatives,
             param="prompt",

@@ -112,7 +112,7 @@ class ConversationFields(AnswerFields):
         found: list[Function] = []
         for i, tool in enumerate(self.tools or ()):
             if tool.type != "function":
-                message = f"tools[{i}].type: {tool.type!r}; there is 'function' only"
+                message = f"tools[{i}].type: {tool.type!r}; only 'function' is supported"
                 raise unsupported(message, f"tools[{i}].type")
             if tool.function is None:
                 raise bad_request(f"tools[{i}].function: it is missing", f"tools[{i}].function")
@@ -126,16 +126,16 @@ class ConversationFields(AnswerFields):
     def names(self) -> FunctionNames:
         return FunctionNames(function.name for function in self.declared())
 
-    def told(self, date: str) -> Conversation:
-        """Raises what `conversation` raises."""
-        return self.conversation(date, self.names())
-
-    def conversation(self, date: str, names: FunctionNames) -> Conversation:
+    def conversation(self, date: str, names: FunctionNames | None = None) -> Conversation:
         """The conversation for the prompt.  It declares all functions, also those that may not be called now,
         so that the prompt has the same prefix in every turn; but none if no function may be called.
 
+        date   the current date in the prompt, YYYY-MM-DD
+        names  of the functions; None: made from `declared`
+
         Raises ApiError if a message is invalid, or asks for something that this server does not have.
         """
+        names = names or self.names()
         tools = [Tool(names.to_model(f.name), f.description, f.parameters) for f in self.declared()]
         choice = self.tool_choice if self.tool_choice is not None else self.function_call
         messages = [_message(message, i, names) for i, message in enumerate(self.messages)]
@@ -143,24 +143,25 @@ class ConversationFields(AnswerFields):
         if self.continues:
             last = messages.pop()
             prefill = Prefill(last.reasoning or "", last.content or "")
+        format = self.answer_format().format
         return Conversation(
             messages=messages,
             tools=[] if choice == "none" else tools,
             effort=EFFORTS[self.reasoning_effort],
             date=date,
-            response_format=told if isinstance(told := self.shape().format, ResponseFormat) else None,
+            response_format=format if isinstance(format, ResponseFormat) else None,
             prefill=prefill,
         )
 
     @property
     def continues(self) -> bool:
-        """Whether the answer goes on from the last message.  Raises ApiError."""
+        """Whether the answer continues the last message.  Raises ApiError."""
         last = len(self.messages) - 1
         for i, message in enumerate(self.messages):
             if message.prefix and (i < last or message.role != "assistant"):
                 param = f"messages[{i}].prefix"
                 raise bad_request(
-                    f"{param}: only the last message can have it, if it is the assistant's", param
+                    f"{param}: only the last message can have it, and only if it is the assistant's", param
                 )
         asked = bool(self.continue_final_message)
         if asked and self.add_generation_prompt:
@@ -176,7 +177,7 @@ class ConversationFields(AnswerFields):
             raise bad_request(f"{param}: the last message must be the assistant's", param)
         if self.messages[last].tool_calls or self.messages[last].function_call:
             param = f"messages[{last}].tool_calls"
-            raise bad_request(f"{param}: an answer cannot go on from a call", param)
+            raise bad_request(f"{param}: an answer cannot continue a message that has calls", param)
         return True
 
 
@@ -202,9 +203,11 @@ def _message(message: MessageBody, i: int, names: FunctionNames) -> Message:
         raise bad_request(f"{where}.content: a message of role {message.role} needs it", f"{where}.content")
     if message.role == "tool" and not message.tool_call_id:
         param = f"{where}.tool_call_id"
-        raise bad_request(f"{param}: a tool message says which call it answers", param)
+        raise bad_request(f"{param}: a tool message must say which call it answers", param)
     if message.role == "function" and not message.name:
-        raise bad_request(f"{where}.name: a function message says which function it is of", f"{where}.name")
+        raise bad_request(
+            f"{where}.name: a function message must say which function's result it is", f"{where}.name"
+        )
     role: Role = "tool" if message.role == "function" else message.role
     reasoning = message.reasoning or message.reasoning_content or message.thinking
     return Message(
@@ -238,7 +241,7 @@ def _calls(message: MessageBody, where: str, names: FunctionNames) -> tuple[Call
     for i, call in enumerate(message.tool_calls or ()):
         if call.function is None:
             param = f"{where}.tool_calls[{i}].function"
-            raise unsupported(f"{param}: it is missing; this server has function calls only", param)
+            raise unsupported(f"{param}: it is missing; this server has only function calls", param)
         calls.append(Call(call.id, names.to_model(call.function.name), call.function.arguments))
     if message.function_call is not None:  # the older form, without an id
         calls.append(Call("", names.to_model(message.function_call.name), message.function_call.arguments))

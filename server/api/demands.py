@@ -15,23 +15,26 @@ from server.errors import bad_request, unsupported
 
 
 def demands(
-    body: ConversationFields, names: FunctionNames, thinking_tokens: int | None, shaping: Mapping[str, Any]
+    body: ConversationFields,
+    names: FunctionNames,
+    thinking_tokens: int | None,
+    format_demands: Mapping[str, Any],
 ) -> Demands:
     """
-    shaping  the fields that determine the visible answer
+    format_demands  the fields of `Demands` that determine the visible answer
 
     Raises ApiError if the demands contradict each other.
     """
     declared = body.declared()
     choice, allowed = _calls_allowed(body, [function.name for function in declared])
-    said = {names.to_model(f.name): f.strict for f in declared if isinstance(f, ToolFunction)}
+    strictness = {names.to_model(f.name): f.strict for f in declared if isinstance(f, ToolFunction)}
     return Demands(
-        strict_tools=frozenset(name for name, strict in said.items() if strict),
-        loose_tools=frozenset(name for name, strict in said.items() if strict is False),
+        strict_tools=frozenset(name for name, strict in strictness.items() if strict),
+        loose_tools=frozenset(name for name, strict in strictness.items() if strict is False),
         tool_choice=choice,
         allowed_tools=None if allowed is None else frozenset(map(names.to_model, allowed)),
         thinking_tokens=thinking_tokens,
-        **shaping,
+        **format_demands,
     )
 
 
@@ -56,7 +59,7 @@ def _calls_allowed(
             _check_known(chosen, declared, "tool_choice.allowed_tools.tools")
             return mode, chosen
         case ToolChoice(type="custom"):
-            raise unsupported("tool_choice.type: 'custom'; there are functions only", "tool_choice.type")
+            raise unsupported("tool_choice.type: 'custom'; only functions are supported", "tool_choice.type")
     raise bad_request(f"{param}: it does not say which function", param)
 
 

@@ -38,8 +38,8 @@ def _unchanged(given: Any) -> Any:
 
 
 ManyObjects = Annotated[list[Annotated[Item, BeforeValidator(_unchanged)]], Field(fail_fast=True)]
-"""The same, of objects.  The function gives other threads their turn: pydantic alone would keep the
-interpreter for as long as the whole list takes, which is 0.3 s for 50,000 parts.
+"""The same, of objects.  Calling the Python function for each element lets other threads run: pydantic alone
+would hold the GIL for the whole list, which is 0.3 s for 50,000 parts.
 """
 
 
@@ -173,7 +173,7 @@ class SamplingFields(Body):
 
 
 class MoreFields(SamplingFields):
-    """What vLLM's clients may ask of chats and completions beside that."""
+    """Further fields of chats and completions, from vLLM."""
 
     include_stop_str_in_output: bool | None = None
     prompt_logprobs: int | None = Field(None, ge=0, le=20)

@@ -1,7 +1,7 @@
-"""What the visible answer must be: a JSON schema, a pattern, a choice, a grammar, tags, tokens.
+"""The format of the visible answer: a JSON schema, a pattern, a choice, a grammar, tags, tokens.
 
-`response_format` is OpenAI's, `structured_outputs` vLLM's; the names of others become these before a body is
-validated (server/fields/elsewhere.py).
+`response_format` is OpenAI's field, `structured_outputs` vLLM's.  Other servers' names are replaced by these
+before a body is validated (server/fields/elsewhere.py).
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ FormatName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 BadWord = Annotated[str, Field(min_length=1, max_length=200)]
 
 LONGEST = 100_000
-"""Characters of a pattern, a grammar, or of all choices together: language/constraints takes no more."""
+"""Maximum characters of a pattern, a grammar, or of all choices together; language/constraints accepts no
+more.
+"""
 
 NAME = "response"
-"""Of a schema that has none: the model is told of it by its name."""
+"""Name of a schema that has none.  The prompt needs one."""
 
 
 class JsonSchema(Body):
@@ -45,7 +47,7 @@ class ResponseFormatBody(Body):
 
 
 class StructuredOutputs(Body):
-    """Exactly one of its fields says what the answer is."""
+    """Exactly one of these fields says what format the answer has."""
 
     json_: dict[str, Any] | str | None = Field(None, alias="json")
     regex: str | None = Field(None, min_length=1, max_length=LONGEST)
@@ -62,11 +64,11 @@ class StructuredOutputs(Body):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What the visible answer must be.
+class AnswerFormat:
+    """The format that a request asks for.
 
-    strict  whether every word of a schema must be followed
-    param   the field of the request that says so
+    strict  whether an unsupported keyword of the schema is an error
+    param   the field of the request that asks for it
     """
 
     format: Format = "text"
@@ -75,41 +77,41 @@ class Shape:
 
 
 class AnswerFields(Body):
-    """The fields of chats and completions that shape the visible answer."""
+    """The fields of chats and completions that determine the format of the visible answer."""
 
     response_format: ResponseFormatBody | None = None
     structured_outputs: StructuredOutputs | None = None
     allowed_token_ids: Many[TokenId] | None = Field(None, min_length=1, max_length=10_000)
     bad_words: Many[BadWord] | None = Field(None, max_length=100)
 
-    def shape(self) -> Shape:
+    def answer_format(self) -> AnswerFormat:
         """Raises ApiError."""
         asked = self.response_format
         outputs = self.structured_outputs.given if self.structured_outputs else {}
         formatted = asked is not None and asked.type != "text"
-        shaping = {
+        given = {
             **({"response_format": True} if formatted else {}),
             **{f"structured_outputs.{name}": True for name in outputs},
             **{name: True for name in ("allowed_token_ids", "bad_words") if getattr(self, name)},
         }
-        if len(shaping) > 1:
-            first, second, *_ = shaping
-            raise bad_request(f"{second}: it cannot go together with {first}", second)
+        if len(given) > 1:
+            first, second, *_ = given
+            raise bad_request(f"{second}: it cannot be combined with {first}", second)
         if asked is not None and formatted:
             return _of_response_format(asked)
         for name, value in outputs.items():
             return _of_structured_outputs(name, value)
-        return Shape()
+        return AnswerFormat()
 
-    def shaping(self, known: Callable[[int], bool], special: frozenset[int]) -> dict[str, Any]:
-        """The fields of `Demands` that say what the visible answer is.
+    def format_demands(self, known: Callable[[int], bool], special: frozenset[int]) -> dict[str, Any]:
+        """The fields of `Demands` that determine the visible answer.
 
         known    whether a number is the id of a token
-        special  tokens that are never a part of the answer, and always may end it
+        special  tokens that are never part of an answer; they may always end it
 
         Raises ApiError.
         """
-        shape = self.shape()
+        asked = self.answer_format()
         tokens, allows_none = None, False
         if self.allowed_token_ids is not None:
             for i, id in enumerate(self.allowed_token_ids):
@@ -121,51 +123,53 @@ class AnswerFields(Body):
             if not tokens:
                 raise bad_request("allowed_token_ids: an answer needs a token of text", "allowed_token_ids")
         return {
-            "response_format": shape.format,
-            "strict_response": shape.strict,
-            "format_param": shape.param,
+            "response_format": asked.format,
+            "strict_response": asked.strict,
+            "format_param": asked.param,
             "allowed_tokens": tokens,
             "allows_none": allows_none,
             "bad_words": tuple(self.bad_words or ()),
         }
 
 
-def _of_response_format(asked: ResponseFormatBody) -> Shape:
+def _of_response_format(asked: ResponseFormatBody) -> AnswerFormat:
     match asked.type:
         case "json_object" if asked.schema_ is not None:
-            return Shape(ResponseFormat(NAME, asked.schema_), param="response_format.schema")
+            return AnswerFormat(ResponseFormat(NAME, asked.schema_), param="response_format.schema")
         case "json_object":
-            return Shape("json_object")
+            return AnswerFormat("json_object")
         case "json_schema":
             named = asked.json_schema
             if named is None and asked.schema_ is not None:
-                return Shape(ResponseFormat(NAME, asked.schema_), param="response_format.schema")
+                return AnswerFormat(ResponseFormat(NAME, asked.schema_), param="response_format.schema")
             if named is None:
                 param = "response_format.json_schema"
                 raise bad_request(f"{param}: it is missing", param)
             schema = {"type": "object"} if named.json_schema is None else named.json_schema
-            return Shape(ResponseFormat(named.name or NAME, schema, named.description), bool(named.strict))
+            return AnswerFormat(
+                ResponseFormat(named.name or NAME, schema, named.description), bool(named.strict)
+            )
     tag: dict[str, Any] = {"structures": asked.structures, "triggers": asked.triggers}
     tag = {"format": asked.format} if asked.format is not None else tag
-    return Shape(Grammar("structural_tag", json.dumps(tag)))
+    return AnswerFormat(Grammar("structural_tag", json.dumps(tag)))
 
 
-def _of_structured_outputs(name: str, value: Any) -> Shape:
+def _of_structured_outputs(name: str, value: Any) -> AnswerFormat:
     param = f"structured_outputs.{name}"
     match name:
         case "json_object":
-            return Shape("json_object", param=param)
+            return AnswerFormat("json_object", param=param)
         case "json":
-            return Shape(ResponseFormat(NAME, _object(value, param)), param=param)
+            return AnswerFormat(ResponseFormat(NAME, _object(value, param)), param=param)
         case "regex":
-            return Shape(Grammar("regex", _without_anchors(value)), param=param)
+            return AnswerFormat(Grammar("regex", _without_anchors(value)), param=param)
         case "choice":
             if sum(map(len, value)) > LONGEST:
                 raise bad_request(f"{param}: at most {LONGEST} characters together", param)
-            return Shape(Grammar("regex", "|".join(map(_literally, value))), param=param)
+            return AnswerFormat(Grammar("regex", "|".join(map(_literally, value))), param=param)
         case "grammar":
-            return Shape(Grammar("gbnf" if "::=" in value else "lark", value), param=param)
-    return Shape(Grammar("structural_tag", json.dumps(_object(value, param))), param=param)
+            return AnswerFormat(Grammar("gbnf" if "::=" in value else "lark", value), param=param)
+    return AnswerFormat(Grammar("structural_tag", json.dumps(_object(value, param))), param=param)
 
 
 def _object(value: dict[str, Any] | str, param: str) -> dict[str, Any]:
@@ -179,12 +183,12 @@ def _object(value: dict[str, Any] | str, param: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise bad_request(f"{param}: it is no JSON object", param)
+        raise bad_request(f"{param}: it is not a JSON object", param)
     return parsed
 
 
 def _without_anchors(pattern: str) -> str:
-    """The whole answer matches anyway."""
+    """A pattern without ^ and $, which change nothing because the whole answer must match."""
     pattern = pattern.removeprefix("^")
     bare = pattern.removesuffix("$")
     escaped = (len(bare) - len(bare.rstrip("\\"))) % 2 == 1
@@ -192,5 +196,5 @@ def _without_anchors(pattern: str) -> str:
 
 
 def _literally(text: str) -> str:
-    """A pattern for just this text."""
+    """A pattern that matches only this text."""
     return "".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)

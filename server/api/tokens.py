@@ -41,9 +41,9 @@ class DetokenizeBody(Body):
 async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -> Response:
     service.check_model(body.model)
     if isinstance(body, TokenizeChatBody):
-        ids = await render(await preprocess(0, body.told, service, service.date), service)
+        ids = await render(await preprocess(0, body.conversation, service, service.date), service)
     elif body.prompt is None:
-        raise bad_request("prompt: it is missing, and so are messages", "prompt")
+        raise bad_request("prompt: it is missing, and so is messages", "prompt")
     elif body.prompt:
         ids = await raw_tokens(body.prompt, service)
     else:
@@ -71,7 +71,7 @@ async def detokenize(body: DetokenizeBody, service: TheService) -> dict[str, Any
     service.check_model(body.model)
     if len(body.tokens) > service.max_context:
         limit = service.max_context
-        raise bad_request(f"tokens: {len(body.tokens)} of them; at most {limit} have an answer", "tokens")
+        raise bad_request(f"tokens: {len(body.tokens)} of them; at most {limit} are allowed", "tokens")
     unknown = await preprocess(len(body.tokens), first_unknown, service, body.tokens, service.tokenizer)
     if unknown is not None:
         i = body.tokens.index(unknown)

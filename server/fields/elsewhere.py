@@ -15,7 +15,7 @@ NO_PICTURES = "gpt-oss reads text; leave it out"
 
 
 def _unless(*nothing: Any) -> Callable[[str], Callable[[Any], Mapping[str, Any]]]:
-    """For a target: the same value, but these values mean that nothing was asked for."""
+    """Gives `target` the same value, except for values that mean "not set"."""
 
     def of(target: str) -> Callable[[Any], Mapping[str, Any]]:
         return lambda value: {} if type(value) is not bool and value in nothing else {target: value}
@@ -24,7 +24,7 @@ def _unless(*nothing: Any) -> Callable[[str], Callable[[Any], Mapping[str, Any]]
 
 
 def _thinks(value: Any) -> Mapping[str, Any]:
-    """true: as usual; false: not at all; else a word for how much."""
+    """true: the default; false: none; otherwise the effort itself."""
     if value is True:
         return {}
     return {"reasoning_effort": "none" if value is False else value}
@@ -138,7 +138,7 @@ SAMPLING = (
     *same("n_probs", "logprobs", _unless(0)("logprobs"), apis=COMPLETIONS, note="llama.cpp; 0: none"),
     *refused(
         "repeat_last_n options.repeat_last_n",
-        "`repetition_penalty` looks at the whole text here; leave it out",
+        "here `repetition_penalty` applies to the whole text; leave it out",
         -1,
         64,
     ),
@@ -159,10 +159,10 @@ SAMPLING = (
         "xtc_threshold dynatemp_exponent adaptive_decay options.mirostat_tau options.mirostat_eta "
         "min_keep "
         "options.min_keep",
-        "of a sampler that is not here, which is refused itself",
+        "a parameter of a sampler that this server does not have; the sampler itself is refused",
     ),
     *refused("use_beam_search", "this server samples; `n` or `best_of` make several answers", False),
-    *refused("length_penalty", "it belongs to beam search, which is not here", 1, 0),
+    *refused("length_penalty", "it belongs to beam search, which this server does not have", 1, 0),
     *refused("watermarking", "this server does not have it", False),
     *refused(
         "repetition_detection", "this server does not have it; `repetition_penalty` makes repeats rarer"
@@ -176,7 +176,7 @@ SAMPLING = (
 )
 
 STRUCTURED = (
-    *same("guided_json", "structured_outputs.json", note="vLLM of old, as all of `guided_…`"),
+    *same("guided_json", "structured_outputs.json", note="older vLLM, like all `guided_…`"),
     *same("guided_regex regex", "structured_outputs.regex", note="SGLang's name is `regex`"),
     *same("guided_choice", "structured_outputs.choice"),
     *same(
@@ -190,7 +190,7 @@ STRUCTURED = (
     *same("structural_tag", "structured_outputs.structural_tag", note="SGLang"),
     *ignored(
         "guided_decoding_backend structured_outputs._backend structured_outputs._backend_was_auto",
-        "there is one engine",
+        "this server has only one implementation",
     ),
     *refused(
         "guided_whitespace_pattern structured_outputs.whitespace_pattern",
@@ -232,7 +232,7 @@ PROMPT = (
     *ignored("spaces_between_special_tokens", "special tokens are not shown"),
     *refused(
         "truncation_side",
-        "a prompt is never cut; shorten it before",
+        "prompts are never truncated; shorten it yourself",
         "left",
         "right",
         note="with `truncate_prompt_tokens` a prompt that would be cut is refused",
@@ -247,7 +247,7 @@ PROMPT = (
         "chat_template_kwargs.model_identity chat_template_kwargs.builtin_tools "
         "chat_template_kwargs.add_generation_prompt chat_template_kwargs.clear_thinking "
         "chat_template_kwargs.preserve_thinking",
-        "of templates of others",
+        "for other models' chat templates",
         CHAT,
     ),
     *ignored(
@@ -258,15 +258,17 @@ PROMPT = (
     ),
     *ignored(
         "n_keep n_discard options.num_keep options.num_ctx",
-        "nothing is ever cut; the context is the server's `--max-context`",
+        "prompts are never truncated; `--max-context` sets the context",
     ),
-    *refused("n_indent", "this server does not have it; `structured_outputs.regex` can say it", 0),
-    *refused("t_max_predict_ms", "end the request when it has taken long enough, or use `max_tokens`", 0, -1),
+    *refused("n_indent", "this server does not have it; use `structured_outputs.regex`", 0),
+    *refused(
+        "t_max_predict_ms", "close the connection when it has taken too long, or use `max_tokens`", 0, -1
+    ),
     *refused("logprob_token_ids", "`top_logprobs` reports the most likely tokens"),
     *refused("post_sampling_probs", "log-probabilities are the model's own, before sampling", False),
     *refused("response_fields", "an answer has all its fields"),
     *refused("plugins", "this server runs nothing; offer a function in `tools` and run it yourself"),
-    *refused("kv_transfer_params ec_transfer_params", "prompts are computed where they are answered"),
+    *refused("kv_transfer_params ec_transfer_params", "one server computes both the prompt and the answer"),
 )
 
 HARMLESS = (
@@ -281,11 +283,11 @@ HARMLESS = (
         "request_id session_id rid bootstrap_host bootstrap_port bootstrap_room data_parallel_rank",
         "the header `x-request-id` is honoured",
     ),
-    *ignored("cache_prompt n_cache_reuse id_slot slot_id", "prefixes are cached and found by themselves"),
+    *ignored("cache_prompt n_cache_reuse id_slot slot_id", "prefixes are always cached"),
     *ignored(
         "keep_alive options.num_gpu options.num_thread options.num_batch options.main_gpu options.use_mmap "
         "options.use_mlock options.low_vram options.numa options.f16_kv options.vocab_only",
-        "the model stays loaded; how it runs is the server's setting",
+        "the model stays loaded; the server's settings determine how it runs",
     ),
     *ignored(
         "vllm_xargs extra_body extra_headers return_hidden_states return_routed_experts "
@@ -293,11 +295,11 @@ HARMLESS = (
     ),
     *ignored(
         "timings_per_token return_progress sse_ping_interval verbose backend_sampling reasoning_control",
-        "llama.cpp; a stream has comments with its progress",
+        "llama.cpp; streams have comments with the progress of the prompt",
     ),
     *ignored(
         "provider models route transforms usage litellm_params drop_params caching ttl",
-        "of routers in between",
+        "for a router in front of the server",
     ),
     *ignored("return_prompt_text", "POST /v1/chat/completions/render has it"),
     *ignored(
@@ -311,7 +313,7 @@ HARMLESS = (
         "tools[].function.cache_control tools[].defer_loading tools[].function.defer_loading "
         "messages[].content[].id messages[].content[].annotations messages[].function_call.thought "
         "messages[].tool_calls[].provider_specific_fields messages[].tool_calls[].caller",
-        "what clients keep of earlier answers, or of other services",
+        "clients copy it from earlier answers or other services",
         CHAT,
     ),
 )

@@ -14,7 +14,7 @@ EXTENSION_ROWS = (
         "the answer has at least this many; a format or a grammar may end it earlier",
     ),
     Row("stop_token_ids", "honoured"),
-    Row("ignore_eos", "honoured", "the answer goes on until `max_tokens`"),
+    Row("ignore_eos", "honoured", "the answer continues until `max_tokens`"),
     Row("return_token_ids", "honoured", "`prompt_token_ids`, and `token_ids` of each choice"),
     Row("stream_options.continuous_usage_stats", "honoured", "`usage` on every chunk"),
     Row("include_reasoning", "honoured", "chat; false leaves it out of the answer", CHAT),
@@ -56,14 +56,19 @@ EXTENSION_ROWS = (
     Row(
         "structured_outputs",
         "honoured",
-        "what the visible answer is; one of the fields in it, and neither `response_format` nor the two "
-        "fields below "
-        "beside it",
+        "the format of the visible answer: exactly one of the fields in it; not together with "
+        "`response_format`, `allowed_token_ids` or `bad_words`",
     ),
-    Row("structured_outputs.json", "honoured", "a JSON schema, or one in a string; for chats in the prompt"),
+    Row(
+        "structured_outputs.json",
+        "honoured",
+        "a JSON schema, or one in a string; chats have it in the prompt too",
+    ),
     Row("structured_outputs.regex", "honoured", "Rust's syntax without lookaround; the whole answer matches"),
     Row("structured_outputs.choice", "honoured", "one of these texts"),
-    Row("structured_outputs.grammar", "honoured", "Lark as llguidance reads it, or GBNF, if it has `::=`"),
+    Row(
+        "structured_outputs.grammar", "honoured", "Lark in llguidance's dialect, or GBNF if it contains `::=`"
+    ),
     Row("structured_outputs.json_object", "honoured"),
     Row(
         "structured_outputs.structural_tag",

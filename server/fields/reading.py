@@ -37,20 +37,20 @@ APIS: dict[str, Api] = {
 
 HEADER = "x-gptoss-ignored"
 
-MOST_TOLD = 8
-"""Names in one header; of others only their number is told."""
+MAX_NAMED = 8
+"""Maximum names in one header; of the others it has only the number."""
 
 MOST_LOGGED = 1000
-"""Names that are logged in a server's life, each once."""
+"""Maximum names that are logged while the server runs, each once."""
 
 LONGEST_NAME = 64
 
 
 class Translated(dict[str, Any]):
-    """A body in our own words.
+    """A body with our names of fields.
 
     written  our name of a field → the client's
-    ignored  what changed nothing, each with what the client may have meant
+    ignored  names of ignored fields, each with the most similar known name
     """
 
     def __init__(self, body: Mapping[str, Any]):
@@ -61,10 +61,10 @@ class Translated(dict[str, Any]):
 
 @dataclass(slots=True)
 class _Node:
-    """A name of the table, and the names inside of it.
+    """A field of the table, and the fields inside it.
 
-    inside  of the object, or of the objects of the list, that stands there; empty where all may stand
-    acts    whether a value has to be looked at
+    inside  fields of its object, or of the objects in its list; empty if the table lists none
+    acts    whether its value must be examined
     """
 
     row: Row | None = None
@@ -80,7 +80,7 @@ def _tree(api: Api) -> _Node:
             node = root
             for name in row.name.replace("[]", "").split("."):
                 node = node.inside.setdefault(name, _Node())
-            if node.row is None:  # what is honoured stands first, and goes before other meanings
+            if node.row is None:  # TABLE has honoured rows first, so they win
                 node.row = row
     _find_acting(root)
     return root
@@ -95,9 +95,9 @@ def _find_acting(node: _Node) -> None:
 
 
 def read(body: Mapping[str, Any], api: Api, strict: bool = False) -> Translated:
-    """The body in our own words.
+    """The body with our names of fields.
 
-    strict  names that nobody knows are refused
+    strict  unknown names are refused
 
     Raises ApiError.
     """
@@ -108,10 +108,10 @@ def read(body: Mapping[str, Any], api: Api, strict: bool = False) -> Translated:
         if node is None:
             if strict:
                 raise bad_request(
-                    f"{_shown(path)}: there is no such field{_meant(name, known)}", _shown(path)
+                    f"{_shown(path)}: there is no such field{_suggestion(name, known)}", _shown(path)
                 )
-            if len(translated.ignored) < MOST_TOLD:
-                translated.ignored.append(_shown(path) + _meant(name, known))
+            if len(translated.ignored) < MAX_NAMED:
+                translated.ignored.append(_shown(path) + _suggestion(name, known))
             else:
                 more += 1
             continue
@@ -131,9 +131,10 @@ def read(body: Mapping[str, Any], api: Api, strict: bool = False) -> Translated:
 def _found(
     body: Mapping[str, Any], tree: _Node
 ) -> Iterator[tuple[str, Any, _Node | None, Mapping[str, _Node]]]:
-    """What has to be done something about.
+    """The fields that must be replaced, refused or reported.
 
-    yields  (path, value, node, …) of a field whose row acts; (path, name, None, its neighbours) of an unknown
+    yields  (path, value, node, …) of a field whose row acts;
+            (path, name, None, the known names beside it) of an unknown field
     """
     stack: list[tuple[str, Any, _Node]] = [("", body, tree)]
     while stack:
@@ -156,7 +157,7 @@ def _found(
 
 
 def _move(body: Translated, row: Row, path: str, value: Any) -> None:
-    """Put what `path` says where our own name for it is, unless that says something too."""
+    """Put the value at `path` under our own name, unless the client has given that too."""
     try:
         becomes = {row.target: value} if row.becomes is None else row.becomes(value)
     except ValueError as error:
@@ -169,7 +170,7 @@ def _move(body: Translated, row: Row, path: str, value: Any) -> None:
                 body[outer] = {}
             where = body[outer]
             if not isinstance(where, dict):
-                continue  # validation says what is wrong with it
+                continue  # validation will refuse it
         if where.get(inner) is None:
             where[inner] = new
             body.written[target] = path
@@ -177,7 +178,7 @@ def _move(body: Translated, row: Row, path: str, value: Any) -> None:
             body.ignored.append(f"{path} (it says otherwise than {body.written.get(target, target)})")
 
 
-def _meant(name: str, known: Mapping[str, _Node]) -> str:
+def _suggestion(name: str, known: Mapping[str, _Node]) -> str:
     near = difflib.get_close_matches(name[:LONGEST_NAME], known, n=1, cutoff=0.75)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -188,15 +189,15 @@ def _shown(path: str) -> str:
     return path if re.fullmatch(r"[\w.\[\]$@-]+", path, re.ASCII) else json.dumps(path)
 
 
-class ToldOnce:
-    """Which ignored names have been logged: each is, once, until there are too many."""
+class LoggedOnce:
+    """Logs each ignored name once, until there are too many."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[Api, str]] = set()
+        self._logged: set[tuple[Api, str]] = set()
 
     def log(self, api: Api, ignored: list[str]) -> None:
         for each in ignored:
             name = api, re.sub(r"\[\d+\]", "[]", each)
-            if name not in self._told and len(self._told) < MOST_LOGGED:
-                self._told.add(name)
+            if name not in self._logged and len(self._logged) < MOST_LOGGED:
+                self._logged.add(name)
                 log.warning("a request to %s has a field that changes nothing: %s", api, name[1])

@@ -1,8 +1,8 @@
 """Reads the body of a request: checks its size before parsing it, and stops if the client disconnects.
 
-A parsed body takes many times its bytes, and takes long to parse and to validate.  So a large body waits for
-a slot (server/front/preprocessing.py), and all that is done with it is done on a thread: first, what is
-expensive (arrays, objects and elements) is counted in the raw bytes, which is quick.
+A parsed body takes much more memory than its bytes, and parsing and validating it takes long.  So a large
+body waits for a slot (server/front/preprocessing.py), and is processed on a thread.  First its arrays,
+objects and elements, which determine these costs, are counted in the raw bytes, which is quick.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 LARGE_BODY = 16 * 2**10
-"""Bytes; a body of this size or more waits for a slot.  Less text is tokenised in a few milliseconds."""
+"""A body of this many bytes or more waits for a slot.  Less text is tokenised in a few milliseconds."""
 
 MAX_CONTAINERS = 100_000
-"""Arrays and objects in one body."""
+"""Maximum arrays and objects in one body."""
 
 MAX_PAIRS = 100_000
-"""Names with values, of all its objects together."""
+"""Maximum names with values, in all objects of a body together."""
 
 MAX_ELEMENTS = 1_000_000
-"""Of all its arrays and objects together: token ids are the most that anybody sends."""
+"""Maximum elements of all arrays and objects of a body together; long lists of token ids need the most."""
 
 
 COUNTED_BYTES = 64 * 2**10
-"""Of a body, between two looks at what was counted."""
+"""The counts are compared with the limits after each slice of this size."""
 
 Validate = Callable[[Any], tuple[Any, Any]]
 
 
 class CountedRequest(Request):
-    """A request whose JSON is JSON, and no more of it than can be answered.  (JSON: no NaN, no half
-    surrogates, bounded depth, numbers of bounded length.)
+    """A request whose JSON is strictly valid and within the limits: no NaN, no unpaired surrogates, bounded
+    depth, numbers of bounded length.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class CountedRequest(Request):
         """
         opened    releases the slot that a large body waits for
         validate  a parsed body → what the endpoint gets, and errors
-        api       whose fields the body has; None: the body is not translated
+        api       the API whose fields the body has; None: the body is not translated
         """
         super().__init__(request.scope, request.receive)
         self._opened, self._validate, self._api = opened, validate, api
@@ -77,7 +77,9 @@ class CountedRequest(Request):
         return body
 
     async def json(self) -> Any:
-        """The parsed body; of a large one, what has been validated: FastAPI takes that as it is."""
+        """The parsed body.  A large body is already validated here, on a thread; FastAPI uses the result as
+        it is.
+        """
         body = await self.body()
         try:
             if len(body) < LARGE_BODY:
@@ -116,7 +118,7 @@ class CountedRequest(Request):
         self.state.written = translated.written
         if translated.ignored:
             self.state.ignored = translated.ignored
-            service.told_once.log(api, translated.ignored)
+            service.logged_once.log(api, translated.ignored)
         return translated
 
 
@@ -138,7 +140,9 @@ class JsonRoute(APIRoute):
 
 
 async def unless_left(answering: Awaitable[Response], request: CountedRequest) -> Response:
-    """The response; an empty one (499, for the log), and the rest cancelled, if the client leaves before."""
+    """The response.  If the client leaves before, the work is cancelled, and the response is empty (499, for
+    the log).
+    """
     answer = asyncio.ensure_future(answering)
     leaving = asyncio.ensure_future(_left_after_reading(request))
     try:
@@ -163,11 +167,11 @@ async def left(receive: Receive) -> None:
 
 
 def check_counts(body: bytes) -> None:
-    """Raises ApiError if this JSON has more parts than can be answered.  What is no JSON may pass."""
+    """Raises ApiError if this JSON has more parts than the limits allow.  Invalid JSON may pass."""
     bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # so that each quote begins or ends a string
     containers = pairs = elements = 0
     in_string = 0
-    for start in range(0, len(bare), COUNTED_BYTES):  # in slices: other threads go on in between
+    for start in range(0, len(bare), COUNTED_BYTES):  # in slices, so that other threads run in between
         pieces = bare[start : start + COUNTED_BYTES].split(b'"')
         outside = b"".join(pieces[in_string::2])
         in_string = (in_string + len(pieces) - 1) % 2

@@ -2,7 +2,8 @@
 
 A parsed body or a whole answer consists of many small objects.  When they are freed, the C library keeps
 their memory for later ones; after many large requests that is hundreds of megabytes.  So, some time after a
-request, if the process has grown, the C library is told to return free memory: about 30 ms on another thread.
+request, if the process has grown, another thread has the C library return free memory, which takes about 30
+ms.
 """
 
 from __future__ import annotations

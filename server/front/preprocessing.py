@@ -1,7 +1,7 @@
 """Parses, renders and tokenises large bodies: a few at a time, callers in turn; the others wait unparsed.
 
 At most SLOTS large bodies are in memory as objects at once (a parsed body takes many times its bytes), and at
-most SLOTS threads tokenise.  The tokenizer computes without the GIL, so the event loop goes on meanwhile.
+most SLOTS threads tokenise.  The tokenizer computes without the GIL, so the event loop continues meanwhile.
 
     async with pool.slot(caller):            # QueueFull if too many wait; a client that left is skipped
         pool.mark_slot_held()
@@ -107,7 +107,7 @@ class PreprocessingPool:
         except asyncio.CancelledError:
             await asyncio.wait([computing])
             if not computing.cancelled():
-                computing.exception()  # is looked at: nobody is left to be told
+                computing.exception()  # retrieved, so that asyncio does not log it: the caller has gone
             raise
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class PreprocessingPool:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
             elif not granted.cancelled():
-                self._next()  # it was granted the slot, and does not use it
+                self._next()  # the slot was granted to this request, which does not use it
             raise
         finally:
             self._shares.give_back(caller)
@@ -137,7 +137,7 @@ class PreprocessingPool:
         """Give the slot that became free to the next waiting request."""
         while self._waiting:
             waiter = self._waiting.pop(0)
-            if not waiter.granted.done():  # else it is leaving just now
+            if not waiter.granted.done():  # otherwise it has been cancelled
                 self._rounds.serve(waiter.round)
                 waiter.granted.set_result(None)
                 return

@@ -44,7 +44,7 @@ SLICE_BYTES = 4 * 2**10
 """The parser gets slices of this size, and the limits are checked after each."""
 
 AHEAD_BYTES = 2**20
-"""What a client may send ahead during an answer; more closes the connection."""
+"""Maximum bytes that a client may send ahead during an answer; after more the connection is closed."""
 
 STUCK_SECONDS = 60.0
 """A client that takes less than STUCK_BYTES of its answer in this time has stopped reading."""
@@ -169,7 +169,7 @@ class BoundedProtocol(HttpToolsProtocol):
         except HttpParserError:
             if self._fields <= HEAD_FIELDS:
                 several = f", or its body has more than {MAX_CHUNKS} chunks" if self._chunks else ""
-                message = f"this is no valid HTTP request{several}"
+                message = f"this is not a valid HTTP request{several}"
                 self._refuse(ApiError(400, message, code="invalid_http"))
         if self._since_body > HEAD_BYTES or self._fields > HEAD_FIELDS:
             limits = f"{HEAD_BYTES} bytes and {HEAD_FIELDS} fields"

@@ -3,7 +3,8 @@
 They are HTML, a stylesheet and plain ES modules in files/, sent unchanged, and use the same API as any other
 client.  This module has only what the pages need in addition: Markdown as HTML, and facts about the server.
 
-The files need no API key, because they contain no data; what they request does, as for any client.
+The files need no API key, because they contain no data.  The requests that they send need one, as any
+client's.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messag
 
 def snippets(model: str, max_context: int, needs_key: bool, paths: Collection[str]) -> list[dict[str, Any]]:
     """
-    paths    that the server has
+    paths    of the server's endpoints
     returns  for each program its name; `parts`, each a place and a text; and `needs`, the path that this
              server lacks for it, or None
     """

@@ -31,9 +31,9 @@ DELTAS: dict[Kind, str] = {
 class MessagesAnswer:
     """The answer to one request.
 
-    owner     whom its signatures are for
-    declared  names of the tools that the client has
-    silent    nothing is said: only the prompt was to be computed
+    owner        whose key can open its signatures
+    declared     names of the tools that the client has
+    prompt_only  the answer is empty, because only the prompt should be computed
     """
 
     end = b""
@@ -49,12 +49,12 @@ class MessagesAnswer:
         owner: bytes,
         declared: Collection[str],
         shows_thinking: bool,
-        silent: bool,
+        prompt_only: bool,
     ):
         self.streams: Sequence[TokenStream] = begun.streams
         self.figures = figures
         self._prompt_tokens = len(begun.prompt)
-        self._request_id, self._silent = request_id, silent
+        self._request_id, self._prompt_only = request_id, prompt_only
         self._reader = AnswerReader(begun.turn, service.renderer, service.reasoning_cache.keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
         self._blocks = Blocks(
@@ -96,14 +96,14 @@ class MessagesAnswer:
     async def _steps(self) -> AsyncIterator[list[Step]]:
         async for choice, tokens in as_they_come([self._choice]):
             deltas = choice.feed(tokens)
-            if not self._silent:
+            if not self._prompt_only:
                 yield self._blocks.steps(deltas)
         yield self._blocks.end()
 
     def _stopped(self) -> dict[str, Any]:
         found = self._reader.stop_string
         reason = "stop_sequence" if found is not None else STOP_REASONS[self._reader.finish or "length"]
-        if self._silent:
+        if self._prompt_only:
             reason = "max_tokens"
         return {"stop_reason": reason, "stop_sequence": found}
 
@@ -114,7 +114,7 @@ class MessagesAnswer:
             "input_tokens": self._prompt_tokens - reader.cached_tokens,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": reader.cached_tokens,
-            "output_tokens": 0 if self._silent else len(reader.token_ids),
+            "output_tokens": 0 if self._prompt_only else len(reader.token_ids),
             "output_tokens_details": {"thinking_tokens": reader.reasoning_tokens},
         }
 

@@ -20,7 +20,7 @@ Kind = Literal["thinking", "text", "signature", "partial_json"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A block begins; `block` is what is known of it."""
+    """A block begins; `block` has its first fields."""
 
     index: int
     block: dict[str, Any]
@@ -47,8 +47,8 @@ class Blocks:
     """
     reader          that the deltas come from
     sealed          the tokens of a chain of thought → its signature
-    shows_thinking  False: a thinking block has nothing but its signature
-    declared        names of tools whose arguments a grammar held to be an object
+    shows_thinking  False: a thinking block has only a signature
+    declared        names of tools whose arguments a grammar forces to be an object
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Blocks:
         return steps
 
     def _in(self, what: object, block: dict[str, Any], steps: list[Step]) -> None:
-        """See to it that this block is the open one."""
+        """Append the steps that make this block the open one."""
         if self._open == what:
             return
         self._close(steps)
@@ -143,7 +143,7 @@ class Gathered:
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    """The object that a JSON text is, or begins to be where an answer was cut short; else None."""
+    """The object in a JSON text, which is incomplete if the answer was cut; None if there is none."""
     try:
         value = from_json(text, allow_partial="trailing-strings")
     except ValueError:
@@ -152,5 +152,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _as_object(arguments: str) -> str:
-    """Arguments that no grammar held, since nobody declared their function, as the text of an object."""
+    """Arguments as the JSON text of an object.  No grammar forced them to be one, because their function was
+    not declared.
+    """
     return arguments if _object(arguments) is not None else dumps({"input": arguments})

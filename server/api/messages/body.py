@@ -16,7 +16,7 @@ from language.harmony.messages import Conversation, Effort, ResponseFormat, Tool
 from language.names import FunctionNames
 from server.api.conversation import EFFORTS, FunctionName
 from server.api.messages.errors import ThreadRefused
-from server.api.messages.history import Block, History, MessageBody, Opened, instructions
+from server.api.messages.history import Block, History, MessageBody, OpenSignature, instructions
 from server.api.shared_fields import Body, Many, ManyObjects, StopString
 from server.dialogue.turn import INT64, Demands, Turn
 from server.errors import bad_request, unsupported
@@ -52,7 +52,7 @@ class OutputConfig(Body):
 
 
 class PromptFields(Body):
-    """What a prompt is made of: the fields of /v1/messages/count_tokens."""
+    """The fields that determine the prompt, which are those of /v1/messages/count_tokens."""
 
     model: str | None = None
     messages: ManyObjects[MessageBody] = Field(min_length=1)
@@ -81,17 +81,17 @@ class PromptFields(Body):
             found[tool.name] = tool
         return found
 
-    def told(self, date: str, opened: Opened) -> Conversation:
-        """Raises what `conversation` raises."""
-        return self.conversation(date, FunctionNames(self.declared()), opened)
+    def conversation(
+        self, date: str, open_signature: OpenSignature, names: FunctionNames | None = None
+    ) -> Conversation:
+        """The conversation for the prompt.
 
-    def conversation(self, date: str, names: FunctionNames, opened: Opened) -> Conversation:
-        """What the model is told.
-
-        date    YYYY-MM-DD that the model is told
-        opened  what is in a signature
-        raises  ApiError
+        date            the current date in the prompt, YYYY-MM-DD
+        open_signature  decrypts a signature
+        names           of the tools; None: made from `declared`
+        raises          ApiError
         """
+        names = names or FunctionNames(self.declared())
         for field in ("mcp_servers", "container"):
             if getattr(self, field):
                 raise unsupported(f"{field}: this server runs no tools", field)
@@ -102,14 +102,14 @@ class PromptFields(Body):
             for name, tool in self.declared().items()
         ]
         no_calls = self.tool_choice is not None and self.tool_choice.type == "none"
-        history = History(names, opened)
+        history = History(names, open_signature)
         history.add_all(self.messages)
         return Conversation(
             messages=[*instructions(self.system), *history.messages],
             tools=[] if no_calls else tools,
             effort=self.effort,
             date=date,
-            response_format=self._told_format(),
+            response_format=self._prompt_format(),
         )
 
     @property
@@ -118,7 +118,7 @@ class PromptFields(Body):
             return "none"
         return EFFORTS[self.output_config.effort if self.output_config else None]
 
-    def _told_format(self) -> ResponseFormat | None:
+    def _prompt_format(self) -> ResponseFormat | None:
         asked = (self.output_config and self.output_config.format) or self.output_format
         return ResponseFormat("response", asked.json_schema) if asked else None
 
@@ -134,25 +134,25 @@ class MessagesBody(PromptFields):
     compaction: Any = None
 
     @property
-    def warms_up(self) -> bool:
-        """Whether the prompt is to be computed and kept, and nothing to be said."""
+    def prompt_only(self) -> bool:
+        """Whether only the prompt should be computed, for the prefix cache, without an answer."""
         return self.max_tokens == 0
 
     @property
     def shows_thinking(self) -> bool:
         return self.thinking is None or self.thinking.display != "omitted"
 
-    def turn(self, date: str, opened: Opened) -> Turn:
+    def turn(self, date: str, open_signature: OpenSignature) -> Turn:
         """Raises ApiError."""
         if self.compaction is not None:
             why = "this server makes no summaries; ask for one in a message"
             raise unsupported(f"compaction: {why}", "compaction")
         names = FunctionNames(self.declared())
-        conversation = self.conversation(date, names, opened)
+        conversation = self.conversation(date, open_signature, names)
         return Turn(
             prompt=conversation,
-            max_tokens=1 if self.warms_up else self.max_tokens,
-            demands=Demands() if self.warms_up else self._demands(conversation, names),
+            max_tokens=1 if self.prompt_only else self.max_tokens,
+            demands=Demands() if self.prompt_only else self._demands(conversation, names),
             sampling=self._sampling(),
             stop=tuple(self.stop_sequences or ()),
             names=names,
@@ -176,7 +176,7 @@ class MessagesBody(PromptFields):
     def _calls_allowed(
         self, declared: Collection[str]
     ) -> tuple[Literal["none", "auto", "required"], str | None]:
-        """Whether a call may or must be made, and of which tool; None: of any."""
+        """Whether a call may or must be made, and which tool must be called; None: any."""
         match self.tool_choice:
             case None | ToolChoice(type="auto"):
                 return "auto", None

@@ -37,7 +37,7 @@ FIELDS = {
     "response_format.json_schema.schema": "output_config.format.schema",
     "response_format": "output_config.format",
 }
-"""What a field is called here that other APIs call otherwise: schemas are checked below all APIs."""
+"""Another API's name of a field → the name in this API.  Schemas are checked by code that all APIs share."""
 
 
 class ThreadRefused(ApiError):
@@ -57,7 +57,7 @@ class ThreadRefused(ApiError):
 
 
 def asked_by(scope: Scope) -> bool:
-    """Whether a request is for Anthropic's API; for the models, which both have, its version header tells."""
+    """Whether a request is for Anthropic's API.  For /v1/models, in both APIs, the version header decides."""
     path = scope["path"]
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return True
@@ -89,7 +89,7 @@ def _status(error: ApiError) -> int:
 
 def _message(error: ApiError) -> str:
     cause = error.__cause__
-    if isinstance(cause, PromptTooLong):  # these very words make Claude Code shorten the conversation
+    if isinstance(cause, PromptTooLong):  # Claude Code shortens the conversation only after exactly this text
         return f"prompt is too long: {cause.tokens} tokens > {cause.limit} maximum"
     param, message = error.param or "", error.message
     if param not in message:

@@ -19,12 +19,12 @@ from language.names import FunctionNames
 from server.api.shared_fields import Body, ManyObjects
 from server.errors import bad_request, unsupported
 
-Opened = Callable[[str], tuple[Sequence[int], str]]
-"""A signature → the tokens that are sealed in it, and what they say; none if it is not ours."""
+OpenSignature = Callable[[str], tuple[Sequence[int], str]]
+"""A signature → the tokens that are encrypted in it, and their text; nothing if it is not ours."""
 
 BILLING = "x-anthropic-billing-header:"
-"""Begins a line that Claude Code puts before its instructions.  It changes with each request: with it in the
-prompt, no prefix could be reused.
+"""The beginning of a line that Claude Code puts before its instructions.  The line changes with each request,
+so with it in the prompt, no prefix could be reused.
 """
 
 PARAGRAPH = "\n\n"
@@ -71,7 +71,7 @@ class MessageBody(Body):
 
 
 def instructions(system: str | Sequence[Block] | None) -> list[Message]:
-    """The system prompt as the first message; none if there is nothing in it.  Raises ApiError."""
+    """The system prompt as the first message; no message if it is empty.  Raises ApiError."""
     if isinstance(system, str):
         texts = [system]
     else:
@@ -88,13 +88,13 @@ def _without_billing(text: str) -> str:
 @dataclass(slots=True)
 class History:
     """
-    names     of tools, as the client knows them
-    opened    what is in a signature
-    messages  of the conversation so far
+    names           the tools' names for the client and for the model
+    open_signature  decrypts a signature
+    messages        of the conversation so far
     """
 
     names: FunctionNames
-    opened: Opened
+    open_signature: OpenSignature
     messages: list[Message] = field(default_factory=list)
     _calls: set[str] = field(default_factory=set)
 
@@ -110,20 +110,20 @@ class History:
                 if role == "user":
                     self._user(blocks)
                 else:
-                    self._say("system", [_text(block, path) for path, block in blocks])
+                    self._add_texts("system", [_text(block, path) for path, block in blocks])
         if messages[-1].role == "assistant":
             param = f"messages[{len(messages) - 1}].role"
             why = "an answer cannot be begun for this model; the conversation must end with a user message"
             raise unsupported(f"{param}: {why}", param)
 
-    def _say(self, role: Literal["system", "user"], texts: Sequence[str]) -> None:
+    def _add_texts(self, role: Literal["system", "user"], texts: Sequence[str]) -> None:
         self.messages.append(Message(role, PARAGRAPH.join(texts)))
 
     def _user(self, blocks: Sequence[tuple[str, Block]]) -> None:
-        """Results, and what is said around them, in their order."""
+        """Results of calls, and the texts around them, in their order."""
         for results, group in groupby(blocks, key=lambda each: each[1].type == "tool_result"):
             if not results:
-                self._say("user", [_text(block, path) for path, block in group])
+                self._add_texts("user", [_text(block, path) for path, block in group])
                 continue
             for path, block in group:
                 if block.tool_use_id not in self._calls:
@@ -149,13 +149,13 @@ class History:
     def _text(self, text: str, preamble: bool) -> None:
         last = self.messages[-1] if self.messages else None
         if last and last.role == "assistant" and last.content and last.preamble == preamble:
-            self.messages.pop()  # an answer may be cut into blocks
+            self.messages.pop()  # a client may split one answer into several blocks
             text = last.content + text
         if text:
             self.messages.append(Message("assistant", text, preamble=preamble))
 
     def _thinking(self, block: Block) -> None:
-        tokens, sealed = self.opened(block.signature or block.data or "")
+        tokens, sealed = self.open_signature(block.signature or block.data or "")
         thought = block.thinking or sealed
         if thought:
             self.messages.append(Message("assistant", None, thought, preamble=True, sampled=tokens))
@@ -172,11 +172,13 @@ class History:
 
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Arguments as the model mostly writes them; where they were sampled here, they come back as they were."""
+"""Writes arguments as the model usually does.  If they were sampled here, the sampled tokens are used
+instead.
+"""
 
 
 def _result(block: Block, path: str) -> str:
-    """What a tool gave back.  That it is an error is told where the text does not tell it itself."""
+    """The result of a tool.  If it is an error and the text does not say so, that is added."""
     if isinstance(block.content, list):
         text = PARAGRAPH.join(_part(part, f"{path}.content[{i}]") for i, part in enumerate(block.content))
     else:
@@ -186,8 +188,8 @@ def _result(block: Block, path: str) -> str:
 
 
 def _part(block: Block, path: str) -> str:
-    """A part of a result.  A picture in it is nothing that the user could leave out: the model is told of it,
-    and the conversation goes on.
+    """A part of a result.  The client often cannot avoid an image in it, so the model gets a note instead of
+    the image.
     """
     match block.type:
         case "image":
@@ -199,7 +201,7 @@ def _part(block: Block, path: str) -> str:
 
 
 def _text(block: Block, path: str) -> str:
-    """The text of a block that the user or the system says."""
+    """The text of a block in a user or system message."""
     match block.type:
         case "text":
             if block.text is None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from server.api.messages.answer import MessagesAnswer
 from server.api.messages.body import MessagesBody, PromptFields
-from server.api.messages.history import Opened
+from server.api.messages.history import OpenSignature
 from server.dialogue.begin import begin, preprocess, render
 from server.front.bodies import JsonRoute
 from server.logs import Figures
@@ -24,7 +24,7 @@ async def messages(body: MessagesBody, request: Request, service: TheService) ->
     service.check_model(body.model)
     id = f"msg_{uuid4().hex}"
     owner = _owner(request)
-    turn = await preprocess(0, body.turn, service, service.date, _opened(service, owner))
+    turn = await preprocess(0, body.turn, service, service.date, _open_signature(service, owner))
     begun = await begin(turn, id, service, request.state.caller)
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     answer = MessagesAnswer(
@@ -36,17 +36,17 @@ async def messages(body: MessagesBody, request: Request, service: TheService) ->
         owner=owner,
         declared=frozenset() if turn.demands.tool_choice == "none" else body.declared().keys(),
         shows_thinking=body.shows_thinking,
-        silent=body.warms_up,
+        prompt_only=body.prompt_only,
     )
     return respond(answer, body.stream)
 
 
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(body: PromptFields, request: Request, service: TheService) -> dict[str, int]:
-    """How many tokens the prompt of the same body has."""
+    """The number of tokens that the prompt of this body would have."""
     service.check_model(body.model)
-    opened = _opened(service, _owner(request))
-    conversation = await preprocess(0, body.told, service, service.date, opened)
+    open_signature = _open_signature(service, _owner(request))
+    conversation = await preprocess(0, body.conversation, service, service.date, open_signature)
     return {"input_tokens": len(await render(conversation, service))}
 
 
@@ -55,10 +55,10 @@ def _owner(request: Request) -> bytes:
     return caller.encode()
 
 
-def _opened(service: Service, owner: bytes) -> Opened:
-    def opened(signature: str) -> tuple[Sequence[int], str]:
+def _open_signature(service: Service, owner: bytes) -> OpenSignature:
+    def open_signature(signature: str) -> tuple[Sequence[int], str]:
         tokens = service.seal.open(signature, owner) if signature else []
         thoughts = [part for part in service.renderer.sampled_parts(tokens) if part.kind == "analysis"]
         return tokens, "".join(part.text for part in thoughts)
 
-    return opened
+    return open_signature

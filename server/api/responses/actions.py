@@ -1,8 +1,8 @@
 """Calls that have items of their own: shells and patches, which the client runs, and Python code in a
 function.
 
-The model calls functions.  Here their arguments become the items that clients expect for these tools, and
-back.
+The model sees these tools as functions.  This module converts the arguments of their calls to the items that
+clients expect, and back.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
     }
 
 
-_TOLD: dict[str, tuple[str, dict[str, Any]]] = {
+_FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "local_shell": (
         "Runs a command on the user's computer.",
         _object(["command"], command=_STRINGS, working_directory={"type": "string"}, timeout_ms=_COUNT),
@@ -59,7 +59,7 @@ _TOLD: dict[str, tuple[str, dict[str, Any]]] = {
 
 def tool(kind: str, name: str, description: str | None) -> Tool:
     """The function that stands for one of TOOLS in the prompt."""
-    told, parameters = _TOLD[kind]
+    told, parameters = _FUNCTIONS[kind]
     return Tool(name, description or told, parameters)
 
 
@@ -97,18 +97,18 @@ def fields(item: str, arguments: str) -> dict[str, Any]:
 
 
 def arguments(item: Mapping[str, Any]) -> str:
-    """The arguments of a call, from its item, if the model's own are not known."""
+    """The arguments of a call, made from its item.  Used if the model's own are not stored."""
     if item["type"] == "apply_patch_call":
         told = item.get("operation")
     else:
         told = item.get("action")
-    known = _TOLD[str(item["type"]).removesuffix("_call")][1]["properties"]
+    known = _FUNCTIONS[str(item["type"]).removesuffix("_call")][1]["properties"]
     action = told if isinstance(told, dict) else {}
     return dumps({key: action[key] for key in known if action.get(key) is not None})
 
 
 def output(item: Mapping[str, Any]) -> str:
-    """The result of a call as the model gets it."""
+    """The result of a call, as text for the prompt."""
     told = item.get("output")
     if isinstance(told, str):
         return told

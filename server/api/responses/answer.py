@@ -1,4 +1,4 @@
-"""The answer to one request: tokens → deltas → items and events, and what is kept of it."""
+"""The answer to one request: tokens → deltas → items and events; stores the response."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gptoss.server")
 
-QUIET_SECONDS = 8.0
-"""A sign of life that comes this soon after something was said need not be an event."""
+HEARTBEAT_SECONDS = 8.0
+"""A ping is an event only if no other event was sent for this long; otherwise it is a comment."""
 
 
 class ResponseAnswer:
     """
-    owner    whose it is
-    head     the response before anything is said
-    items    of the request, as they are kept; None: nothing of it is kept, nor of its calls for later
-    running  where it is found by its id while it is made; None: nowhere
+    owner    of the response, from the API key
+    head     the response before its first item
+    items    the request's items, as they are stored; None: neither the response nor its calls' reasoning is
+             stored
+    running  id → running answers that clients can find; None: this one cannot be found
     """
 
     end = b""
@@ -72,7 +73,7 @@ class ResponseAnswer:
             seal=self._sealed if seals else None,
             entry=(lambda id, logprob: chat_entry(service.tokenizer, id, logprob)) if logprobs else None,
         )
-        self._told_at = 0.0
+        self._last_event_at = 0.0
         self._seals = 0
 
     @property
@@ -84,30 +85,31 @@ class ResponseAnswer:
             yield encoded(batch)
 
     @property
-    def quiet(self) -> bool:
-        """Whether nothing was told for a while."""
-        return time.monotonic() - self._told_at >= QUIET_SECONDS
+    def idle(self) -> bool:
+        """Whether no event was sent for HEARTBEAT_SECONDS."""
+        return time.monotonic() - self._last_event_at >= HEARTBEAT_SECONDS
 
     async def batches(self, background: bool = False) -> AsyncIterator[list[Event]]:
-        """All events, those together that come together.
+        """All events, in one list for all tokens that arrived together.
 
-        background  nobody waits: the response is queued until its first token comes
+        background  the response has the status `queued` until its first token
         """
         if self._running is not None:
             self._running[self.response["id"]] = self
         try:
-            yield self._told(self.writer.queue() if background else self.writer.begin())
+            yield self._sent(self.writer.queue() if background else self.writer.begin())
             async for _, tokens in as_they_come([self._choice]):
                 events = self.writer.start() if background and self.response["status"] == "queued" else []
                 events += self._read(tokens)
                 if self._choice.finish is not None:
                     events += self.writer.end(self._choice.finish, self.usage())
-                    await self.save()  # before it is told: whoever goes on from it may ask another server
-                    self._ended()
+                    # Before the last event: the client may continue this response at another server.
+                    await self.save()
+                    self._unregister()
                 if events:
-                    yield self._told(events)
+                    yield self._sent(events)
         finally:
-            self._ended()
+            self._unregister()
 
     async def gather(self) -> None:
         async for _ in self.batches():
@@ -117,11 +119,11 @@ class ResponseAnswer:
         return self.response
 
     def ping(self) -> bytes:
-        """An event where nothing was told for a while: comments do not count as life with all clients."""
-        return encoded(self.alive()) if self.quiet else PING
+        """An event if none was sent for a while, because some clients do not count comments as activity."""
+        return encoded(self.heartbeat()) if self.idle else PING
 
-    def alive(self) -> list[Event]:
-        return self._told([self.writer.alive()])
+    def heartbeat(self) -> list[Event]:
+        return self._sent([self.writer.heartbeat()])
 
     def failure(self, error: ApiError) -> bytes:
         failed = self.writer.fail(error)
@@ -138,24 +140,24 @@ class ResponseAnswer:
             "total_tokens": self._prompt + len(reader.token_ids),
         }
 
-    def _told(self, events: list[Event]) -> list[Event]:
-        self._told_at = time.monotonic()
+    def _sent(self, events: list[Event]) -> list[Event]:
+        self._last_event_at = time.monotonic()
         return events
 
     def _read(self, tokens: Sequence[Token]) -> list[Event]:
         if not self._logprobs:
             return self.writer.add(self._choice.feed(tokens), self._reader.calls)
         events: list[Event] = []
-        for token in tokens:  # one by one, so that each one's entry goes with its own text
+        for token in tokens:  # one by one, so that a token's log-probabilities are in the event with its text
             if self._choice.finish is None:
                 news = self._choice.feed([token])
                 events += self.writer.add(news, self._reader.calls, self._reader.new_logprobs())
         return events
 
     def _sealed(self) -> str | None:
-        """The next chain of thought that has ended, as it was sampled; None if it never will be complete.
+        """The next complete chain of thought, encrypted; None if it was cut and never will be complete.
 
-        Counted, since tokens of what follows it may have come together with its own.
+        They are counted, because the tokens after a chain of thought may have arrived together with its own.
         """
         thoughts = self._reader.thoughts
         if self._seals == len(thoughts):
@@ -164,16 +166,16 @@ class ResponseAnswer:
         return self._service.seal.close(thoughts[self._seals - 1], self.owner)
 
     def forget(self) -> None:
-        """Nothing of it is to be kept, after all."""
+        """Do not store this response: it was deleted while it was running."""
         self._items = None
-        self._ended()
+        self._unregister()
 
-    def _ended(self) -> None:
+    def _unregister(self) -> None:
         if self._running is not None:
             self._running.pop(self.response["id"], None)
 
     def save(self) -> asyncio.Future[None]:
-        """Keeps the response as it is now, if it is to be kept.  It may be waited for."""
+        """Stores the response in its current state, if it should be stored.  Can be awaited."""
         if self._items is None:
             nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             nothing.set_result(None)
@@ -195,11 +197,11 @@ class ResponseAnswer:
             fits &= self._service.items.add(self.owner, conversation["id"], kept)
         if not fits:
             log.warning(
-                "a response is not kept in full: --store-size is too small for it or its conversation"
+                "a response is not stored completely: --store-size is too small for it or its conversation"
             )
 
     def _sampled(self, output: Sequence[Item]) -> list[list[int]]:
-        """What was sampled for each item, as far as it can be told apart."""
+        """The sampled tokens of each item; none where they cannot be assigned to one item."""
         sampled: list[list[int]] = [[] for _ in output]
         parts = self._service.renderer.sampled_parts(self._reader.token_ids)
         at = 0

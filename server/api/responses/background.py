@@ -1,8 +1,9 @@
-"""Responses that are made while nobody waits: queued, in progress, and then kept.
+"""Background responses: queued, in progress, and then stored.
 
-A job reads its answer in a task of its own, and remembers its events while it runs and for a little longer,
-so that any number of clients can watch it from any event on.  Its end is the answer's, a cancellation, or
-the end of the server; however it ends, its token stream is closed, and its watchers hear of it.
+A job reads its answer in a task of its own.  It keeps its events while it runs and for some minutes after, so
+that any number of clients can watch it from any event on.  It ends when the answer ends, when it is
+cancelled, or when the server stops; in each case its token stream is closed, and its watchers get the last
+event.
 """
 
 from __future__ import annotations
@@ -30,35 +31,35 @@ if TYPE_CHECKING:
 log = logging.getLogger("gptoss.server")
 
 KEEP_SECONDS = 600.0
-"""After its end that a job's events can be watched again; the response itself is kept longer."""
+"""Time after the end of a job in which its events can be watched again; the response is stored longer."""
 
 LATE_SECONDS = 60.0
-"""After its deadline, that a response of another server may be kept."""
+"""A response of another server that is unfinished this long after its deadline counts as interrupted."""
 
 MAX_FINISHED = 256
-"""Jobs that have ended and whose events are still held; the oldest are forgotten first."""
+"""Maximum ended jobs whose events are kept; the oldest are dropped first."""
 
 
 class Job:
-    """One response that is being made in the background.
+    """One background response.
 
-    streams  whether its events are wanted, now or later
-    events   as they are sent; the place of each is its sequence number
-    size     of all of them, bytes
-    kept     done when others find it, too
+    streams  whether clients may stream its events, now or later
+    events   encoded; the index of each is its sequence number
+    size     of all events, bytes
+    saved    done when the store has it, so that other servers find it
     """
 
     def __init__(self, answer: ResponseAnswer, streams: bool):
         self.owner, self.streams = answer.owner, streams
         self.response = answer.response
-        self._answer: ResponseAnswer | None = answer  # while it is made: it holds all that was asked
+        self._answer: ResponseAnswer | None = answer  # dropped at the end, with the whole request
         self.events: list[bytes] = []
         self.size = 0
         self.ended_at: float | None = None
-        self._end: ApiError | None = None
+        self._cancel_error: ApiError | None = None
         self._news = asyncio.Event()
         self.response["status"] = "queued"
-        self.kept = answer.save()
+        self.saved = answer.save()
         self._task = asyncio.ensure_future(self._run(answer))
 
     @property
@@ -68,11 +69,15 @@ class Job:
     async def _run(self, answer: ResponseAnswer) -> None:
         try:
             async for batch in answer.batches(background=True):
-                self._tell(batch)
+                self._publish(batch)
         except asyncio.CancelledError:
-            last = answer.writer.cancel() if self._end is None else answer.writer.fail(self._end)
+            last = (
+                answer.writer.cancel()
+                if self._cancel_error is None
+                else answer.writer.fail(self._cancel_error)
+            )
             await answer.save()
-            self._tell([last])
+            self._publish([last])
         except Exception as error:
             if not isinstance(error, EngineError):
                 log.exception("a background response failed")
@@ -80,7 +85,7 @@ class Job:
             answer.figures.finish = [str(told.code)]
             last = answer.writer.fail(told)
             await answer.save()
-            self._tell([last])
+            self._publish([last])
         finally:
             for stream in answer.streams:
                 stream.close()
@@ -88,25 +93,25 @@ class Job:
             self._wake()
 
     async def cancel(self, error: ApiError | None = None) -> None:
-        """Ends it, unless it has ended.
+        """Ends the job, unless it has ended.
 
-        error  why it failed; None: it is cancelled
+        error  the reason, for the status `failed`; None: the status is `cancelled`
         """
         if self.response["status"] in UNFINISHED:
-            self._end = error
+            self._cancel_error = error
             self._task.cancel()
         await asyncio.wait({self._task})
 
     def watch(self, after: int) -> Watch:
-        """Its events with a sequence number above `after`: what there are, and what comes."""
+        """The events with a sequence number above `after`: those so far, and those to come."""
         return Watch(self, after)
 
-    def live(self) -> None:
-        """Tells its watchers that it goes on, if they heard nothing for a while."""
-        if self._answer is not None and self._answer.quiet:
-            self._tell(self._answer.alive())
+    def heartbeat(self) -> None:
+        """Sends the watchers an event without news, if they got none for a while."""
+        if self._answer is not None and self._answer.idle:
+            self._publish(self._answer.heartbeat())
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def _publish(self, events: Sequence[Event]) -> None:
         if self.streams:
             each = [encoded([event]) for event in events]
             self.events += each
@@ -131,7 +136,7 @@ class Job:
 
 
 class Watch:
-    """A client that reads a job's events; it may leave, and the job goes on."""
+    """A client that reads a job's events.  If it leaves, the job continues."""
 
     end = b""
 
@@ -145,7 +150,7 @@ class Watch:
             yield b"".join(batch)
 
     def ping(self) -> bytes:
-        self._job.live()
+        self._job.heartbeat()
         return PING
 
     def failure(self, error: ApiError) -> bytes:
@@ -160,20 +165,21 @@ class Watch:
 class Jobs:
     """All jobs of a server, by the id of their response.
 
-    max_running  of them at once
-    max_bytes    of events that are held; those of jobs that have ended give way, and then new jobs
-    awaited      responses that are made in the foreground, and will be kept
+    max_running  maximum jobs that run at once
+    max_bytes    maximum bytes of all events.  Beyond it, those of ended jobs are dropped, then new jobs
+                 refused
+    foreground   responses that are being generated in the foreground, and will be stored
     """
 
     def __init__(self, max_running: int, max_bytes: int) -> None:
         self._jobs: dict[str, Job] = {}
         self._max_running, self._max_bytes = max_running, max_bytes
-        self.awaited: dict[str, ResponseAnswer] = {}
+        self.foreground: dict[str, ResponseAnswer] = {}
 
     def begin(self, answer: ResponseAnswer, streams: bool) -> Job:
-        """Makes a response in the background.  Raises ApiError; then its streams are closed."""
+        """Runs an answer in the background.  Raises ApiError; then its streams are closed."""
         try:
-            self.check_room()  # others may have come meanwhile
+            self.check_room()  # again, because other jobs may have begun since the first check
         except ApiError:
             for stream in answer.streams:
                 stream.close()
@@ -182,14 +188,14 @@ class Jobs:
         return job
 
     def check_room(self) -> None:
-        """Raises ApiError."""
+        """Raises ApiError, 429, if no job can begin now."""
         self._forget_old()
         running = sum(job.ended_at is None for job in self._jobs.values())
         full = ""
         if running >= self._max_running:
-            full = f"{running} responses are being made in the background; at most {self._max_running} may be"
+            full = f"{running} background responses are running; at most {self._max_running} are allowed"
         elif self._held() > self._max_bytes:
-            full = f"the events of {running} responses in the background are all that can be held"
+            full = f"the events of {running} background responses take all the memory that they may have"
         if full:
             raise ApiError(429, full, code="rate_limit_exceeded", headers={"retry-after": "5"})
 
@@ -198,16 +204,16 @@ class Jobs:
         job = self._jobs.get(id)
         return job if job is not None and job.owner == owner else None
 
-    def being_made(self, owner: bytes, id: str) -> ResponseAnswer | None:
-        """In the foreground."""
-        answer = self.awaited.get(id)
+    def in_foreground(self, owner: bytes, id: str) -> ResponseAnswer | None:
+        """The answer with this id, if it is running in the foreground."""
+        answer = self.foreground.get(id)
         return answer if answer is not None and answer.owner == owner else None
 
     def forget(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
 
     async def close(self) -> None:
-        """Ends all that run."""
+        """Ends all running jobs."""
         error = as_api_error(ShuttingDown())
         for job in list(self._jobs.values()):
             await job.cancel(error)
@@ -227,19 +233,19 @@ class Jobs:
 UNFINISHED = ("queued", "in_progress")
 INTERRUPTED = {
     "status": "failed",
-    "error": {"code": "server_error", "message": "the server ended before this response did"},
+    "error": {"code": "server_error", "message": "the server stopped before this response was complete"},
 }
 
 
 def end_interrupted(items: Items) -> None:
-    """Ends the responses that were being made when the server died: nobody goes on with them."""
+    """Marks the responses that were running when the server died as failed."""
     for owner, group in items.unfinished():
         ended = replace(group, status="failed", body={**group.body, **INTERRUPTED})
         items.put(owner, ended, items.items(owner, group.id))
 
 
 def is_interrupted(group: Group, service: Service) -> bool:
-    """Whether it was being made by another server of the same store, and cannot be any more."""
+    """Whether another server of the same store was running this response, and can no longer be."""
     timeout = service.timeout_seconds
     if group.status not in UNFINISHED or timeout is None:
         return False

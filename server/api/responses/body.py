@@ -1,6 +1,6 @@
-"""What a client may ask of POST /v1/responses, as a turn.
+"""The fields of POST /v1/responses, as a Turn.
 
-docs/responses.md says of every field whether it is honoured, changes nothing, or is refused.
+docs/responses.md says of each field whether it is honoured, ignored or refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENCRYPTED = "reasoning.encrypted_content"
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
 ]
-"""As with OpenAI."""
+"""With OpenAI's limits."""
 
 
 class Reasoning(Body):
@@ -53,7 +53,7 @@ class TextFields(Body):
 
 
 class InputFields(SamplingFields):
-    """What a prompt is made of."""
+    """The fields that determine the prompt."""
 
     input: str | ManyObjects[dict[str, Any]] | None = None
     instructions: str | ManyObjects[dict[str, Any]] | None = None
@@ -87,12 +87,13 @@ class InputFields(SamplingFields):
             raise bad_request("conversation.id: it is missing", "conversation.id")
         return id
 
-    def told(
+    def prompt_parts(
         self, earlier: Sequence[Item], known: Known, service: Service
     ) -> tuple[Conversation, Tools, list[str]]:
-        """What the model is told, and the fields of the request that its messages come from.
+        """The conversation for the prompt, its tools, and for each message the field of the request it is
+        from.
 
-        earlier  items of the responses before this one
+        earlier  items of the previous responses, or of the conversation
         raises   ApiError
         """
         tools = tools_of(self.tools or ())
@@ -106,10 +107,10 @@ class InputFields(SamplingFields):
         history.add_all(self.items(), "input")
         conversation = Conversation(
             messages=history.messages,
-            tools=[] if self.tool_choice == "none" else tools.told(),
+            tools=[] if self.tool_choice == "none" else tools.prompt_tools(),
             effort=EFFORTS[self.reasoning.effort if self.reasoning else None],
             date=service.date,
-            response_format=self.told_format(),
+            response_format=self.prompt_format(),
             namespaces=tools.namespaces,
         )
         return conversation, tools, history.paths
@@ -118,7 +119,7 @@ class InputFields(SamplingFields):
     def asked_format(self) -> Format | None:
         return self.text.format if self.text else None
 
-    def told_format(self) -> ResponseFormat | None:
+    def prompt_format(self) -> ResponseFormat | None:
         asked = self.asked_format
         if asked is None or asked.type != "json_schema":
             return None
@@ -152,27 +153,27 @@ class ResponseBody(InputFields):
 
     @property
     def keeps(self) -> bool:
-        """Whether what is said is kept: as with OpenAI, unless the client says no."""
+        """Whether the response is stored: by default it is, as with OpenAI."""
         return self.store is not False
 
     def check(self) -> None:
-        """Refuse what is well formed and cannot be done.  Raises ApiError."""
+        """Raises ApiError for fields that contradict each other or are not supported."""
         if self.input is None and self.previous_response_id is None and self.conversation is None:
             raise bad_request("input: it is missing", "input")
-        for name, instead in (("prompt", "send its text"), ("moderation", "it has none")):
+        for name, instead in (("prompt", "send its text"), ("moderation", "leave it out")):
             if getattr(self, name) is not None:
                 raise unsupported(f"{name}: this server does not have it; {instead}", name)
         if (self.n or 1) > 1:
-            raise unsupported("n: a response is one answer", "n")
+            raise unsupported("n: a response has only one answer", "n")
         if self.previous_response_id is not None and self.conversation is not None:
-            message = "previous_response_id: not together with conversation"
+            message = "previous_response_id: it cannot be combined with conversation"
             raise bad_request(message, "previous_response_id")
         if self.background and not self.keeps:
             raise bad_request("background: needs store to be true", "background")
 
     def turn(self, earlier: Sequence[Item], known: Known, service: Service) -> tuple[Turn, Tools, list[str]]:
         """Raises ApiError."""
-        conversation, tools, paths = self.told(earlier, known, service)
+        conversation, tools, paths = self.prompt_parts(earlier, known, service)
         asked = self.asked_format
         demands = demands_of("none" if self.max_tool_calls == 0 else self.tool_choice, tools)
         demands = replace(
@@ -199,7 +200,7 @@ class ResponseBody(InputFields):
         return turn, tools, paths
 
     def head(self, id: str, created: float, service: Service) -> dict[str, Any]:
-        """The response before anything is said."""
+        """The response before its first item."""
         reasoning = self.reasoning or Reasoning()
         text = self.text.model_dump(by_alias=True, exclude_none=True) if self.text else {}
         choice = self.tool_choice
@@ -244,7 +245,7 @@ class ResponseBody(InputFields):
 
 
 def _shown(tool: ToolBody) -> dict[str, Any]:
-    """A tool as the response repeats it; the SDKs' types need these fields."""
+    """A tool as the response repeats it, with the fields that the SDKs' types require."""
     shown = tool.model_dump(exclude_none=True)
     if tool.type == "function":
         shown = {"description": None, "parameters": None, "strict": bool(tool.strict), **shown}
@@ -259,10 +260,13 @@ _MESSAGE = re.compile(r"messages\[(\d+)\]\.(?:tool_)?(.*)")
 _TOOL = re.compile(r"tools\[(\d+)\]\.(?:function\.)?(.*)")
 
 
-def in_our_words(
+def as_request_error(
     error: ConversationError | SchemaError, paths: Sequence[str], tools: Mapping[Any, Any] | Tools
 ) -> ApiError:
-    """What is wrong with a prompt or a schema, by the fields of this API."""
+    """An error about a prompt or a schema, with this API's name of the field.
+
+    paths  for each message of the prompt, the field that it is from
+    """
     param = error.param
     if found := _MESSAGE.fullmatch(param):
         place = int(found[1])

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from server.api.responses.body import Metadata
-from server.api.responses.create import KnownItems, missing, named, owner_of
+from server.api.responses.create import KnownItems, missing, owner_of, stored_form
 from server.api.responses.history import History
 from server.api.responses.stored import Limit, Order, listed, page
 from server.api.responses.tools import tools_of
@@ -25,7 +25,7 @@ from server.sse import json_response
 router = APIRouter(route_class=JsonRoute)
 
 MAX_ITEMS = 20
-"""That one request may add, as with OpenAI."""
+"""Maximum items that one request may add, as with OpenAI."""
 
 NewItems = Annotated[ManyObjects[dict[str, Any]], Field(max_length=MAX_ITEMS)]
 
@@ -171,15 +171,15 @@ def find(owner: bytes, id: str, service: Service) -> dict[str, Any]:
 
 
 def _checked(items: Sequence[dict[str, Any]], owner: bytes, service: Service) -> list[Kept]:
-    """Items as they are kept.  Raises ApiError if a response could not be made of one of them."""
+    """Items as they are stored.  Raises ApiError if one of them could not be part of a prompt."""
     History(tools_of(()), KnownItems(service, owner), service.renderer).add_all(items, "items")
     known = KnownItems(service, owner)
-    return [Kept(named(item, known)) for item in items]
+    return [Kept(stored_form(item, known)) for item in items]
 
 
 def _too_large(service: Service) -> ApiError:
     limit = service.settings.store_size
-    message = f"this conversation would be larger than all that is kept here may be, {limit} bytes"
+    message = f"this conversation would be larger than --store-size, {limit} bytes"
     return ApiError(413, message, param="items", code="conversation_too_large")
 
 

@@ -14,7 +14,7 @@ from language.constraints import SchemaError
 from language.harmony.messages import ConversationError
 from server.api.responses.answer import ResponseAnswer
 from server.api.responses.background import UNFINISHED, Jobs, is_interrupted
-from server.api.responses.body import InputFields, ResponseBody, in_our_words
+from server.api.responses.body import InputFields, ResponseBody, as_request_error
 from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
 from server.api.responses.writer import new_id
@@ -37,8 +37,8 @@ router = APIRouter(route_class=JsonRoute)
 class KnownItems:
     """The stored items of one owner, for one request (implements history.Known).
 
-    bytes  of the items that were asked for so far: as many as may be in a body, since a short body can name a
-           long item again and again
+    bytes  size of the items that were looked up so far.  It is limited to the size of a body, because a short
+           body can refer to a long item many times
     """
 
     service: Service
@@ -67,7 +67,7 @@ RETURNS: dict[int | str, dict[str, Any]] = {
         }
     }
 }
-"""What can be done with a response, for programs that read our OpenAPI description."""
+"""OpenAPI links: what can be done with the id of a response."""
 
 
 @router.post("/v1/responses", responses=RETURNS)
@@ -75,32 +75,32 @@ async def create(body: ResponseBody, request: Request, service: TheService) -> R
     jobs: Jobs = request.app.state.jobs
     if body.background:
         jobs.check_room()
-    answer, headers = await begun(body, request, service, jobs)
+    answer, headers = await start_answer(body, request, service, jobs)
     if not body.background:
         return respond(answer, body.stream, headers)
     job = jobs.begin(answer, bool(body.stream))
-    await job.kept
+    await job.saved
     if body.stream:
         return AnswerStream(job.watch(-1), headers)
     return await json_response(job.response, headers)
 
 
-async def begun(
+async def start_answer(
     body: ResponseBody, request: Request, service: Service, jobs: Jobs
 ) -> tuple[ResponseAnswer, dict[str, str]]:
-    """An answer under way, and the headers of its response.  Raises ApiError; then nothing runs."""
+    """Begins an answer, and returns it with headers for its response.  Raises ApiError; then nothing runs."""
     service.check_model(body.model)
     body.check()
     owner = owner_of(request)
     id = new_id("resp")
     size = await history_bytes(body, owner, service)
     async with slot_if_large(size, service, request.state.caller):
-        head = await preprocess(0, repeated, service, body, id, service)
-        (turn, tools, paths), items = await service.items.run(told, body, owner, service, jobs)
+        head = await preprocess(0, new_response, service, body, id, service)
+        (turn, tools, paths), items = await service.items.run(turn_and_items, body, owner, service, jobs)
         try:
             begun = await begin(turn, id, service, request.state.caller)
         except (ConversationError, SchemaError) as error:
-            raise in_our_words(error, paths, tools) from error
+            raise as_request_error(error, paths, tools) from error
     figures = request.state.figures = Figures(prompt_tokens=len(begun.prompt))
     answer = ResponseAnswer(
         head,
@@ -110,7 +110,7 @@ async def begun(
         service,
         figures,
         items=items,
-        running=jobs.awaited if body.keeps and not body.background else None,
+        running=jobs.foreground if body.keeps and not body.background else None,
         summary=body.summary is not None,
         seals=body.wants_seal,
         logprobs=body.wants_logprobs,
@@ -118,25 +118,28 @@ async def begun(
     return answer, warnings(tools.ignored)
 
 
-def told(
+def turn_and_items(
     body: ResponseBody, owner: bytes, service: Service, jobs: Jobs
 ) -> tuple[tuple[Turn, Tools, list[str]], list[Kept] | None]:
-    """What the model is told, and the input's items as they are kept, if they are.  Raises ApiError."""
-    turn = body.turn(earlier(body, owner, service, jobs), KnownItems(service, owner), service)
+    """The turn, its tools and paths; and the input's items as they are stored, None if they are not.
+
+    Raises ApiError.
+    """
+    turn = body.turn(history_items(body, owner, service, jobs), KnownItems(service, owner), service)
     if not body.keeps:
         return turn, None
     known = KnownItems(service, owner)
-    return turn, [Kept.as_text(named(item, known)) for item in body.items()]
+    return turn, [Kept.as_text(stored_form(item, known)) for item in body.items()]
 
 
 MAX_REPEATED = 20_000
-"""Values, of 64 characters at most, in what a response repeats of its request: tools and instructions stay in
-memory for as long as it is made, which may be minutes.
+"""Maximum values (64 characters of text count as one) in the tools, and in the instructions, of a request.
+The response repeats both, so they stay in memory while it is running, which may take minutes.
 """
 
 
-def repeated(body: ResponseBody, id: str, service: Service) -> dict[str, Any]:
-    """The response before anything is said.  Raises ApiError."""
+def new_response(body: ResponseBody, id: str, service: Service) -> dict[str, Any]:
+    """The response before its first item.  Raises ApiError."""
     head = body.head(id, time.time(), service)
     for name in ("tools", "instructions"):
         if size_of(head[name], MAX_REPEATED) > MAX_REPEATED:
@@ -145,7 +148,9 @@ def repeated(body: ResponseBody, id: str, service: Service) -> dict[str, Any]:
 
 
 async def history_bytes(body: InputFields, owner: bytes, service: Service) -> int:
-    """Of what this request goes on from: as many as may be in a body.  Raises ApiError."""
+    """Size of the stored history that this request continues.  Raises ApiError if it is larger than a body
+    may be.
+    """
     id, param = body.conversation_id, "conversation"
     if id is None:
         id, param = body.previous_response_id, "previous_response_id"
@@ -154,7 +159,7 @@ async def history_bytes(body: InputFields, owner: bytes, service: Service) -> in
     limit = service.settings.max_body_bytes
     size = await service.items.run(service.items.history_bytes, owner, id)
     if size > limit:
-        message = f"{param}: what was said so far has {size} bytes; at most {limit} can be gone on from"
+        message = f"{param}: the conversation so far has {size} bytes; at most {limit} can be continued"
         raise ApiError(400, message, param=param, code="context_length_exceeded")
     return size
 
@@ -174,8 +179,10 @@ def warnings(ignored: Sequence[str]) -> dict[str, str]:
     return {"warning": f'299 gptoss "{names}: not available here, so the model was not told of it"'}
 
 
-def earlier(body: InputFields, owner: bytes, service: Service, jobs: Jobs) -> list[Item]:
-    """The items of the responses, or of the conversation, that this one goes on from.  Raises ApiError."""
+def history_items(body: InputFields, owner: bytes, service: Service, jobs: Jobs) -> list[Item]:
+    """The items of the conversation, or of the previous responses, that this request continues.  Raises
+    ApiError.
+    """
     if (id := body.conversation_id) is not None:
         conversation = service.items.get(owner, id)
         if conversation is None or conversation.kind != "conversation":
@@ -188,7 +195,7 @@ def earlier(body: InputFields, owner: bytes, service: Service, jobs: Jobs) -> li
     except ChainTooLong:
         message = f"previous_response_id: more than {MAX_CHAIN} responses come before this one"
         raise bad_request(message, "previous_response_id") from None
-    runs = jobs.being_made(owner, id) is not None
+    runs = jobs.in_foreground(owner, id) is not None
     if not isinstance(chain, str) and chain[-1].status in UNFINISHED:
         last = service.items.get(owner, id)
         runs = last is not None and not is_interrupted(last, service)
@@ -207,8 +214,8 @@ def missing(kind: Literal["response", "conversation"], id: str, param: str | Non
     return ApiError(404, message, param=param, code="conversation_not_found")
 
 
-def named(item: Item, known: KnownItems) -> dict[str, Any]:
-    """An item of the input as it is kept: with an id, and itself in the place of a reference."""
+def stored_form(item: Item, known: KnownItems) -> dict[str, Any]:
+    """An item of the input as it is stored: with an id; a reference is replaced by the item itself."""
     id = item.get("id")
     kind = type_of(item)
     if kind == "item_reference" and isinstance(id, str) and (found := known.item(id)):

@@ -26,13 +26,13 @@ IGNORED = frozenset(
      "computer_call_output", "tool_search_call", "tool_search_output", "additional_tools",
      "compaction_trigger", "configuration_update")
 )  # fmt: skip
-"""Items of what other servers run: a history that began there goes on here without them."""
+"""Items of tools that other servers run.  A history that began there is continued without them."""
 
 Item = Mapping[str, Any]
 
 
 class Known(Protocol):
-    """What was kept of earlier items, for one owner."""
+    """The stored and encrypted items of one owner."""
 
     def item(self, id: str) -> tuple[Item, Sequence[int]] | None:
         """A stored item with its sampled tokens, if it has any."""
@@ -45,7 +45,7 @@ class Known(Protocol):
 class History:
     """
     messages  of the conversation
-    paths     of the request's fields that they come from, one for each
+    paths     for each message, the field of the request that it is from
     """
 
     tools: Tools
@@ -68,7 +68,7 @@ class History:
                 self.paths.append(path)
 
     def _resolved(self, item: Item, path: str) -> tuple[Item, Sequence[int]]:
-        """The item itself where it is a reference, and what was sampled for it, where that was kept."""
+        """The item, or the one that a reference names, and its sampled tokens if they were stored."""
         id, kind = item.get("id"), type_of(item)
         found = self.known.item(id) if isinstance(id, str) and _is_ours(item) else None
         if kind == "item_reference":
@@ -115,7 +115,7 @@ class History:
                 return
             case _:
                 raise unsupported(
-                    f"{path}.type: this server knows no items of type {kind[:100]!r}", f"{path}.type"
+                    f"{path}.type: this server does not know items of type {kind[:100]!r}", f"{path}.type"
                 )
 
     def _message(self, item: Item, sampled: Sequence[int], path: str) -> Message:
@@ -138,7 +138,7 @@ class History:
             yield Message("assistant", None, thought, sampled=sampled)
 
     def _result(self, item: Item, text: str, path: str) -> Message:
-        """What came of a call; without the call's id, by the function's name."""
+        """The result of a call; if the call's id is missing, it belongs to the function with its `name`."""
         name, namespace = item.get("name"), item.get("namespace")
         if item.get("call_id") is None and isinstance(name, str):
             call = self.tools.call("", name, namespace if isinstance(namespace, str) else None, "")
@@ -171,14 +171,14 @@ def type_of(item: Item) -> str:
 
 
 def _is_ours(item: Item) -> bool:
-    """Whether the item may be one that this server made: only those have something sampled."""
+    """Whether this server may have made the item: only such items have sampled tokens."""
     return item.get("role") in (None, "assistant") and not type_of(item).endswith("_output")
 
 
 def _preambles(items: Sequence[Item]) -> list[bool]:
-    """Which are messages that the assistant said before an action.
+    """For each item, whether it is a message that the assistant wrote before a call.
 
-    Their phase says so; for clients that know no phases, a call that follows does.
+    Its `phase` decides; if a client has removed that, whether a call follows.
     """
     preambles = []
     acts = False
@@ -195,7 +195,7 @@ def _preambles(items: Sequence[Item]) -> list[bool]:
 
 
 def _thought(item: Item) -> str:
-    """The chain of thought of a reasoning item: itself, or else its summary, which is the same with us."""
+    """The chain of thought of a reasoning item: its content, or its summary, which is the same text here."""
     for key in ("content", "summary"):
         parts = item.get(key)
         texts = (
@@ -226,13 +226,13 @@ UNSEEN = {
     "input_image": "[an image, which this model cannot see]",
     "input_file": "[a file, which this model cannot read]",
 }
-"""What the model is told in the result of a call: it called for it itself, and nobody could leave it out."""
+"""Notes that replace these parts in the result of a call, where the client often cannot avoid them."""
 
 
 def _text(content: Any, where: str, unseen: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The text of a content: its parts concatenated.
+    """The text of a message's content: its parts concatenated.
 
-    unseen  what stands for parts that are not text; others are refused
+    unseen  type of a part → the note that replaces it; other parts that are not text are refused
     """
     if isinstance(content, str):
         return content

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from language.harmony.messages import ConversationError
 from server.api.responses.background import INTERRUPTED, Job, Jobs, is_interrupted
-from server.api.responses.body import InputFields, in_our_words
-from server.api.responses.create import KnownItems, earlier, history_bytes, missing, owner_of
+from server.api.responses.body import InputFields, as_request_error
+from server.api.responses.create import KnownItems, history_bytes, history_items, missing, owner_of
 from server.dialogue.begin import render, slot_if_large
 from server.dialogue.records import Kept
 from server.errors import bad_request
@@ -33,12 +33,14 @@ async def input_tokens(body: InputFields, request: Request, service: TheService)
     size = await history_bytes(body, owner, service)
     async with slot_if_large(size, service, request.state.caller):
         conversation, tools, paths = await service.items.run(
-            lambda: body.told(earlier(body, owner, service, jobs), KnownItems(service, owner), service)
+            lambda: body.prompt_parts(
+                history_items(body, owner, service, jobs), KnownItems(service, owner), service
+            )
         )
         try:
             prompt = await render(conversation, service)
         except ConversationError as error:
-            raise in_our_words(error, paths, tools) from error
+            raise as_request_error(error, paths, tools) from error
     return {"object": "response.input_tokens", "input_tokens": len(prompt)}
 
 
@@ -51,14 +53,14 @@ async def retrieve(
     starting_after: Annotated[int, Query(ge=0)] | None = None,
 ) -> Response:
     owner = owner_of(request)
-    job, answer = jobs_of(request).get(owner, id), jobs_of(request).being_made(owner, id)
+    job, answer = jobs_of(request).get(owner, id), jobs_of(request).in_foreground(owner, id)
     if stream:
         if job is None or not job.streams:
             await service.items.run(whole, owner, id, service)
             message = (
-                "stream: only a response that was made with background and stream can be streamed again,"
+                "stream: only a response that was created with background and stream can be streamed again,"
             )
-            raise bad_request(f"{message} and for some minutes after its end", "stream")
+            raise bad_request(f"{message} until some minutes after its end", "stream")
         return AnswerStream(job.watch(-1 if starting_after is None else starting_after))
     if starting_after is not None:
         raise bad_request("starting_after: needs stream to be true", "starting_after")
@@ -74,7 +76,7 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
     if (job := jobs.get(owner, id)) is not None:
         await job.cancel()
         jobs.forget(job)
-    if (answer := jobs.being_made(owner, id)) is not None:
+    if (answer := jobs.in_foreground(owner, id)) is not None:
         answer.forget()
     elif not await service.items.run(service.items.delete, owner, id):
         raise missing("response", id, None)
@@ -88,12 +90,12 @@ async def cancel(id: str, request: Request, service: TheService) -> Response:
     if job is not None:
         await job.cancel()
         return await json_response(job.response)
-    if (answer := jobs_of(request).being_made(owner, id)) is not None:
+    if (answer := jobs_of(request).in_foreground(owner, id)) is not None:
         response = answer.response
     else:
         response = await service.items.run(whole, owner, id, service)
     if not response["background"]:
-        raise bad_request("only a response that was made with background can be cancelled", None)
+        raise bad_request("only a response that was created with background can be cancelled", None)
     return await json_response(response)
 
 
@@ -117,7 +119,7 @@ async def input_items(
 
 
 def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:
-    """A response that was kept.  Raises ApiError."""
+    """A stored response.  Raises ApiError."""
     group = service.items.get(owner, id)
     if group is None or group.kind != "response":
         raise missing("response", id, None)
@@ -135,7 +137,7 @@ def page(
     after: str | None,
     kind: str | None = None,
 ) -> dict[str, Any]:
-    """Some items of a group; fewer than `limit` where so many are larger than a body may be."""
+    """One page of a group's items: at most `limit`, and at most as many bytes as a body may have."""
     most, ascending, items = service.settings.max_body_bytes, order == "asc", service.items
     return listed(*items.page(owner, group_id, limit, most, kind=kind, after=after, ascending=ascending))
 

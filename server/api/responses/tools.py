@@ -41,7 +41,7 @@ class GrammarFormat(Body):
 
 
 class ToolBody(Body):
-    """A tool of any type.  What a type needs is checked as the tools are taken together."""
+    """A tool of any type.  `tools_of` checks which fields its type needs."""
 
     type: str
     name: Name | None = None
@@ -76,12 +76,13 @@ INSTEAD = {
 @dataclass(frozen=True, slots=True)
 class Declared:
     """
-    name    as the client knows it
-    tool    as the model knows it
-    item    the type of the items that its calls come back as
-    wrap    of Python, declared as a function: the one property that holds the code
-    strict  whether every word of the schema must be followed; None: as well as can be; False: need not be
-    path    of the request's field
+    name    the client's name for it
+    tool    as the prompt declares it
+    item    the type of item that a call of it is returned as
+    wrap    for a Python function: the one property that holds the code
+    strict  True: an unsupported keyword of the schema is an error; None: it is ignored; False: arguments need
+            not follow the schema
+    path    the field of the request
     """
 
     name: ToolName
@@ -96,8 +97,8 @@ class Declared:
 class Tools:
     """The tools of one request.
 
-    namespaces  what there is to say of each, by the name that the prompt uses
-    ignored     types of tools that the model is not told of
+    namespaces  the name in the prompt → its description
+    ignored     types of tools that are not in the prompt
     """
 
     declared: dict[ToolName, Declared]
@@ -105,16 +106,16 @@ class Tools:
     namespaces: dict[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
-    def told(self) -> list[Tool]:
+    def prompt_tools(self) -> list[Tool]:
         return [each.tool for each in self.declared.values()]
 
     def find(self, name: str, namespace: str | None = None) -> Declared | None:
         return self.declared.get(ToolName(name, namespace))
 
     def call(self, id: str, name: str, namespace: str | None, arguments: str, text: bool = False) -> Call:
-        """A call of the history, as the prompt has it."""
+        """A call of the history, for the prompt."""
         known = self.find(name, namespace)
-        if known is None and namespace is None:  # of a client that has lost it
+        if known is None and namespace is None:  # the client has lost the namespace
             same = [each for each in self.declared.values() if each.name.name == name]
             known = same[0] if len(same) == 1 else None
         if known is None:
@@ -149,7 +150,7 @@ def tools_of(bodies: Sequence[ToolBody]) -> Tools:
 
 
 def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, str]]:
-    """Each tool that the model is told of, its namespace, and its path."""
+    """Each tool for the prompt, its namespace, and its path."""
     for i, body in enumerate(bodies):
         path = f"tools[{i}]"
         if body.type == "namespace":
@@ -158,7 +159,7 @@ def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, st
             for k, inner in enumerate(body.tools or ()):
                 if inner.type not in ("function", "custom"):
                     raise unsupported(
-                        f"{path}.tools[{k}].type: a namespace holds function and custom tools only",
+                        f"{path}.tools[{k}].type: a namespace may have only function and custom tools",
                         f"{path}.tools[{k}].type",
                     )
                 yield inner, body.name, f"{path}.tools[{k}]"
@@ -166,9 +167,7 @@ def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, st
             yield body, None, path
         elif not body.type.startswith(SEARCH):
             base = next((name for name in INSTEAD if body.type.startswith(name)), "")
-            instead = INSTEAD.get(
-                base, "there are function, custom, namespace, local_shell, shell and apply_patch"
-            )
+            instead = INSTEAD.get(base, "use function, custom, namespace, local_shell, shell or apply_patch")
             raise unsupported(
                 f"{path}.type: {body.type[:100]!r} runs on OpenAI's servers, not here; {instead}",
                 f"{path}.type",
@@ -184,14 +183,14 @@ def _name(body: ToolBody, path: str) -> str:
 
 
 def _whole(body: ToolBody, space: str | None) -> str:
-    """The name with its namespace: `search` in `browser` is what `browser.search` is."""
+    """The name with its namespace: `search` in `browser` is the same as `browser.search`."""
     return f"{space}.{body.name}" if space else str(body.name)
 
 
 def _is_trained(body: ToolBody, space: str | None) -> bool:
-    """Whether the model was trained on it: then it is declared in the words of the training.
+    """Whether the model was trained on this tool.  Then it is declared exactly as in the training.
 
-    Python takes its code as text, so its function must have one string to put it in.
+    Python takes its code as text, so the client's function must have exactly one property, a string.
     """
     name = _whole(body, space)
     if name == "python":
@@ -254,7 +253,7 @@ def _text(body: ToolBody, path: str) -> bool | Grammar:
 
 
 def demands_of(choice: ToolChoice | None, tools: Tools) -> Demands:
-    """What `tool_choice` demands, and which arguments must follow every word of their schema.
+    """The demands of `tool_choice`, and of the tools' `strict`.
 
     Raises ApiError.
     """

@@ -39,11 +39,11 @@ def new_id(prefix: str) -> str:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenItem:
     """The item that is being written.
 
-    kind      of its deltas: a channel, "reasoning" or "call"
-    declared  of a call: its tool, if it is one of those declared
+    kind      kind of its deltas: a channel, "reasoning" or "call"
+    declared  for a call: its tool, if the client has declared it
     """
 
     item: dict[str, Any]
@@ -56,10 +56,10 @@ class _Open:
 
 class ResponseWriter:
     """
-    response  the object, as far as it has come
-    summary   chains of thought are also told as summaries
-    seal      of the chain of thought that has just ended; None where no client wants it
-    logprob   a token's entry in `logprobs`; None where no client wants them
+    response  the object so far
+    summary   whether chains of thought are sent as summaries too
+    seal      returns the encrypted chain of thought that has just ended; None if it is not wanted
+    entry     a token → its entry in `logprobs`; None if they are not wanted
     """
 
     def __init__(
@@ -73,25 +73,25 @@ class ResponseWriter:
     ):
         self.response = response
         self._tools, self._summary, self._seal, self._entry = tools, summary, seal, entry
-        self._open: _Open | None = None
+        self._open: _OpenItem | None = None
         self._sequence = 0
 
     def begin(self) -> list[Event]:
-        return [self._told("response.created"), self._told("response.in_progress")]
+        return [self._response_event("response.created"), self._response_event("response.in_progress")]
 
     def queue(self) -> list[Event]:
-        """Begins a response for which nobody waits."""
+        """Begins a background response."""
         self.response["status"] = "queued"
-        return [self._told("response.created"), self._told("response.queued")]
+        return [self._response_event("response.created"), self._response_event("response.queued")]
 
     def start(self) -> list[Event]:
-        """Such a response is being made now."""
+        """A queued response runs now."""
         self.response["status"] = "in_progress"
-        return [self._told("response.in_progress")]
+        return [self._response_event("response.in_progress")]
 
-    def alive(self) -> Event:
-        """Says nothing new."""
-        return self._told("response.in_progress")
+    def heartbeat(self) -> Event:
+        """An event without news, so that the client sees activity."""
+        return self._response_event("response.in_progress")
 
     def add(
         self, news: Sequence[Delta], calls: Sequence[str], logprobs: Sequence[tuple[int, Logprob]] = ()
@@ -104,27 +104,30 @@ class ResponseWriter:
         for delta in news:
             match delta:
                 case ReasoningDelta(text):
-                    events += self._into("reasoning")
-                    events += self._reasoned(text)
+                    events += self._switch_to("reasoning")
+                    events += self._reasoning_delta(text)
                 case ContentDelta(text, channel):
-                    events += self._into(channel)
+                    events += self._switch_to(channel)
                     entries = [self._entry(*each) for each in logprobs] if self._entry else []
-                    events += self._said(text, entries)
+                    events += self._text_delta(text, entries)
                     logprobs = ()
                 case CallStart(index, name, namespace):
                     events += self._close("completed")
                     events += self._call(calls[index], name, namespace)
                 case CallDelta(_, arguments):
-                    events += self._argued(arguments)
+                    events += self._arguments_delta(arguments)
         return events
 
     def end(self, finish: str, usage: dict[str, Any]) -> list[Event]:
-        """The last events.  finish: why, in the words of chats."""
+        """The last events.
+
+        finish  the finish reason, as in chat completions
+        """
         response = self.response
         complete = finish in ("stop", "tool_calls")
         events = self._close("completed" if complete else "incomplete")
         if complete and not any(item["type"] != "reasoning" for item in response["output"]):
-            events += self._into("final")  # an empty answer is one
+            events += self._switch_to("final")  # an empty answer is an empty message
             events += self._close("completed")
         response["status"] = "completed" if complete else "incomplete"
         if complete:
@@ -132,20 +135,20 @@ class ResponseWriter:
         else:
             response["incomplete_details"] = {"reason": "max_output_tokens"}
         response["usage"] = usage
-        return [*events, self._told(f"response.{response['status']}")]
+        return [*events, self._response_event(f"response.{response['status']}")]
 
     def fail(self, error: ApiError) -> Event:
         """The last event of a response that failed."""
         self._close_silently()
         self.response["status"] = "failed"
         self.response["error"] = {"code": failure_code(error), "message": error.message}
-        return self._told("response.failed")
+        return self._response_event("response.failed")
 
     def cancel(self) -> Event:
-        """The last event of a response that was cancelled: OpenAI has none of its own for that."""
+        """The last event of a cancelled response, `failed`: OpenAI has no event for cancellation."""
         self._close_silently()
         self.response["status"] = "cancelled"
-        return self._told("response.failed")
+        return self._response_event("response.failed")
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -154,16 +157,16 @@ class ResponseWriter:
         self._sequence += 1
         return event
 
-    def _told(self, type: str) -> Event:
+    def _response_event(self, type: str) -> Event:
         return self._event(type, response=dict(self.response, output=list(self.response["output"])))
 
     def _of(self, type: str, **fields: Any) -> Event:
         """An event about the open item."""
-        open = self._now
+        open = self._current
         return self._event(type, item_id=open.item["id"], output_index=open.index, **fields)
 
     @property
-    def _now(self) -> _Open:
+    def _current(self) -> _OpenItem:
         assert self._open is not None
         return self._open
 
@@ -173,10 +176,10 @@ class ResponseWriter:
         index = len(self.response["output"])
         item = {"id": new_id(PREFIXES[item["type"]]), **item}
         self.response["output"].append(item)
-        self._open = _Open(item, index, kind, declared)
+        self._open = _OpenItem(item, index, kind, declared)
         return self._event("response.output_item.added", output_index=index, item=dict(item))
 
-    def _into(self, kind: str) -> Iterator[Event]:
+    def _switch_to(self, kind: str) -> Iterator[Event]:
         """Ends the open item, unless it is of this kind, and begins one that is."""
         if self._open is not None and self._open.kind == kind:
             return
@@ -193,15 +196,15 @@ class ResponseWriter:
         yield self._start(kind, {**item, "content": []})
         yield self._of("response.content_part.added", content_index=0, part=_text("", []))
 
-    def _reasoned(self, text: str) -> Iterator[Event]:
-        self._now.text.append(text)
+    def _reasoning_delta(self, text: str) -> Iterator[Event]:
+        self._current.text.append(text)
         yield self._of("response.reasoning_text.delta", content_index=0, delta=text)
         if self._summary:
             yield self._of("response.reasoning_summary_text.delta", summary_index=0, delta=text)
 
-    def _said(self, text: str, logprobs: list[dict[str, Any]]) -> Iterator[Event]:
-        self._now.text.append(text)
-        self._now.logprobs += logprobs
+    def _text_delta(self, text: str, logprobs: list[dict[str, Any]]) -> Iterator[Event]:
+        self._current.text.append(text)
+        self._current.logprobs += logprobs
         yield self._of("response.output_text.delta", content_index=0, delta=text, logprobs=logprobs)
 
     def _call(self, id: str, name: str, namespace: str | None) -> Iterator[Event]:
@@ -216,17 +219,17 @@ class ResponseWriter:
             item |= actions.fields(kind, "")
         yield self._start("call", item, declared)
         if declared and declared.wrap is not None:
-            yield from self._written(actions.opening(declared.wrap))
+            yield from self._call_delta(actions.opening(declared.wrap))
 
-    def _argued(self, arguments: str) -> Iterator[Event]:
-        declared = self._now.declared
+    def _arguments_delta(self, arguments: str) -> Iterator[Event]:
+        declared = self._current.declared
         wrapped = declared is not None and declared.wrap is not None
-        yield from self._written(actions.escaped(arguments) if wrapped else arguments)
+        yield from self._call_delta(actions.escaped(arguments) if wrapped else arguments)
 
-    def _written(self, text: str) -> Iterator[Event]:
-        """A piece of a call's arguments, or input."""
-        self._now.text.append(text)
-        match self._now.item["type"]:
+    def _call_delta(self, text: str) -> Iterator[Event]:
+        """The event of a piece of a call's arguments or input; no event for calls with items of their own."""
+        self._current.text.append(text)
+        match self._current.item["type"]:
             case "function_call":
                 yield self._of("response.function_call_arguments.delta", delta=text)
             case "custom_tool_call":
@@ -246,9 +249,9 @@ class ResponseWriter:
         self._sequence = sequence
 
     def _closing(self, status: str) -> Iterator[Event]:
-        now = self._now
+        now = self._current
         if now.declared and now.declared.wrap is not None and status == "completed":
-            yield from self._written(actions.CLOSING)
+            yield from self._call_delta(actions.CLOSING)
         item, text = now.item, "".join(now.text)
         match item["type"]:
             case "reasoning":
@@ -280,7 +283,7 @@ class ResponseWriter:
 
 
 def failure_code(error: ApiError) -> str:
-    """A word that clients know, of what ended a response in its middle."""
+    """The error's code, as one of those that OpenAI's clients know."""
     if error.code in ("context_length_exceeded", "rate_limit_exceeded"):
         return str(error.code)
     return "invalid_prompt" if error.status < 500 else "server_error"

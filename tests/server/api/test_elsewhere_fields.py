@@ -10,7 +10,7 @@ import pytest
 
 from server.errors import ApiError
 from server.fields.document import document
-from server.fields.reading import APIS, MOST_TOLD, TABLE, read
+from server.fields.reading import APIS, MAX_NAMED, TABLE, read
 from tests.server.fakes import PLAIN_SETTINGS, final, live
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "fields.md"
@@ -171,8 +171,8 @@ def test_strict_fields_refuse_a_stranger(tiny_tokenizer):
 def test_what_is_told_is_ascii_and_bounded():
     strangers = {f"a{i}\r\nx-evil: {'é' * 9}{'x' * i * 100}": 1 for i in range(50)}
     ignored = read({"messages": HI, **strangers}, "chat").ignored
-    assert len(ignored) == MOST_TOLD + 1
-    assert ignored[-1] == f"and {50 - MOST_TOLD} more"
+    assert len(ignored) == MAX_NAMED + 1
+    assert ignored[-1] == f"and {50 - MAX_NAMED} more"
     text = ", ".join(ignored)
     assert text.isascii()
     assert text.isprintable()

@@ -172,7 +172,7 @@ def test_the_events_that_are_held_are_bounded():
 
 def test_a_job_keeps_its_watchers_awake_by_events(client, monkeypatch):
     monkeypatch.setattr("server.streaming.PING_SECONDS", 0.05)
-    monkeypatch.setattr("server.api.responses.answer.QUIET_SECONDS", 0.01)
+    monkeypatch.setattr("server.api.responses.answer.HEARTBEAT_SECONDS", 0.01)
     client.server.script.add([Pause(0.5), final("late")])
     body = {"input": "x", "background": True, "stream": True}
     with client.http.stream("POST", "/v1/responses", json=body) as answer:

@@ -42,7 +42,7 @@ class Pressed:
             return not (stats.running or stats.waiting) and stats.pages_free == stats.pages_total
 
         until(idle, 60)
-        until(lambda: not self.app.state.jobs.awaited, 60)
+        until(lambda: not self.app.state.jobs.foreground, 60)
         until(lambda: self.count_tasks() <= self.tasks, 60)
         until(lambda: len(os.listdir("/proc/self/fd")) <= self.descriptors + 4, 60)
 

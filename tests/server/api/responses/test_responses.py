@@ -145,7 +145,7 @@ def test_a_failure_after_the_first_byte_is_response_failed(tiny_tokenizer, error
 
 def test_a_silent_stream_lives_by_events_and_not_by_comments(tiny_tokenizer, monkeypatch):
     monkeypatch.setattr("server.streaming.PING_SECONDS", 0.05)
-    monkeypatch.setattr("server.api.responses.answer.QUIET_SECONDS", 0.01)
+    monkeypatch.setattr("server.api.responses.answer.HEARTBEAT_SECONDS", 0.01)
     with live(tiny_tokenizer, [Pause(0.5), final("late")]) as server:
         events = events_of(server)
     kinds = [event["type"] for event in events]
