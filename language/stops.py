@@ -8,9 +8,9 @@ from collections.abc import Sequence
 class StopStrings:
     """Passes text on in pieces, but holds back what could be the beginning of a stop string.
 
-    keep     the stop string itself is given on, too
-    stopped  one was found; it (unless it is kept) and what follows are gone
-    found    which
+    keep     whether the stop string itself is passed on too
+    stopped  whether one was found; it (unless it is kept) and the text after it are dropped
+    found    the stop string that was found
     """
 
     def __init__(self, strings: Sequence[str], *, keep: bool = False):

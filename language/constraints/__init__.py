@@ -50,11 +50,11 @@ AnswerConstraint = GrammarConstraint | ThinkingBudget
 
 log = logging.getLogger("gptoss.language")
 
-MOST_TOLD = 1000
-"""Schemas that cannot be followed and are named in the log, each once."""
+MAX_LOGGED = 1000
+"""Maximum schemas that are named in the log because arguments do not follow them, each once."""
 
 ANSWER_ROOM = 16
-"""Tokens that a thinking budget leaves for the visible answer within `max_tokens`."""
+"""Minimum tokens that a thinking budget leaves for the visible answer within `max_tokens`."""
 
 
 class Constraints:
@@ -67,7 +67,7 @@ class Constraints:
         self._compiler = Compiler(tokenizer, vocab_size)
         self._headers = HeaderTokens(tokenizer)
         self._tables = ThinkingTables(tokenizer, self._headers, vocab_size)
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def compile(self, spec: AnswerSpec, *, check_new: bool = True) -> AnswerConstraint | None:
         """The constraint that makes an answer follow `spec`; None if every answer does.
@@ -82,9 +82,9 @@ class Constraints:
         if spec.constrains:
             schemas = self._checked(spec, check_new)
             whole = self._grammar(spec, schemas, thoughts=spec.reasoning)
-        if whole is not None and spec.begun and not whole.go_on_from(spec.begun):
+        if whole is not None and spec.begun and not whole.continue_from(spec.begun):
             raise SchemaError(
-                f"what the answer begins with is not what {spec.format_param} allows", "messages"
+                f"the given beginning of the answer is not allowed by {spec.format_param}", "messages"
             )
         if spec.thinking_tokens is None or not spec.reasoning or spec.prefilled or spec.raw:
             return whole
@@ -94,7 +94,7 @@ class Constraints:
         return ThinkingBudget(self._tables, limit, whole, answer, thinking=spec.in_analysis)
 
     def thinking_tokens(self, budget: int, max_tokens: int) -> int:
-        """As much of `budget` as leaves room for an answer within `max_tokens`."""
+        """`budget`, reduced so that an answer has room within `max_tokens`."""
         headers = self._headers
         written = len(headers.opening("analysis")) + len(headers.next_message) + len(headers.final)
         unfinished_character = 3
@@ -108,7 +108,7 @@ class Constraints:
             users.setdefault(body.rule, []).append(name)
         distinct = {body.rule: body for body in (schemas.final, *schemas.calls.values()) if body}
         for body in distinct.values():
-            if body.ours:  # our own need no check, and so never wait for those of clients
+            if body.ours:  # our own need no check, so they never wait for clients' schemas
                 continue
             try:
                 self._compiler.try_body(body.rule, body.param, check_new)
@@ -117,7 +117,7 @@ class Constraints:
                 if body is schemas.final or not free.issuperset(names):
                     raise
                 schemas = schemas.loosen(names, str(error))
-        self._tell_loosened(schemas)
+        self._log_loosened(schemas)
         return schemas
 
     def _grammar(self, spec: AnswerSpec, schemas: Bodies, *, thoughts: bool) -> GrammarConstraint:
@@ -128,13 +128,13 @@ class Constraints:
             free = may_loosen(spec) & schemas.calls.keys() - schemas.loosened.keys()
             if free:
                 loosened = schemas.loosen(free, reason)
-                self._tell_loosened(loosened)
+                self._log_loosened(loosened)
                 return self._grammar(spec, loosened, thoughts=thoughts)
             raise SchemaError(reason, "tools" if schemas.calls else spec.format_param) from None
 
-    def _tell_loosened(self, schemas: Bodies) -> None:
+    def _log_loosened(self, schemas: Bodies) -> None:
         """Log, once for each function and reason, that its arguments are not constrained by its schema."""
-        for told in schemas.loosened.items():
-            if told not in self._told and len(self._told) < MOST_TOLD:
-                self._told.add(told)
-                log.warning("the arguments of the function %s may be any JSON object: %s", *told)
+        for loosened in schemas.loosened.items():
+            if loosened not in self._logged and len(self._logged) < MAX_LOGGED:
+                self._logged.add(loosened)
+                log.warning("the arguments of the function %s may be any JSON object: %s", *loosened)

@@ -1,22 +1,22 @@
 """The demands on an answer, and its grammar: everything that is sampled after `<|start|>assistant`.
 
-    start:    (analysis | preamble){0,8} action      # less what the prompt has
+    start:    (analysis | preamble){0,8} action      # without the beginning that the prompt contains
     analysis: <|channel|>analysis<|message|> TEXT <|end|><|start|>assistant
     preamble: <|channel|>commentary<|message|> TEXT <|end|><|start|>assistant
     final:    <|channel|>final<|message|> … <|return|>
     call:     <|channel|>commentary to=functions.f <|constrain|>json<|message|> {…} <|call|>
               (channel, name and type depend on the tool: header_tokens.py)
 
-Everything outside the bodies is written as the token ids that the renderer uses too: so a header cannot be
+Everything outside the bodies is written with the token ids that the renderer uses too, so a header cannot be
 misspelt, and the prefix cache finds a replayed call.  TEXT is any valid UTF-8 without special tokens.  The
 grammar is in llguidance's dialect of Lark: `<[17]>` is token 17, `%json` begins a schema.
 
-The visible text may have conditions of its own: what a JSON schema, a grammar, a list of tokens or of
-unwanted words allows.  Raw text (/v1/completions) is nothing but such a body.
+The visible text may be constrained further: by a JSON schema, a grammar, a list of allowed tokens, or a list
+of bad words.  Raw text (/v1/completions) is only such a body, without headers.
 
-One answer holds at most one call: generation stops at `<|call|>`, the model is told the result and goes on.
-So `parallel_tool_calls` needs no rule of its own: false always holds, and true permits several calls without
-asking for them.
+An answer has at most one call: generation stops at `<|call|>`, and continues in the next request, with the
+result.  So `parallel_tool_calls` needs no rule: false always holds, and true permits several calls without
+demanding them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NO_ARGUMENTS = "%json " + schemas.grammar_text(schemas.EMPTY_OBJECT, False, "")
 ANY_TEXT = "TEXT"
 
 Format = Literal["text", "json_object"] | ResponseFormat | Grammar
-"""What the visible answer is."""
+"""The format of the visible answer."""
 
 MAX_THOUGHTS = 8
 """Maximum messages before the answer or the call, against endless reasoning.  One or two are usual."""
@@ -51,22 +51,22 @@ class AnswerSpec:
     """The constraining fields of a chat request, as one value.
 
     tools            the declared functions, by the names that the prompt uses
-    strict_tools     names of the tools whose arguments must follow every word of their schema
+    strict_tools     names of the tools for which an unsupported keyword of the schema is an error
     loose_tools      names of the tools whose arguments may be any JSON object, unless they must be called
     tool_choice      none: no call; auto: a call or an answer; required: a call
     allowed_tools    names that may be called (of a named function, or of `allowed_tools`); None: all
-    response_format  what `final` holds
-    strict_response  whether every word of the response format's schema must be followed
+    response_format  the format of the body of `final`
+    strict_response  whether an unsupported keyword of the response format's schema is an error
     format_param     the request's field that the response format comes from
-    allowed_tokens   what the visible answer is made of; None: all tokens
-    allows_none      whether the visible answer may have none of the allowed tokens
-    bad_words        what does not stand in the visible text
-    raw              there is no harmony: the answer is a body, which may also end as a document does
+    allowed_tokens   tokens that the visible answer may contain; None: all
+    allows_none      whether the visible answer may be empty
+    bad_words        strings that the visible answer must not contain
+    raw              the answer is one body without headers, which may also end with the end-of-text token
     prefilled        the prompt ends inside the body of `final`; then no call can follow
     in_analysis      the prompt ends inside the body of `analysis`
-    begun            tokens of the body of `final` that the prompt has
-    reasoning        whether there may be a chain of thought at all
-    thinking_tokens  at most so many tokens of it; None for no limit
+    begun            tokens of the body of `final` that the prompt already contains
+    reasoning        whether a chain of thought is allowed
+    thinking_tokens  maximum tokens of the chain of thought; None for no limit
     """
 
     tools: tuple[Tool, ...] = ()
@@ -103,7 +103,7 @@ class AnswerSpec:
 
     @property
     def constrains(self) -> bool:
-        """Whether a grammar is needed.  Plain text without tools is free, its headers included."""
+        """Whether a grammar is needed.  Without tools and formats nothing is constrained, also no headers."""
         must_act = not (self.reasoning or self.prefilled or self.raw)
         shaped = self.response_format != "text" or self.allowed_tokens is not None or bool(self.bad_words)
         return bool(self.tools) or shaped or must_act
@@ -122,7 +122,7 @@ class Body:
 
     @property
     def ours(self) -> bool:
-        """Whether it holds nothing of a stranger's."""
+        """Whether it is a constant of ours, without anything from a client."""
         return self.rule in (ANY_OBJECT, NO_ARGUMENTS, ANY_TEXT)
 
 
@@ -131,8 +131,8 @@ class Bodies:
     """The rules for all bodies of an answer, checked but not yet compiled.
 
     final     None for plain text
-    calls     by the tool's name
-    loosened  why the arguments of a tool may be any JSON object, though it has a schema; by the tool's name
+    calls     name of a tool → the rule for its arguments
+    loosened  name of a tool → why its arguments may be any JSON object, though it has a schema
     """
 
     final: Body | None
@@ -140,7 +140,7 @@ class Bodies:
     loosened: dict[str, str] = field(default_factory=dict)
 
     def loosen(self, names: Collection[str], reason: str) -> Bodies:
-        """With any JSON object as the arguments of these."""
+        """A copy in which the arguments of these tools may be any JSON object."""
         calls = {name: replace(self.calls[name], rule=ANY_OBJECT) for name in names}
         return Bodies(self.final, {**self.calls, **calls}, {**self.loosened, **dict.fromkeys(names, reason)})
 
@@ -148,9 +148,9 @@ class Bodies:
 def bodies(spec: AnswerSpec) -> Bodies:
     """The rules for the bodies that `spec` allows.
 
-    Arguments follow the schema of their function, unless it is said to be loose.  Where nobody asked for that
-    (no `strict`, no forced call), a schema that nothing can follow leaves any JSON object.  Raises
-    SchemaError.
+    Arguments follow the schema of their function, unless the function is in `loose_tools`.  If a schema
+    cannot be followed, any JSON object is allowed, unless the client demanded otherwise with `strict` or a
+    forced call.  Raises SchemaError.
     """
     found = Bodies(_final_body(spec))
     for i, tool in spec.callable_tools.items():
@@ -169,19 +169,19 @@ def bodies(spec: AnswerSpec) -> Bodies:
                 raise
             found.loosened[tool.name] = str(error)
     if spec.tool_choice == "required" and not found.calls:
-        raise SchemaError("a tool must be called, but there is none that may be", "tool_choice")
+        raise SchemaError("a tool must be called, but no tool may be called", "tool_choice")
     return _bounded(spec, found)
 
 
 def may_loosen(spec: AnswerSpec) -> frozenset[str]:
-    """The tools of whose schemas nobody said that they must be followed."""
+    """The tools whose schemas the client did not demand to be followed."""
     if spec.tool_choice == "required":
         return frozenset()
     return frozenset(tool.name for tool in spec.callable_tools.values() if not tool.text) - spec.strict_tools
 
 
 def _bounded(spec: AnswerSpec, found: Bodies) -> Bodies:
-    """With no more schemas than can be compiled together.  Raises SchemaError."""
+    """The rules, with schemas loosened so that those left can be compiled together.  Raises SchemaError."""
     reason = f"the schemas are longer than {schemas.MAX_CHARACTERS} characters together"
     if _length(found) > schemas.MAX_CHARACTERS and (free := may_loosen(spec)):
         found = found.loosen(free, reason)
@@ -192,12 +192,12 @@ def _bounded(spec: AnswerSpec, found: Bodies) -> Bodies:
 
 
 def _length(found: Bodies) -> int:
-    """Characters of what strangers wrote."""
+    """Characters of all rules that come from clients."""
     return sum(len(body.rule) for body in (found.final, *found.calls.values()) if body and not body.ours)
 
 
 def _final_body(spec: AnswerSpec) -> Body | None:
-    """What the visible answer may be; None for any text."""
+    """The rule for the visible answer; None for any text."""
     param = spec.format_param
     match spec.response_format:
         case "json_object":
@@ -218,7 +218,7 @@ def _final_body(spec: AnswerSpec) -> Body | None:
 
 
 def _any_of(tokens: Collection[int]) -> str:
-    """A set of tokens, in ranges."""
+    """The Lark expression for any of these tokens, as ranges."""
     ranges: list[list[int]] = []
     for token in sorted(set(tokens)):
         if ranges and ranges[-1][1] == token - 1:
@@ -229,7 +229,7 @@ def _any_of(tokens: Collection[int]) -> str:
 
 
 def _literally(text: str) -> str:
-    """A pattern for just this text."""
+    """A pattern that matches only this text."""
     return "".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 

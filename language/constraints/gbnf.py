@@ -4,12 +4,12 @@
     digits ::= [0-9]+                       r0: /\\x{28}/ r0 /\\x{29}/ | R1
                                             R1: /[0-9]/ +
 
-A rule that never comes back to itself is a terminal: one automaton.  Mostly that is the whole grammar.  Of a
-grammar that does come back, terminals are as long as they can be: `word "s"` with `word ::= [a-z]+` never
-ends, since the word takes the last letter too.
+A rule that is not recursive becomes a terminal, that is, one automaton.  Usually the whole grammar is one.
+In a recursive grammar, a terminal matches as much text as it can: `word "s"` with `word ::= [a-z]+` never
+ends, because `word` also takes the `s`.
 
-What llama.cpp has beside that, tokens by their number or name (`<[17]>`, `<think>`), is refused by name: they
-mean something else in another vocabulary.
+llama.cpp also allows tokens by number or name (`<[17]>`, `<think>`).  They are refused, because they mean
+something else in another vocabulary.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import re
 from dataclasses import dataclass, field
 
 MAX_DEPTH = 64
-"""Of groups inside groups."""
+"""Maximum nesting of groups."""
 
 MAX_RULES = 2000
 
 
 class GbnfError(ValueError):
-    """A grammar that is not GBNF, or has something that there is no Lark for."""
+    """A grammar that is not GBNF, or that cannot be expressed in Lark."""
 
 
 _TOKEN = re.compile(
@@ -55,7 +55,7 @@ class _Rule:
 
 
 def is_gbnf(text: str) -> bool:
-    """Whether it is meant as GBNF and not as Lark."""
+    """Whether the text is GBNF rather than Lark."""
     return "::=" in text
 
 
@@ -79,7 +79,7 @@ def as_lark(text: str) -> str:
 
 
 def _terminals(rules: dict[str, _Rule]) -> set[str]:
-    """The rules that are built of texts and of one another without a circle."""
+    """The rules that are not recursive."""
     found: set[str] = set()
     users: dict[str, list[str]] = {}
     waits = {name: len(rule.others) for name, rule in rules.items()}
@@ -105,7 +105,7 @@ def _rules(text: str) -> dict[str, _Rule]:
         found = _TOKEN.match(text, at)
         if found is None:
             raise GbnfError(
-                f"line {text.count(chr(10), 0, at) + 1}: {text[at : at + 20]!r} is no part of a rule"
+                f"line {text.count(chr(10), 0, at) + 1}: {text[at : at + 20]!r} is not part of a rule"
             )
         at, kind, piece = found.end(), found.lastgroup, found[0]
         if kind == "space":
@@ -120,12 +120,12 @@ def _rules(text: str) -> dict[str, _Rule]:
                 raise GbnfError(f"it has more than {MAX_RULES} rules")
             continue
         if current is None:
-            raise GbnfError(f"it does not begin with a rule, as `root ::= …`, but with {piece[:60]!r}")
+            raise GbnfError(f"it must begin with a rule, such as `root ::= …`, not with {piece[:60]!r}")
         if kind == "token":
             raise GbnfError(f"{piece[:60]!r} is a token of another vocabulary")
         depth += {"(": 1, ")": -1}.get(piece, 0) if kind == "sign" else 0
         if not 0 <= depth <= MAX_DEPTH:
-            raise GbnfError("its brackets do not match, or are too many inside one another")
+            raise GbnfError("its brackets do not match, or are nested too deeply")
         _add(current, kind, piece)
     _end(current)
     if depth:
@@ -178,9 +178,9 @@ def _pairs(text: str) -> list[tuple[str, bool]]:
         found = _ESCAPE.match(text, at)
         number = found and next((each for each in found.groups()[:3] if each), None)
         if found is None or (number is None and found[4] not in _NAMED):
-            raise GbnfError(f"{text[at : at + 2]!r} is no escape")
+            raise GbnfError(f"{text[at : at + 2]!r} is not an escape sequence")
         if number is not None and (int(number, 16) > 0x10FFFF or 0xD800 <= int(number, 16) < 0xE000):
-            raise GbnfError(f"{found[0]!r} is no character")
+            raise GbnfError(f"{found[0]!r} is not a character")
         characters.append((chr(int(number, 16)) if number is not None else _NAMED[found[4]], True))
         at = found.end()
     return characters

@@ -33,21 +33,24 @@ LIMITS: dict[str, Any] = {
 
 
 KEPT_GRAMMARS = 16
-"""Compiled grammars that are kept, since an agent sends the same tools in every turn: with 12 tools compiling
-takes 24 ms of a processor, and a copy 0.3 (bench/LOG.md).
+"""Compiled grammars that are cached, because an agent sends the same tools in every turn: for 12 tools,
+compiling takes 24 ms of processor time, and a copy 0.3 ms (bench/LOG.md).
 """
 
 KEPT_VERDICTS = 4096
-"""Schemas and grammars that are known to compile."""
+"""Maximum schemas and grammars that are remembered as compilable."""
 
 MASK_THREADS = min(4, os.cpu_count() or 1)
 
 SLOW_SECONDS = 0.005
-"""Of a thread's own time.  A grammar of which one mask took longer has its masks computed by other threads:
-quick ones do not wait behind them."""
+"""CPU time of the thread.  If one mask of a grammar took longer, separate threads compute this grammar's
+masks, so that quick ones do not wait behind them.
+"""
 
 SHARED_TOKENS, SHARED_MASKS = 32, 64
-"""How many masks of the first tokens are kept, 25 kB each: several answers to one prompt begin alike."""
+"""Masks after at most this many tokens are cached, and at most this many masks (25 kB each), because several
+answers to one prompt often begin with the same tokens.
+"""
 
 _threads = ThreadPoolExecutor(MASK_THREADS, "gptoss-masks")
 _slow_threads = ThreadPoolExecutor(max(1, MASK_THREADS // 2), "gptoss-slow-masks")
@@ -89,7 +92,7 @@ class Compiler:
         self._mask_bytes = -(-vocab_size // 32) * 4
         self._limits = LLParserLimits(**LIMITS)
         self._sandbox = CompilerSandbox(LIMITS)
-        self._lock = threading.Lock()  # of what is kept
+        self._lock = threading.Lock()  # protects both caches
         self._compiled: OrderedDict[bytes, GrammarConstraint] = OrderedDict()
         self._fine: OrderedDict[bytes, None] = OrderedDict()
 
@@ -111,7 +114,7 @@ class Compiler:
             return constraint.copy()
 
     def try_body(self, rule: str, param: str, check_new: bool) -> None:
-        """Raises SchemaError, with a reason, if no answer could follow this schema or grammar.
+        """Raises SchemaError, with a reason, if this schema or grammar cannot be compiled.
 
         rule       the right side of a Lark rule
         check_new  False: raise NotCheckedYet if this has not been checked before
@@ -144,9 +147,9 @@ def _digest(lark: str) -> bytes:
 
 @dataclass(slots=True)
 class _Shared:
-    """What an answer and its copies share.
+    """State that an answer and its copies share.
 
-    masks  by the tokens accepted before
+    masks  tokens accepted so far → the next mask
     slow   whether one of the masks took longer than SLOW_SECONDS
     """
 
@@ -166,7 +169,7 @@ class GrammarConstraint:
     """
 
     def __init__(self, matcher: LLMatcher, mask_bytes: int, shared: _Shared | None = None):
-        """shared  what copies share"""
+        """shared  the state to share with copies; None: new"""
         self._matcher = matcher
         self._mask_bytes = mask_bytes
         self._shared = shared or _Shared()
@@ -181,7 +184,7 @@ class GrammarConstraint:
         return memoryview(bytearray(self._coming.result())).cast("i")
 
     def ready(self, seconds: float | None = 0) -> bool:
-        """Whether `mask` returns at once.  Waits so long for that; None: until it does."""
+        """Whether `mask` would return at once.  Waits for this at most `seconds`; None: without limit."""
         if self._coming is None:
             self._begin()
         assert self._coming is not None
@@ -199,10 +202,12 @@ class GrammarConstraint:
         if not self._matcher.is_stopped():
             self._begin()
 
-    def go_on_from(self, tokens: Sequence[int]) -> bool:
-        """Begin behind these tokens of the answer.  False if they are not allowed: then it is of no use."""
+    def continue_from(self, tokens: Sequence[int]) -> bool:
+        """Accept the first tokens of the answer.  False if they are not allowed: then it cannot be used."""
         self._settle()
-        self._shared = _Shared()  # what is accepted from now on is not what copies of the whole answer accept
+        self._shared = (
+            _Shared()
+        )  # masks are cached by the tokens accepted from here on, not from the beginning
         return bool(self._matcher.consume_tokens(list(tokens)))
 
     def copy(self) -> GrammarConstraint:
@@ -244,5 +249,7 @@ def _reason(error: str) -> str:
     """llguidance's error on one line, without positions in a grammar that the client does not know."""
     lines = [line.strip() for line in error.replace("<non-verbose/>", "").strip().splitlines()]
     reason = lines[0] if lines else "no reason given"
-    details = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]  # of a pattern
+    details = [
+        line.removeprefix("error: ") for line in lines if line.startswith("error: ")
+    ]  # about a pattern
     return " ".join([reason.split("failed to compile JSON schema: ", 1)[-1], *details])[:300]

@@ -68,7 +68,7 @@ def check(schema: Mapping[str, Any], param: str) -> None:
             raise SchemaError(f"a string in the schema is longer than {MAX_STRING} characters", param)
         if isinstance(value, dict) and len(value) > MAX_PROPERTIES:
             raise SchemaError(f"an object in the schema has more than {MAX_PROPERTIES} properties", param)
-        if isinstance(value, int | float) and not abs(value) < MAX_NUMBER:  # also not NaN
+        if isinstance(value, int | float) and not abs(value) < MAX_NUMBER:  # also true for NaN
             raise SchemaError(f"a number in the schema is not finite, or beyond ±{MAX_NUMBER:.0e}", param)
         if key == "$ref" and isinstance(value, str) and not value.startswith("#"):
             raise SchemaError("a $ref must point into the same schema, as '#/$defs/name' does", param)
@@ -94,7 +94,7 @@ def grammar_text(schema: Mapping[str, Any], strict: bool, param: str) -> str:
 def of_arguments(parameters: Mapping[str, Any] | None, param: str) -> Mapping[str, Any]:
     """The schema of the arguments of a call, which are always an object.
 
-    If the schema has only `properties`, other properties are not allowed, because the model is told only of
+    If the schema has only `properties`, other properties are not allowed, because the prompt shows only
     these; a function that declares none (`{}`) has no arguments.
     """
     if parameters is None:

@@ -1,9 +1,9 @@
 """Structural tags (vLLM, SGLang, xgrammar) in Lark: text that is free until a tag begins.
 
-Two forms.  The older has `structures`, each with a `begin`, a `schema` and an `end`, and `triggers`: strings
-that a `begin` starts with, which in the text begin a structure.  The newer has a `format`, a tree of parts,
-of which these are understood: const_string, json_schema, regex, grammar, any_text, sequence, or, tag,
-triggered_tags.
+There are two forms.  The older one has `structures`, each with a `begin`, a `schema` and an `end`, and
+`triggers`: each is the beginning of some `begin`, and where the text contains a trigger, one of these
+structures must follow.  The newer one has a `format`, a tree of parts.  These types of parts are supported:
+const_string, json_schema, regex, grammar, any_text, sequence, or, tag, triggered_tags.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def as_lark(tag: Any, param: str) -> str:
     """Raises SchemaError."""
     writer = _Writer(param)
     if not isinstance(tag, Mapping):
-        raise SchemaError("a structural tag is a JSON object", param)
+        raise SchemaError("a structural tag must be a JSON object", param)
     if "format" in tag:
         start = writer.part(tag["format"], 0)
     else:
         structures, triggers = tag.get("structures"), tag.get("triggers")
         if not (isinstance(structures, list) and isinstance(triggers, list)):
-            raise SchemaError("a structural tag has `format`, or `structures` and `triggers`", param)
+            raise SchemaError("a structural tag must have `format`, or `structures` and `triggers`", param)
         tags = [
             {**each, "content": {"type": "json_schema", "json_schema": each.get("schema")}}
             for each in structures
@@ -46,12 +46,12 @@ class _Writer:
         self._parts = 0
 
     def part(self, part: Any, depth: int) -> str:
-        """What stands for this part on the right of a rule."""
+        """The Lark expression for this part."""
         self._parts += 1
         if self._parts > MAX_PARTS or depth > MAX_DEPTH:
-            raise self._error(f"it has more than {MAX_PARTS} parts, or {MAX_DEPTH} inside one another")
+            raise self._error(f"it has more than {MAX_PARTS} parts, or {MAX_DEPTH} levels")
         if not isinstance(part, Mapping):
-            raise self._error("each part of a structural tag is an object with a `type`")
+            raise self._error("each part of a structural tag must be an object with a `type`")
         match part.get("type"):
             case "const_string":
                 return _literal(self._text(part, "value"))
@@ -72,13 +72,13 @@ class _Writer:
                 return self._tag(part, self._text(part, "begin"), depth)
             case "triggered_tags":
                 return self.triggered(part, depth)
-        raise self._error(f"there is no part of type {str(part.get('type'))[:60]!r} here")
+        raise self._error(f"parts of type {str(part.get('type'))[:60]!r} are not supported")
 
     def triggered(self, part: Mapping[str, Any], depth: int) -> str:
-        """Text, in which tags begin wherever a trigger stands."""
+        """Text in which each trigger begins a tag."""
         triggers, tags = part.get("triggers"), part.get("tags")
         if not (_texts(triggers) and isinstance(tags, list) and tags):
-            raise self._error("triggered tags have `triggers`, which are texts, and `tags`")
+            raise self._error("triggered tags must have `triggers`, a list of strings, and `tags`")
         starts = []
         for trigger in triggers or ():
             begun = [
@@ -100,7 +100,7 @@ class _Writer:
         ends = tag.get("end", "")
         ends = [ends] if isinstance(ends, str) else ends
         if not _texts(ends):
-            raise self._error("the `end` of a tag is a text")
+            raise self._error("the `end` of a tag must be a string")
         end = "(" + " | ".join(map(_literal, ends)) + ")"
         content = self.part(tag.get("content"), depth + 1)
         if content == "TAG_TEXT":
@@ -110,17 +110,17 @@ class _Writer:
     def _each(self, part: Mapping[str, Any], name: str, depth: int) -> Sequence[str]:
         parts = part.get(name)
         if not isinstance(parts, list) or not parts:
-            raise self._error(f"a {part.get('type')} has `{name}`, a list of parts")
+            raise self._error(f"a {part.get('type')} must have `{name}`, a list of parts")
         written = [self.part(each, depth + 1) for each in parts]
         if part.get("type") == "sequence" and "TAG_TEXT" in written[:-1]:
             raise self._error(
-                "any_text ends nowhere, so nothing can follow it; put it into a tag with an `end`"
+                "any_text has no end, so nothing can follow it; put it into a tag with an `end`"
             )
         return written
 
     def _schema(self, schema: Any) -> str:
         if not isinstance(schema, dict):
-            raise self._error("a json_schema is an object")
+            raise self._error("a json_schema must be an object")
         schemas.check(schema, self._param)
         return self._rule("%json " + schemas.grammar_text(schema, False, self._param))
 
@@ -133,7 +133,7 @@ class _Writer:
     def _text(self, part: Mapping[str, Any], name: str) -> str:
         text = part.get(name)
         if not isinstance(text, str):
-            raise self._error(f"a {part.get('type')} has `{name}`, a text")
+            raise self._error(f"a {part.get('type')} must have `{name}`, a string")
         return text
 
     def _rule(self, right: str, options: str = "") -> str:

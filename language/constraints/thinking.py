@@ -84,7 +84,7 @@ class ThinkingBudget:
         return self._current.mask() if self._current else None
 
     def ready(self, seconds: float | None = 0) -> bool:
-        """Whether `mask` returns at once.  Waits so long for that; None: until it does."""
+        """Whether `mask` would return at once.  Waits for this at most `seconds`; None: without limit."""
         if self._forced or self._current is None or (self._thinking and self._left <= 0):
             return True
         return self._current.ready(seconds)

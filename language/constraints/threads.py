@@ -3,7 +3,8 @@
 known  specs whose schemas were all checked before: 2 to 15 ms each
 new    specs with a schema that must be checked in the sandbox first: up to a second of CPU time each, one at
        a time, because the sandbox checks one schema at a time.  Those of large requests have a thread of
-       their own, and are next but one: they hold a slot of the preprocessing pool while they wait
+       their own, so that they wait for at most one other: they hold a slot of the preprocessing pool
+       meanwhile
 
 So many hostile schemas delay only other new schemas.
 """
@@ -32,9 +33,9 @@ class CompilerThreads:
         self._waiting = 0
 
     async def compile(self, spec: AnswerSpec, *, large: bool = False) -> AnswerConstraint | None:
-        """As `Constraints.compile`.  Raises SchemaError, and QueueFull.
+        """Like `Constraints.compile`.  Raises SchemaError, and QueueFull.
 
-        large  whether it is of a large request
+        large  whether the request is large, so that it holds a slot of the preprocessing pool
         """
         loop = asyncio.get_running_loop()
         known = partial(self._constraints.compile, spec, check_new=False)

@@ -23,7 +23,7 @@ class ConversationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What a text must look like: one that a tool takes, or the visible answer.
+    """A grammar for a tool's text input, or for the visible answer.
 
     syntax  `gbnf` is llama.cpp's; the definition of a `structural_tag` is JSON
     """
@@ -137,10 +137,10 @@ class ResponseFormat:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """What the answer begins with, so that the model goes on from there.
+    """The given beginning of an answer, which the model continues.
 
-    reasoning  of the chain of thought; complete if there is content
-    content    of the visible answer
+    reasoning  beginning of the chain of thought; all of it if there is content
+    content    beginning of the visible answer
     """
 
     reasoning: str = ""
@@ -153,8 +153,8 @@ class Conversation:
 
     effort      how much to think; "none": not at all
     date        YYYY-MM-DD as the system message gives it; pinned when the server starts
-    namespaces  what there is to say of a namespace of tools, by its name
-    prefill     what the answer begins with
+    namespaces  name of a namespace of tools → its description
+    prefill     the given beginning of the answer
     """
 
     messages: list[Message]
@@ -167,8 +167,8 @@ class Conversation:
 
     @property
     def prefilled_channel(self) -> Literal["analysis", "final"] | None:
-        """The channel whose body the prompt ends in.  `final` also where no thinking is wanted and there is
-        nothing to call.
+        """The channel in whose body the prompt ends.  It is `final` also if the effort is "none" and there
+        are no tools.
         """
         if self.prefill.content:
             return "final"
@@ -178,5 +178,5 @@ class Conversation:
 
     @property
     def prefilled(self) -> bool:
-        """Whether the prompt goes straight into the final channel."""
+        """Whether the prompt ends in the body of `final`."""
         return self.prefilled_channel == "final"

@@ -14,9 +14,9 @@ Deviations from the format are repaired, and counted in `recoveries`:
 * Text where a header should be is `final`; so is the text after a header that is too long.
 * A header that is cut off before its body yields nothing.
 * A message in another role than the assistant's (`user`, `functions.f`) becomes reasoning.
-* Every recipient is a call, whatever the channel, except those that are no tools (`assistant`, `user`,
-  `all`).  The model may leave out `functions.`, or call a built-in tool (`python` on analysis) that was not
-  offered.  The client gets the name, and can answer that there is no such function.
+* Every recipient is a call, whatever the channel, except those that are not tools (`assistant`, `user`,
+  `all`).  The model may omit `functions.`, or call a built-in tool (`python` on analysis) that was not
+  declared.  The client gets the name, and can answer that there is no such function.
 * Special tokens that mean nothing in their place are ignored.
 
 A commentary message without a recipient is a preamble, which is content.

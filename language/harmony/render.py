@@ -6,7 +6,7 @@ Only this module writes special tokens, as ids.  All text goes through `Tokenize
 user's text is nine ordinary characters.  Text is encoded in the same pieces as by openai-harmony, so that
 token boundaries agree.
 
-What remains of the history:
+What the prompt contains of the history:
 
 * A stored answer ends with `<|end|>`; a call ends with `<|call|>`.
 * Chains of thought are kept until an answer follows: in a loop of calls all of them, after a `final` message
@@ -110,7 +110,7 @@ class Renderer:
         return self._replay.split(tokens)
 
     def _begun(self, conversation: Conversation) -> list[int]:
-        """What the prompt has of the answer."""
+        """The beginning of the answer that the prompt contains."""
         prefill = conversation.prefill
         begun: list[int] = []
         if prefill.reasoning:

@@ -14,7 +14,7 @@ from typing import Literal
 Channel = Literal["analysis", "commentary", "final"]
 
 MAX_HEADER = 512
-"""Characters; a longer text, or one of two lines, is no header."""
+"""Maximum characters; a longer text, or one with a line break, is not a header."""
 
 _OTHERS = ("user", "system", "developer", "tool", "functions.")
 _SPEAKER = r"\s*(?:assistant|user|system|developer|tool|functions\.\S*)*(?::\S*)?"
