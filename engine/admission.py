@@ -1,8 +1,8 @@
-"""The engine's limits, and whether the head of the queue can run: with which pages of the prefix cache.
+"""The engine's limits, and the admission of waiting sequences.
 
-A sequence is admitted when there are pages for all its tokens.  It shares the pages that the prefix cache
-already has.  If the disk has more of them, it waits for these to be read (`Sequence.fetch`) and is admitted
-later.
+The sequence at the head of the queue is admitted when there are pages for all its tokens.  It shares the
+pages that the prefix cache already has.  If the disk has more of them, it waits for these to be read
+(`Sequence.fetch`) and is admitted later.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Limits:
 class Admission:
     """
     prefix_queries    prompt tokens looked up in the prefix cache
-    prefix_hits       those that it had
+    prefix_hits       those that were found
     prefix_disk_hits  those of them that were read from disk
     """
 
@@ -79,7 +79,7 @@ class Admission:
             )
         ):
             return False
-        # At least the last token is always computed: its logits are wanted.
+        # The last token is always computed, because its logits are needed.
         shareable = (len(sequence.tokens) - 1) // self.limits.page_size
         found = 0
         if self.limits.prefix_cache:

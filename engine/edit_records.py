@@ -1,7 +1,8 @@
-"""The tokens whose logits one request changes: penalties, biases, stop tokens that may not come yet.
+"""The tokens whose logits one request changes: by penalties, by biases, and stop tokens that are not allowed
+yet.
 
-Penalties need to know how often each token has come.  Each sequence keeps one list of these tokens and brings
-it up to date token by token, so that a step only has to concatenate the lists (engine/sampling.py).
+Penalties depend on how often each token has occurred.  Each sequence has one list of these tokens and updates
+it token by token, so that a step only has to concatenate the lists (engine/sampling.py).
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ class EditRecords:
         first_counted: int | None,
     ):
         """
-        penalised      tokens of the prompt that the repetition penalty is for
-        biases         token → added to its logit
+        penalised      tokens of the prompt that have the repetition penalty
+        biases         token → number that is added to its logit
         stops          tokens that `update` may withhold
-        first_counted  where the answer starts, whose tokens are counted; None if no penalty needs the counts
+        first_counted  index of the answer's first token, from which tokens are counted; None: no counts are
+                       needed
         """
         prompt = dict.fromkeys(penalised)
         self._stops = stops
@@ -47,10 +49,10 @@ class EditRecords:
             self.flat[self._places[token] + BIAS] = _bits(bias)
 
     def update(self, tokens: list[int], withholds: bool) -> None:
-        """Count the tokens that are new, and withhold stop tokens or not.
+        """Count the new tokens, and withhold stop tokens or allow them.
 
         tokens     the prompt, and the answer so far
-        withholds  whether stop tokens cannot come yet
+        withholds  whether stop tokens are not allowed yet
         """
         if withholds != self._withholds:
             self._withholds = withholds

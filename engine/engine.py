@@ -8,7 +8,7 @@
 A step is plan → run → commit: the scheduler plans which tokens to compute, the runner computes them, and the
 scheduler records the result.
 
-Where a device computes while the host goes on (`OverlappingRunner`), two steps can be in flight.  A step of
+If a device computes while the host continues (`OverlappingRunner`), two steps can be in flight.  A step of
 decodes is launched before the previous one is read, so that the device never waits for the host:
 
     host    launch 2 ── read 1 · commit 1 · deliver ── launch 3 ── read 2 · commit 2 · deliver ── …
@@ -187,7 +187,7 @@ class Engine:
             if isinstance(event, Failure) or event.finish is not None:
                 self._sequences.pop(event.request_id, None)
         if self._disk is not None and self._steps == steps and not events:
-            self._disk.wait()  # there was nothing to compute
+            self._disk.wait()  # because there was nothing to compute
         return events
 
     def _step_alone(self, plan: Plan) -> list[Token | Failure]:
@@ -215,7 +215,9 @@ class Engine:
                 return scheduler.shed(plan)
         following = scheduler.plan_ahead(current.plan)
         if following is not None:
-            with suppress(OutOfMemory):  # planned again with nothing else in flight, and sheds load then
+            with suppress(
+                OutOfMemory
+            ):  # planned again when nothing is in flight; then smaller steps are taken
                 self._in_flight = runner.launch(following, current)
         self._steps += 1
         events = scheduler.commit(*scheduler.drop_ended(current.plan, current.read()))
@@ -240,7 +242,7 @@ class Engine:
         return [Failure(s.request.id, DeadlineExceeded(s.request.timeout_seconds or 0)) for s in late]
 
     def close(self) -> None:
-        """No more steps: what is worth keeping on disk gets there.  May be called again."""
+        """Call after the last step: writes pages to the prefix cache on disk.  Safe to call twice."""
         if self._disk is not None:
             self._disk.close()
 

@@ -38,8 +38,8 @@ class UnknownToken(EngineError):
 class QueueFull(EngineError):
     def __init__(self, count: int, retry_after_seconds: int = 1, *, doing: str = "waiting"):
         """
-        count  requests that take up the room there is
-        doing  what they do
+        count  requests that fill the queue
+        doing  what these requests do, for the message
         """
         requests = "1 request is" if count == 1 else f"{count} requests are"
         super().__init__(f"{requests} {doing} already; try again in {retry_after_seconds} s")
@@ -63,7 +63,7 @@ class NonFinite(EngineError):
 
 class ConstraintFailed(EngineError):
     def __init__(self, reason: str):
-        super().__init__(f"the constraint on this answer could not be carried out: {reason}")
+        super().__init__(f"the constraint on this answer failed: {reason}")
 
 
 class OutOfMemory(EngineError):

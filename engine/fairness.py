@@ -9,11 +9,10 @@ from collections import Counter
 
 
 class Rounds:
-    """Serves waiting requests in rounds, in each round one of each caller.
+    """Serves waiting requests in rounds: in each round, one request of each caller (start-time fair queueing,
+    Goyal et al. 1996).
 
-    (Start-time fair queueing, Goyal et al. 1996.)
-
-    Within a round, requests are served in order of arrival, and with one caller altogether.
+    Within a round, requests are served in order of arrival.  With a single caller, all are.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class Rounds:
 class Shares:
     """Counts how many of `places` each caller has taken.
 
-    If there can be only one caller, it may take all of them.  If there can be several, one alone may take
+    If there can be only one caller, it may take all of them.  If there can be several, one may take at most
     three quarters, so that there is room for another; while others have places, each may take an equal share.
     """
 
@@ -51,7 +50,7 @@ class Shares:
         return self._taken.total()
 
     def of(self, caller: str) -> int:
-        """How many places `caller` has."""
+        """Number of places that `caller` has taken."""
         return self._taken[caller]
 
     def refuses(self, caller: str) -> bool:

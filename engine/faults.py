@@ -1,11 +1,11 @@
-"""Injected faults, with which tests show what happens when the engine breaks.  For tests only.
+"""Injects faults, so that tests can show what happens when the engine fails.  For tests only.
 
 The environment variable GPTOSS_FAULT says when and what, for instance `step:10=nan`; several are separated by
 commas.  Steps count from 1, and each fault happens once:
 
     raise  an unexpected exception: the engine dies
-    nan    the logits of one sequence are NaN, in the first step from then on that has logits: it ends with an
-           error, without effect on the others
+    nan    in this step, or the next one that has logits, those of one sequence are NaN: it ends with an
+           error, and the others are not affected
     hang   the step never returns: the watchdog declares the engine dead
     oom    the device is out of memory: the next steps are smaller
 """

@@ -1,11 +1,11 @@
 """How the device's memory is divided: weights, KV cache, and workspace for a step.
 
 Full layers keep every page of a sequence, banded (sliding-window) layers only those of the last `window`
-positions.  So a token of context costs its share of one page, half of what it would cost if all layers kept
-everything.  The banded pages add a constant for each running sequence.
+positions.  So a token of context takes half of the memory that it would take if all layers kept everything.
+The banded pages add a constant for each running sequence.
 
-One pool serves both kinds of layer where their pages have the same size.  Where they do not (with an 8-bit
-cache, banded layers stay in bfloat16), a fixed number of banded pages is reserved: what each running sequence
+If the pages of both kinds of layer have the same size, they share one pool.  Otherwise (with an 8-bit cache,
+banded layers stay in bfloat16) a fixed number of banded pages is reserved: those that each running sequence
 needs for its window, and as many again for prefixes in the cache, but at most an eighth of the memory.
 """
 
@@ -54,7 +54,7 @@ class MemoryPlan:
 
     @property
     def bytes_per_token(self) -> int:
-        """Of one token of context: what the full layers keep."""
+        """Bytes of one token of context, in the full layers."""
         full = self.page_bytes if isinstance(self.page_bytes, int) else self.page_bytes[FULL]
         return full // self.page_size
 

@@ -1,4 +1,4 @@
-"""The allocator of KV cache pages: grow, release, share a prefix, free what left the sliding window.
+"""The allocator of KV cache pages: grow, release, share a prefix, free pages behind the sliding window.
 
 A page has room for `page_size` positions of either the full or the banded (sliding-window) layers.  One pool
 serves both kinds; if they differ in bytes, each kind has its own pool, and banded pages have the lower
@@ -38,7 +38,7 @@ def _no_pages() -> array[int]:
 
 
 def _salted(salt: bytes) -> bytes:
-    """What stands in the place of a hash before the first page; it has another length, so it is none."""
+    """The value in place of a previous hash for the first page.  Its length differs from that of a hash."""
     return hashlib.blake2b(salt, digest_size=15).digest() if salt else b""
 
 
@@ -125,7 +125,7 @@ class Pages:
         return self._pools[BANDED].available, self._pools[FULL].available
 
     def _can_give(self, banded: int, full: int) -> bool:
-        """Whether a sequence could be given so many pages of each kind now."""
+        """Whether a sequence could be given these numbers of pages now."""
         banded_left, full_left = self.available_of_each
         return banded + full <= full_left if self._shared else banded <= banded_left and full <= full_left
 
@@ -144,7 +144,7 @@ class Pages:
         return min(pages, self._band), pages
 
     def fits(self, table: PageTable, tokens: int) -> bool:
-        """Whether `table` could get now the pages that a sequence of `tokens` positions needs."""
+        """Whether there are now enough pages for `table` to hold a sequence of `tokens` positions."""
         banded, full = self.needed_of_each(tokens)
         return self._can_give(banded - (len(table.banded) - table.behind), full - len(table.full))
 

@@ -143,7 +143,7 @@ class Sequence:
     fetch            pages that are read from disk before it can run; it holds them while it waits
     used_ns          when it first ran, Unix time in nanoseconds: the time of last use of its pages
     began            when it first ran, by the engine's clock
-    records          the tokens whose logits it changes; None if there are none, or before the first token
+    records          the tokens whose logits it changes; None if there are none, and before the first token
     prompt_logprobs  of the prompt tokens so far, including None for the first; empty if not requested
     edits_logits     whether anything changes its logits before a token is chosen
     wants_logprobs   whether log-probabilities of its tokens are requested

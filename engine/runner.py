@@ -127,7 +127,7 @@ class Runner:
         if overlaps is None:
             overlaps = self._sampler is not None and model.device.type == "cuda"
         self.overlaps = overlaps
-        self._latest_draws: tuple[list[Sequence], Draws] | None = None  # mostly the same as a step before
+        self._latest_draws: tuple[list[Sequence], Draws] | None = None  # usually valid for the next step too
         self.cache = model.new_cache(num_pages)
         self.vocab_size = min(banned_from or model.config.vocab_size, model.config.vocab_size)
         never = [token for token in sorted(set(banned)) if 0 <= token < self.vocab_size]
@@ -136,11 +136,11 @@ class Runner:
         self._faults = faults.from_environment()
 
     def prepare(self, rows: int) -> None:
-        """What would make the first decode steps of up to `rows` sequences slow is done now."""
+        """Prepare the model, so that the first decode steps of up to `rows` sequences are not slow."""
         if isinstance(self.model, Prepares):
             self.model.prepare(self.cache, rows)
         if self._faults:
-            log.warning("GPTOSS_FAULT is set: this engine will break on purpose, %s", self._faults)
+            log.warning("GPTOSS_FAULT is set: this engine will fail on purpose, %s", self._faults)
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Sampled:
@@ -171,7 +171,7 @@ class Runner:
                 _inject(fault)
             batch = self.batch(plan) if previous is None else self._batch_after(plan, previous)
             logits = self.model.forward(batch, self.cache)[:, : self.vocab_size]
-            if fault == "nan" and len(logits) == 0:  # a prompt's middle: nothing to spoil yet
+            if fault == "nan" and len(logits) == 0:  # only the middle of a prompt: it has no logits
                 self._faults[self._steps + 1] = fault
             elif fault == "nan":
                 logits[0] = math.nan

@@ -1,13 +1,14 @@
 """From logits to tokens: the functions that carry out SamplingParams (engine/request.py).
 
-Every parameter has a neutral value at which it does nothing, and that is its default; a step pays only for
-what its requests ask.  The rows of a step are sampled together, and each as if it were alone:
+Every parameter has a neutral value at which it does nothing, and that is its default; a step computes only
+what its requests ask for.  The rows of a step are sampled together, each with the same result as if it were
+alone:
 
     logits ── edit ──┬─ greedy   the largest
                      ├─ full     drawn from the full distribution
                      └─ nucleus  drawn from its most likely part
 
-What is drawn depends only on the distribution, the sequence's seed and the token's position: not on the
+The drawn token depends only on the distribution, the sequence's seed and the token's position: not on the
 other rows, and not on how often the sequence was preempted.
 
 Which tokens are edited is in engine/edit_records.py, and how in model/logit_edits.py.  A model that edits
@@ -44,7 +45,7 @@ longer gets no token in this step, and is left out of later steps until its mask
 no other."""
 
 FIRST_CANDIDATES = 1024
-"""How many of the most likely tokens the filters look at first; while too few, eight times as many."""
+"""Number of most likely tokens that the filters examine first; if it is too small, eight times as many."""
 
 
 def edit_and_choose(
@@ -66,9 +67,10 @@ def edit_and_choose(
 
 
 def keep_raw(logits: Tensor, sequences: list[Sequence]) -> Tensor:
-    """What `finish_sampling` needs of logits [N, V] that are about to be edited: all, or the largest [N, 1].
+    """The part of logits [N, V] that `finish_sampling` needs after they were edited: all, or the largest [N,
+    1].
 
-    They are copied only where log-probabilities are wanted: those are of the model's own distribution.
+    All are copied only if log-probabilities are wanted, because these are of the model's own distribution.
     """
     tokens_only = all(sequence.tokens_only for sequence in sequences)
     if tokens_only or not any(sequence.edits_logits for sequence in sequences):
@@ -85,7 +87,7 @@ def finish_sampling(
 
     chosen  what `choose` returned
     raw     what `keep_raw` returned before
-    errors  those known already: request id → why the sequence cannot go on
+    errors  those known already: request id → why the sequence cannot continue
     """
     tokens, valid = chosen
     sampled = Sampled(tokens, errors=errors)
@@ -93,14 +95,14 @@ def finish_sampling(
         _explain(raw, valid, sequences, sampled)
     if not all(sequence.tokens_only for sequence in sequences):
         _report(raw, sequences, sampled)
-        _advance_constraints(sequences, sampled)  # last: if memory runs out above, the step is made again
+        _advance_constraints(sequences, sampled)  # last: if memory runs out above, the step is computed again
     return sampled
 
 
 def _explain(raw: Tensor, valid: list[int], sequences: list[Sequence], sampled: Sampled) -> None:
     """Find out why a row had no token to choose: the logits are not finite, or the constraint allows none.
 
-    Not looked at before it is needed: it waits for the device once more.
+    Only called if there is such a row, because it waits for the device once more.
     """
     for row, sequence in enumerate(sequences):
         if not valid[row]:
@@ -118,7 +120,7 @@ def _advance_constraints(sequences: list[Sequence], sampled: Sampled) -> None:
         if request.id not in sampled.errors:
             try:
                 request.constraint.accept(token)
-            except Exception as error:  # not our code: its request ends, the others go on
+            except Exception as error:  # not our code: its request ends, the others continue
                 sampled.errors[request.id] = ConstraintFailed(str(error))
 
 
@@ -139,7 +141,7 @@ def _report(logits: Tensor, sequences: list[Sequence], sampled: Sampled) -> None
 def logit_edits(
     sequences: list[Sequence], size: int, link: Link, errors: dict[str, EngineError], ahead: int = 0
 ) -> Edits | None:
-    """What the sequences change in their logits [N, size], on the device; None if they change nothing.
+    """The changes of the sequences to their logits [N, size], on the device; None if there are none.
 
     errors  gets the constraints that fail: request id → why
     ahead   tokens of each sequence before the one to be chosen that the host does not know yet: 0 or 1
@@ -161,7 +163,7 @@ _NO_RECORDS = array("i")
 def _records(sequence: Sequence, ahead: int) -> array[int] | None:
     """The sequence's records up to date; None if they change nothing."""
     request, params = sequence.request, sequence.request.sampling
-    # A constraint may allow nothing but the end.
+    # With a constraint they are not withheld: it may allow nothing but the end.
     withholds = sequence.answered + ahead < request.min_tokens and request.constraint is None
     if not withholds and not params.logit_bias and not params.penalises:
         return None
@@ -188,7 +190,7 @@ def _masks(
             continue
         try:
             words = sequence.request.constraint.mask()
-        except Exception as error:  # not our code: its request ends, the others go on
+        except Exception as error:  # not our code: its request ends, the others continue
             errors[sequence.request.id] = ConstraintFailed(str(error))
             continue
         if words is not None:
@@ -251,7 +253,7 @@ def _nucleus(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     params = [sequence.request.sampling for sequence in sequences]
     size = scores.shape[1]
     top_k = _column([min(p.top_k or size, size) for p in params], scores)
-    # Infinite, since the rounding of the sum must not end a nucleus that was to have no end.
+    # Infinite for 1: otherwise a rounding error of the sum could cut off tokens although none should be.
     top_p = _column([p.top_p if p.top_p < 1 else math.inf for p in params], scores)
     min_p = _column([p.min_p for p in params], scores)
     scores = scores / _temperatures(scores, sequences)

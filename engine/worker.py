@@ -60,7 +60,7 @@ class TokenStream(AsyncIterator[list[Token]]):
 
     @property
     def reading(self) -> tuple[int, int] | None:
-        """While the prompt is being computed: how many of its tokens are, and all; as of the latest step."""
+        """While the prompt is being computed: its computed and total tokens, as of the latest step."""
         return self._worker.stats().reading.get(self.request_id)
 
     async def __anext__(self) -> list[Token]:
@@ -107,10 +107,11 @@ class Worker:
     def __init__(self, engine: Engine, step_timeout_seconds: float = 300.0, callers: int = 1):
         """
         step_timeout_seconds  if a step takes longer, the engine counts as dead
-        callers               how many there can be, who share its places
+        callers               number of different callers that there can be; they share the places in the
+                              queue
         """
         self.died: BaseException | None = None  # the exception the engine died of
-        self._dying = threading.Lock()  # two threads may find out at once
+        self._dying = threading.Lock()  # because two threads may notice at once that the engine died
         self._engine = engine
         self._step_timeout_seconds = step_timeout_seconds
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -138,7 +139,7 @@ class Worker:
             self._thread.join(timeout_seconds)
 
     def fail(self, reason: BaseException) -> None:
-        """The engine cannot go on, as somebody else has found out: end all streams.  Any thread may call."""
+        """End all streams, because something outside the engine has failed.  Any thread may call."""
         with self._dying:
             if self.died is not None or self._stopping:
                 return
@@ -170,7 +171,7 @@ class Worker:
             raise ShuttingDown
         self._engine.check(request)
         if self._shares.refuses(request.caller):
-            # Of this caller, since its share may be used up while there is room for others.
+            # The caller's own count, because its share may be used up while there is room for others.
             raise QueueFull(self._shares.of(request.caller), doing="running or waiting")
         assert request.id not in self._streams, f"request {request.id} is in the engine already"
         self._attach()
@@ -237,7 +238,7 @@ class Worker:
             self._forget(stream.request_id)
 
     def _watch(self) -> None:
-        """The watchdog, called again and again: a step that does not return cannot report it itself."""
+        """The watchdog, called periodically, because a step that does not return cannot report itself."""
         assert self._loop is not None
         began = self._step_began
         if began is not None and time.monotonic() - began > self._step_timeout_seconds:
@@ -255,7 +256,7 @@ class Worker:
         try:
             while not self._stopping and self.died is None:
                 self._run_once()
-        except EngineError as error:  # known, and told in one line
+        except EngineError as error:  # a known error needs no traceback
             self.fail(error)
         except BaseException as error:
             if self.died is None:
@@ -269,7 +270,7 @@ class Worker:
         """Take the commands, run one step, deliver its events."""
         if not self._engine.busy:
             self._wake.wait()
-        self._wake.clear()  # before looking: what comes after wakes us again
+        self._wake.clear()  # before reading the inbox, so that a later command wakes the thread again
         events: list[Token | Failure] = []
         while self._inbox:
             command = self._inbox.popleft()

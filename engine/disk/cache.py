@@ -58,8 +58,8 @@ WAIT_SECONDS = 0.05
 class Fetch:
     """Pages that are being read from disk into a sequence's table.
 
-    missing  all of them
-    loaded   those that are complete
+    missing  all pages to read
+    loaded   the pages that have been read
     failed   whether some cannot be loaded
     """
 
