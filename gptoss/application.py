@@ -29,7 +29,7 @@ DESTINATIONS = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXP
 class Application:
     """
     app        starts and stops the worker in its lifespan
-    assembled  the engine's parts, and what is known of them
+    assembled  the engine, and facts about the loaded model
     """
 
     app: FastAPI
@@ -42,7 +42,7 @@ def application(settings: Settings, environ: Mapping[str, str] | None = None) ->
     assembled = assemble(settings)
     worker = Worker(assembled.engine, callers=len(settings.api_keys()))
     if assembled.others is not None:
-        assembled.others.when_lost(worker.fail)
+        assembled.others.on_lost(worker.fail)
     app = create_app(
         worker,
         assembled.tokenizer,

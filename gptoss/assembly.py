@@ -59,7 +59,7 @@ class Assembled:
     fingerprint   identifies weights and version
     load_seconds  time to load everything
     summary       what was loaded, for the user
-    others        the processes of all ranks but this one, with --tensor-parallel
+    others        the processes of the other ranks, with --tensor-parallel
     """
 
     tokenizer: Tokenizer
@@ -73,7 +73,7 @@ class Assembled:
     others: Others | None = None
 
     def close(self) -> None:
-        """No more steps.  Safe to call twice."""
+        """End the engine and the other ranks.  Safe to call twice."""
         self.engine.close()
         if self.others is not None:
             ranks.end(self.others)
@@ -88,13 +88,14 @@ def assemble(settings: Settings) -> Assembled:
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
         Renderer(tokenizer)  # checks now that harmony's special tokens exist, rather than at the first chat
         split = settings.tensor_parallel > 1
-        put = _together(settings, checkpoint, device) if split else _alone(settings, checkpoint, device)
-        model, plan = put.model, put.plan
+        place = _on_ranks if split else _on_one_device
+        placed = place(settings, checkpoint, device)
+        model, plan = placed.model, placed.plan
         try:
             engine = _engine(settings, checkpoint, model, tokenizer, plan)
         except BaseException:
-            if put.others is not None:
-                ranks.end(put.others)
+            if placed.others is not None:
+                ranks.end(placed.others)
             raise
     except (CheckpointError, TokenizerError, devices.DeviceError, memory.TooLittleMemory) as error:
         raise StartError(str(error)) from error
@@ -105,7 +106,7 @@ def assemble(settings: Settings) -> Assembled:
     sizes = f"{config.num_layers} layers, {config.num_experts} experts"
     summary = (
         f"gptoss {VERSION}: {model_id} ({sizes}), loaded in {load_seconds:.1f} s ({speed})\n"
-        f"device: {put.devices}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
+        f"device: {placed.devices}, kernels: {kernels.choose(device, settings.backend)}\n{plan}"
     )
     if (folder := settings.prefix_cache_dir) is not None:
         used, most = engine.stats().disk_bytes, settings.prefix_cache_disk
@@ -119,13 +120,16 @@ def assemble(settings: Settings) -> Assembled:
         fingerprint=fingerprint(checkpoint),
         load_seconds=load_seconds,
         summary=summary,
-        others=put.others,
+        others=placed.others,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Put:
-    """A model in memory, by one rank or several.  devices: in words."""
+class _Placed:
+    """A model in memory, on one device or split over ranks.
+
+    devices  their names, for the user
+    """
 
     model: Model
     plan: MemoryPlan
@@ -133,14 +137,14 @@ class _Put:
     others: Others | None = None
 
 
-def _alone(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> _Put:
+def _on_one_device(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> _Placed:
     model = build(settings, checkpoint, device)
     plan = plan_memory(settings, model, device, free_bytes(device) + model.weight_bytes)
-    return _Put(model, plan, str(device))
+    return _Placed(model, plan, str(device))
 
 
-def _together(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> _Put:
-    """The plan is that of the rank that has the least room."""
+def _on_ranks(settings: Settings, checkpoint: Checkpoint, device: devices.Device) -> _Placed:
+    """The plan is that of the rank with the least free memory."""
     ranks.check(settings, checkpoint, device)
     options = backend_options(settings, device)
     with _usable(settings, device), _shown(checkpoint, settings.tensor_parallel):
@@ -156,7 +160,7 @@ def _together(settings: Settings, checkpoint: Checkpoint, device: devices.Device
     plan = min(plans, key=lambda plan: plan.keys_and_values)
     least = plans.index(plan)
     each = f"{', '.join(started.devices)} (tensor parallel; the memory of each rank, of rank {least} here)"
-    return _Put(started.model, plan, each, started.others)
+    return _Placed(started.model, plan, each, started.others)
 
 
 def folder_of(settings: Settings) -> Path:
@@ -204,7 +208,10 @@ def _usable(settings: Settings, device: devices.Device) -> Iterator[None]:
 
 @contextmanager
 def _shown(checkpoint: Checkpoint | Synthetic, ranks: int = 1) -> Iterator[None]:
-    """Shows the progress of loading, by one of so many ranks, on stderr, unless it is too short."""
+    """Shows the progress of loading on stderr, unless it takes too little time.
+
+    ranks  number of ranks, of which each loads a part
+    """
     if checkpoint.nbytes < WORTH_SHOWING:
         yield
         return
@@ -228,7 +235,7 @@ class Footprint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankFootprint:
-    """What one rank's part needs.  `config`: of the whole model."""
+    """The memory that one rank's part needs.  `config` is that of the whole model."""
 
     config: ModelConfig
     page_size: int

@@ -1,7 +1,7 @@
-"""Runs requests in this process, without a server: the caller that wants tokens steps the engine.
+"""Runs requests in this process, without a server: the caller that reads tokens steps the engine.
 
-Not thread-safe.  Several answers may be in flight at once (two half-read streams, say).  A step that one
-caller makes advances all of them, and the tokens of the others are kept until they ask.
+Not thread-safe.  Several answers may be in flight at once, for example two streams that are read alternately.
+Each step advances all of them, and tokens are kept until their caller reads them.
 """
 
 from __future__ import annotations

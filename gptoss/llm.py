@@ -150,11 +150,11 @@ class LLM:
     ) -> list[Completion]:
         """Continue each prompt; all are computed in one batch.
 
-        prompts            raw text, in which special tokens are live, or token ids
+        prompts            raw text, in which names of special tokens become special tokens, or token ids
         completion_fields  max_tokens (16 by default), temperature, stop, seed, and the other fields of
                            /v1/completions
 
-        Raises as `chat`.
+        Raises the same exceptions as `chat`.
         """
         known = CompletionBody.model_fields.keys() - NOT_HERE - {"prompt"}
         _refuse_unknown(completion_fields, known, "field")
@@ -237,7 +237,7 @@ class LLM:
         return list(turn.prompt)
 
     def today(self) -> str:
-        """The date that the model is told."""
+        """The current date in prompts."""
         return self._settings.date or date.today().isoformat()
 
     # -- details -------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def _refuse_unknown(given: Mapping[str, Any], known: Collection[str], what: str)
 
 
 def _as_text(value: Any) -> str | list[str]:
-    """A setting's value as text, as after a flag."""
+    """A setting's value as the text that would follow its flag."""
     match value:
         case bool():
             return "on" if value else "off"

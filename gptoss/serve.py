@@ -53,7 +53,8 @@ def serve(settings: Settings) -> int:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     connections = possible_connections(settings.max_connections)
-    # What is there now stays: a full collection need not look at it again, which stops everybody for 0.1 s.
+    # These objects stay until the end.  Once frozen, they are not examined by full garbage collections, which
+    # would stop all threads for 0.1 s each time.
     gc.collect()
     gc.freeze()
     banner = f"{made.assembled.summary}\nlistening on {url}"
@@ -69,8 +70,9 @@ def serve(settings: Settings) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process here and now: the engine's thread, or torch at its end, may wait for ranks that are
-    gone."""
+    """End the process without clean-up: the engine's thread, or torch's clean-up, may wait for ranks that
+    have ended.
+    """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -119,9 +121,9 @@ class Server(uvicorn.Server):
         for each in (signal.SIGTERM, signal.SIGINT):
             # The default action: a Python handler would wait until this thread runs Python code again.
             signal.signal(each, signal.SIG_DFL)
-        self._loop.call_soon_threadsafe(self._told_to_stop, signal.Signals(sig).name)
+        self._loop.call_soon_threadsafe(self._begin_shutdown, signal.Signals(sig).name)
 
-    def _told_to_stop(self, name: str) -> None:
+    def _begin_shutdown(self, name: str) -> None:
         if self._draining is None:
             seconds = f"{self._grace_seconds:g} s"
             log.info(

@@ -35,11 +35,9 @@ MAX_PAUSE_SECONDS = 30.0
 LATER = (429, 502, 503)
 """Statuses of a server that cannot answer now."""
 
-Sleep = Callable[[float], Any]
-
 
 class Unavailable(Exception):
-    """The server does not answer any more; another run can do the rest."""
+    """The server has stopped answering; another run can do the rest."""
 
 
 class GaveUp(Exception):

@@ -74,7 +74,7 @@ def checked(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def refuse_with_url(asked: argparse.Namespace, settings: Iterable[str], meant: Collection[str]) -> None:
-    """Raises SettingsError if a setting was given that means nothing where the model is at a URL."""
+    """Raises SettingsError if a setting was given that has no effect with --url."""
     for name in settings:
         if name not in meant and getattr(asked, name) is not None:
             flag = name.replace("_", "-")

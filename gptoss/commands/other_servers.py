@@ -1,4 +1,4 @@
-"""Flags of vLLM, llama-server and Ollama, and what they are called here: hints for users who try them."""
+"""Flags of vLLM, llama-server and Ollama, and their names here: hints for users who try them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ OURS = {
 
 ALWAYS = "not needed: this server always does it"
 NOT_HERE = "this server does not have it"
-IN_THE_REQUEST = "it is said in each request, by the field"
+IN_THE_REQUEST = "set it in each request, with the field"
 
-TOLD = {
+REASONS = {
     "--enable-chunked-prefill": ALWAYS,
     "--enable-auto-tool-choice": ALWAYS,
     "--tool-call-parser": ALWAYS,
@@ -65,7 +65,7 @@ TOLD = {
     "--flash-attn": ALWAYS,
     "-fa": ALWAYS,
     "--metrics": ALWAYS,
-    "--swa-full": "not needed: layers with a window keep only what it reaches",
+    "--swa-full": "not needed: layers with a sliding window keep only the window",
     "--temp": f"{IN_THE_REQUEST} temperature; 1 by default",
     "--temperature": f"{IN_THE_REQUEST} temperature; 1 by default",
     "--top-p": f"{IN_THE_REQUEST} top_p; 1 by default",
@@ -80,9 +80,9 @@ TOLD = {
     "--n-predict": f"{IN_THE_REQUEST} max_tokens",
     "--generation-config": "defaults are temperature 1 and top_p 1, whatever generation_config.json says",
     "--default-chat-template-kwargs": f"{IN_THE_REQUEST} reasoning_effort",
-    "--guided-decoding-backend": "not needed: there is one engine for grammars",
-    "--structured-outputs-config": "not needed: there is one engine for grammars",
-    "--swap-space": "not needed: sequences that must wait are computed again",
+    "--guided-decoding-backend": "not needed: there is only one implementation of grammars",
+    "--structured-outputs-config": "not needed: there is only one implementation of grammars",
+    "--swap-space": "not needed: preempted sequences are computed again",
     "--enforce-eager": "not needed on a CPU, and GPUs always use graphs here",
     "--block-size": "pages have the size that suits the model",
     "--max-logprobs": "log-probabilities have at most 20 alternatives",
@@ -115,4 +115,4 @@ def hint(flag: str) -> str | None:
     """A hint for a flag of another server; None for an unknown flag."""
     if flag in OURS:
         return f"here it is {OURS[flag]}"
-    return TOLD.get(flag)
+    return REASONS.get(flag)

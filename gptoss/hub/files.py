@@ -29,7 +29,7 @@ def wanted(names: Collection[str], read: Callable[[str], bytes]) -> list[str]:
 
     names  all files, as paths in the repository: `original/config.json`
     read   returns the contents of a file; called only for the index of the shards
-    returns them in the order of `names`' folders; shards that the index names may be none of `names`
+    returns paths in the repository; if the index names shards that are missing, they are not in `names`
     """
     for folder in ("", "original/"):
         if weights := _weights(folder, names, read):
@@ -44,7 +44,7 @@ def wanted(names: Collection[str], read: Callable[[str], bytes]) -> list[str]:
 
 
 def _weights(folder: str, names: Collection[str], read: Callable[[str], bytes]) -> list[str]:
-    """The safetensors directly in `folder`: those that its index names, and the index; or all there are."""
+    """The safetensors directly in `folder`: the index and those that it names; without an index, all."""
     beside = sorted(
         name for name in names if name.startswith(folder) and "/" not in name.removeprefix(folder)
     )
@@ -55,6 +55,6 @@ def _weights(folder: str, names: Collection[str], read: Callable[[str], bytes]) 
         shards = {PurePosixPath(name).name for name in json.loads(read(indexes[0]))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotAModel(
-            f"{indexes[0]} is no index of safetensors: {type(error).__name__}: {str(error)[:200]}"
+            f"{indexes[0]} is not an index of safetensors: {type(error).__name__}: {str(error)[:200]}"
         ) from None
     return [indexes[0], *(folder + shard for shard in sorted(shards))]

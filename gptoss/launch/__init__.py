@@ -20,9 +20,6 @@ from gptoss.launch.run import find, run, write
 from gptoss.launch.server import Server, running, started
 from server.settings import Settings
 
-KEY = "GPTOSS_API_KEY"
-"""The variable that may contain the server's API key, as for `gptoss serve`."""
-
 
 def launch(settings: Settings, asked: argparse.Namespace, serve: list[str]) -> int:
     """Run the agent until it ends, and return its exit code.  Raises StartError.

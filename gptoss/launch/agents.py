@@ -232,8 +232,8 @@ def pi(url: str, key: str | None, model: Model, folder: Path) -> Launch:
 def _about(model: Model) -> tuple[str, ...]:
     if model.context >= SMALL:
         return ()
-    told = f"{model.name} has a context of {model.context} tokens, which is too short for an agent"
-    return (f"{told}: it needs {SMALL} or more",)
+    too_short = f"{model.name} has a context of {model.context} tokens, which is too short for an agent"
+    return (f"{too_short}: it needs {SMALL} or more",)
 
 
 AGENTS = {

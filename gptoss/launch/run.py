@@ -12,8 +12,8 @@ from types import FrameType
 from gptoss.launch.agents import Agent, Launch
 from gptoss.start import StartError
 
-HANDED_ON = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that are forwarded to the agent.  The terminal sends those of the keyboard to both."""
+FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that are forwarded to the agent.  The terminal sends keyboard signals to both processes."""
 
 
 def find(agent: Agent) -> str:
@@ -43,10 +43,10 @@ def run(program: str, plan: Launch, arguments: list[str]) -> int:
         print(f"gptoss: {note}", file=sys.stderr)
     process = subprocess.Popen([program, *plan.arguments, *arguments], env={**os.environ, **plan.environment})
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in HANDED_ON}
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both
     try:
         code = process.wait()

@@ -1,5 +1,6 @@
-"""Messages between rank 0 and one other rank, both of this machine: JSON, over a pair of sockets that no
-third process can name."""
+"""Messages between rank 0 and one other rank of the same machine: JSON, over a pair of unnamed sockets, to
+which no third process can connect.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +15,25 @@ from engine.errors import EngineError
 Message = Mapping[str, Any]
 
 LARGEST = 1 << 20
-"""Bytes of a message: enough for what a step of 50,000 rows says."""
+"""Maximum bytes of a message: enough for a step of 50,000 rows."""
 
-BEAT_SECONDS = 0.5
-"""A process says so often that it lives."""
+HEARTBEAT_SECONDS = 0.5
+"""Time between two heartbeats of a process."""
 
 HUNG_SECONDS = 6.0
-"""A process that says nothing for so long counts as hung."""
+"""A process that sends nothing for this long counts as hung."""
 
-BEAT: Message = {}
+HEARTBEAT: Message = {}
 
 
 class RankLost(EngineError):
-    """A rank died, hangs or failed in a step: no rank can compute another.  One line that says which."""
+    """A rank died, hangs or failed in a step, so no further step can be computed.  The message is one line
+    that names the rank.
+    """
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends; each message arrives whole or not at all."""
+    """Two connected sockets.  Each message arrives completely or not at all."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)  # the system may allow less
@@ -38,7 +41,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Channel:
-    """One end.  Several threads may send; one receives."""
+    """One end of a connection.  Several threads may send; one receives."""
 
     def __init__(self, end: socket.socket):
         self._end = end
@@ -50,10 +53,10 @@ class Channel:
         """Raises OSError if the other end is gone."""
         self._end.sendall(json.dumps(message).encode())
 
-    def beat(self) -> None:
-        """Say that this process lives, if there is room: the other one may be hung."""
+    def send_heartbeat(self) -> None:
+        """Send a heartbeat.  Does nothing if the buffer is full, because the other process may be hung."""
         with suppress(OSError):
-            self._end.send(json.dumps(BEAT).encode(), socket.MSG_DONTWAIT)
+            self._end.send(json.dumps(HEARTBEAT).encode(), socket.MSG_DONTWAIT)
 
     def receive(self) -> Message:
         """Wait for the next message.  Raises EOFError if the other end is gone."""

@@ -1,4 +1,4 @@
-"""What a rank is to load, and how: the same in rank 0 and in the others, who are told."""
+"""What a rank loads, and with which options.  Rank 0 sends it to the other ranks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Job:
     """
     device   of this rank
     options  of the backend
-    threads  of this rank, if it is on a CPU: all ranks share one
-    meeting  where the ranks meet; see `model.parallel.ranks.connect`
+    threads  number of threads of this rank, if it is on a CPU, which all ranks share
+    meeting  path through which the ranks find each other; see `model.parallel.ranks.connect`
     """
 
     rank: int
@@ -38,7 +38,7 @@ class Job:
     log_format: str
 
     def of_rank(self, rank: int) -> Job:
-        """The same for another rank, on a device of its own."""
+        """The job of another rank, with that rank's own device."""
         return replace(self, rank=rank, device=str(devices.nth(devices.named(self.device), rank - self.rank)))
 
     def __str__(self) -> str:
@@ -46,11 +46,11 @@ class Job:
 
     @classmethod
     def read(cls, text: str) -> Job:
-        """What `str` wrote."""
+        """The job that `str` has written as text."""
         return cls(**json.loads(text))
 
     def connect(self) -> Group:
-        """Meet the other ranks."""
+        """Connect to the other ranks."""
         device = devices.find(self.device)
         devices.use(device, self.threads)
         invariant = bool(self.options.get("batch_invariant"))
@@ -59,7 +59,7 @@ class Job:
     def build(self, group: Group, checkpoint: Checkpoint | Synthetic | None = None) -> LoadedModel:
         """This rank's part of the model.
 
-        checkpoint  the whole one; None: that in `folder`
+        checkpoint  the whole checkpoint; None: the one in `folder`
         """
         device = devices.find(self.device)
         whole = Checkpoint.open(Path(self.folder)) if checkpoint is None else checkpoint

@@ -1,6 +1,7 @@
-"""Any rank but 0: a process that rank 0 starts, that does what rank 0 says, and ends with it.
+"""Any rank but 0: a process that rank 0 starts.  It computes the steps that rank 0 sends, and ends with rank
+0.
 
-python -m gptoss.ranks.member 3      # the descriptor of its channel
+python -m gptoss.ranks.member 3      # the file descriptor of its channel
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from engine import memory
-from gptoss.ranks.channel import BEAT_SECONDS, HUNG_SECONDS, Channel, Message
+from gptoss.ranks.channel import HEARTBEAT_SECONDS, HUNG_SECONDS, Channel, Message
 from gptoss.ranks.job import Job
 from model import device as devices
 from model.parallel.lead import follow
@@ -29,18 +30,21 @@ DIED = 70
 
 
 class Mailbox:
-    """Messages of rank 0, in order.  A thread receives them, says that this process lives, and ends it if
-    rank 0 does not."""
+    """The messages of rank 0, in order.
+
+    One thread receives them, and ends this process if rank 0 has ended.  Another sends heartbeats, and ends
+    both processes if rank 0 hangs.
+    """
 
     def __init__(self, channel: Channel):
         self._channel = channel
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._heard = time.monotonic()
-        for work in (self._receive, self._live):
+        self._last_heard = time.monotonic()
+        for work in (self._receive, self._send_heartbeats):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
     def __iter__(self) -> Iterator[Message]:
-        """Until it is told to end."""
+        """The messages before the one that ends this rank."""
         while (message := self._messages.get()).get("do") != "end":
             yield message
 
@@ -48,33 +52,35 @@ class Mailbox:
         with suppress(EOFError):
             while True:
                 message = self._channel.receive()
-                self._heard = time.monotonic()
+                self._last_heard = time.monotonic()
                 if message:
                     self._messages.put(message)
         os._exit(DIED)  # rank 0 is gone, whatever the other thread waits for
 
-    def _live(self) -> None:
-        looked = time.monotonic()
+    def _send_heartbeats(self) -> None:
+        last_check = time.monotonic()
         while True:
-            self._channel.beat()
-            time.sleep(BEAT_SECONDS)
+            self._channel.send_heartbeat()
+            time.sleep(HEARTBEAT_SECONDS)
             now = time.monotonic()
-            if now - looked > HUNG_SECONDS / 2:  # it is this process that did not run
-                self._heard = now
-            looked = now
-            if now - self._heard > HUNG_SECONDS:
+            if now - last_check > HUNG_SECONDS / 2:  # this process itself was suspended, so start anew
+                self._last_heard = now
+            last_check = now
+            if now - self._last_heard > HUNG_SECONDS:
                 parent = os.getppid()
                 log.critical(
-                    "rank 0 (process %d) hangs: nothing was heard of it for %g s", parent, HUNG_SECONDS
+                    "rank 0 (process %d) hangs: nothing was heard from it for %g s", parent, HUNG_SECONDS
                 )
-                if parent > 1:  # else it is gone
-                    os.kill(parent, signal.SIGKILL)  # its clients hear then that it is over
+                if parent > 1:  # otherwise rank 0 has ended
+                    os.kill(parent, signal.SIGKILL)  # so that its clients' connections are closed
                 os._exit(DIED)
 
 
 def main(descriptor: int) -> int:
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)  # sent to a whole group, they are for rank 0, which ends us
+        signal.signal(
+            each, signal.SIG_IGN
+        )  # a signal to the process group is for rank 0, which then ends this
     channel = Channel(socket.socket(fileno=descriptor))
     messages = iter(Mailbox(channel))
     try:
@@ -84,7 +90,7 @@ def main(descriptor: int) -> int:
         group = job.connect()
         model = job.build(group)
         channel.send({"loaded": model.weight_bytes})
-        next(messages)  # all others have loaded too: what is free now stays free
+        next(messages)  # comes when all ranks have loaded, so that the free memory no longer changes
         device = devices.find(job.device)
         free = devices.free_bytes(device) if device.type == "cuda" else memory.free_host_bytes()
         channel.send({"free": free})
@@ -100,4 +106,4 @@ def main(descriptor: int) -> int:
 if __name__ == "__main__":
     code = main(int(sys.argv[1]))
     sys.stderr.flush()
-    os._exit(code)  # not by way of torch, which may wait for ranks that are gone
+    os._exit(code)  # without torch's clean-up, which may wait for ranks that have ended

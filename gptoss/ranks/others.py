@@ -1,4 +1,4 @@
-"""The processes of ranks 1 .. N - 1, seen from rank 0: what they are told, what they say, how they end."""
+"""The processes of ranks 1 to N - 1, as rank 0 sees them: their start, their messages, their end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gptoss.ranks.channel import BEAT_SECONDS, HUNG_SECONDS, Channel, Message, RankLost, pair
+from gptoss.ranks.channel import HEARTBEAT_SECONDS, HUNG_SECONDS, Channel, Message, RankLost, pair
 from gptoss.ranks.job import Job
 from gptoss.start import StartError
 from model.parallel.lead import Order
@@ -25,46 +25,51 @@ log = logging.getLogger("gptoss.ranks")
 
 Result = TypeVar("Result")
 
-FIRST_WORD_SECONDS = 300.0
-"""For a process to start: torch may come from a slow disk."""
+START_SECONDS = 300.0
+"""Time for a process to start: torch may be on a slow disk."""
 
-VERDICT_SECONDS = 2.0
-"""After a step has failed, to find out which rank it was."""
+CAUSE_SECONDS = 2.0
+"""After a step has failed, wait this long to find out which rank caused it."""
 
 ENDING_SECONDS = 5.0
-"""For the others to end by themselves."""
+"""Time for the others to end by themselves; then they are killed."""
 
 
-class Other:
-    """One other rank.  heard: when, and None before its first word."""
+class OtherRank:
+    """One other rank.
+
+    last_heard  time of its last message; None before the first
+    replies     key → the last message that has this key
+    """
 
     def __init__(self, rank: int, process: subprocess.Popen[bytes], channel: Channel):
         self.rank = rank
         self.process = process
         self.channel = channel
-        self.heard: float | None = None
-        self.said: dict[str, Message] = {}
+        self.last_heard: float | None = None
+        self.replies: dict[str, Message] = {}
 
     def __str__(self) -> str:
         return f"rank {self.rank} (process {self.process.pid})"
 
 
 class Others:
-    """All other ranks.  A thread listens to them until `close`."""
+    """All other ranks.  A thread receives their messages until `close`."""
 
     def __init__(self, job: Job):
-        """Starts them; each will load what `job` says.  The folder where they meet is removed by `close`.
+        """Starts them; each will load its part of `job`.  `close` removes the folder that contains
+        `job.meeting`.
 
         Raises StartError.
         """
         self.lost: RankLost | None = None
-        """Which rank is lost, and why; then no other rank is there any more."""
+        """Which rank is lost, and why.  All other ranks have been killed then."""
 
         self._folder = Path(job.meeting).parent
         self._changed = threading.Condition()
-        self._told: list[Callable[[RankLost], object]] = []
+        self._callbacks: list[Callable[[RankLost], object]] = []
         self._closing = False
-        self._others: list[Other] = []
+        self._others: list[OtherRank] = []
         try:
             for rank in range(1, job.size):
                 self._others.append(_started(job.of_rank(rank)))
@@ -75,25 +80,29 @@ class Others:
         self._thread = threading.Thread(target=self._listen, name="ranks", daemon=True)
         self._thread.start()
 
-    def tell(self, order: Order) -> None:
-        """Tell all of them.  Raises RankLost if one is gone."""
+    def broadcast(self, order: Order) -> None:
+        """Send an order to all of them.  Raises RankLost if one has ended."""
         for other in self._others:
             try:
                 other.channel.send(order)
             except OSError as error:
                 raise self.explain(error) from error
 
-    def answers(self, key: str) -> list[Any]:
-        """Wait until each has said so: what, by rank.  Raises RankLost."""
+    def wait_for_replies(self, key: str) -> list[Any]:
+        """Wait until each rank has sent a message with this key.  Returns the values by rank.  Raises
+        RankLost.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self.lost or all(key in other.said for other in self._others))
+            self._changed.wait_for(lambda: self.lost or all(key in other.replies for other in self._others))
             if self.lost is not None:
                 raise self.lost
-            return [other.said.pop(key)[key] for other in self._others]
+            return [other.replies.pop(key)[key] for other in self._others]
 
-    def while_they_live(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns or raises, in another thread: if it waits for a rank that is lost, it is left
-        behind.  Raises RankLost."""
+    def run_unless_lost(self, work: Callable[[], Result]) -> Result:
+        """Run `work` on another thread, and return its result or raise its exception.
+
+        If a rank is lost meanwhile, raises RankLost without waiting for `work`, which may wait for that rank.
+        """
         results: list[Result] = []
         errors: list[BaseException] = []
 
@@ -108,8 +117,8 @@ class Others:
         threading.Thread(target=run, name="rank 0", daemon=True).start()
         with self._changed:
             self._changed.wait_for(lambda: self.lost or results or errors)
-        if errors and isinstance(errors[0], RuntimeError):  # perhaps of a connection that a lost rank had
-            self._verdict()
+        if errors and isinstance(errors[0], RuntimeError):  # its connection to a lost rank may have broken
+            self._wait_for_cause()
         if self.lost is not None:
             raise self.lost
         if errors:
@@ -117,25 +126,25 @@ class Others:
         return results[0]
 
     def explain(self, error: BaseException) -> RankLost:
-        """Why a step has failed: by the rank that was lost, or by this one's own error."""
-        self._verdict()
+        """Why a step has failed: because of a lost rank, or of an error of this one."""
+        self._wait_for_cause()
         if self.lost is None:
             log.error("rank 0 failed in a step", exc_info=error)
             reason = str(error).split("\n")[0]
-            self._lose(f"rank 0 failed in a step that the other ranks are in too: {reason}")
+            self._lose(f"rank 0 failed in a step that all ranks compute together: {reason}")
         assert self.lost is not None
         return self.lost
 
-    def when_lost(self, call: Callable[[RankLost], object]) -> None:
-        """Call it, on another thread, as soon as a rank is lost."""
+    def on_lost(self, call: Callable[[RankLost], object]) -> None:
+        """Have `call` called as soon as a rank is lost, usually on another thread."""
         with self._changed:
-            self._told.append(call)
+            self._callbacks.append(call)
             lost = self.lost
         if lost is not None:
             call(lost)
 
     def close(self) -> None:
-        """End them.  Safe to call twice."""
+        """End all other ranks.  Safe to call twice."""
         self._closing = True
         for other in self._others:
             with suppress(OSError):
@@ -152,75 +161,75 @@ class Others:
         self._others = []
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    # On the thread that listens
+    # On the thread that receives messages
 
     def _listen(self) -> None:
         with selectors.DefaultSelector() as ready:
             for other in self._others:
                 ready.register(other.channel, selectors.EVENT_READ, other)
-            looked = beaten = time.monotonic()
+            last_check = last_heartbeat = time.monotonic()
             while not self._closing and self.lost is None:
-                for key, _ in ready.select(BEAT_SECONDS / 2):
-                    self._hear(key.data)
+                for key, _ in ready.select(HEARTBEAT_SECONDS / 2):
+                    self._receive_from(key.data)
                 now = time.monotonic()
-                if now - looked > HUNG_SECONDS / 2:  # it is this process that did not run
+                if now - last_check > HUNG_SECONDS / 2:  # this process itself was suspended, so start anew
                     for other in self._others:
-                        other.heard = other.heard and now
-                looked = now
-                if now - beaten >= BEAT_SECONDS:
-                    beaten = now
+                        other.last_heard = other.last_heard and now
+                last_check = now
+                if now - last_heartbeat >= HEARTBEAT_SECONDS:
+                    last_heartbeat = now
                     for other in self._others:
-                        other.channel.beat()
-                self._look_for_the_hung(now)
+                        other.channel.send_heartbeat()
+                self._check_hung(now)
 
-    def _hear(self, other: Other) -> None:
+    def _receive_from(self, other: OtherRank) -> None:
         try:
             message = other.channel.receive()
         except EOFError:
             self._lose(f"{other} {_end_of(other.process)}")
             return
-        other.heard = time.monotonic()
+        other.last_heard = time.monotonic()
         if "failed" in message:
             self._lose(f"rank {other.rank}: {message['failed']}")
         with self._changed:
             for key in message:
-                other.said[key] = message
+                other.replies[key] = message
             self._changed.notify_all()
 
-    def _look_for_the_hung(self, now: float) -> None:
+    def _check_hung(self, now: float) -> None:
         for other in self._others:
-            if other.heard is None and now - self._began > FIRST_WORD_SECONDS:
-                self._lose(f"{other} has not started within {FIRST_WORD_SECONDS:g} s")
-            elif other.heard is not None and now - other.heard > HUNG_SECONDS:
-                self._lose(f"{other} hangs: nothing was heard of it for {HUNG_SECONDS:g} s")
+            if other.last_heard is None and now - self._began > START_SECONDS:
+                self._lose(f"{other} has not started within {START_SECONDS:g} s")
+            elif other.last_heard is not None and now - other.last_heard > HUNG_SECONDS:
+                self._lose(f"{other} hangs: nothing was heard from it for {HUNG_SECONDS:g} s")
 
     # On any thread
 
     def _lose(self, reason: str) -> None:
-        """The first reason counts; all others end."""
+        """Record the loss of a rank, and kill the others.  Only the first reason counts."""
         with self._changed:
             if self.lost is not None or self._closing:
                 return
             self.lost = RankLost(reason)
-            told = list(self._told)
+            callbacks = list(self._callbacks)
             self._changed.notify_all()
         self._kill()
-        for call in told:
+        for call in callbacks:
             call(self.lost)
 
-    def _verdict(self) -> None:
+    def _wait_for_cause(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self.lost is not None, VERDICT_SECONDS)
+            self._changed.wait_for(lambda: self.lost is not None, CAUSE_SECONDS)
 
     def _kill(self) -> None:
         for other in self._others:
-            other.process.kill()  # a stopped process too
+            other.process.kill()  # SIGKILL ends a stopped process too
         for other in self._others:
             other.process.wait()
 
 
-def _started(job: Job) -> Other:
-    """A process for one rank, with its end of a channel."""
+def _started(job: Job) -> OtherRank:
+    """Starts the process of one rank, and sends it its job."""
     here, there = pair()
     with there:
         places = os.pathsep.join(place or os.getcwd() for place in sys.path)
@@ -233,13 +242,13 @@ def _started(job: Job) -> Other:
         )
     channel = Channel(here)
     channel.send({"job": str(job)})
-    return Other(job.rank, process, channel)
+    return OtherRank(job.rank, process, channel)
 
 
 def _end_of(process: subprocess.Popen[bytes]) -> str:
-    """How a process ended whose channel is closed."""
+    """How the process ended, after its channel was closed."""
     try:
-        code = process.wait(VERDICT_SECONDS)
+        code = process.wait(CAUSE_SECONDS)
     except subprocess.TimeoutExpired:
         return "has closed its channel"
     if code < 0:

@@ -1,4 +1,4 @@
-"""Rank 0: start the other ranks, load its own part meanwhile, and lead."""
+"""Rank 0: starts the other ranks, loads its own part meanwhile, and leads the computation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from server.settings import Settings
 @dataclass(frozen=True, slots=True)
 class Started:
     """
-    model    what the engine runs: all ranks together
-    weights  bytes of each rank's, by rank
-    free     bytes of the device that nobody has taken, for each rank: of a CPU's memory, its share
-    devices  one for each rank
+    model    the model for the engine: all ranks together
+    weights  bytes of the weights of each rank
+    free     free bytes on the device of each rank; on a CPU, each rank's share of the free memory
+    devices  the device of each rank
     """
 
     model: Leader
@@ -43,7 +43,7 @@ def check(settings: Settings, checkpoint: Checkpoint, device: devices.Device) ->
         count = devices.gpus()
         if (device.index or 0) + size > count:
             raise StartError(
-                f"--tensor-parallel {size} takes a GPU for each rank, from {device} on; there are {count}"
+                f"--tensor-parallel {size} needs {size} GPUs, from {device} on; there are {count} in all"
             )
     if settings.prefix_cache_dir is not None:
         raise StartError("--prefix-cache-dir does not work with --tensor-parallel yet")
@@ -52,13 +52,13 @@ def check(settings: Settings, checkpoint: Checkpoint, device: devices.Device) ->
 def start(
     settings: Settings, checkpoint: Checkpoint, device: devices.Device, options: dict[str, Any]
 ) -> Started:
-    """All ranks, with their parts loaded.  Raises StartError or CheckpointError."""
+    """Starts all ranks, and waits until their parts are loaded.  Raises StartError or CheckpointError."""
     size = settings.tensor_parallel
     name = kernels.choose(device, settings.backend)
     threads = max(1, (settings.threads or devices.physical_cores()) // size)
     if "threads" in kernels.load(device, name).defaults:
         options = options | {"threads": threads}
-    meeting = Path(tempfile.mkdtemp(prefix="gptoss-")) / "ranks"  # in a folder that nobody else may enter
+    meeting = Path(tempfile.mkdtemp(prefix="gptoss-")) / "ranks"  # mkdtemp's folder is only for this user
     job = Job(
         rank=0,
         size=size,
@@ -82,23 +82,23 @@ def start(
 
 
 def _loaded(job: Job, others: Others, checkpoint: Checkpoint, device: devices.Device) -> Started:
-    others.answers("here")
-    group = others.while_they_live(job.connect)
-    model = others.while_they_live(lambda: job.build(group, checkpoint))
-    if device.type == "cpu":  # for this thread too, as the CPU backend has its own threads
+    others.wait_for_replies("here")
+    group = others.run_unless_lost(job.connect)
+    model = others.run_unless_lost(lambda: job.build(group, checkpoint))
+    if device.type == "cpu":  # torch's number of threads belongs to a thread: set it in this one too
         devices.use(device, 1 if job.backend == "cpu" else job.threads)
-    weights = [model.weight_bytes, *others.answers("loaded")]
-    others.tell({"do": "measure"})
-    free = others.answers("free")
+    weights = [model.weight_bytes, *others.wait_for_replies("loaded")]
+    others.broadcast({"do": "measure"})
+    free = others.wait_for_replies("free")
     if device.type == "cuda":
         free.insert(0, devices.free_bytes(device))
     else:
-        free = [min(free) // job.size] * job.size  # of one memory
-    lead = leader(model, checkpoint.config, group, others.tell, others.explain)
+        free = [min(free) // job.size] * job.size  # all ranks share one memory
+    lead = leader(model, checkpoint.config, group, others.broadcast, others.explain)
     return Started(lead, others, weights, free, [job.of_rank(rank).device for rank in range(job.size)])
 
 
 def end(others: Others) -> None:
-    """End all other ranks, and forget that there were any: another model may then be started here."""
+    """End all other ranks and disconnect from them, so that another model can be started in this process."""
     others.close()
     disconnect()

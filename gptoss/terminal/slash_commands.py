@@ -51,7 +51,7 @@ def _help(session: Session, rest: str) -> None:
     for command in SLASH_COMMANDS:
         session.screen.say(f"/{command.name} {command.argument}".ljust(24) + command.meaning)
     session.screen.say(
-        "A line that ends with \\ goes on in the next.  A question that begins with / is written with //.\n"
+        "A line that ends with \\ continues on the next.  A question that begins with / is written with //.\n"
         "Ctrl-C stops an answer, Ctrl-D ends."
     )
 
@@ -118,7 +118,7 @@ def _retry(session: Session, rest: str) -> None:
     try:
         session.ask(exchange.question)
     except ChatError:
-        session.exchanges.append(exchange)  # keep the old answer, since there is no new one
+        session.exchanges.append(exchange)  # keep the old answer, because there is no new one
         raise
 
 

@@ -67,9 +67,9 @@ def test_an_index_cannot_name_files_of_other_folders():
         ({"README.md", "model.gguf", "config.json", "tokenizer.json"}, BOTH, "no \\*.safetensors"),
         (PUBLISHED - {"tokenizer.json"}, BOTH, "no tokenizer.json"),
         (PUBLISHED - {"config.json"}, BOTH, "no config.json"),
-        (PUBLISHED, lambda name: b"{", "no index"),
-        (PUBLISHED, lambda name: b'{"weight_map": 1}', "no index"),
-        (PUBLISHED, lambda name: b'{"weight_map": {"a": 1}}', "no index"),
+        (PUBLISHED, lambda name: b"{", "not an index"),
+        (PUBLISHED, lambda name: b'{"weight_map": 1}', "not an index"),
+        (PUBLISHED, lambda name: b'{"weight_map": {"a": 1}}', "not an index"),
     ],
 )
 def test_a_repository_that_holds_no_model_is_refused(names, read, hint):
