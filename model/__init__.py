@@ -1,1 +1,1 @@
-"""TENSORS: gpt-oss from scratch in PyTorch.  Knows nobody above it."""
+"""Tensors: gpt-oss from scratch in PyTorch.  Imports no other package of the project."""

@@ -1,14 +1,14 @@
 """Batch: the input of one forward pass.  KVCache: the memory of its pages.
 
-A prompt, a part of a prompt and a decode are the same kind of step: `Batch` has the chunks of all sequences
-end to end.
+A prompt, a part of a prompt and a decode are the same kind of step: `Batch` has the chunks of all sequences,
+concatenated.
 
 gpt-oss alternates banded (sliding-window) and full attention, so layers come in pairs.  One pool of pages
 serves both kinds: page `i` has room for `page_size` positions in *one kind* of layer, at `keys[layer // 2,
 i]`.  So a sequence holds two lists of pages, one for each kind (`BANDED`, `FULL`), and frees its banded
 pages when they fall behind the window.
 
-Where full layers store fewer bytes (`KVCache.full`), each kind has its own pool: the lower page numbers are
+If full layers store fewer bytes (`KVCache.full`), each kind has its own pool: the lower page numbers are
 banded pages, the others full ones.
 """
 
@@ -24,16 +24,16 @@ BANDED, FULL = 0, 1
 """The two kinds of layer in the order they alternate: `layer % 2` in `Batch.slots` and `Batch.page_table`."""
 
 PerKind = int | tuple[int, int]
-"""A number of pages, or of bytes: one if both kinds share a pool, else one for banded, one for full pages."""
+"""A number of pages or bytes: one number if both kinds share a pool, otherwise (banded, full)."""
 
 
 def pages_for(banded: int, full: int, page_bytes: PerKind) -> PerKind:
-    """So many pages of each kind, as `PerKind`: one number if `page_bytes` is one."""
+    """These numbers of pages as a `PerKind`: their sum if `page_bytes` is one number."""
     return banded + full if isinstance(page_bytes, int) else (banded, full)
 
 
 def bytes_of(num_pages: PerKind, page_bytes: PerKind) -> int:
-    """Bytes of so many pages."""
+    """Bytes of this number of pages."""
     if isinstance(num_pages, int):
         assert isinstance(page_bytes, int)
         return num_pages * page_bytes
@@ -43,7 +43,7 @@ def bytes_of(num_pages: PerKind, page_bytes: PerKind) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`T` tokens of `S` sequences, flat: chunks laid end to end.
+    """`T` tokens of `S` sequences: all chunks, concatenated.
 
     tokens      [T]        int64
     positions   [T]        int64  from the start of the sequence
@@ -53,11 +53,12 @@ class Batch:
     page_table  [2, S, P]  int32  page of positions p * page_size ...; entries behind the window (banded) or
                                   past the end are arbitrary and never read
     samples     [N]        int64  the rows of T whose logits are wanted
-    temperatures [N]       float32, on the host; what the logits are for: 0: the largest is chosen; t: a
-                                  token is drawn at this temperature; infinity: each logit matters.
-                                  None: each logit of all rows.  Others a backend may estimate
-    prompts     [S]        int32, on the host; how many positions of each sequence are its prompt's: a backend
-                                  may have been asked to be less exact about them.  None: no token here is
+    temperatures [N]       float32, on the host; how the logits are used.  0: the largest is chosen; t: a
+                                  token is drawn at this temperature; infinity: all are needed exactly.
+                                  None: infinity for all rows.  A backend may estimate logits that are not
+                                  needed
+    prompts     [S]        int32, on the host; how many positions of each sequence belong to its prompt, which
+                                  some backends can compute less exactly.  None: no token of a prompt is here
     """
 
     tokens: Tensor
@@ -85,7 +86,7 @@ class Batch:
 
         The engine's runner makes the same batches from arrays of the host, in one copy (engine/runner.py).
 
-        chunks      of each sequence: how many keys are in the cache already, and how many tokens follow
+        chunks      for each sequence: how many keys are in the cache already, and how many tokens follow
         page_table  [2, S, P]
         tokens      [T]; None: zeros
         samples     [N]; None: the last row of each chunk
@@ -109,7 +110,7 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device; temperatures and prompts stay on the host."""
+        """The batch on another device; temperatures and prompts stay on the host."""
         stay = ("temperatures", "prompts")
         moved = {name: getattr(self, name).to(device) for name in self.__slots__ if name not in stay}
         return replace(self, **moved)
@@ -118,8 +119,8 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class KVCache:
     """keys, values  [ceil(L / 2), pages, page_size, KV, D]; a backend may lay out a page in its own way
-    full          keys and values of the full layers, if they have a pool of their own: `keys` and `values`
-                  are those of the banded layers then, and pages are numbered on from theirs
+    full          keys and values of the full layers, if they have their own pool.  Then `keys` and `values`
+                  are those of the banded layers, and the numbers of full pages follow those of banded ones
     """
 
     keys: Tensor
@@ -132,7 +133,7 @@ class KVCache:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All its memory."""
+        """All tensors of the cache."""
         return (self.keys, self.values, *(self.full or ()))
 
     def of(self, layer: int) -> tuple[Tensor, Tensor]:

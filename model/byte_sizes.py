@@ -1,4 +1,4 @@
-"""How a number of bytes is written for people.  Imports nothing: a command line needs it at once."""
+"""Writes a number of bytes for people.  Imports nothing, so that the command line starts quickly."""
 
 
 def format_bytes(size: float) -> str:

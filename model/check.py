@@ -32,11 +32,11 @@ SMALL = ModelConfig(
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How far a result is from the right one.
+    """The difference between a result and the correct one.
 
-    tokens     of the step
-    error      relative, of the whole result
-    tolerance  the largest error that rounding explains
+    tokens     number of tokens in the step
+    error      relative error of the whole result
+    tolerance  the largest error that rounding can cause
     """
 
     name: str
@@ -50,7 +50,9 @@ class Check:
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
-    """Of the whole tensor, in the Euclidean norm; NaN if `got` has a NaN, infinity if shapes differ."""
+    """Relative error of the whole tensor in the Euclidean norm; NaN if `got` has a NaN, infinity if shapes
+    differ.
+    """
     if got.shape != want.shape:
         return math.inf
     got, want = got.double(), want.double()

@@ -27,7 +27,7 @@ class ModelConfig:
     sliding_window          keys a query of a banded layer may see, itself included
     swiglu_limit            where the experts' activations are clamped
     rope_theta              base of the rotation's frequencies
-    rope_scaling_factor     how much longer than the initial context others may be (YaRN's s); 1: no YaRN
+    rope_scaling_factor     factor by which YaRN extends the initial context (its s); 1: no YaRN
     rope_ntk_alpha          pairs of dimensions that turn less often in the initial context are slowed fully
     rope_ntk_beta           pairs that turn more often than this are not slowed
     rope_truncate           whether the ramp between the two starts and ends at whole dimensions
@@ -83,10 +83,10 @@ class ModelConfig:
 
 
 LARGEST_FILE = 2**20
-"""Bytes of a config.json."""
+"""Maximum bytes of a config.json."""
 
 LARGEST_SIZE = 2**20
-"""Of any size in a config.json.  Beyond, something would overflow or take for ever, long after this check."""
+"""Maximum of any size in a config.json.  Larger sizes would overflow or take for ever much later."""
 
 LARGEST = {
     "num_hidden_layers": 1024,
@@ -142,7 +142,7 @@ class _Facts(NamedTuple):
 
 
 def _short(number: int) -> str:
-    """As it was written, or its length."""
+    """The number itself, or if it is very long, its number of digits."""
     return str(number) if number < 10**20 else f"a number of more than {number.bit_length() * 3 // 10} digits"
 
 

@@ -17,11 +17,12 @@ from model.byte_sizes import format_bytes
 Device = torch.device
 
 METER_BYTES = 1 << 28
-"""Read or copied to measure the memory's speed: far more than a processor's caches hold."""
+"""Bytes that are read or copied to measure the memory's speed: far more than fit into a processor's caches.
+"""
 
 
 class DeviceError(Exception):
-    """There is no such device: one line that says which there are."""
+    """The device does not exist.  The message is one line that says which devices there are."""
 
 
 def find(name: str | None) -> torch.device:
@@ -43,22 +44,22 @@ def find(name: str | None) -> torch.device:
 
 
 def named(name: str) -> torch.device:
-    """The device that `str` has named, whether it is here or not."""
+    """The device with this name, whether it exists on this machine or not."""
     return torch.device(name)
 
 
 def nth(first: torch.device, number: int) -> torch.device:
-    """The GPU `number` places behind `first`; a CPU is always the same."""
+    """The GPU with the index of `first` plus `number`; for a CPU, `first` itself."""
     return first if first.type == "cpu" else torch.device("cuda", (first.index or 0) + number)
 
 
 def gpus() -> int:
-    """How many torch sees."""
+    """Number of GPUs that torch can use."""
     return torch.cuda.device_count()
 
 
 def use(device: torch.device, threads: int) -> None:
-    """Make a GPU this thread's own, or have torch compute with so many threads on the CPU."""
+    """Make a GPU this thread's current device, or set the number of torch's threads on the CPU."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
@@ -71,7 +72,7 @@ def free_bytes(gpu: torch.device) -> int:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device is done: before a clock is read."""
+    """Wait until the device has finished, before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -87,7 +88,7 @@ def describe(device: torch.device) -> str:
 
 
 def physical_cores() -> int:
-    """Cores this process may use, each counted once however many threads it runs, within the CPU quota."""
+    """Physical cores that this process may use, within its CPU quota.  Hyper-threads are not counted."""
     cores = set()
     for cpu in os.sched_getaffinity(0):
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
@@ -104,11 +105,11 @@ def physical_cores() -> int:
 
 
 def abilities(gpu: torch.device) -> str:
-    """A GPU besides its name: compute capability, memory, driver."""
+    """Facts about a GPU: compute capability, memory, driver."""
     major, minor = torch.cuda.get_device_capability(gpu)
     free, total = torch.cuda.mem_get_info(gpu)
-    told = f"compute capability {major}.{minor}, {format_bytes(free)} of {format_bytes(total)} free"
-    return f"{told}, driver {nvidia_driver() or 'unknown'}, CUDA {torch.version.cuda}"
+    facts = f"compute capability {major}.{minor}, {format_bytes(free)} of {format_bytes(total)} free"
+    return f"{facts}, driver {nvidia_driver() or 'unknown'}, CUDA {torch.version.cuda}"
 
 
 def nvidia_driver() -> str | None:
@@ -124,8 +125,8 @@ def nvidia_driver() -> str | None:
 class Meter:
     """Measures the speed of a device's memory.
 
-    kind     how: "read", or "copy" (bytes read and bytes written both count)
-    measure  bytes per second, now
+    kind     "read", or "copy" (bytes read and bytes written both count)
+    measure  measures now, and returns bytes per second
     """
 
     kind: str
@@ -133,9 +134,9 @@ class Meter:
 
 
 def copy_meter(device: torch.device) -> Meter:
-    """By copies from the device's memory to itself."""
+    """A meter that copies within the device's memory."""
     source, target = (torch.ones(METER_BYTES, dtype=torch.uint8, device=device) for _ in range(2))
-    copies = 1 if device.type == "cpu" else 20  # enough for the clock and the launch not to count
+    copies = 1 if device.type == "cpu" else 20  # enough that clock and launch overhead do not matter
 
     def measure() -> float:
         wait(device)

@@ -1,7 +1,7 @@
 """Draws: the sampling parameters of a step's rows, for a model that samples on its own device.
 
-The names are those of SamplingParams (engine/request.py).  What changes logits before that is in
-model/logit_edits.py.
+The names are those of SamplingParams (engine/request.py).  Penalties, biases and masks, which change the
+logits before, are in model/logit_edits.py.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The arithmetic of gpt-oss, one small pure function per idea: normalisation, rotation, activation, routing.
 
-All input is arguments and all output is results, on any device.  All functions can be differentiated, so the
-demo model is trained with the same functions that serve it.  Sizes are written as in the project's
-style guide: T tokens, H query heads, D their width, C hidden width, F width inside an expert, E experts, A
-experts a token uses.
+The functions are pure and work on any device.  All can be differentiated, so the demo model is trained with
+the same functions that serve it.  Letters for sizes: T tokens, H query heads, D their width, C hidden width,
+F width inside an expert, E experts, A experts that a token uses.
 
 Sources: gpt-oss model card (arXiv:2508.10925), section 2; RoFormer (arXiv:2104.09864); YaRN
 (arXiv:2309.00071).
@@ -56,7 +55,7 @@ def yarn_frequencies(config: ModelConfig, device: torch.device | str = "cpu") ->
         return frequencies, 1.0
 
     def pair_with(turns: float) -> float:
-        """Index of the pair that turns so often within the initial context; between two pairs, in general."""
+        """The index, usually not a whole number, of the pair with this many turns in the initial context."""
         return half * math.log(config.initial_context_length / (turns * 2 * math.pi)) / math.log(theta)
 
     low, high = pair_with(config.rope_ntk_beta), pair_with(config.rope_ntk_alpha)
@@ -68,7 +67,7 @@ def yarn_frequencies(config: ModelConfig, device: torch.device | str = "cpu") ->
 
 
 def rotation(positions: Tensor, frequencies: Tensor, concentration: float) -> tuple[Tensor, Tensor]:
-    """The angle of every pair of dimensions at every position, as cos and sin; all layers of a pass share it.
+    """Cos and sin of the angle of every pair of dimensions at every position; the same for all layers.
 
     positions    [...]
     frequencies  [D / 2]
@@ -105,10 +104,10 @@ def clamped_swiglu(x: Tensor, limit: float, alpha: float = SWIGLU_ALPHA) -> Tens
 
 
 def route(logits: Tensor, experts_per_token: int) -> tuple[Tensor, Tensor]:
-    """The experts a token uses, and how much of each: the top A, and a softmax over their logits alone.
+    """The experts that a token uses, and their weights: the top A, and a softmax over their logits alone.
 
     logits   [..., E]
-    returns  chosen   [..., A] int64, best first; of equal logits the lower expert's comes first
+    returns  chosen   [..., A] int64, best first; if logits are equal, the lower expert number comes first
              weights  [..., A] in the logits' dtype, adding up to 1
     """
     ordered, experts = logits.sort(dim=-1, descending=True, stable=True)

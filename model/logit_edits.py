@@ -1,8 +1,8 @@
 """Edits: penalties, biases and masks that change the logits of a step before tokens are chosen.
 
-The names are those of SamplingParams (engine/request.py).  `edit` is plain PyTorch, and the definition: a
-model that samples on its own device (model/draws.py) changes its logits there, in the same order and bit for
-bit the same.
+The names are those of SamplingParams (engine/request.py).  `edit` is plain PyTorch, and defines the correct
+result: a model that samples on its own device (model/draws.py) edits its logits there, with bit-identical
+results.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ TOKEN, COUNT, BIAS, PROMPT = range(4)
 class Edits:
     """The edits of N rows.
 
-    records    [K, 4] int32    a token each, no token twice in a row: its number, how often it is in the
-                               answer, what is added to its logit (the bits of a float32; minus infinity where
-                               it cannot come), and 1 if it is in a prompt whose tokens are penalised, else 0
+    records    [K, 4] int32    one for each token, each token at most once for a row: its id, how often it is
+               in the answer, the number added to its logit (the bits of a float32; minus infinity: not
+               allowed), and 1 if it is in a prompt whose tokens are penalised, else 0
     starts     [N + 1] int32   row n has records starts[n] : starts[n + 1]
     penalties  [3, N] float32  repetition, presence, frequency; 1, 0 and 0 do nothing
-    masked     [M] int32       the rows of which only what their mask allows may come, each once
-    masks      [M, ceil(V / 32)] int32  whether token t may come: bit t % 32 of word t // 32
+    masked     [M] int32       the rows that have a mask, each once
+    masks      [M, ceil(V / 32)] int32  whether token t is allowed: bit t % 32 of word t // 32
     """
 
     records: Tensor
@@ -78,17 +78,17 @@ def upload(
 
 
 def edit(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
-    """Penalties, then biases, then masks.
+    """Apply penalties, then biases, then masks.
 
     logits  [N, V] float32, changed in place
     latest  [N] int64, the last token of each row's answer, if the records do not count it yet
 
-    A logit x of which `count` are in the answer becomes
+    The logit x of a token that is in the answer `count` times becomes
 
         (x / repetition if x > 0 else x * repetition) - presence * (count > 0) - frequency * count + bias
 
-    where the repetition penalty is for tokens in prompt or answer.  Tokens that a mask does not allow become
-    minus infinity.
+    where the repetition penalty applies to tokens in prompt or answer.  Logits of tokens that a mask does not
+    allow become minus infinity.
     """
     if len(edits.records) or latest is not None:
         _edit_tokens(logits, edits, latest)

@@ -1,10 +1,10 @@
-"""Whole pages of a KV cache, copied to the host and back: what lets a page outlive its process.
+"""Copies whole pages of a KV cache to the host and back, for the prefix cache on disk.
 
-A page's bytes are those of its keys, then of its values, pair of layers by pair of layers, as they lie in
-memory: they mean something to the same backend and layout only.
+The bytes of a page are those of its keys, then of its values, one pair of layers after the other, in their
+memory layout: they are valid only for the same backend and layout.
 
-On a GPU the copies are asynchronous, in the order of what else the device is given, between it and pinned
-memory.  So a page may change hands on the host as soon as its copy was asked for.
+On a GPU, pages are copied to and from pinned memory, asynchronously but in order with all other work of the
+device.  So the page may be given to another sequence as soon as its copy was launched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.batch import BANDED, FULL, KVCache
 
 
 class PageBuffer:
-    """Memory on the host for one page, the largest kind."""
+    """Memory on the host for one page of the larger kind."""
 
     def __init__(self, size: int, device: torch.device):
         self.bytes = torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
@@ -27,13 +27,13 @@ class PageBuffer:
         self._copied: torch.cuda.Event | None = None
 
     def wait(self) -> memoryview:
-        """Its bytes, once the device is done with the last copy from or to them.  Any thread may ask."""
+        """The bytes, after the last copy from or to them is complete.  Any thread may call this."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._view
 
     def copying(self) -> None:
-        """The last copy from or to it is what the device was given last."""
+        """Record that the last operation launched on the device is a copy from or to this buffer."""
         if self._device.type == "cuda":
             if self._copied is None:
                 self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -67,7 +67,7 @@ class PageCopies:
         buffer.copying()
 
     def _parts(self, page: int, buffer: PageBuffer) -> list[tuple[Tensor, Tensor]]:
-        """Each piece of memory that the page has, and its place in the buffer."""
+        """Each piece of the page's memory, and its place in the buffer."""
         parts, offset = [], 0
         for pool in self._cache.page(page):
             for part in pool.view(torch.uint8):

@@ -1,5 +1,5 @@
-"""Checks that a backend computes on this machine what the reference computes, on small random models: for
-`gptoss doctor`, before gigabytes are loaded.
+"""Checks on small random models that a backend gives the reference's results on this machine.  `gptoss
+doctor` does this before gigabytes are loaded.
 
 A compiler's bug, an old driver or an untested processor can make a kernel compute wrong numbers.  Kernels
 are checked one by one if the backend can do that (`Backend.kernel_checks`), then the whole model, with
@@ -26,7 +26,7 @@ from model.loading.synthetic import Synthetic
 from model.speed import Load
 
 WHOLE_MODEL = 2e-2
-"""Largest relative error of logits: a few layers of bfloat16, or of int8 weights."""
+"""Maximum relative error of the logits, after a few layers with bfloat16 or int8 weights."""
 
 
 def kernel_checks(backend: str, device: torch.device, options: dict[str, Any]) -> Iterator[Check]:
@@ -72,6 +72,8 @@ def _prompt_and_decode(model: Model) -> list[Tensor]:
 
 
 def _behind(load: Load, model: Model) -> Batch:
-    """One more token of each sequence; the last pages have room, since 41 tokens fill none."""
+    """A batch with one more token of each sequence.  The last pages have room, because 41 tokens do not fill
+    them.
+    """
     tokens = torch.arange(load.sequences, device=model.device) + 7
     return Batch.of([(load.length, 1)] * load.sequences, load.table, model.page_size, tokens)

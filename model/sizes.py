@@ -1,6 +1,6 @@
-"""How many bytes a gpt-oss takes, before it is loaded, and how many of them one token reads.
+"""Calculates how many bytes a gpt-oss takes before it is loaded, and how many bytes a token reads.
 
-Biases and norms are left out, since they are small; a loaded model tells its exact `weight_bytes`.
+Biases and norms are left out, because they are small; a loaded model has its exact `weight_bytes`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from model.config import ModelConfig
 from model.loading import mxfp4
 
 DENSE_BYTES = {"bf16": 2.0, "int8": 1 + 2 / 64}
-"""Bytes of one weight in attention and unembedding; int8: with its part of a scale for 64."""
+"""Bytes of one weight in attention and unembedding; int8 includes 1/64 of a scale."""
 
 KV_BYTES = {"bf16": 2, "fp8": 1}
 """Bytes of one number in the keys and values of full layers."""
 
 EXPERT_BYTES = 1 / 2 + 1 / mxfp4.BLOCK
-"""Bytes of one weight of an expert: four bits, and its part of a scale for each block."""
+"""Bytes of one weight of an expert: four bits, and its share of the block's scale."""
 
 
 def weight_bytes(config: ModelConfig, dense: str = "bf16", *, embedding: bool = True) -> int:
     """Memory of the weights, within a few percent.
 
-    dense      how attention and unembedding are kept, a key of DENSE_BYTES
-    embedding  whether the table is held in memory too, and not left in its file
+    dense      format of attention and unembedding, a key of DENSE_BYTES
+    embedding  whether the embedding table is in memory too, and not only in its file
     """
     table = config.vocab_size * config.hidden_size
     layer = _attention(config) * DENSE_BYTES[dense] + config.num_experts * (
@@ -35,8 +35,8 @@ def weight_bytes(config: ModelConfig, dense: str = "bf16", *, embedding: bool = 
 def page_bytes(config: ModelConfig, page_size: int, kv_cache_dtype: str = "bf16") -> PerKind:
     """Bytes of one page of the KV cache: keys and values of all the layers of one kind.
 
-    kv_cache_dtype  how full layers keep them, a key of KV_BYTES; banded ones keep bfloat16, and if that is
-                    something else there are two numbers: banded, full
+    kv_cache_dtype  format in full layers, a key of KV_BYTES; banded layers have bfloat16.  If the formats
+                    differ, the result is two numbers: banded, full
     """
     numbers = 2 * _pairs(config) * page_size * config.num_kv_heads * config.head_dim
     banded, full = numbers * KV_BYTES["bf16"], numbers * KV_BYTES[kv_cache_dtype]
@@ -52,7 +52,7 @@ def decode_bytes(
 ) -> float:
     """Bytes that a step of one token after `context` others must read: weights, keys and values.
 
-    unembedding  bytes it reads of the unembedding, for a backend that does not read all of it
+    unembedding  bytes that are read of the unembedding; None: all
     """
     if unembedding is None:
         unembedding = config.vocab_size * config.hidden_size * DENSE_BYTES[dense]
@@ -77,5 +77,5 @@ def _expert(config: ModelConfig) -> int:
 
 
 def _pairs(config: ModelConfig) -> int:
-    """Layers of one kind: a page has room for all of them."""
+    """Number of layers of one kind; a page has room for all of them."""
     return (config.num_layers + 1) // 2

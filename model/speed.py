@@ -1,6 +1,6 @@
-"""Measures how fast a model runs: one kind of step again and again, and the memory's speed in between.
+"""Measures how fast a model runs: repeats one kind of step, and measures the memory's speed in between.
 
-At one token per step a device reads every weight that the token uses once, and computes in the meantime: the
+With one token per step, a device reads every weight that the token uses once, and computes meanwhile: the
 roofline is bytes over bandwidth.  On a shared machine the bandwidth changes within minutes, so each round
 measures both, one after the other, and a share is the median over rounds of (bytes the step needs / its time)
 / (bytes per second of the memory in the same round).
@@ -24,8 +24,8 @@ from model.interfaces import Model
 class Load:
     """Steps of `sequences` chunks of `length` tokens, each after `context` tokens that are in the cache.
 
-    temperature  what their logits are for, see `Batch.temperatures`
-    prompt       whether these tokens are a prompt's, see `Batch.prompts`
+    temperature  how their logits are used, see `Batch.temperatures`
+    prompt       whether these tokens belong to a prompt, see `Batch.prompts`
     """
 
     model: Model
@@ -54,7 +54,7 @@ class Load:
 
     @property
     def seen(self) -> int:
-        """Keys of each sequence once the step has written its own."""
+        """Number of keys of each sequence after the step has written its own."""
         return self.context + self.length
 
     @property
@@ -63,12 +63,12 @@ class Load:
 
     @staticmethod
     def cache_bytes(model: Model, sequences: int, seen: int) -> int:
-        """Of the keys and values that such a load needs."""
+        """Bytes of the keys and values that such a load needs."""
         pages = sequences * -(-seen // model.page_size)
         return bytes_of((pages, pages), model.page_bytes)
 
     def batch(self, seed: int) -> Batch:
-        """Other tokens for every seed, so that other experts are chosen."""
+        """A batch whose tokens depend on the seed, so that other experts are chosen."""
         random = torch.Generator().manual_seed(seed)
         tokens = torch.randint(0, self.model.config.vocab_size, (self.tokens,), generator=random)
         return replace(self._batch, tokens=tokens.to(self.model.device))
@@ -76,12 +76,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One figure of each round.
+    """The measurements of all rounds, one number for each.
 
-    tokens    of one step
-    seconds   of the steps
-    speeds    of the memory beside them, bytes per second; empty if it was not measured
-    shares    of that speed, which the steps reached; empty if it is not known what they needed
+    tokens    number of tokens of one step
+    seconds   time of each step
+    speeds    speed of the memory in the same round, bytes per second; empty if it was not measured
+    shares    share of that speed that the step reached; empty if the bytes that it needed are not known
     """
 
     tokens: int
@@ -102,10 +102,10 @@ def time_steps(
     memory_speed: Callable[[int], float] | None = None,
     needed: Callable[[], float] | None = None,
 ) -> Timing:
-    """Times `rounds` steps, after one to warm up; once `patience` seconds have passed it begins no more.
+    """Times `rounds` steps, after one to warm up; fewer if `patience` seconds have passed.
 
-    memory_speed  measures bytes per second of the memory, given the round
-    needed        bytes the last step had to read
+    memory_speed  number of the round → measured speed of the memory, bytes per second
+    needed        returns the bytes that the last step had to read
     """
     model = load.model
     seconds: list[float] = []

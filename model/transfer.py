@@ -1,7 +1,7 @@
 """Copies between host and device in each step: a `Link` uploads arrays and downloads tensors.
 
 On a CPU both are the same memory, and nothing is copied.  A GPU copies from and to pinned memory while the
-host goes on, so each copy has a buffer of its own until the GPU is done with it.
+host continues, so each copy has its own buffer until the GPU has finished it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 RING = 6
-"""Pinned buffers in each direction: two steps are in flight, each with a batch, draws and edits at most."""
+"""Pinned buffers in each direction: at most two steps are in flight, each with a batch, draws and edits."""
 
 
 class Download(Protocol):
@@ -55,21 +55,21 @@ class _SharedDownload:
 
 
 class _Buffer:
-    """Pinned memory, and the moment when the GPU is done with it."""
+    """Pinned memory, and an event that is complete when the GPU no longer uses it."""
 
     def __init__(self) -> None:
         self.bytes = torch.empty(0, dtype=torch.uint8)
         self._copied: torch.cuda.Event | None = None
 
     def take(self, size: int) -> Tensor:
-        """`size` bytes, when the GPU needs no longer what was there."""
+        """`size` bytes of the buffer; waits until the GPU no longer uses them."""
         self.wait()
         if len(self.bytes) < size:
             self.bytes = torch.empty(2 * size, dtype=torch.uint8, pin_memory=True)
         return self.bytes[:size]
 
     def copying(self, device: torch.device) -> None:
-        """The copy from or to it is what `device` was given last."""
+        """Record that the last operation launched on `device` is a copy from or to this buffer."""
         if self._copied is None:
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._copied.record(torch.cuda.current_stream(device))
@@ -104,7 +104,7 @@ class Pinned:
 
 
 class _PinnedDownload:
-    """Good until its buffer's next turn."""
+    """Valid until its buffer is used again."""
 
     def __init__(self, tensor: Tensor, buffer: _Buffer):
         self._tensor, self._buffer = tensor, buffer

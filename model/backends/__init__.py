@@ -1,7 +1,7 @@
 """The backends, each a package with a `BACKEND` (model/interfaces.py), which builds a `Model`.
 
-Each backend computes the whole pass in its own way.  reference/ is the definition of correct, and every other
-backend is tested against it.  The choice is made once, when the program is assembled: `load`.
+Each backend has its own implementation of the whole pass.  reference/ defines the correct result, and every
+other backend is tested against it.  The backend is chosen once, when the program is assembled (`load`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _DEFAULTS = {"cpu": "cpu", "cuda": "triton"}  # the fastest for each kind of dev
 
 
 def choose(device: torch.device, backend: str | None = None) -> str:
-    """The name of the backend that `load` takes."""
+    """The name of the backend that `load` would return."""
     return backend or _DEFAULTS.get(device.type, "reference")
 
 
 def load(device: torch.device, backend: str | None = None) -> Backend:
     """The named backend, or the fastest one for `device`.  Imports only that one.
 
-    A backend that cannot be imported raises its reason: it is never replaced by a slower one.
+    If it cannot be imported, the exception has the reason.  It is never replaced by a slower one.
     """
     name = choose(device, backend)
     if name not in BACKENDS:

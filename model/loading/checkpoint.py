@@ -1,15 +1,15 @@
 """A checkpoint: a folder of safetensors files, read one tensor at a time under the names of tensors.py.
 
 Tensors are read from memory-mapped files (`read`), or by several threads onto a device (`onto`).  gpt-oss is
-published in several layouts; one function for each says which stored tensors make up ours:
+published in several layouts; for each, one function maps our names to stored tensors:
 
     original           block.0.mlp.mlp1_weight.blocks ...                        our own names
-    Hugging Face       model.layers.0.mlp.experts.gate_up_proj_blocks ...        q, k and v apart
+    Hugging Face       model.layers.0.mlp.experts.gate_up_proj_blocks ...        q, k and v separate
     the same, bf16     model.layers.0.mlp.experts.gate_up_proj                   experts encoded when read
 
-A folder with both layouts, as it is published, is served from the files at its top; `original/` is used only
-if there are none.  Opening reads only headers, and checks every name, shape and type against config.json, so
-that a wrong folder is refused at once.  Nothing is ever unpickled.
+A published folder has both layouts: then the files at its top are used, and `original/` only if there are
+none.  Opening reads only headers, and checks every name, shape and type against config.json, so that a wrong
+folder is refused at once.  Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from model.parallel.ranks import Ranks
 log = logging.getLogger(__name__)
 
 RECENT = 12
-"""So many stored tensors, the latest, keep their pages in memory: more than one matrix of experts has."""
+"""The pages of this many most recently read tensors stay in memory: more than one matrix of experts needs."""
 
 AHEAD_BYTES = 512 << 20
-"""Bytes the system is told to read ahead: enough for a fast disk while the last tensor is packed."""
+"""Bytes that the system is asked to read ahead: enough for a fast disk while the last tensor is packed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How one of our tensors is made from stored ones.
 
-    parts    stored names and their shapes, laid end to end along the first dimension.  Rows that the tensor
-             has beyond them are zeros: the part that one of several ranks has may be longer, or only zeros
-    encoded  0 or 1: the blocks or the scales of the one part, which is bf16 [E, in, out] and has yet to be
-             encoded; None: the tensor is stored as it is
+    parts    stored names and their shapes, concatenated along the first dimension.  Further rows of the
+             tensor are zeros: a rank's part may be longer than its rows in the file, or only zeros
+    encoded  0 or 1: the blocks or the scales of the only part, which is bf16 [E, in, out] and must be encoded
+             first; None: the tensor is stored as it is
     """
 
     parts: Mapping[str, Shape]
@@ -58,11 +58,11 @@ class Recipe:
 class Checkpoint:
     """A `TensorSource` of the files of one folder.
 
-    config    what its config.json says
-    folder    where its safetensors files are
-    names     of all its tensors, in the order of computation
-    nbytes    of all its tensors, as `read` returns them
-    on_read   called with the bytes of each tensor when it is first read, to show how far loading is
+    config    the contents of its config.json
+    folder    the folder of its safetensors files
+    names     names of all tensors, in the order of computation
+    nbytes    size of all tensors together, as `read` returns them
+    on_read   called with the size of each tensor when it is first read, to show the progress
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Checkpoint:
         return cls(folder, config, stored, recipes)
 
     def part(self, ranks: Ranks) -> Checkpoint:
-        """What one of several ranks has of it, and reads: no byte of the others.  Raises CheckpointError."""
+        """One rank's part of the checkpoint, which reads only that part's bytes.  Raises CheckpointError."""
         config, of_names = ranks.config(self.config), cuts(self.config, ranks)
         stored: dict[str, Stored] = {}
         recipes = {}
@@ -125,9 +125,10 @@ class Checkpoint:
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU: uint8 if MXFP4 blocks or scales, else bfloat16.
 
-        If the file holds the tensor as it is, the memory is that of the mapped file: not to be written to.
-        Later calls free these pages (touching them reads them again), so that weights that a backend has
-        packed are not in memory twice.  The system reads what follows in `names` from the disk meanwhile.
+        If the file has the tensor as it is, the result is the memory of the mapped file, and must not be
+        written to.  Later calls free these pages (touching them reads them again), so that weights that a
+        backend has packed are not in memory twice.  Meanwhile the system reads the next tensors of `names`
+        from the disk.
         """
         recipe = self._recipes[name]
         self._let_go()
@@ -158,12 +159,14 @@ class Checkpoint:
             self.on_read(nbytes(name, self._shapes[name]))
 
     def _let_go(self) -> None:
-        """Free the pages of the last few: a backend reads several tensors, then packs them together."""
+        """Free the pages of older tensors.  The latest few stay: a backend reads several, then packs them
+        together.
+        """
         for stored in self._recent:
             stored.release()
 
     def _announce(self, name: str) -> None:
-        """Tell the system to read this tensor, and those that are likely to be next."""
+        """Ask the system to read this tensor and those that follow it."""
         ahead = 0
         for next_name in self.names[self.names.index(name) :]:
             for part in self._recipes[next_name].parts.keys() - self._announced:
@@ -175,10 +178,10 @@ class Checkpoint:
 
 
 class _Uploaded:
-    """`DeviceTensors` of a checkpoint: each is made on the device from its stored bytes.
+    """`DeviceTensors` of a checkpoint: each tensor is made on the device from its stored bytes.
 
-    The bytes are uploaded ahead (upload.py).  Experts that must be encoded first are read and encoded on the
-    host when they are asked for.
+    The bytes are uploaded in advance (upload.py).  Experts that must be encoded first are read and encoded on
+    the host when they are requested.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device):
@@ -197,7 +200,7 @@ class _Uploaded:
 
     def read(self, name: str) -> Tensor:
         checkpoint, due = self._checkpoint, next(self._order)
-        assert name == due, f"{due} is what comes next"
+        assert name == due, f"the next tensor is {due}"
         if checkpoint._recipes[name].encoded is not None:
             return checkpoint.read(name).to(self._device, copy=True)  # the encoder keeps its own
         try:
@@ -215,8 +218,8 @@ class _Uploaded:
 
 
 def _pieces(recipe: Recipe, cut: Cut, stored: Mapping[str, Stored]) -> Iterator[tuple[str, Stored]]:
-    """What is read of the stored tensors of one of ours for a part of it, in order, each under a name."""
-    first = 0  # the row of our tensor that is the stored one's first
+    """The pieces of stored tensors that make up a part of one of our tensors, in order, each with a name."""
+    first = 0  # the row of our tensor at which this stored tensor begins
     for name, (count, *_) in recipe.parts.items():
         for begin, end in cut.rows:
             rows = max(begin, first) - first, min(end, first + count) - first
@@ -236,7 +239,7 @@ class _Encoder:
         self._folder = folder
         self._left = set(parts)
         self._last: tuple[str, tuple[Tensor, Tensor]] | None = (
-            None  # kept: after blocks, scales are asked for
+            None  # kept, because the scales are requested after the blocks
         )
         self._squares = self._squared_errors = 0.0
 
@@ -244,7 +247,7 @@ class _Encoder:
         """Blocks and scales of stored experts [E, in, out]: one expert at a time, along `in`."""
         if self._last and self._last[0] == part:
             return self._last[1]
-        self._last = None  # its memory is free before the next takes its own
+        self._last = None  # frees its memory before the next is allocated
         pairs = [self._encode(part, expert.T.contiguous()) for expert in experts]
         blocks, scales = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
         self._last = part, (blocks, scales)
@@ -268,11 +271,11 @@ class _Encoder:
         self._left.discard(part)
 
 
-# Layouts: one function each, from our names to what is stored.
+# Layouts: one function each, from our names to stored tensors.
 
 
 def _recipes(folder: Path, config: ModelConfig, stored: Iterable[str]) -> dict[str, Recipe]:
-    """The recipes of the layout that the stored names are of."""
+    """The recipes of the layout to which the stored names belong."""
     names = set(stored)
     if any(name.startswith("block.") for name in names):
         return _original(config)
@@ -281,7 +284,7 @@ def _recipes(folder: Path, config: ModelConfig, stored: Iterable[str]) -> dict[s
         return _hugging_face(config, bf16)
     found = ", ".join(sorted(names)[:3])
     raise CheckpointError(
-        f"{folder} is no gpt-oss: tensors are called {found} ..., not block.0... or model.layers.0..."
+        f"{folder} is not a gpt-oss: tensors are called {found} ..., not block.0... or model.layers.0..."
     )
 
 
@@ -291,7 +294,7 @@ def _original(config: ModelConfig) -> dict[str, Recipe]:
 
 
 def _hugging_face(config: ModelConfig, bf16: bool) -> dict[str, Recipe]:
-    """transformers' names; with `bf16`, experts as transformers has them when they are not quantised."""
+    """transformers' names; with `bf16`, those of experts that are not quantised."""
     ours = shapes(config)
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     hidden, width, experts = config.hidden_size, config.intermediate_size, config.num_experts
@@ -335,7 +338,9 @@ def _hugging_face(config: ModelConfig, bf16: bool) -> dict[str, Recipe]:
 
 
 def _check(folder: Path, recipes: Mapping[str, Recipe], stored: Mapping[str, Stored]) -> None:
-    """Raises unless what is stored is what the recipes ask for, in number, name, shape and type."""
+    """Raises CheckpointError unless the stored tensors are those of the recipes: number, names, shapes,
+    types.
+    """
     wanted: dict[str, Shape] = {}
     packed: set[str] = set()
     for name, recipe in recipes.items():

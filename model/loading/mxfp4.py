@@ -21,13 +21,13 @@ BLOCK = 32
 
 _MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _MIDDLES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)  # between code 0 and 1, 1 and 2, ... of the above
-_LARGEST_SCALE = 252  # 6 * 2 ** 125: at one scale more, the largest code would be past float32
+_LARGEST_SCALE = 252  # 6 * 2 ** 125: at the next scale, the largest code would be beyond float32
 
 
 def decode(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Decode, exactly: two bits of significand fit any dtype with float32's exponents.
+    """Decode, exactly: two bits of significand fit into any dtype with float32's exponents.
 
-    A scale of 255 makes its block NaN.  From 253 on, values past float32 become infinite.
+    A scale of 255 makes its block NaN.  From 253 on, values beyond float32 become infinite.
 
     blocks   [..., K / 32, 16] uint8
     scales   [..., K / 32]     uint8
@@ -44,11 +44,11 @@ def decode(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.bfloat16) 
 def encode(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Encode by rounding to the nearest value; of two equally near ones, to the even code.
 
-    A block's scale is the smallest at which its largest magnitude rounds to a code, that is, at which it is
-    at most 7.  (The specification's choice, a power of two of the magnitude alone, would cut magnitudes
-    between 7 and 8 down to 6.)  Values on the format's grid, such as those `decode` returns, are kept
-    exactly, the sign of zero included.  A block of zeros has scale 0, the smallest; what is too small for
-    that becomes zero.  Scales stop at 252, so that whatever was finite still is.
+    A block's scale is the smallest one at which its largest magnitude is at most 7, so that it rounds to a
+    code.  (The specification's choice, which depends only on the exponent of the magnitude, would reduce
+    magnitudes between 7 and 8 to 6.)  Values on the format's grid, such as those `decode` returns, stay
+    exactly the same, including the sign of zero.  A block of zeros has scale 0, the smallest; values too
+    small for it become zero.  Scales are at most 252, so that finite values stay finite.
 
     weights  [..., K], K a multiple of 32
     returns  blocks [..., K / 32, 16] uint8, scales [..., K / 32] uint8
@@ -66,7 +66,9 @@ def encode(weights: Tensor) -> tuple[Tensor, Tensor]:
     scaled = values / powers[scales.int()][..., None]
     codes = 8 * scaled.signbit().to(torch.uint8)
     magnitudes = scaled.abs_()
-    for code, middle in enumerate(_MIDDLES):  # up by one at each middle passed, or met below an even code
+    for code, middle in enumerate(
+        _MIDDLES
+    ):  # one code more for each middle that is passed, or reached below an even code
         codes += magnitudes > middle if code % 2 == 0 else magnitudes >= middle
     return codes[..., ::2] | codes[..., 1::2] << 4, scales
 

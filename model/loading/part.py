@@ -1,8 +1,8 @@
-"""Which part of each tensor a rank has, where several compute one model (model/parallel).
+"""Which part of each tensor a rank has, if several ranks compute one model (model/parallel).
 
-A part keeps the tensor's name.  Together with the sizes of `Ranks.config` the parts are a smaller gpt-oss,
-but for the router, which is whole, and for the bias of attention's output, which is added once: rank 0 has
-it, the others have zeros.
+A part has the name of its tensor.  With the sizes of `Ranks.config`, the parts of a rank are a smaller
+gpt-oss, with two exceptions: every rank has the whole router; and the bias of attention's output must be
+added only once, so rank 0 has it and the others have zeros.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Range = tuple[int, int]
 class Cut:
     """A part of one tensor.
 
-    rows     ranges along its first dimension, in ascending order, which are laid end to end
+    rows     ranges along its first dimension, in ascending order, which are concatenated
     columns  the range along its second dimension; None: all
-    shape    of the part; rows that it has beyond `rows` are zeros
+    shape    of the part; if it has more rows than `rows`, the others are zeros
     """
 
     rows: tuple[Range, ...]
@@ -71,7 +71,8 @@ def _range(first: int, count: int, shape: Shape) -> Cut:
 
 
 class Part:
-    """A `TensorSource`: one rank's part of any other.  For files, `Checkpoint.part` reads no more than that.
+    """A `TensorSource`: one rank's part of another source.  (For files, `Checkpoint.part` reads only the
+    part.)
 
     config  the sizes of the part
     """
@@ -105,7 +106,7 @@ class _PartOnto:
 
 
 def _of(tensor: Tensor, cut: Cut) -> Tensor:
-    """The part of a whole tensor, in memory of its own."""
+    """The part of a whole tensor, copied to new memory."""
     part = tensor.new_zeros(cut.shape)
     row = 0
     for begin, end in cut.rows:

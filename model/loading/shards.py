@@ -1,12 +1,11 @@
-"""The safetensors files of a folder: which ones there are, what is wrong with those that cannot be read, and
-their tensors, mapped.
+"""The safetensors files of a folder: finds them, explains why one cannot be read, and maps their tensors.
 
-Nothing is copied here.  A tensor is a view of its file; the system reads what is touched, ahead of us where
-we announce it (`Stored.announce`), and takes the pages back when we are done with them (`Stored.release`), so
-that a model is never in memory twice while it is loaded.  Where a tensor's bytes go through other memory,
-`Stored.region` says where they are, and `Stored.of` what they stand for.
+Nothing is copied here.  A tensor is a view of its mapped file.  The system reads pages when they are touched,
+or before, if we ask for it (`Stored.announce`), and frees them when we no longer need them
+(`Stored.release`), so that a model is never in memory twice while it is loaded.  For uploads, `Stored.region`
+is the place of a tensor's bytes in the file, and `Stored.of` makes the tensor from the uploaded bytes.
 
-The format: 8 bytes with the length of the header, the header in JSON, the tensors end to end
+The format: 8 bytes with the length of the header, the header in JSON, the tensors one after the other
 (https://github.com/huggingface/safetensors).  The header is checked by the safetensors library itself.
 """
 
@@ -26,19 +25,19 @@ from model.config import CheckpointError
 from model.loading.upload import Region
 
 DTYPES = {"U8": torch.uint8, "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-"""The types of stored tensors that a gpt-oss can be made of."""
+"""The types that stored tensors may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One tensor in a file, or a part of one.
 
-    file    all of it, mapped
-    dtype   as the file calls it
-    begin   its first byte in the file
-    nbytes  how many there are
-    pitch   bytes from the begin of a row to that of the next, if it has only some columns of a matrix;
-            None: there is nothing between rows
+    file    the whole file, mapped
+    dtype   its name in the file
+    begin   offset of its first byte in the file
+    nbytes  number of its bytes
+    pitch   bytes from the beginning of a row to that of the next, if it is only some columns of a matrix;
+            None: rows are contiguous
     """
 
     path: Path
@@ -73,7 +72,7 @@ class Stored:
         )
 
     def tensor(self) -> Tensor:
-        """The tensor, in the mapped memory of the file if it is in one piece: not to be written to."""
+        """The tensor; if it is contiguous, in the mapped memory of the file, which must not be written to."""
         if not self.nbytes:
             return self.of(torch.empty(0, dtype=torch.uint8))
         flat = torch.frombuffer(self.file, dtype=torch.uint8, count=self._span, offset=self.begin)
@@ -90,24 +89,24 @@ class Stored:
 
     @property
     def _span(self) -> int:
-        """Bytes from its first to its last."""
+        """Number of bytes from its first to its last, including those between rows."""
         if self.pitch is None:
             return self.nbytes
         rows = self.shape[0]
         return (rows - 1) * self.pitch + self.nbytes // rows
 
     def of(self, flat: Tensor) -> Tensor:
-        """The tensor made of its bytes [nbytes] uint8, in the same memory."""
+        """The tensor of its bytes `flat` [nbytes] uint8, in the same memory."""
         return flat.view(DTYPES[self.dtype]).view(self.shape)
 
     def announce(self) -> None:
-        """Tell the system that it will be read soon (MADV_WILLNEED)."""
+        """Tell the system that the tensor will be read soon (MADV_WILLNEED)."""
         start = self.begin - self.begin % mmap.PAGESIZE
         if self.nbytes:
             self.file.madvise(mmap.MADV_WILLNEED, start, self.begin + self._span - start)
 
     def release(self) -> None:
-        """Free the memory of its pages; touching it again reads them again."""
+        """Free the memory of its pages.  If the tensor is used again, the system reads them again."""
         start = self.begin + -self.begin % mmap.PAGESIZE
         end = self.begin + self._span
         length = end - end % mmap.PAGESIZE - start
@@ -116,7 +115,7 @@ class Stored:
 
 
 def weights_folder(folder: Path) -> Path:
-    """`folder` if it holds safetensors files, else its original/ if that does.  Raises CheckpointError."""
+    """`folder` if it has safetensors files, otherwise its original/ if that has.  Raises CheckpointError."""
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise CheckpointError(
@@ -148,7 +147,7 @@ def open_all(folder: Path) -> dict[str, Stored]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files that the index names; all there are, without an index."""
+    """The files that the index names; all safetensors files if there is no index."""
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if not indexes:
         return sorted(folder.glob("*.safetensors"))
@@ -168,7 +167,7 @@ def _open(path: Path) -> dict[str, Stored]:
     """The tensors of one file; safetensors checks its header first."""
     try:
         with safe_open(path, framework="pt", device="cpu"), path.open("rb") as file:
-            # Private and writable, since torch warns of memory that is not; nobody writes.
+            # Private and writable, because torch warns about read-only memory; nothing is written.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
@@ -184,7 +183,7 @@ def _open(path: Path) -> dict[str, Stored]:
 
 def _unreadable(path: Path, error: Exception) -> str:
     """The error for a file that safetensors refuses, with the reason."""
-    # Whatever else the header may be instead of an object of tensors is damage too, and told as such.
+    # If the header is not an object of tensors, the file is damaged too, and the last message says so.
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError), path.open("rb") as file:
         start = file.read(8)
         size = path.stat().st_size

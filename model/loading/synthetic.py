@@ -1,4 +1,4 @@
-"""Random weights in the exact shapes of a gpt-oss: to measure speed and memory, and to compare backends.
+"""Random weights with the exact shapes of a gpt-oss, to measure speed and memory, and to compare backends.
 
 `Synthetic` is a `TensorSource` that makes each tensor when it is read.  A tensor depends only on the seed and
 its name.  Weights are uniformly distributed, with a scale that keeps activations near 1; the model's answers
@@ -65,7 +65,7 @@ class Synthetic:
             return whole.view(torch.uint8)
         if name.endswith("norm.scale"):
             return 1 + whole.bfloat16() / 1024
-        # Evenly spread over [-128, 128): the standard deviation is 74.
+        # Uniform over [-128, 128): the standard deviation is 74.
         size = 1 / math.sqrt(shape[-1]) if name.endswith(".weight") and name != "embedding.weight" else 1.0
         return whole.bfloat16().mul_(size / 74)
 

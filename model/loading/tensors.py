@@ -1,4 +1,4 @@
-"""The tensors of a gpt-oss by name: what a backend reads, from files, or made at random, or from a test.
+"""The tensors of a gpt-oss by name, which backends read from files, from random weights, or from a test.
 
 Names are those of the original layout.  All tensors are bfloat16, except the blocks and scales of experts in
 MXFP4, which are uint8.
@@ -26,7 +26,7 @@ class TensorSource(Protocol):
     def config(self) -> ModelConfig: ...
 
     def read(self, name: str) -> Tensor:
-        """One tensor, on the CPU unless the source says otherwise; not to be written to.
+        """One tensor, on the CPU unless the source says otherwise.  It must not be written to.
 
         Raises CheckpointError.
         """
@@ -36,20 +36,20 @@ class TensorSource(Protocol):
 
 
 class DeviceTensors(Protocol):
-    """The tensors of a `TensorSource` on a device: a context, to be entered once, that ends all its work."""
+    """The tensors of a `TensorSource` on a device.  A context, entered once; its exit ends all work."""
 
     def __enter__(self) -> DeviceTensors: ...
     def __exit__(self, *raised: Any) -> None: ...
 
     def read(self, name: str) -> Tensor:
-        """The next tensor in the order of `shapes`: that of `TensorSource.read`, in memory of its own.
+        """The next tensor in the order of `shapes`, in new memory of the device.
 
         Raises CheckpointError if a file cannot be read, or has become too short.
         """
 
 
 class ReadAndMoved:
-    """`DeviceTensors` of a source without files: each tensor is read when it is asked for, and moved."""
+    """`DeviceTensors` of a source without files: each tensor is read when it is requested, and copied."""
 
     def __init__(self, read: Callable[[str], Tensor], device: torch.device):
         self._read = read
@@ -66,12 +66,12 @@ class ReadAndMoved:
 
 
 def dtype(name: str) -> torch.dtype:
-    """The type of the tensor of that name."""
+    """The type of the tensor with this name."""
     return torch.uint8 if name.endswith((".blocks", ".scales")) else torch.bfloat16
 
 
 def nbytes(name: str, shape: Shape) -> int:
-    """The bytes of the tensor of that name and shape."""
+    """The size in bytes of the tensor with this name and shape."""
     return dtype(name).itemsize * math.prod(shape)
 
 

@@ -32,24 +32,24 @@ import torch
 from torch import Tensor
 
 THREADS = 12
-"""One thread reads some 10 GB/s, and 16 lanes of PCIe 5 take 50; a cold disk needs many requests, too."""
+"""One thread reads about 10 GB/s, and 16 lanes of PCIe 5 transfer 50; a cold disk needs many requests too."""
 
 BUFFERS = 2
-"""Of each thread: one is filled while the other is copied."""
+"""Buffers of each thread: one is filled while the other is copied."""
 
 PIECE_BYTES = 4 << 20
 """Large enough that Python costs little for each, small enough that buffers stay near the cache."""
 
 AHEAD_BYTES = 1 << 30
-"""Bytes that are uploaded before they are asked for, while the caller does something else."""
+"""Maximum bytes that are uploaded before the caller requests them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
     """`nbytes` of a file, from `begin`.
 
-    rows  bytes of a row, and from the begin of one to that of the next: if there is something between rows
-          that is not wanted
+    rows  bytes of a row, and bytes from the beginning of one row to that of the next; None: rows are
+          contiguous
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Region:
     rows: tuple[int, int] | None = None
 
     def runs(self, start: int, count: int) -> Iterator[tuple[int, int]]:
-        """Where its bytes [start, start + count) are in the file: offset and length of each run."""
+        """The runs of the file that contain bytes [start, start + count) of the region: offset and length."""
         row, pitch = self.rows or (self.nbytes, self.nbytes)
         while count:
             number, column = divmod(start, row)
@@ -68,11 +68,11 @@ class Region:
 
 
 class Buffer:
-    """Host memory for one piece, in huge pages where there are some."""
+    """Host memory for one piece, in huge pages if the system has them."""
 
     def __init__(self, nbytes: int):
         memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with suppress(OSError):  # a kernel that has none
+        with suppress(OSError):  # this kernel has no huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(memory)
         self.bytes = torch.frombuffer(memory, dtype=torch.uint8)
@@ -81,17 +81,17 @@ class Buffer:
         """Wait until the last copy from it is done."""
 
     def close(self) -> None:
-        """Free it; nothing is sent from it any more."""
+        """Free the memory.  Nothing must be sent from it afterwards."""
 
 
 class Channel(Protocol):
     """Copies to one device."""
 
     def thread(self) -> AbstractContextManager[object]:
-        """A context that a thread must be in to send."""
+        """A context that a thread must enter before it sends."""
 
     def buffer(self, nbytes: int) -> Buffer:
-        """A new buffer, to be closed by the thread that asked for it."""
+        """A new buffer, which the calling thread must close."""
 
     def send(self, buffer: Buffer, size: int, target: Tensor) -> None:
         """Start to copy the first `size` bytes of a buffer to `target`, which is memory from `place`."""
@@ -100,7 +100,7 @@ class Channel(Protocol):
         """Device memory [nbytes] uint8.  Copies to it come after all earlier use of that memory."""
 
     def arrive(self) -> None:
-        """What this thread launches from now on comes after all copies sent so far."""
+        """Order everything that this thread launches from now on after all copies sent so far."""
 
 
 def channel(device: torch.device) -> Channel:
@@ -108,7 +108,7 @@ def channel(device: torch.device) -> Channel:
 
 
 class Plain:
-    """For a device that shares the host's memory: a copy is done when it is sent."""
+    """For a device that shares the host's memory: `send` copies at once."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -149,7 +149,7 @@ class Pinned:
 
     def place(self, nbytes: int) -> Tensor:
         place = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-        # It may be memory that was let go of just now, and is still read on the stream that did so.
+        # The allocator may return memory that was just freed, and is still being read on the current stream.
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         return place
 
@@ -158,12 +158,13 @@ class Pinned:
 
 
 class _PinnedBuffer(Buffer):
-    """Registered with the driver instead of allocated by it: memory is given back at once, and registering
-    huge pages is quick."""
+    """Memory that is registered with the driver instead of allocated by it: it is freed at once, and
+    registering huge pages is quick.
+    """
 
     def __init__(self, nbytes: int):
         super().__init__(nbytes)
-        # Blocking: a thread that waits must leave its core to those that read.
+        # Blocking, so that a waiting thread leaves its core to the threads that read.
         self.copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         portable = 1
@@ -203,12 +204,12 @@ class _Piece:
 class Uploads:
     """An iterator over the bytes of each region, in order: tensors [nbytes] uint8 on the device.
 
-    A context, to be entered once: its threads run inside of it, and have ended behind it, whatever happened.
-    Taking a tensor raises OSError if a file, which it names, cannot be read or ends too early, or if no
-    memory can be pinned; and whatever else ended a thread.
+    A context manager, entered once: its threads run inside the context, and have always ended after it.
+    Taking a tensor raises OSError, with the name of the file, if a file cannot be read or ends too early;
+    OSError if no memory can be pinned; and any other exception that ended a thread.
 
-    It holds less than AHEAD_BYTES and one region of the device's memory, beyond the tensors that were taken;
-    of the host's memory, threads x BUFFERS pieces.
+    Beyond the tensors that were taken, it uses at most AHEAD_BYTES and one region of the device's memory, and
+    threads x BUFFERS pieces of the host's memory.
     """
 
     def __init__(
@@ -224,11 +225,13 @@ class Uploads:
         self._files: dict[Path, int] = {}
         self._begun: deque[_Upload] = deque()
         self._ahead = 0
-        """Bytes of what has begun, but for the first that was not taken."""
+        """Bytes of the uploads that have begun, without the next one to be taken."""
 
         self._pieces: SimpleQueue[_Piece | None] = SimpleQueue()
         self._changed = threading.Condition()
-        """Of what is shared with the threads: an upload's `unsent`, and the next two."""
+        """Protects the state that is shared with the threads: each upload's `unsent`, and the next two
+        attributes.
+        """
         self._failure: BaseException | None = None
         self._closed = False
         self._threads = [
@@ -265,7 +268,7 @@ class Uploads:
             self._changed.wait_for(lambda: self._closed or not upload.unsent)
             if self._failure is not None:
                 raise self._failure
-            assert not upload.unsent, "tensors are taken inside of the context"
+            assert not upload.unsent, "tensors must be taken inside the context"
         self._channel.arrive()
         self._begun.popleft()
         self._ahead -= self._begun[0].tensor.nbytes if self._begun else 0
@@ -285,7 +288,7 @@ class Uploads:
             self._pieces.put(_Piece(file, region, start, target, upload))
 
     def _work(self) -> None:
-        """One thread: it uploads pieces, with its buffers in turn, as long as there are any."""
+        """One thread: uploads pieces until there are none, with its buffers in turn."""
         buffers: deque[Buffer] = deque()
         try:
             with torch.inference_mode(), self._channel.thread():
@@ -295,15 +298,15 @@ class Uploads:
                 finally:
                     for buffer in buffers:
                         buffer.close()
-        except BaseException as failure:  # it is raised where the tensors are taken
+        except BaseException as failure:  # `__next__` raises it
             with self._changed:
                 self._closed, self._failure = True, self._failure or failure
                 self._changed.notify()
 
     def _carry(self, piece: _Piece | None, buffers: deque[Buffer]) -> bool:
-        """One piece, by the buffer that was used longest ago.  False if there are no more.
+        """Upload one piece, with the least recently used buffer.  Returns False if there are no more pieces.
 
-        When it returns, nothing here holds on to the piece, and so to memory of the device.
+        A method of its own, so that no local variable keeps the piece, and with it memory of the device.
         """
         if piece is None or self._closed:
             return False

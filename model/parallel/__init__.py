@@ -1,17 +1,17 @@
-"""One model computed by several processes together, each of which has a part of it: tensor parallel.
+"""Tensor parallelism: several processes (ranks) compute one model together, and each has a part of it.
 
-    ranks.py  who there is, what each has, and the two things they do together: add up, and gather
-    lead.py   rank 0 tells the others each step; they follow
+    ranks.py  the ranks, the sizes of their parts, and their common operations: sum and gather
+    lead.py   rank 0 sends each step to the others, which compute it too
 
-Of N ranks each has
+Each of N ranks has
 
     heads       H / N query heads, and the KV / N key and value heads that these share
-    experts     E / N whole experts; the router is on every rank, and each keeps what its own experts add
-    vocabulary  V / N rows of embedding and unembedding, rounded up; rows that are missing are zeros
+    experts     E / N whole experts; every rank has the whole router, and computes only its own experts
+    vocabulary  V / N rows of embedding and unembedding, rounded up; missing rows are zeros
 
-So a layer has two sums over the ranks: of what attention adds to the residual stream, and of what the experts
-add.  One more is of the embedding, and at the end the logits of all rows are gathered.  Every rank has the
-same residual stream, to the bit, and so every rank's router chooses the same experts.
+So in each layer two results are summed over the ranks: that of attention, and that of the experts.  The
+embedding is summed too, and at the end the logits of all vocabulary rows are gathered.  The residual stream
+is bit-identical on all ranks, so every rank's router chooses the same experts.
 
 model/loading/part.py says which part of each tensor a rank reads.
 """

@@ -1,8 +1,8 @@
 """Rank 0 leads: its `Leader` is the model that the engine runs.  The other ranks `follow`.
 
-Before it computes a step, the leader tells the others its sizes, over a channel on which they may wait for as
-long as nobody asks anything; the batch itself is broadcast from device to device.  From then on every rank
-computes the same step on its own part, and they meet at each sum.
+Before a step, the leader sends its sizes to the others over a channel, on which they wait without a time
+limit.  The batch itself is broadcast from device to device.  Then every rank computes the same step with its
+own part, and they synchronise at each sum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from model.logit_edits import Edits
 from model.parallel.ranks import Group
 
 Order = Mapping[str, Any]
-"""What the leader tells the others; JSON can hold it."""
+"""A message from the leader to the others, which can be written as JSON."""
 
 
 class Leader:
@@ -42,7 +42,7 @@ class Leader:
         model    rank 0's own part
         whole    the sizes of all parts together
         tell     sends an order to every other rank
-        explain  what to raise when a step has failed
+        explain  the exception of a failed step → the one to raise
         """
         self._model = model
         self._group = group
@@ -93,8 +93,9 @@ class Leader:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """Whatever is raised inside is the end of all ranks: the others are in the midst of the same, and
-        cannot be told to begin anew."""
+        """Replaces an exception raised inside by `explain`'s, which ends all ranks: the others are in the
+        middle of the same step, and cannot start again.
+        """
         try:
             yield
         except Exception as error:
@@ -102,7 +103,7 @@ class Leader:
 
 
 class SamplingLeader(Leader):
-    """Of a model that samples on its device: rank 0 does, and has all logits for it."""
+    """The leader for a model that samples on its device: rank 0 has all logits, and samples."""
 
     _model: Any
 
@@ -132,16 +133,16 @@ def leader(
 
 
 def follow(model: LoadedModel, group: Group, orders: Iterable[Order]) -> None:
-    """Do what the leader says, until there are no more orders."""
+    """Carry out the leader's orders until there are no more."""
     cache: KVCache | None = None
     with torch.inference_mode():
         for order in orders:
             if order["do"] == "cache":
                 pages = order["pages"]
-                cache = None  # its memory is free before the next takes its own
+                cache = None  # frees its memory before the next is allocated
                 cache = model.new_cache(pages if isinstance(pages, int) else tuple(pages))
                 continue
-            assert cache is not None, "the first order is to make a cache"
+            assert cache is not None, "the first order must create a cache"
             if order["do"] == "prepare":
                 assert isinstance(model, Prepares)
                 model.prepare(cache, order["rows"])
@@ -149,7 +150,7 @@ def follow(model: LoadedModel, group: Group, orders: Iterable[Order]) -> None:
                 model.forward(_received(order, group, model.device), cache)
 
 
-# A batch on its way: its sizes and what stays on the host as an order, all else as one tensor.
+# How a batch is sent: its sizes and its host tensors in an order, everything else as one tensor.
 
 
 def _sizes(batch: Batch) -> Order:
@@ -190,7 +191,7 @@ def _received(order: Order, group: Group, device: torch.device) -> Batch:
 
 
 def _hex(kind: str, tensor: Tensor | None) -> str | None:
-    """Numbers of the host, in half the characters that JSON's own would take."""
+    """A tensor of the host in hexadecimal, half as long as JSON's numbers."""
     return None if tensor is None else array(kind, tensor.tolist()).tobytes().hex()
 
 

@@ -1,4 +1,4 @@
-"""The ranks that compute one model: `ALONE` if there is only one, else a `Group` of torch.distributed."""
+"""The ranks that compute one model: `ALONE` for a single one, otherwise a `Group` of torch.distributed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from model.config import CheckpointError, ModelConfig
 
 
 class Ranks:
-    """One rank, and what it does together with the others.  This one is for sizes alone: it waits for nobody.
+    """One rank, and its common operations with the others.  This class does not communicate: with size 1 the
+    operations do nothing, and other sizes are only for calculating the sizes of parts.
 
-    rank  0 .. size - 1
-    size  how many there are
+    rank  from 0 to size - 1
+    size  number of ranks
     """
 
     def __init__(self, rank: int = 0, size: int = 1):
@@ -30,7 +31,7 @@ class Ranks:
         self.size = size
 
     def config(self, whole: ModelConfig) -> ModelConfig:
-        """The sizes of this rank's part.  Raises CheckpointError if there is no such part."""
+        """The sizes of this rank's part.  Raises CheckpointError if the model cannot be split in this way."""
         check_divisible(whole, self.size)
         return replace(
             whole,
@@ -46,17 +47,18 @@ class Ranks:
 
     @contextmanager
     def adding(self, x: Tensor) -> Iterator[None]:
-        """Inside, this rank adds its part to x, in place; behind it, x has the parts of all ranks.
+        """A context in which this rank adds its part to x, in place.  After it, x has the parts of all ranks
+        added.
 
         x  the same on every rank, before and after
         """
         if self.rank:
-            x.zero_()  # what was there comes from rank 0
+            x.zero_()  # because the sum must have the old x only once: from rank 0
         yield
         self.add_up(x)
 
     def add_up(self, x: Tensor) -> None:
-        """x becomes the sum of all ranks' x, in place: the same bits on every rank."""
+        """Replace x by the sum of all ranks' x, in place.  The result is bit-identical on every rank."""
 
     def gathered(self, logits: Tensor) -> Tensor:
         """Logits [N, size * V] of all ranks' logits [N, V], in the order of the ranks."""
@@ -66,16 +68,17 @@ class Ranks:
 ALONE = Ranks()
 
 LONGEST_SECONDS = 1800.0
-"""That a rank waits for the others, at one sum or while they load.  Who starts them notices sooner if one
-has died."""
+"""Maximum time that a rank waits for the others, in an operation or while they load.  gptoss/ranks notices
+much earlier if one has died.
+"""
 
 
 class Group(Ranks):
     """Ranks that are connected by torch.distributed, which has been initialised.
 
-    in_order  whether sums are made in the order of the ranks: then the same numbers have the same sum
-              wherever they are in a tensor, and so in whatever batch a token is.  All-reduce has no such
-              order when there are more than two
+    in_order  whether sums are computed in the order of the ranks.  Then the sum of the same numbers does not
+              depend on their place in a tensor, so a token's result does not depend on its batch.  All-reduce
+              has no fixed order for more than two ranks
     """
 
     def __init__(self, rank: int, size: int, in_order: bool):
@@ -96,7 +99,7 @@ class Group(Ranks):
         return parts.transpose(0, 1).flatten(1)
 
     def broadcast(self, tensor: Tensor) -> None:
-        """The tensor of rank 0, to all ranks, in place."""
+        """Copy the tensor of rank 0 to all ranks, in place."""
         dist.broadcast(tensor, 0)
 
     def _of_all(self, x: Tensor) -> Tensor:
@@ -107,11 +110,11 @@ class Group(Ranks):
 
 
 def connect(rank: int, size: int, device: torch.device, meeting: Path, batch_invariant: bool) -> Group:
-    """Meet the other ranks: NCCL connects GPUs, gloo processes on a CPU.  Waits for all of them.
+    """Connect to the other ranks: GPUs with NCCL, processes on a CPU with gloo.  Waits for all of them.
 
-    meeting  a file that is there for nobody else; all ranks name the same
+    meeting  a file through which the ranks find each other; the same for all, and used by nobody else
 
-    They meet on this machine's loopback interface, unless GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name
+    They connect over this machine's loopback interface, unless GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names
     another.
     """
     on_gpu = device.type == "cuda"
@@ -126,7 +129,7 @@ def connect(rank: int, size: int, device: torch.device, meeting: Path, batch_inv
         device_id=device if on_gpu else None,
     )
     group = Group(rank, size, in_order=batch_invariant or not on_gpu)
-    group.add_up(torch.zeros(1, device=device))  # connections are made at the first use
+    group.add_up(torch.zeros(1, device=device))  # the first operation makes the connections
     return group
 
 
@@ -136,18 +139,18 @@ def disconnect() -> None:
 
 
 def owned_rows(tokens: Tensor, table: Tensor, ranks: Ranks) -> Tensor:
-    """Rows [T, C] of an embedding table [V, C] that is a rank's part: zeros where another has the row."""
+    """Rows [T, C] of a rank's part [V, C] of an embedding table; zeros for rows that another rank has."""
     own = tokens - ranks.first(len(table))
     here = (own >= 0) & (own < len(table))
     return F.embedding(own.clamp(0, len(table) - 1), table) * here[:, None]
 
 
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
-"""Its name from torch 2.13 on, or else the one before."""
+"""The function's name from torch 2.13 on, otherwise its older name."""
 
 
 def check_divisible(config: ModelConfig, size: int) -> None:
-    """Raises CheckpointError unless so many ranks can have whole heads and whole experts each."""
+    """Raises CheckpointError unless each of `size` ranks can have whole heads and whole experts."""
     heads, experts = config.num_kv_heads, config.num_experts
     if heads % size or experts % size:
         able = [str(n) for n in range(2, heads + 1) if heads % n == experts % n == 0]

@@ -1,16 +1,15 @@
 """gpt-oss on x86-64, ARM and other CPUs: C++ kernels behind one call per step.
 
-    toolchain.py  how the C++ is compiled     native/abi.h        what Python and the library tell each other
-    library.py    finding and loading it      native/layout.h     how packed weights lie in memory
+    toolchain.py  how the C++ is compiled     native/abi.h        the interface of Python and the library
+    library.py    finding and loading it      native/layout.h     the layout of packed weights in memory
     program.py    the structures of abi.h     native/program.cpp  what each instruction does, on all threads
     weights.py    checkpoint → packed weights native/isa_*.cpp    the arithmetic, once per instruction set
-    cpu_model.py  the network as a program    native/arithmetic.h what of it they share
-    prefetch.py   whether to ask for weights ahead
+    cpu_model.py  the network as a program    native/arithmetic.h the arithmetic that all of these share
+    prefetch.py   whether to prefetch weights
 
-At one token per step a CPU does little but read weights, so everything serves that: weights lie in the
-order in which they are read, experts stay in MXFP4, attention and unembedding are int8 unless asked
-otherwise, and activations keep 16 bits, which costs nothing while memory is the limit and makes every
-product exact.
+With one token per step, the time of a CPU goes into reading weights.  So weights are stored in the order in
+which they are read, experts stay in MXFP4, and attention and unembedding are int8 by default.  Activations
+have 16 bits: this takes no extra time while memory is the limit, and makes every product exact.
 """
 
 from __future__ import annotations
@@ -46,21 +45,21 @@ def build(
 ) -> CpuModel:
     """The checkpoint's model on the CPU.
 
-    dense    "int8": attention and unembedding in int8 by groups of 64, the best logits scored again in bf16;
-             where only the best can matter (`Batch.temperatures`), the others are estimates of four bits.
-             "bf16": as they were trained, at about two thirds of the speed
-    threads  that share a step; None: one for each core
-    isa      amx, avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best this processor has
+    dense    "int8": attention and unembedding in int8 by groups of 64, with the best logits computed again in
+             bf16; if only the best logits are needed (`Batch.temperatures`), the others are estimated with
+             four bits.  "bf16": as they were trained, at about two thirds of the speed
+    threads  number of threads of a step; None: one for each core
+    isa      amx, avx512, avx2, neon or portable; None: $GPTOSS_CPU_ISA, or the best that this processor has
     prompt_activations  bits of a prompt's activations in products with int8 and MXFP4 weights.  16: nearly
-             exact, and the bits of decoding.  8: a scale for each 32, faster, and off by 0.5% of a product.
-             An answer's always have 16
-    ranks    who computes it together; the checkpoint is then this rank's part
-    batch_invariant  may be asked for, and always holds: a row's sums depend on no other row
+             exact, and bit-identical to decoding.  8: a scale for each 32, faster, with an error of 0.5% of a
+             product.  The tokens of an answer always have 16
+    ranks    the ranks that compute the model; the checkpoint is then this rank's part
+    batch_invariant  has no effect, because results never depend on the batch
 
-    From then on torch itself uses one thread in this process.
+    After this call torch itself uses one thread in this process.
 
     Raises NativeLibraryMissing if there is neither a built library nor a compiler, CheckpointError for
-    sizes the kernels cannot handle, ValueError for an unknown format or instruction set.
+    sizes that the kernels cannot handle, ValueError for an unknown format or instruction set.
     """
     if device.type != "cpu":
         raise ValueError(f"the cpu backend runs on the CPU, not on {device}")
@@ -71,14 +70,14 @@ def build(
     library = load()
     threads = threads or physical_cores()
     model = CpuModel(checkpoint, library, dense, threads, choose_isa(library, isa), ranks)
-    torch.set_num_threads(1)  # two pools would compete for the same cores; what is left to torch is small
+    torch.set_num_threads(1)  # two thread pools would compete for the same cores; torch has little to compute
     model.shorten_prompts(prompt_activations)
     model.prefetch(prefetching_helps(model))
     return model
 
 
 def kernel_checks(model: CpuModel) -> Iterator[Check]:
-    """Each instruction of a step, see cpu_checks.py."""
+    """Checks each instruction of a step, see cpu_checks.py."""
     from model.backends.cpu import cpu_checks
 
     return cpu_checks.checks(model, cpu_checks.TOKENS)
@@ -89,8 +88,8 @@ def describe(settings: Mapping[str, Any]) -> tuple[str, str | None]:
     library = load()
     used, able = choose_isa(library), isas(library)
     threads = settings.get("threads") or physical_cores()
-    told = f"{used}, on {threads} threads; this processor can run {', '.join(able)}"
-    return told, None if used == able[0] else f"unset GPTOSS_CPU_ISA to use {able[0]}, which is faster"
+    use = f"{used}, on {threads} threads; this processor can run {', '.join(able)}"
+    return use, None if used == able[0] else f"unset GPTOSS_CPU_ISA to use {able[0]}, which is faster"
 
 
 BACKEND = Backend(

@@ -1,7 +1,7 @@
-"""Each instruction of the CPU kernels by itself, on a model's own weights, against plain PyTorch.
+"""Checks each instruction of the CPU kernels separately, on a model's own weights, against plain PyTorch.
 
-A step is run one instruction at a time.  What an instruction read is in the scratch beforehand, what it wrote
-afterwards, so each is judged by its own work and not by what came before it.
+A step is run one instruction at a time.  The inputs of an instruction are in the scratch memory before it,
+its results after it, so each instruction is checked by itself, whatever the errors of those before it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from model.loading.synthetic import Synthetic
 from model.speed import Load
 
 TOKENS = (1, 3, 70)
-"""Steps to try: one row, an odd few, more than one panel of 64 rows and than two pages."""
+"""Numbers of tokens to try: one row, a small odd number, and more than one panel of 64 rows and two pages."""
 
 FLOAT32, SIXTEEN_BITS, KEYS, INT8_WEIGHTS, FOUR_BITS = 1e-5, 1e-4, 1e-3, 1e-2, 0.2
 """Tolerances: sums in another order; activations of 16 bits; keys and values of 8;
@@ -47,7 +47,7 @@ weights of 7, and of 4."""
 
 
 def checks(model: Model, tokens: Iterable[int]) -> Iterator[Check]:
-    """model  of the random weights of `model.check.SMALL`; not to be used for anything afterwards"""
+    """model  made of the random weights of `model.check.SMALL`; it cannot be used afterwards"""
     assert isinstance(model, CpuModel)
     assert model.config == SMALL
     counts = list(tokens)
@@ -66,7 +66,7 @@ class _Walk:
         self.load = Load(model, 1, count, 0, math.inf)
         self.batch = self.load.batch(seed=count)
         self.scratch = model.scratch
-        self.operands = list(operands)  # those still to be run
+        self.operands = list(operands)  # those not yet run
         self.dense = INT8_WEIGHTS if model.dense == "int8" else FLOAT32
 
     def all(self) -> Iterator[Check]:
@@ -76,10 +76,10 @@ class _Walk:
             yield from self._experts(layer)
         yield from self._logits()
 
-    # What is run and read.
+    # Running instructions, and reading what they wrote.
 
     def _run(self, *kinds: type[Structure]) -> Tensor:
-        """The next instructions, which must be of these kinds; logits, if they are what they write."""
+        """Run the next instructions, which must be of these kinds.  Returns the logits if they write them."""
         operands = [self.operands.pop(0) for _ in kinds]
         assert [type(each) for each in operands] == list(kinds)
         self.model.program = Program(operands)
@@ -100,7 +100,7 @@ class _Walk:
         return self.scratch.normed[: self.count].clone()
 
     def _rows(self, tensor: Tensor) -> Tensor:
-        """Of a scratch with a row for each token and chosen expert."""
+        """The used rows of a scratch tensor that has a row for each token and chosen expert."""
         return tensor[: self.count * self.config.experts_per_token].clone()
 
     def _check(self, name: str, got: Tensor, want: Tensor, tolerance: float) -> Check:
@@ -157,7 +157,7 @@ class _Walk:
         yield self._check(f"{self.model.dense} product, added", self.x, want, self.dense)
 
     def _plain_cache(self, kernels: Arithmetic, k: Tensor, v: Tensor, kind: int) -> KVCache:
-        """Keys and values as the reference lays them out, in bfloat16 as every cache has them."""
+        """Keys and values in the reference's layout, in bfloat16 as in every cache."""
         shape = (1, self.load.cache.num_pages, self.model.page_size, *k.shape[1:])
         cache = KVCache(*(torch.full(shape, torch.nan) for _ in range(2)))
         keys, values = k.bfloat16().float(), v.bfloat16().float()
@@ -200,7 +200,7 @@ class _Walk:
         yield self._check("weighted sum", self.x, before + added, FLOAT32)
 
     def _ungrouped(self, inner: Tensor) -> Tensor:
-        """Gates and values in turn, from tiles of 16 gates and then their 16 values."""
+        """Interleaved gates and values, from tiles of 16 gates followed by their 16 values."""
         return inner.view(len(inner), -1, 2, 16).transpose(2, 3).reshape(len(inner), -1)
 
     def _matrices(self, name: str, rows: Tensor, chosen: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class _Walk:
             yield self._check("unembedding", logits, exact, self.dense)
             return
         yield self._check("unembedding, upper halves", logits, exact, FOUR_BITS)
-        self.operands = list(following)  # logits are new ones in every run
+        self.operands = list(following)  # each run writes new logits
         logits = self._run(Dense, Decide, Dense)
         yield self._check("unembedding", logits, exact, self.dense)
         self.operands = list(following)

@@ -1,10 +1,10 @@
 """gpt-oss on the CPU: the network as a program for the native library.  One call, without the GIL, runs a
 step.
 
-Activations are float32 between the pieces.  Before products with MXFP4 and int8 weights each row is
-quantised to 16 bits; all the rest is float32 arithmetic whose order depends on nothing but the position of
-a token in its sequence.  So a token's logits have the same bits alone and in a batch, prefilled whole and
-in chunks, on one thread and on many.
+Activations are float32 between instructions.  Before products with MXFP4 and int8 weights each row is
+quantised to 16 bits.  Everything else is float32 arithmetic whose order depends only on a token's position in
+its sequence.  So a token's logits are bit-identical whatever else is in the batch, however the prompt is
+divided into chunks, and on any number of threads.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ from model.parallel.ranks import ALONE, Ranks
 from model.sizes import decode_bytes
 
 CANDIDATES = 256
-"""Logits to rescore: wherever it was looked for, the best in bf16 was among the best 64 by 4 bits."""
+"""Number of logits to rescore.  In all measurements, the best in bf16 was among the best 64 by 4 bits."""
 
 TAIL = 1e-3
-"""What all other tokens may have of the probability, for their estimates to be good enough."""
+"""Maximum probability of all other tokens together for which their estimated logits are used."""
 
 
 class CpuModel:
     """A gpt-oss in memory; a `Model`.
 
-    dense    how attention and unembedding weights are kept: int8 in groups of 64, or bf16 as trained
-    threads  that share each step, the caller included
+    dense    format of attention and unembedding weights: int8 in groups of 64, or bf16 as trained
+    threads  number of threads of each step, including the caller's
     isa      the instruction set in use
-    ranks    who computes it together; the checkpoint is then this rank's part
+    ranks    the ranks that compute the model; the checkpoint is then this rank's part
     """
 
     page_size = PAGE_SIZE
@@ -86,7 +86,7 @@ class CpuModel:
         self.library = library
         self.ranks = ranks
         self._failure: BaseException | None = None
-        add_up = weakref.WeakMethod(self._add_up)  # or the model would be kept alive by what it holds
+        add_up = weakref.WeakMethod(self._add_up)  # otherwise a reference cycle would keep the model alive
         self._meet = Meet(lambda rows: add_up()(rows))  # type: ignore[misc]
         self._machine = library.gptoss_open(threads, isa.encode())
         weakref.finalize(self, library.gptoss_close, self._machine)
@@ -115,11 +115,13 @@ class CpuModel:
 
     @property
     def cache_format(self) -> str:
-        """Threads do not matter: each token's sums have one order."""
+        """Does not contain the number of threads, because results do not depend on it."""
         return f"cpu {self.isa} dense {self.dense} prompts {self.prompt_activations}"
 
     def new_cache(self, num_pages: int) -> KVCache:
-        """A page's keys are [KV, D, 32], its values [KV, 32, D rounded up to 32], woven (native/layout.h)."""
+        """A page's keys are [KV, D, 32], its values [KV, 32, D rounded up to 32], interleaved
+        (native/layout.h).
+        """
 
         def pages(dim: int) -> Tensor:
             shape = (self._pairs, num_pages, PAGE_SIZE, self.config.num_kv_heads, dim)
@@ -140,7 +142,7 @@ class CpuModel:
         return self.ranks.gathered(logits[:, : self.config.vocab_size])
 
     def _add_up(self, rows: int) -> int:
-        """Called in the midst of a step.  Returns 0, or 1 if the other ranks cannot be met."""
+        """Called by the library in the middle of a step.  Returns 0, or 1 if the ranks could not add up."""
         try:
             self.ranks.add_up(self.scratch.x[:rows])
         except BaseException as failure:  # C++ cannot raise it; `forward` does
@@ -149,8 +151,9 @@ class CpuModel:
         return 0
 
     def step(self, batch: Batch, cache: KVCache) -> tuple[Step, Tensor, list[Tensor]]:
-        """The batch as the library sees it; the logits [N, V rounded up to 32] it will write; and the tensors
-        it points to, the logits and the batch's own, which must be kept until it was run."""
+        """The batch in the library's form; the logits [N, V rounded up to 32] that it will write; and the
+        tensors that it points to, which must be kept until it has run.
+        """
         vocabulary, samples = self.config.vocab_size, len(batch.samples)
         temperatures, prompts = batch.temperatures, batch.prompts
         if temperatures is not None and len(temperatures) != samples:
@@ -182,25 +185,25 @@ class CpuModel:
         return step, logits, [*held, logits, *on_the_host]
 
     def run(self, step: Step) -> int:
-        """Run the program over a step there is room for.
+        """Run the program over a step for which `reserve` has made room.
 
-        Returns 0, or 1 + the row of an unknown token, or -1 if the other ranks could not be met.
+        Returns 0; 1 + the row of an unknown token; or -1 if a sum over the ranks failed.
         """
         return int(self.library.gptoss_run(self._machine, self.program.array, len(self.program), byref(step)))
 
     def reserve(self, tokens: int) -> None:
-        """Make room for steps of so many tokens: activations, and the program that points to them."""
+        """Allocate activations for steps of this many tokens, and build the program that points to them."""
         if tokens > self._capacity:
             self._capacity = 1 << (tokens - 1).bit_length()
             self.scratch = Scratch(self.config, self._capacity, self.ranks)
             self.program = network(self.config, self.weights, self.scratch, self.ranks, self._meet)
 
     def prefetch(self, wanted: bool) -> None:
-        """Whether steps of one token ask for weights ahead, or leave that to the processor."""
+        """Set whether steps of one token prefetch weights, or leave that to the processor."""
         self.library.gptoss_prefetch(self._machine, wanted)
 
     def shorten_prompts(self, bits: int) -> None:
-        """How many bits activations of prompts have, 16 or 8; see `build`."""
+        """Set the bits of activations in prompts, 16 or 8; see `build`."""
         self.prompt_activations = bits
         self.library.gptoss_prompt_bits(self._machine, bits)
 
@@ -258,7 +261,7 @@ class Scratch:
         )
 
     def rows(self, count: int, width: int) -> Rows:
-        """Room for rows of codes; see `Rows` in native/abi.h."""
+        """Memory for rows of codes; see `Rows` in native/abi.h."""
         codes = torch.empty(count, 4 * width, dtype=torch.int8)
         sums = torch.empty(count, width // 32, dtype=torch.int32)
         scales, blocks = torch.empty(count), torch.empty(count, width // 32)
@@ -293,7 +296,9 @@ def network(
 
     add_up: list[Structure] = [] if ranks.size == 1 else [AddUp(meet)]
     alone: list[Structure] = [] if ranks.rank == 0 else [Clear(x, hidden)]
-    """Before what adds to x and is followed by `add_up`: what was there comes from rank 0."""
+    """Comes before operations that add to x and are followed by `add_up`, so that only rank 0's old x is
+    summed.
+    """
 
     vocabulary = config.vocab_size
     rows = (vocabulary, ranks.first(vocabulary), ranks.size * vocabulary)

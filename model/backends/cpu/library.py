@@ -1,8 +1,8 @@
-"""The native library: found or made, loaded, checked, and asked what this processor can run.
+"""The native library: finds or builds it, loads and checks it, and asks which instruction sets can run.
 
-Looked for in this order: the one that was built when the package was installed; the one an earlier start
-built and left in the cache folder ($XDG_CACHE_HOME/gptoss); one built now, if there is a compiler.  Otherwise
-`NativeLibraryMissing` says what to do.
+It is searched in this order: the library that was built when the package was installed; one that an earlier
+start has built in the cache folder ($XDG_CACHE_HOME/gptoss); one built now, if there is a compiler.
+Otherwise `NativeLibraryMissing` says what to do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class NativeLibraryMissing(ImportError):
-    """The CPU kernels cannot be loaded; the message says why, and what would help."""
+    """The CPU kernels cannot be loaded.  The message has the reason and a remedy."""
 
 
 COST = (
@@ -33,13 +33,13 @@ COST = (
 
 @cache
 def load() -> ctypes.CDLL:
-    """The library, its functions typed.  Raises NativeLibraryMissing."""
-    chosen = os.environ.get("GPTOSS_CPU_LIBRARY")  # one built by hand: with a sanitizer, say
+    """The library, with types for its functions.  Raises NativeLibraryMissing."""
+    chosen = os.environ.get("GPTOSS_CPU_LIBRARY")  # built by hand, for example with a sanitizer
     return open_library(Path(chosen) if chosen else _packaged() or _cached())
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """Load the library at `path` and check that it means the same structures as program.py."""
+    """Load the library at `path`, and check that it has the same structures as program.py."""
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -68,7 +68,7 @@ def _packaged() -> Path | None:
 
 
 def _cached() -> Path:
-    """The library in the cache folder, built if need be; two starts at once build it once."""
+    """The library in the cache folder, built if necessary; two programs that start at once build it once."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptoss"
     target = folder / f"cpu-{toolchain.digest()}.so"
     if target.exists():
@@ -84,7 +84,7 @@ def _cached() -> Path:
         with open(folder / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists():
-                log.info("building the CPU kernels with %s: some ten seconds, this once", command)
+                log.info("building the CPU kernels with %s: about ten seconds, only once", command)
                 toolchain.build(target, command)
     except (OSError, RuntimeError) as error:
         raise NativeLibraryMissing(

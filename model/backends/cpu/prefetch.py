@@ -1,8 +1,8 @@
 """Whether the kernels should prefetch weights: processors differ, so it is measured when a model is built.
 
-On one core of Zen 5 a prototype read 29 GB/s with and 8 without; on Zen 4, whose own prefetchers follow these
-streams, a token alone takes 6% longer with (bench/LOG.md), and several at once 7 to 17% longer without: those
-always prefetch.  Results are the same bits either way.
+On one core of Zen 5, a prototype read 29 GB/s with prefetching and 8 without.  On Zen 4, whose own
+prefetchers recognise these streams, a step of one token takes 6% longer with prefetching (bench/LOG.md), but
+a step of several 7 to 17% longer without, so these always prefetch.  Results are bit-identical either way.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROUNDS = 6
-"""Pairs of steps to time, an even number, since who comes second finds more in the caches: for gpt-oss-20b, a
-second in all."""
+"""Pairs of steps to time; one second in all for gpt-oss-20b.  The number is even, because the second of a
+pair finds more in the caches, and each variant is second equally often.
+"""
 
 
 def prefetching_helps(model: CpuModel) -> bool:
-    """By steps of one token, with and without in turn, so that both see the same other programs."""
+    """Times steps of one token, alternating with and without, so that other programs disturb both equally."""
     load = Load(model, 1, 1, 0)
     ratios = []
     with torch.inference_mode():

@@ -1,8 +1,8 @@
 """Programs for the native library: the structures of native/abi.h, field by field, and the network as a
 list of them.
 
-A program is built once for a number of tokens and then run for every batch of at most so many; what differs
-from step to step is in `Step`.
+A program is built once for a maximum number of tokens, and then run for every batch up to it; the values that
+differ between steps are in `Step`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MXFP4, INT8, BF16, HIGH, LOW = range(5)
 """Formats of packed weights; the last two are the halves of INT8."""
 
 ALL, SAMPLED, WHOLE = range(3)
-"""Rows of a step that an instruction is about."""
+"""The rows of a step that an instruction computes."""
 
 Meet = ctypes.CFUNCTYPE(c_int32, c_int64)
-"""What an `AddUp` calls: the rows of the step → 0, or something else to end it."""
+"""The function that `AddUp` calls: number of rows of the step → 0, or another number to end the step."""
 
 
 class Rows(Structure):

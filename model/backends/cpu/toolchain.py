@@ -1,7 +1,7 @@
-"""How the native library is made from its sources: by setup.py when the package is installed, else at first
-use.
+"""Builds the native library from its sources: called by setup.py when the package is installed, or at the
+first use.
 
-Standard library only, since setup.py runs this file before anything is installed.
+Imports only the standard library, because setup.py runs this file before anything is installed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 NATIVE = Path(__file__).parent / "native"
 
-# Each isa_*.cpp names its own instruction set, so that the library runs everywhere and chooses at start.
-# Without contraction, a product and a sum stay two roundings on every one of them.  The last two silence
-# what GCC 12 says about its own AVX-512 intrinsics.
+# Each isa_*.cpp selects its own instruction set, so that the library runs everywhere and chooses at the
+# start.  Without contraction, a product and a sum are two roundings on all of them.  The last two flags
+# silence GCC 12's warnings about its own AVX-512 intrinsics.
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden"]
 FLAGS += ["-ffp-contract=off", "-fno-math-errno"]
 FLAGS += ["-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
@@ -33,7 +33,7 @@ ONLY_FOR = {
     "panels_amx": "x86_64",
     "panels_vnni": "x86_64",
 }
-"""Sources in the instructions of one architecture."""
+"""Sources that are only for one architecture."""
 
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
 
@@ -48,7 +48,9 @@ def headers() -> list[Path]:
 
 
 def digest() -> str:
-    """Names the sources and flags: a library that was made from others answers with another one."""
+    """A hash of the sources and flags.  The library contains it, so one made from other sources is
+    recognised.
+    """
     content = b"\0".join(path.read_bytes() for path in (*sources(), *headers()))
     return hashlib.sha256(content + " ".join(FLAGS).encode()).hexdigest()[:16]
 
@@ -58,7 +60,7 @@ def defines() -> dict[str, str]:
 
 
 def compiler() -> str | None:
-    """The C++ compiler to use: $CXX, or the first of the usual names that is there."""
+    """The C++ compiler to use: $CXX, or the first of the usual names that exists."""
     for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
         if name and shutil.which(name):
             return name
@@ -66,15 +68,16 @@ def compiler() -> str | None:
 
 
 def build(target: Path, command: str, extra: tuple[str, ...] = ()) -> None:
-    """Compile the sources with `command` into the shared library `target`, which appears whole or not at all.
+    """Compile the sources with `command` into the shared library `target`, which appears complete or not at
+    all.
 
-    Raises RuntimeError with what the compiler said.
+    Raises RuntimeError with the compiler's output.
     """
     link(target, command, sources(), ("-shared", *extra))
 
 
 def link(target: Path, command: str, files: list[Path], extra: tuple[str, ...]) -> None:
-    """Compile `files` with all cores, and link them into `target`.  `extra` flags are for both."""
+    """Compile `files` on all cores, and link them into `target`.  `extra` flags are for both."""
 
     def run(*arguments: str | Path) -> None:
         done = subprocess.run([command, *map(str, arguments)], capture_output=True, text=True)

@@ -1,8 +1,8 @@
-"""From a checkpoint to weights as the native library reads them, one tensor at a time, so that none is held
-twice.
+"""Converts a checkpoint to the weights that the native library reads, one tensor at a time, so that none is
+in memory twice.
 
-native/layout.h draws the layout.  Embedding and, for rescoring, unembedding stay in the checkpoint's own
-mapped file: a step touches only a few of their rows.
+native/layout.h describes the layout.  The embedding, and the unembedding for rescoring, stay in the
+checkpoint's mapped file, because a step uses only a few of their rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TILE = 32
 
 
 def allocate(nbytes: int) -> Tensor:
-    """Zeroed memory [nbytes] uint8, in huge pages where there are some: 5 to 40% more bandwidth."""
+    """Zeroed memory [nbytes] uint8, in huge pages if the system has them: 5 to 40% more bandwidth."""
     memory = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
@@ -58,9 +58,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """embedding, table [V, C] bf16, the checkpoint's own; table: the unembedding, None if not rescored.
-
-    unembedding  in bf16; or the upper halves of its int8 codes, and then the lower ones
+    """
+    embedding    [V, C] bf16, in the checkpoint's file
+    table        [V, C] bf16, the unembedding in the checkpoint's file; None if logits are not rescored
+    unembedding  in bf16; or the upper halves of its int8 codes, then the lower ones
     """
 
     embedding: Tensor
@@ -71,7 +72,7 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
-        """Memory they take, what stays in the checkpoint's files not counted."""
+        """Memory of the weights, without those that stay in the checkpoint's files."""
         packed = [*self.unembedding]
         for layer in self.layers:
             packed += [layer.qkv, layer.out, layer.gate, layer.mlp1, layer.mlp2]
@@ -107,7 +108,9 @@ class Packer:
             sinks=self.vector(f"{block}.attn.sinks"),
             out=self.dense(f"{block}.attn.out", self.format),
             experts_norm=self.vector(f"{block}.mlp.norm.scale"),
-            gate=self.dense(f"{block}.mlp.gate", BF16),  # small, and what it chooses matters
+            gate=self.dense(
+                f"{block}.mlp.gate", BF16
+            ),  # bf16: it is small, and an error could choose other experts
             mlp1=self.experts(f"{block}.mlp.mlp1", paired=True),
             mlp2=self.experts(f"{block}.mlp.mlp2", paired=False),
         )
@@ -156,7 +159,7 @@ class Packer:
 
 
 def check(config: ModelConfig) -> None:
-    """Raises CheckpointError for sizes the tiles have no room for; the reference backend takes them all."""
+    """Raises CheckpointError for sizes that the tiles do not support; the reference backend supports all."""
     for name, size in (
         ("hidden_size", config.hidden_size),
         ("intermediate_size", config.intermediate_size),

@@ -1,4 +1,4 @@
-"""gpt-oss in plain PyTorch: slow, any device, the definition of correct.
+"""gpt-oss in plain PyTorch: slow, on any device.  It defines the correct result.
 
 gpt_oss.py     the network
 arithmetic.py  attention over pages, the experts in MXFP4, the unembedding

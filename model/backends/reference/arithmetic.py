@@ -1,8 +1,8 @@
-"""The kernels in plain PyTorch: slow, any device, the definition of correct.
+"""The kernels in plain PyTorch: slow, on any device.  They define the correct result.
 
-Everything between what comes in and what goes out is float32.  Experts stay in MXFP4; those a step uses are
-decoded one matrix at a time, and a bounded number of bytes of them is cached (`WIDENED_BYTES`): all of a
-tiny model, so that its steps take milliseconds, and next to none of a real one.
+Everything between input and output is float32.  Experts stay in MXFP4.  Those that a step uses are decoded
+one matrix at a time, and a limited number of bytes of them is cached (`WIDENED_BYTES`): all of a tiny model,
+so that its steps take milliseconds, and very little of a real one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.layers import clamped_swiglu
 from model.loading.mxfp4 import decode
 
 WIDENED_BYTES = 64 << 20
-"""Bytes of decoded float32 matrices to cache, over all layers of a model."""
+"""Maximum bytes of cached decoded float32 matrices, in all layers of a model together."""
 
 SCORES = 16 << 20
 """Attention scores that are computed at a time: 64 MiB of float32."""
@@ -41,7 +41,7 @@ class Matrices:
 class Arithmetic:
     """The cache, attention, the experts and the unembedding.
 
-    Letters as in layers.py, and N rows that sample.  For one model, and one thread at a time.
+    Letters as in layers.py; N rows that sample.  For one model, and one thread at a time.
     """
 
     def __init__(self, swiglu_limit: float):
@@ -52,7 +52,7 @@ class Arithmetic:
     def prepare_experts(
         self, mlp1: tuple[Tensor, Tensor, Tensor], mlp2: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Matrices, Matrices]:
-        """One layer's experts as `experts` wants them, still in MXFP4.
+        """One layer's experts in the form that `experts` needs, still in MXFP4.
 
         mlp1  blocks [E, 2F, C / 32, 16] uint8, scales [E, 2F, C / 32] uint8, bias [E, 2F]
         mlp2  blocks [E, C, F / 32, 16] uint8,  scales [E, C, F / 32] uint8,  bias [E, C]
@@ -103,13 +103,13 @@ class Arithmetic:
         """Each token's chosen experts, weighted and added up.
 
         x         [T, C]  normalised
-        chosen    [T, A]  int64, likewise weights, float32; experts that are not here (negative, or from E on)
-                  add nothing
+        chosen    [T, A]  int64; experts that this rank does not have (negative, or from E on) add nothing
+        weights   [T, A]  float32
         prepared  what `prepare_experts` returned
         returns   [T, C]
         """
         mlp1, mlp2 = prepared
-        # The (token, expert) pairs in the order of their experts, so that each expert owns a run of rows.
+        # The (token, expert) pairs in the order of their experts, so that each expert has consecutive rows.
         flat, experts = chosen.flatten(), len(mlp1.blocks)
         order = flat.argsort(stable=True)
         order = order[(flat[order] >= 0) & (flat[order] < experts)]

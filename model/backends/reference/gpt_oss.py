@@ -1,8 +1,8 @@
 """The network of gpt-oss: embedding → L x (attention, experts) → norm → unembedding.
 
 One pass computes a `Batch`: some tokens of some sequences, whose earlier keys and values are in the cache.
-Between the pieces activations are bfloat16, as in training; inside them sums are float32.  Cache,
-attention over pages, experts and unembedding are in arithmetic.py.
+Between operations activations are bfloat16, as in training; inside them sums are float32.  Cache, attention
+over pages, experts and unembedding are in arithmetic.py.
 
 Source: gpt-oss model card (arXiv:2508.10925), section 2.
 """
@@ -54,7 +54,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """norm [C], gate [E, C] float32, and the experts as `Arithmetic` wants them."""
+    """norm [C], gate [E, C] float32, and the experts in the form that `Arithmetic` needs."""
 
     norm: Tensor
     gate: Tensor
@@ -78,11 +78,11 @@ class Experts:
 class GptOss:
     """A gpt-oss in memory; a `Model`.
 
-    checkpoint  whose tensors it takes
+    checkpoint  the source of its tensors
     dtype       of weights and activations: bfloat16, as it was trained, or float32 to compare with an oracle
     page_size   positions of one page of the cache
-    arithmetic  another one, in tests
-    ranks       who computes it together; `checkpoint` is then this rank's part
+    arithmetic  a replacement, for tests
+    ranks       the ranks that compute the model; `checkpoint` is then this rank's part
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class GptOss:
         return x
 
     def _added_up(self, part: Tensor) -> Tensor:
-        """The sum over ranks, made in float32."""
+        """The sum over the ranks, computed in float32."""
         if self.ranks.size == 1:
             return part
         total = part.float()
@@ -175,7 +175,7 @@ class GptOss:
         batch: Batch,
         cache: KVCache,
     ) -> Tensor:
-        """What the attention of one layer adds to x [T, C]."""
+        """The result of one layer's attention, which is added to x [T, C]."""
         heads, kv_heads, head_dim = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         x = rms_norm(x, weights.norm, self.config.rms_norm_eps)
         qkv = F.linear(x, weights.qkv, weights.qkv_bias).view(-1, heads + 2 * kv_heads, head_dim)
@@ -189,9 +189,9 @@ class GptOss:
         return self._added_up(F.linear(seen, weights.out, weights.out_bias))
 
     def _experts(self, weights: Experts, x: Tensor) -> Tensor:
-        """What the experts of one layer add to x [T, C]."""
+        """The result of one layer's experts, which is added to x [T, C]."""
         x = rms_norm(x, weights.norm, self.config.rms_norm_eps)
-        # In float32, since a logit rounded to bfloat16 can tie with another and choose a different expert.
+        # In float32, because a logit rounded to bfloat16 can tie with another and choose a different expert.
         logits = F.linear(x.float(), weights.gate, weights.gate_bias)
         chosen, shares = route(logits, self.config.experts_per_token)
         own = chosen - self.ranks.first(self.config.num_experts)
@@ -199,5 +199,5 @@ class GptOss:
 
     @property
     def _pairs(self) -> int:
-        """Layers of one kind: as many banded as full ones, or one more banded if their number is odd."""
+        """Number of banded layers: as many as full ones, or one more if the number of layers is odd."""
         return (self.config.num_layers + 1) // 2

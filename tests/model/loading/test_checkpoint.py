@@ -305,7 +305,7 @@ def test_a_tensor_stored_twice(tmp_path):
 def test_tensors_of_another_architecture(tmp_path):
     write(tmp_path)
     save_file({"transformer.h.0.weight": torch.zeros(3)}, tmp_path / "model.safetensors")
-    assert "is no gpt-oss: tensors are called transformer.h.0.weight" in refusal(tmp_path)
+    assert "is not a gpt-oss: tensors are called transformer.h.0.weight" in refusal(tmp_path)
 
 
 def test_every_fault_is_named(tmp_path):
