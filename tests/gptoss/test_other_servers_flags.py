@@ -4,14 +4,14 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from gptoss.commands.other_servers import OURS, TOLD, hint
+from gptoss.commands.other_servers import OURS, REASONS, hint
 from server.settings import Settings, flag
 
 
 def test_every_flag_of_ours_that_is_named_exists_and_none_of_theirs_is_also_ours():
     ours = {flag(each) for each in fields(Settings)}
     assert {text.split()[0].strip(":,") for text in OURS.values()} <= ours
-    assert not ours & (OURS.keys() | TOLD.keys())
+    assert not ours & (OURS.keys() | REASONS.keys())
 
 
 def test_every_flag_of_the_migration_guide_is_answered_or_is_ours():

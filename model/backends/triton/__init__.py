@@ -1,34 +1,35 @@
-"""gpt-oss on an NVIDIA GPU of compute capability 8.0 or later: Triton kernels, and nothing beyond torch.
+"""gpt-oss on an NVIDIA GPU of compute capability 8.0 or later: Triton kernels, which need only torch and
+Triton.
 
-A decode step reads weights and computes little, so its time is bytes over bandwidth; what a layer's kernels
-do is what can be done while the bytes come by.  The kernels are in kernels/.  A layer of a step of few
-tokens, in six kernels:
+A decode step reads weights and computes little, so its time is bytes over bandwidth, and the arithmetic is
+done while the bytes arrive.  The kernels are in kernels/.  A layer of a step of few tokens has six kernels:
 
     dense.py             norm, QKV, bias                      attention's output, bias, residual
-    attention_decode.py  rotation, cache write, attention (split over keys; the last split adds up)
+    attention_decode.py  rotation, cache write, attention (split over keys; the last program adds the parts)
     router.py            norm, the experts' logits, choice
     experts_few.py       gate and up, activation              down, weighted sum, residual
-    last_arrival.py      how the last program of several goes on with what all have stored
+    last_arrival.py      how the last of several programs continues with the results of all
 
-Steps of more tokens leave dense products to the library, and sort the pairs of token and expert:
+Steps of more tokens use the library's dense products, and sort the pairs of token and expert:
 
     norm.py              RMSNorm, in the order of columns and of fragments
     rotary.py, attention_prefill.py      cache write; blocks of queries against pages
     router.py, expert_order.py           the experts' logits, choice, sort
     experts_many.py      gate and up, down, sum
 
-    edits.py, token_choice.py            what changes logits; a token for each row
+    edits.py, token_choice.py            penalties, biases and masks; sampling
 
-    codes.py             MXFP4 as the kernels want it         weights.py   checkpoint → device
-    dense_int8.py        dense weights in eight bits, if asked
-    triton_model.py      the network of these pieces          graphs.py    decode steps as CUDA graphs
+    codes.py             the kernels' layout of MXFP4         weights.py   checkpoint → device
+    dense_int8.py        dense weights in eight bits (`--dense int8`)
+    triton_model.py      the network, from these kernels      graphs.py    decode steps as CUDA graphs
     dependent_launch.py  kernels that begin early             overlap.py   whether that is faster here
     triton_checks.py     each kernel against plain PyTorch, before the first request
-    ahead.py             all compiled at the start, by all cores
+    ahead.py             compiles all kernels at the start, on all cores
 
-Every kernel has its plain version beside it, and is tested against that: in Triton's interpreter on small
-sizes, where a sanitizer watches each access (tests/tools/sanitizer), on a GPU at true sizes (tests/gpu,
-bench/gpu), and on the very weights when a model is built."""
+Every kernel has a plain version in PyTorch beside it, and is tested against it: with small sizes in Triton's
+interpreter, where a sanitizer checks each memory access (tests/tools/sanitizer); with real sizes on a GPU
+(tests/gpu, bench/gpu); and with the model's own weights when a model is built.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OLDEST = (8, 0)
-"""Compute capability: bfloat16 on tensor cores, and asynchronous copies."""
+"""Minimum compute capability, for bfloat16 on tensor cores and asynchronous copies."""
 
 
 def build(
@@ -64,15 +65,14 @@ def build(
 ) -> TritonModel:
     """The checkpoint's model on a GPU; its kernels have been compiled, and compared with plain PyTorch.
 
-    dense  "bf16": attention and unembedding as they were trained; "int8": in eight bits by groups of 64,
-           which is a third less to read for each token, and 1.2 GB less of 20b to hold
+    dense            "bf16": attention and unembedding as they were trained; "int8": in eight bits by groups
+                     of 64, so that a token reads a third less, and 20b needs 1.2 GB less memory
     kv_cache_dtype   "bf16", or "fp8": keys and values of full layers in eight bits, see fp8.py
-    ranks            who computes it together; the checkpoint is then this rank's part
-    batch_invariant  the same bits for a token alone and in any company, at some cost
+    ranks            the ranks that compute the model; the checkpoint is then this rank's part
+    batch_invariant  a token's result is bit-identical whatever else is in the batch (slower)
 
-    Raises ImportError without Triton, ValueError for a device they do not run on or an unknown format,
-    CheckpointError for a checkpoint they have no room for, and WrongResult if one of them computes nonsense
-    here.
+    Raises ImportError without Triton, ValueError for an unsupported device or an unknown format,
+    CheckpointError for an unsupported checkpoint, and WrongResult if a kernel's result is wrong on this GPU.
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not interpreted:
@@ -104,12 +104,12 @@ def build(
         model = read()
     probe(model)
     model.pdl = overlap.pays(model)
-    torch.cuda.empty_cache()  # what is free then is for keys and values
+    torch.cuda.empty_cache()  # so that this memory is free for keys and values
     return model
 
 
 def kernel_checks(model: TritonModel) -> Iterator[Check]:
-    """Each kernel of steps of several sizes, see triton_checks.py."""
+    """Checks each kernel in steps of several sizes, see triton_checks.py."""
     from model.backends.triton import triton_checks
 
     return triton_checks.checks(model, triton_checks.TOKENS)

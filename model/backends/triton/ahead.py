@@ -1,10 +1,10 @@
-"""All kernels of a model compiled before its first step, by as many processes as there are cores.
+"""Compiles all kernels of a model before its first step, with one process for each core.
 
-Triton compiles a kernel when it is first launched, in about a second, and holds Python's lock meanwhile.  A
-model has some seventy, by the sizes of its steps: more than a minute on one core; and what the start leaves
-out delays answers when a batch first has that size.  So every launch that may ever come is made once, of
-shapes alone (outlines.py).  Other processes compile for a GPU that they do not see, and what they made is
-found in Triton's cache on disk.
+Triton compiles a kernel when it is first launched, in about a second, and holds the GIL meanwhile.  A model
+has about seventy kernels, depending on the sizes of its steps: more than a minute on one core.  A kernel that
+is not compiled at the start delays answers when a batch first has its size.  So every possible launch is made
+once, with shapes only (outlines.py).  Other processes compile for a GPU that they do not use, and this
+process finds the results in Triton's cache on disk.
 
     python -m model.backends.triton.ahead JOB 3/8      # share 3 of 8: what `compiled` starts
 """
@@ -39,25 +39,25 @@ from model.config import ModelConfig
 log = logging.getLogger(__name__)
 
 PROCESSES = 16
-"""At most: each takes some 500 MB."""
+"""Maximum number of processes, because each takes about 500 MB."""
 
 SOURCES = Path(__file__).parent
-"""Of all kernels, and of what launches them."""
+"""The folder of all kernels and of the code that launches them."""
 
 SECONDS = 300.0
-"""For all of them; what they have not compiled by then is compiled here."""
+"""Time for the processes; kernels that they have not compiled by then are compiled in this process."""
 
 
 Seen = Callable[[Any, dict[str, Any], Any], object]
-"""Called with the function that was launched, its operands by name, and what it became."""
+"""Called with the function that was launched, its operands by name, and the compiled kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What decides which kernels there are: a model's sizes and options, and the GPU it is on.
+    """Everything that determines which kernels are needed: the model's sizes and options, and the GPU.
 
-    config  of one rank's part
-    ranks   how many compute the model together
+    config  sizes of one rank's part
+    ranks   number of ranks that compute the model
     """
 
     config: ModelConfig
@@ -95,14 +95,14 @@ class Job:
         batch_invariant: bool,
         ranks: int = 1,
     ) -> Job:
-        """For a GPU that need not be here."""
+        """A job for a GPU that this machine need not have."""
         full = fp8.storage_on(capability) if kv_cache_dtype == "fp8" else torch.bfloat16
         name = str(full).removeprefix("torch.")
         return cls(config, dense, kv_cache_dtype, batch_invariant, name, capability, multiprocessors, ranks)
 
     @classmethod
     def read(cls, text: str) -> Job:
-        """What `str` wrote."""
+        """The job that `str` has written as text."""
         fields = json.loads(text)
         config, capability = ModelConfig(**fields.pop("config")), tuple(fields.pop("capability"))
         return cls(config=config, capability=capability, **fields)
@@ -112,13 +112,13 @@ class Job:
 
     @property
     def mark(self) -> Path:
-        """A file beside Triton's own, which says that they are all there."""
+        """A file in Triton's cache.  If it exists, all kernels of the job are in the cache."""
         sources = b"".join(path.read_bytes() for path in sorted(SOURCES.rglob("*.py")))
         what = f"{self} {triton.__version__} {torch.__version__}".encode()
         return Path(triton.knobs.cache.dir) / f"gptoss-{hashlib.sha256(what + sources).hexdigest()[:32]}"
 
     def compile(self) -> None:
-        """All kernels, for the GPU of Triton's driver: those that the cache has are read."""
+        """Compile all kernels for the GPU of Triton's driver, or read them from the cache."""
         model = outlines.outline(
             replace(self.config, num_layers=min(2, self.config.num_layers)),  # one of each kind
             self.dense,
@@ -134,9 +134,9 @@ class Job:
 
 @contextmanager
 def compiled(job: Job, seen: Seen | None = None) -> Iterator[None]:
-    """Behind it, all kernels of the job are compiled: by other processes, while what is inside runs.
+    """A context after which all kernels of the job are compiled: other processes compile while its body runs.
 
-    seen  what this process does with each of them then; None to load it onto its GPU
+    seen  called for each kernel afterwards; None: loads it onto the GPU
     """
     mark = job.mark
     processes: list[subprocess.Popen[bytes]] = []
@@ -151,12 +151,12 @@ def compiled(job: Job, seen: Seen | None = None) -> Iterator[None]:
             process.wait()
     with compiling(seen or loaded), torch.inference_mode():
         job.compile()
-    with suppress(OSError):  # a cache that can only be read: the processes will start in vain again
+    with suppress(OSError):  # the cache is read-only: the next start will start the processes again
         mark.touch()
 
 
 def started(job: Job, count: int) -> list[subprocess.Popen[bytes]]:
-    """Processes that compile a share of the job each; fewer if they cannot be started."""
+    """Starts processes that compile a share of the job each; fewer than `count` if they cannot be started."""
     places = os.pathsep.join(place or os.getcwd() for place in sys.path)
     environment = os.environ | {"PYTHONPATH": places, "CUDA_VISIBLE_DEVICES": ""}
     nothing: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
@@ -171,7 +171,9 @@ def started(job: Job, count: int) -> list[subprocess.Popen[bytes]]:
 
 
 def waited(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Until they are done.  What one leaves out is compiled here, later."""
+    """Waits until the processes have ended.  Kernels that they did not compile are compiled later, in this
+    one.
+    """
     end = time.monotonic() + SECONDS
     try:
         failed = sum(process.wait(max(0.0, end - time.monotonic())) != 0 for process in processes)
@@ -184,7 +186,7 @@ def waited(processes: list[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def compiling(seen: Seen | None = None) -> Iterator[None]:
-    """Inside, launches compile and do no more; `seen` is told of each."""
+    """A context in which launches only compile; `seen` is called for each."""
     run = JITFunction.run
 
     def compile_only(self: Any, *operands: Any, grid: Any, warmup: bool, **named: Any) -> Any:
@@ -201,32 +203,38 @@ def compiling(seen: Seen | None = None) -> Iterator[None]:
 
 
 def with_launcher(function: Any, named: dict[str, Any], kernel: Any) -> None:
-    """Builds what launches a kernel, into the cache: up to Triton 3.6 a C file, which takes gcc 0.3 s."""
+    """Builds the launcher of a kernel in the cache: up to Triton 3.6 this is a C file, which takes
+    gcc 0.3 s.
+    """
     if kernel is not None and hasattr(nvidia, "make_launcher"):
         try:
             nvidia.CudaLauncher(kernel.src, kernel.metadata)
-        except (OSError, RuntimeError, AssertionError, ImportError) as error:  # as without a driver's library
-            log.warning("what launches %s will be built at its first launch: %s", kernel.name, error)
+        except (OSError, RuntimeError, AssertionError, ImportError) as error:  # e.g. no driver library
+            log.warning("the launcher of %s will be built at its first launch: %s", kernel.name, error)
 
 
 def loaded(function: Any, named: dict[str, Any], kernel: Any) -> None:
-    """Puts a kernel onto the device, and what launches it into this process, before any step waits for it."""
+    """Loads a kernel onto the device, and its launcher into this process, so that no step has to
+    wait for it.
+    """
     if kernel is not None:
         try:
             kernel._init_handles()
         except (
             RuntimeError,
             TritonError,
-        ) as error:  # too large: its launch will say so
+        ) as error:  # the kernel is too large: its launch will raise the error
             log.warning("%s cannot be loaded: %s", kernel.name, str(error).splitlines()[0])
 
 
 class OfflineDriver:
-    """A driver of a GPU that is not there: enough of one for Triton to compile for it."""
+    """A substitute for the driver of a GPU that this machine does not have, sufficient for Triton to
+    compile.
+    """
 
     def __init__(self, capability: int):
         """
-        capability  90 for 9.0
+        capability  compute capability times ten: 90 for 9.0
         """
         self._target = GPUTarget("cuda", capability, 32)
 
@@ -241,7 +249,7 @@ class OfflineDriver:
 
 
 def main(job: Job, share: int, shares: int) -> None:
-    """Compiles one of so many shares of a job."""
+    """Compiles share number `share` of `shares` of a job."""
 
     def of_another(*, key: str, fn: Any, **_: Any) -> bool:
         return zlib.crc32(f"{fn.name} {key}".encode()) % shares != share

@@ -1,10 +1,11 @@
-"""Decode steps as CUDA graphs: one launch from the host instead of some hundred and sixty.
+"""Decode steps as CUDA graphs: one launch from the host instead of about 160.
 
-A graph is of one of `SIZES`, to which batches are padded.  Those that a server will need are captured at its
-start (`prepare`), any other when a batch first has its size.  A graph reads its batch from
-tensors that stay where they are; one kernel copies the real one there, and fills up the rows that are
-left.  All graphs share one pool of memory and one tensor of logits, since no two ever run at once: some 100
-MB for up to 64 rows, out of the workspace that engine/memory.py leaves."""
+A graph has one of `SIZES` rows, to which batches are padded.  The graphs that a server will need are captured
+at its start (`prepare`), any other when a batch first has its size.  A graph reads its batch from tensors
+with fixed addresses; one kernel copies the real batch there, and fills the remaining rows.  Two graphs never
+run at once, so all share one memory pool and one tensor of logits: about 100 MB for up to 64 rows, which is
+part of the workspace in engine/memory.py.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 SIZES = (1, 2, 4, *range(8, 64, 8), *range(64, 257, 32))
 LOGITS_FOR = (64, 256)
-"""Rows of the tensors of logits: a smaller one for those who never have more than 64 sequences."""
+"""Rows of the tensors of logits: a smaller one for servers that never have more than 64 sequences."""
 
 
 @triton.jit(
@@ -54,10 +55,10 @@ def _stage_kernel(
 
 
 def stage(batch: Batch, static: Batch) -> None:
-    """Copies `batch`, one token for each sequence, into the tensors of `static`, which has as many rows or
-    more.
+    """Copies `batch`, one token for each sequence, into the tensors of `static`, which has at least as many
+    rows.
 
-    Rows left over have slot -1 and length 0.  Of its samples, those left over are row 0.
+    Remaining rows get slot -1 and length 0, and remaining samples get row 0.
     """
     assert batch.slots.is_contiguous()
     assert batch.page_table.is_contiguous()
@@ -78,8 +79,9 @@ def stage(batch: Batch, static: Batch) -> None:
 
 
 def blank(size: int, pages: int, device: torch.device) -> Batch:
-    """A batch of `size` rows that write nothing into the cache and see nothing, with room for `pages`
-    each."""
+    """A batch of `size` rows that neither write to the cache nor read from it, with room for `pages` pages
+    each.
+    """
 
     def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
@@ -96,14 +98,15 @@ def blank(size: int, pages: int, device: torch.device) -> Batch:
 
 
 def size_for(rows: int) -> int:
-    """The size of the graph that a batch of `rows` is padded to; 0 if it is too large for any."""
+    """The size of the graph to which a batch of `rows` is padded; 0 if it is too large for all."""
     return next((size for size in SIZES if size >= rows), 0)
 
 
 @contextmanager
 def _stream_given_back(device: torch.device) -> Iterator[None]:
-    """Whatever is raised inside: torch.cuda.graph keeps its own stream current if the end of a capture fails,
-    and all that follows would run there, beside what is under way."""
+    """Restores the current stream, also after an exception.  If the end of a capture fails, torch.cuda.graph
+    leaves its own stream current, and later work would run there, concurrently with work on the old stream.
+    """
     if device.type != "cuda":
         yield
         return
@@ -117,9 +120,9 @@ def _stream_given_back(device: torch.device) -> Iterator[None]:
 class Graphs:
     """The graphs of one network and one cache.
 
-    network  what is captured: from Batch and KVCache, logits into a tensor [N, V]
-    pages    a sequence may have at most, in one kind of layer
-    needed   whether a graph there is no memory for is an error: where other ranks have theirs
+    network  the function to capture: writes the logits of a Batch and KVCache to a tensor [N, V]
+    pages    maximum pages of a sequence, in one kind of layer
+    needed   whether it is an error if there is no memory for a graph, because other ranks use theirs
     """
 
     def __init__(
@@ -141,7 +144,7 @@ class Graphs:
         self._pool: Any = None
 
     def run(self, batch: Batch, cache: KVCache) -> Tensor | None:
-        """The batch's logits [N, V], good until the next call; None if it is not one for a graph."""
+        """The batch's logits [N, V], valid until the next call; None if no graph can run this batch."""
         rows, samples = len(batch.tokens), len(batch.samples)
         size = size_for(rows)
         if not size or rows != len(batch.lengths) or samples > size:
@@ -159,26 +162,29 @@ class Graphs:
         return logits[:samples]
 
     def prepare(self, cache: KVCache, most: int) -> None:
-        """Capture all graphs that batches of up to `most` rows will ask for, largest first: each would cost
-        the step that first has its size some 50 ms, and a wait for the device."""
+        """Capture all graphs that batches of up to `most` rows need, largest first.  Otherwise the first step
+        of each size would take about 50 ms more, and wait for the device.
+        """
         self._known(cache)
         for size in reversed(SIZES[: SIZES.index(size_for(min(most, SIZES[-1]))) + 1]):
             if size not in self._captured:
                 self._captured[size] = self._capture(size, cache)
 
     def _known(self, cache: KVCache) -> None:
-        if cache is not self._cache:  # graphs know the old one's addresses
+        if cache is not self._cache:  # the graphs contain the old cache's addresses
             self.forget()
             self._cache = cache
 
     def forget(self) -> None:
-        """Let go of all graphs, and of the cache they work on."""
+        """Free all graphs, and the reference to their cache."""
         self._captured.clear()
         self._cache = None
-        self._pool = None  # a pool that no graph uses any more cannot be used again
+        self._pool = None  # a pool without graphs cannot be used again
 
     def _capture(self, size: int, cache: KVCache) -> tuple[torch.cuda.CUDAGraph, Batch, Tensor] | None:
-        """A graph of `size` rows, or None if there is no memory for it: then such steps go without."""
+        """A graph of `size` rows; None if there is no memory for it, and then such steps run without
+        a graph.
+        """
         try:
             static, logits = blank(size, self._pages, self._device), self._logits_of(size)
             self._network(static, cache, logits)  # compiles and loads every kernel, which a capture must not
@@ -190,7 +196,7 @@ class Graphs:
             with _stream_given_back(self._device), capture:
                 self._network(static, cache, logits)
         except RuntimeError as error:
-            # PyTorch's own is an OutOfMemoryError; that of the driver, which makes the graph, is any error.
+            # PyTorch raises OutOfMemoryError; for the driver, which makes the graph, it is a general error.
             of_memory = isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
             if self._needed or not of_memory:
                 raise

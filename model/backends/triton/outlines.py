@@ -1,6 +1,7 @@
-"""A model, its steps and their operands as shapes without memory: enough for launches to compile.
+"""A model, its steps and their operands as shapes without memory, which is enough to compile all launches.
 
-What a launch compiles depends on the types of its operands and on a few sizes, not on what is in them."""
+What a launch compiles depends on the types of its operands and on a few sizes, not on their contents.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +24,16 @@ from model.parallel.ranks import Ranks
 META = torch.device("meta")
 
 PROMPTS = (*range(2, 18), *(n + more for n in (32, 64, 128, 256, 512, 1024, 2048, 4096) for more in (0, 1)))
-"""Tokens of steps that are no decodes: both sides of where another kernel, or another tile, may be taken."""
+"""Numbers of tokens of steps that are not decodes: on both sides of each number at which the kernel or tile
+changes.
+"""
 
 
 class Outlines:
-    """A checkpoint of tensors without memory.  ranks: whose part it is one of; each has the whole router."""
+    """A checkpoint of tensors without memory.
+
+    ranks  number of ranks, of one of which it is the part; each has the whole router
+    """
 
     def __init__(self, config: ModelConfig, ranks: int = 1):
         self.config = config
@@ -44,7 +50,7 @@ class Outlines:
 
 
 class OutlineReader(Reader):
-    """Looks at no scale: there is none."""
+    """Does not check scales, because there are none."""
 
     def check_scales(self, weights: Weights) -> None:
         pass
@@ -60,7 +66,10 @@ def outline(
     capability: tuple[int, int],
     ranks: int = 1,
 ) -> TritonModel:
-    """A model of these sizes and options, on the GPU meant.  ranks: of which it is one's part."""
+    """A model of these sizes and options, for the GPU that kernels are compiled for.
+
+    ranks  number of ranks, of one of which it is the part
+    """
     reader = OutlineReader(Outlines(config, ranks), META, torch.bfloat16, dense)
     model = TritonModel(
         config,
@@ -76,9 +85,9 @@ def outline(
 
 
 def launch_all(model: TritonModel, pdl: Iterable[bool]) -> None:
-    """Every launch that steps of any size, and choosing their tokens, may make; more than once.
+    """Makes every launch that steps of any size, and sampling, may make; some more than once.
 
-    pdl  the values of `model.pdl` that decodes may come with
+    pdl  the values of `model.pdl` that decode steps may have
     """
     for model.pdl in pdl:
         launch(model, [(size, 1) for size in graphs.SIZES])
@@ -87,14 +96,14 @@ def launch_all(model: TritonModel, pdl: Iterable[bool]) -> None:
 
 
 def launch(model: TritonModel, steps: Iterable[tuple[int, int]]) -> None:
-    """The launches of these steps: sequences, and tokens of each."""
+    """Makes the launches of these steps (number of sequences, tokens of each)."""
     cache = model.new_cache(pages_for(5, 4, model.page_bytes))
     for sequences, length in steps:
         model.network(batch(sequences, length, 4), cache)
 
 
 def launch_choosing(model: TritonModel) -> None:
-    """What is launched besides the network."""
+    """Makes the launches of logit edits and sampling."""
     rows, size = 3, model.vocabulary
     step = batch(rows, 1, 4)
     graphs.stage(step, batch(4, 1, 4096))
@@ -110,7 +119,7 @@ def _empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
 
 
 def batch(sequences: int, length: int, pages: int) -> Batch:
-    """`sequences` chunks of `length` tokens each, which may have `pages` pages."""
+    """A batch of `sequences` chunks of `length` tokens each, with room for `pages` pages each."""
     tokens = sequences * length
     return Batch(
         tokens=_empty(tokens),
@@ -129,7 +138,7 @@ def draws(rows: int, filters: bool) -> Draws:
 
 
 def edits(rows: int, size: int) -> Edits:
-    """Nine records, and a mask for each row but one, of `size` tokens."""
+    """Edits with nine records, and a mask of `size` tokens for each row but one."""
     return Edits(
         records=_empty(9, 4, dtype=torch.int32),
         starts=_empty(rows + 1, dtype=torch.int32),

@@ -1,6 +1,7 @@
-"""Whether kernels of a decode step are faster where each begins while the one before it ends, on this GPU.
+"""Measures whether decode steps are faster on this GPU if each kernel begins while the previous one ends.
 
-dependent_launch.py says what such launches are.  They are used where they pay, and change no bit."""
+dependent_launch.py explains such launches.  They are used if they are faster, and results are bit-identical.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from model.batch import Batch, pages_for
 log = logging.getLogger(__name__)
 
 STEPS = 20
-"""Replays that a time is the mean of."""
+"""A measured time is the mean of this many replays."""
 
 
 def pays(model: TritonModel) -> bool:
-    """Whether decode steps of one token are faster with such launches, here and now; about a second."""
+    """Whether decode steps of one token are faster with such launches.  Takes about a second."""
     if model.graphs is None or torch.cuda.get_device_capability(model.device) < dependent_launch.OLDEST:
         return False
     try:
@@ -30,15 +31,16 @@ def pays(model: TritonModel) -> bool:
             raise
         log.warning("kernels will not overlap: %s", str(error).splitlines()[0])
         return False
-    log.info("a token takes %.2f ms, or %.2f where kernels overlap", 1e3 * apart, 1e3 * overlapping)
+    log.info("a token takes %.2f ms, or %.2f if kernels overlap", 1e3 * apart, 1e3 * overlapping)
     if not same:
         log.warning("kernels will not overlap: it changes results here")
     return same and overlapping < apart
 
 
 def measure(model: TritonModel) -> tuple[float, float, bool]:
-    """Seconds of a decode step of one token with kernels apart, and overlapping, each as the engine runs it,
-    through a graph; and whether both have the same logits, bit for bit."""
+    """Seconds of a decode step of one token, run through a graph as in the engine: without and with
+    overlapping kernels; and whether the logits of both are bit-identical.
+    """
     seconds: dict[bool, list[float]] = {False: [], True: []}
     logits: dict[bool, Tensor] = {}
     chosen = model.pdl
@@ -53,7 +55,7 @@ def measure(model: TritonModel) -> tuple[float, float, bool]:
 
 
 def _step(model: TritonModel) -> tuple[Tensor, float]:
-    """Logits of a sequence's first token, and the seconds that a step takes, through a graph of its own."""
+    """Logits of a sequence's first token, and the seconds of a step, run through a new graph."""
     assert model.graphs is not None
     cache, device = model.new_cache(pages_for(1, 1, model.page_bytes)), model.device
     batch = Batch.of([(0, 1)], torch.tensor([[[0]], [[1]]], device=device), model.page_size)

@@ -1,10 +1,10 @@
-"""Each kernel against its plain version, on a model's own weights: before the first request, in tests, in
-bench/gpu.
+"""Checks each kernel against its plain version, on a model's own weights: before the first request, in tests,
+and in bench/gpu.
 
-A compiler's bug, a driver that is too old, or a GPU nobody tried can make a kernel compute nonsense, and a
-model that speaks nonsense is worse than one that does not start.  Inputs are random, outputs and the pages
-nobody wrote are NaN before, and every kind of step is there: one token, a few, many, with contexts around
-pages and the window."""
+A compiler's bug, an old driver, or an untested GPU can make a kernel compute wrong results, and wrong answers
+are worse than a start that fails.  Inputs are random; outputs and unwritten pages are NaN before; and every
+kind of step is tried: one token, a few, many, with contexts around the sizes of pages and window.
+"""
 
 from __future__ import annotations
 
@@ -46,25 +46,27 @@ from model.logit_edits import Edits, edit
 log = logging.getLogger(__name__)
 
 TOKENS = (1, 3, 12, 20, 40, 200, 300, 1100)
-"""Steps to try when a model is built: with them every kernel runs, in nearly every shape it will have."""
+"""Numbers of tokens to try when a model is built: every kernel runs, in nearly every shape that it
+will have.
+"""
 
 TOLERANCE = {torch.bfloat16: 1e-2, torch.float32: 1e-4}
-"""Largest relative error, in the norm of a whole result: a few roundings to the type of the activations."""
+"""Maximum relative error, in the norm of a whole result: a few roundings to the type of the activations."""
 
 
 class WrongResult(ImportError):
-    """The kernels cannot be used on this GPU; the message says which, and what would help."""
+    """A kernel cannot be used on this GPU.  The message names it, and has a remedy."""
 
 
 def probe(model: TritonModel) -> None:
-    """Raises WrongResult if any kernel's result is not what plain PyTorch computes, or there is none."""
+    """Raises WrongResult if a kernel's result differs from plain PyTorch's, or if a kernel does not run."""
     try:
         with torch.inference_mode(), model.current:
             for check in checks(model, TOKENS):
                 log.debug("%s, %d tokens: error %.2g", check.name, check.tokens, check.error)
                 if not check.passed:
                     raise WrongResult(
-                        f"the Triton kernel {check.name} computes something else than PyTorch for a step of"
+                        f"the result of the Triton kernel {check.name} differs from PyTorch's for a step of"
                         f" {check.tokens} tokens: relative error {check.error:.2g};"
                         " --backend reference runs without"
                     )
@@ -78,7 +80,9 @@ def probe(model: TritonModel) -> None:
 
 
 def checks(model: TritonModel, tokens: Sequence[int], seed: int = 0) -> Iterator[Check]:
-    """Every kernel of steps of so many tokens, with the weights of the first layers of either kind."""
+    """Checks every kernel in steps of these numbers of tokens, with the weights of the first layer of each
+    kind.
+    """
     draw = Draw(model, seed)
     for count in tokens:
         tolerance = TOLERANCE[model.dtype]
@@ -109,7 +113,7 @@ class Draw:
         return torch.full(shape, torch.nan, dtype=dtype or self.model.dtype, device=self.model.device)
 
     def choice(self, tokens: int) -> tuple[Tensor, Tensor]:
-        """Room for chosen experts and their shares: a kernel's own output."""
+        """Memory for chosen experts and their shares, the output of a kernel."""
         shares = self.poison(tokens, self.model.config.experts_per_token, dtype=torch.float32)
         return torch.full_like(shares, -1, dtype=torch.int32), shares
 
@@ -122,7 +126,7 @@ class Draw:
         return Batch.of(chunks, table, size, samples=torch.empty(0, dtype=torch.int64, device=device))
 
     def cache(self, batch: Batch, kind: int) -> tuple[Tensor, Tensor]:
-        """One layer's keys and values: those before the batch's own are random, all else is NaN."""
+        """One layer's keys and values: random before the batch's own tokens, NaN everywhere else."""
         config, size, table = self.model.config, self.model.page_size, batch.page_table[kind]
         dtype = self.model.full_dtype if kind == FULL else self.model.dtype
         shape = (batch.page_table.numel(), config.num_kv_heads, size, config.head_dim)
@@ -137,7 +141,7 @@ class Draw:
 
 
 def _dense(draw: Draw, tokens: int) -> Results:
-    """Norms, and products with dense weights, each as the network has it in steps of so many tokens."""
+    """Norms and dense products, as the network uses them in steps of this many tokens."""
     model, layer = draw.model, draw.model.weights.layers[0]
     eps, invariant = model.config.rms_norm_eps, model.batch_invariant
     x, seen = 3 * draw.normal(tokens, model.config.hidden_size), draw.normal(tokens, layer.out.shape[1])
@@ -151,7 +155,7 @@ def _dense(draw: Draw, tokens: int) -> Results:
     else:
         got = model.linear(x, layer.qkv, bias)
         yield "QKV and bias", got, plain_product(x, layer.qkv, qkv, bias=bias)
-        residual = 0.1 * x  # beside a large one the product's own roundings would not show
+        residual = 0.1 * x  # small, so that errors of the product are visible beside it
         got = residual.clone()
         if model.by_library(layer.out):
             add_linear(got, seen, layer.out)
@@ -163,7 +167,7 @@ def _dense(draw: Draw, tokens: int) -> Results:
     parts = gate_parts(x, layer.gate)
     yield "experts' logits", parts.sum(0), plain_product(x, layer.gate, parts[0])
 
-    # Of the unembedding the first and last rows: all of it in float32 may not fit beside it.
+    # Only the first and last rows of the unembedding: all of it in float32 may not fit into memory.
     few = min(tokens, 80)
     rows, unembedding = draw.whole(0, tokens, few), model.weights.unembedding
     norm, logits = model.weights.norm, draw.poison(few, len(unembedding), dtype=torch.float32)
@@ -190,11 +194,11 @@ def _dense(draw: Draw, tokens: int) -> Results:
 def _attention(draw: Draw, tokens: int) -> Results:
     """Decodes of `tokens` sequences, and chunks of as many tokens, in layers of both kinds.
 
-    None where no sequence may be so long: a model of a short context need not be refused for that.
+    No checks for lengths beyond the model's context.
     """
     model, config, size = draw.model, draw.model.config, draw.model.page_size
     window, longest = config.sliding_window, min(4 * config.sliding_window + 3, config.max_context - tokens)
-    if longest < max(window, 7):  # of the chunks below, one is behind so many keys
+    if longest < max(window, 7):  # one of the chunks below comes after this many keys
         return
     around = [0, window, size - 1, 1, window - 1, size, longest - 1, window + 1, window - 2]
     decodes = [(min(around[n % len(around)], longest - 1), 1) for n in range(min(tokens, 64))]
@@ -233,8 +237,9 @@ def _attention(draw: Draw, tokens: int) -> Results:
 
 
 class Attention:
-    """Queries, keys and values of a batch, and two caches: one for the kernels, one that plain PyTorch
-    filled."""
+    """Queries, keys and values of a batch, and two caches: one for the kernels, one filled by plain
+    PyTorch.
+    """
 
     def __init__(self, draw: Draw, batch: Batch, kind: int):
         config = draw.model.config
@@ -254,14 +259,14 @@ class Attention:
         )
 
     def written(self) -> tuple[Tensor, Tensor]:
-        """Both caches whole: what nobody should write must still be NaN in both."""
+        """All of both caches: slots that nothing should write must still be NaN."""
         got, want = (torch.stack([plain_numbers(pool) for pool in pair]) for pair in (self.pages, self.right))
         same = got.isnan() == want.isnan()
         return got.nan_to_num() + torch.where(same, 0.0, torch.nan), want.nan_to_num()
 
 
 def _experts_few(draw: Draw, tokens: int) -> Results:
-    """The experts pair by pair, where the network has them so."""
+    """The experts pair by pair, if the network computes them so for this many tokens."""
     layer, config = draw.model.weights.layers[0], draw.model.config
     if tokens > FEW_FOR_EXPERTS or draw.model.batch_invariant:
         return
@@ -285,7 +290,7 @@ def _experts_few(draw: Draw, tokens: int) -> Results:
     experts_few.gate_up(prescaled(normed), chosen, layer.mlp1, inner, limit)
     yield "gate and up of few", inner, experts_few.plain_gate_up(normed, chosen, layer.mlp1, limit)
 
-    # Once added to nothing: beside a large residual its own roundings would not show.
+    # Also with a residual of zero, because errors of the kernel are not visible beside a large one.
     inner = draw.normal(*inner.shape)
     choice = (chosen, shares, layer.mlp2)
     for name, residual in (("down of few", torch.zeros_like(x)), ("down of few and residual", x)):
@@ -295,7 +300,7 @@ def _experts_few(draw: Draw, tokens: int) -> Results:
 
 
 def _experts_many(draw: Draw, tokens: int) -> Results:
-    """The experts sorted: the last expert of all has no token."""
+    """The experts of sorted pairs; the last expert has no token."""
     layer, config = draw.model.weights.layers[0], draw.model.config
     used, experts, limit = config.experts_per_token, config.num_experts, config.swiglu_limit
     logits = draw.normal(tokens, experts).float()
@@ -365,7 +370,7 @@ def _edits(draw: Draw, tokens: int) -> Results:
 
 
 def _sampling(draw: Draw, tokens: int) -> Results:
-    """Tokens for up to eight rows.  Right is who scores as well as the best, to a rounding."""
+    """Tokens for up to eight rows.  A token is correct if its score equals the best one's, up to rounding."""
     rows, size, device = min(tokens, 8), draw.model.config.vocab_size, draw.model.device
     logits = 3 * draw.normal(rows, size).float()
     batch = replace(draw.batch([(9 * n, 1) for n in range(rows)]), samples=torch.arange(rows, device=device))

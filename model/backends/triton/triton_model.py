@@ -1,7 +1,8 @@
-"""gpt-oss on a GPU: the network of the kernels in this folder.
+"""gpt-oss on a GPU: the network, made of the kernels in this folder.
 
 Between kernels activations are bfloat16, as in training; inside them sums are float32.  The residual stream
-is one tensor, x, to which each half of a layer adds in place."""
+is one tensor, x, to which attention and experts of each layer add in place.
+"""
 
 from __future__ import annotations
 
@@ -40,19 +41,23 @@ from model.parallel.ranks import ALONE, Ranks, owned_rows
 from model.sizes import decode_bytes
 
 FEW_FOR_EXPERTS = 8
-"""Tokens up to which each pair of token and expert is a product by itself; more are sorted by expert."""
+"""Up to this many tokens, each pair of token and expert is a separate product; more are sorted by expert."""
 
 FEW_FOR_DENSE = 16
-"""Tokens up to which dense products are this folder's own, with all else inside; for more, the library's are
-as fast."""
+"""Up to this many tokens, dense products are this folder's kernels, fused with other operations; for more,
+the library's are as fast.
+"""
 
 MOST_SPLITS = 64
 MOST_SPLIT = 1024
-"""Parts of one sequence's keys; and heads of keys that are seen in parts, of all sequences: there are no more
-than twice the multiprocessors."""
+"""Maximum parts of one sequence's keys; and maximum key heads, of all sequences, whose keys are in parts: at
+most twice the number of multiprocessors.
+"""
 
 KEYS_OF_A_PART = 8192
-"""Keys that a program sees of a long context, where the number of sequences may not decide that."""
+"""Keys of each part of a long context with `batch_invariant`, because the number of sequences may
+not matter.
+"""
 
 KV_CACHES = ("bf16", "fp8")
 
@@ -60,7 +65,7 @@ KV_CACHES = ("bf16", "fp8")
 class TritonModel:
     """A gpt-oss in memory; a `Model`.
 
-    `forward` returns logits that are good until the next call: graphs write all theirs to one place.
+    `forward` returns logits that are valid until the next call, because all graphs write to the same memory.
     """
 
     def __init__(
@@ -73,13 +78,15 @@ class TritonModel:
         ranks: Ranks = ALONE,
     ):
         """
-        weights         where they are is where the model runs, and their dtype is that of activations
+        weights         their device is the model's, and their dtype is that of activations
         page_size       positions of one page of the cache
-        kv_cache_dtype  how full layers keep keys and values: "bf16" (as activations) or "fp8"; banded layers
-                        see no more than a window of them, and keep them whole
-        batch_invariant the same bits for a token, alone and in any batch, in chunks and whole: each kernel
-                        is chosen, and adds up, without a look at how much else there is to do
-        ranks           who computes it together; config and weights are then this rank's part
+        kv_cache_dtype  format of keys and values in full layers: "bf16" (like activations) or "fp8"; banded
+                        layers, which need little memory, always have "bf16"
+        batch_invariant a token's result is bit-identical whatever else is in the batch, and however its
+        prompt is
+                        divided into chunks: the choice of kernels and the order of sums depend on nothing
+                        else
+        ranks           the ranks that compute the model; config and weights are then this rank's part
         """
         if kv_cache_dtype not in KV_CACHES:
             raise ValueError(
@@ -95,28 +102,30 @@ class TritonModel:
         self.kv_cache_dtype = kv_cache_dtype
         self.batch_invariant = batch_invariant
         self.pdl = False
-        """Whether kernels of a decode step begin while those before them end, see dependent_launch.py."""
+        """Whether each kernel of a decode step begins while the previous one ends, see
+        dependent_launch.py.
+        """
         on_gpu = device.type == "cuda"
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
         capability = torch.cuda.get_device_capability(device) if on_gpu else (9, 0)
         self.tiles = experts_many.tiles_for(capability)
         self.router_arrivals = torch.zeros(FEW_FOR_EXPERTS, dtype=torch.int32, device=device)
         self.split_arrivals = torch.zeros(MOST_SPLIT, dtype=torch.int32, device=device)
-        """Counts that kernels find at zero and leave at zero, see last_arrival.py."""
+        """Counters that are zero before and after each kernel, see last_arrival.py."""
         self.current = torch.cuda.device(device) if on_gpu else contextlib.nullcontext()
         with self.current:
             self.turn = rotary.angles(config.max_context, *yarn_frequencies(config, device))
         self.weight_bytes = weights.nbytes
         pages = -(-config.max_context // page_size)
         self.vocabulary = ranks.size * config.vocab_size
-        """Columns of logits: of all ranks together."""
+        """Number of logits of a row, from all ranks together."""
         self.graphs = None
         if on_gpu:
             self.graphs = Graphs(self.network, device, pages, self.vocabulary, needed=ranks.size > 1)
 
     @property
     def dense(self) -> str:
-        """How attention's matrices and the unembedding are kept."""
+        """The format of attention's matrices and the unembedding."""
         return "int8" if isinstance(self.weights.unembedding, Quantised) else "bf16"
 
     @property
@@ -147,9 +156,9 @@ class TritonModel:
         return f"triton {device} {kept} torch {torch.__version__}"
 
     def new_cache(self, num_pages: PerKind) -> KVCache:
-        """A page is laid out [KV, page_size, D]: what one program reads of it is one piece."""
+        """A page's layout is [KV, page_size, D], so that each program reads contiguous memory."""
         if isinstance(num_pages, int):
-            assert self.full_dtype == self.dtype, "each kind has a pool of its own"
+            assert self.full_dtype == self.dtype, "each kind of layer has its own pool"
             return KVCache(*self._pool(num_pages, self.dtype))
         banded, full = num_pages
         return KVCache(*self._pool(banded, self.dtype), full=self._pool(full, self.full_dtype))
@@ -180,7 +189,7 @@ class TritonModel:
             return choose_tokens(logits, draws, batch)
 
     def network(self, batch: Batch, cache: KVCache, logits: Tensor | None = None) -> Tensor:
-        """The pass itself, kernel by kernel: what a graph captures, and what runs where there is none.
+        """The pass itself, kernel by kernel.  Graphs capture it, and it runs directly if there is no graph.
 
         logits  [N, V] float32, to write them to; None for new ones
         """
@@ -219,8 +228,9 @@ class TritonModel:
     def add_attention(
         self, number: int, layer: Layer, x: Tensor, batch: Batch, cache: KVCache
     ) -> Tensor | None:
-        """Adds to x [T, C] what the attention of layer `number` makes of it, but for what is returned: a bias
-        [C] that whoever reads x next has to add, or None."""
+        """Adds the attention of layer `number` to x [T, C].  Returns a bias [C] that must still be added, by
+        the kernel that reads x next, or None.
+        """
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         few = tokens <= FEW_FOR_DENSE and not self.batch_invariant
         if few:
@@ -252,14 +262,16 @@ class TritonModel:
                 add_linear(x, seen, layer.out)
                 if self.ranks.size == 1:
                     return layer.out_bias
-                x += layer.out_bias  # before the sum, as only rank 0 has it
+                x += layer.out_bias  # before the sum over the ranks, because only rank 0 has it
                 return None
             invariant, pdl = self.batch_invariant, few and self.pdl
             product(seen, layer.out, x, bias=layer.out_bias, add=True, invariant=invariant, pdl=pdl)
         return None
 
     def by_library(self, weight: Dense) -> TypeGuard[Tensor]:
-        """Whether products of many tokens are the library's: where it knows such weights, and may."""
+        """Whether the library computes products of many tokens: if it supports the format, and is
+        allowed to.
+        """
         return isinstance(weight, Tensor) and not self.batch_invariant
 
     def linear(self, x: Tensor, weight: Dense, bias: Tensor) -> Tensor:
@@ -270,21 +282,21 @@ class TritonModel:
         return product(x, weight, out, bias=bias, invariant=self.batch_invariant)
 
     def add_experts(self, layer: Layer, x: Tensor, owed: Tensor | None = None) -> None:
-        """Adds to x [T, C] what the experts of one layer make of it.
+        """Adds the experts of one layer to x [T, C].
 
-        owed  what `add_attention` returned
+        owed  the bias that `add_attention` returned
         """
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         used, limit = config.experts_per_token, config.swiglu_limit
         invariant = self.batch_invariant
         if tokens <= FEW_FOR_EXPERTS and not invariant:
-            assert owed is None, "few tokens have products with all inside"
+            assert owed is None, "the kernels for few tokens add the bias themselves"
             normed = torch.empty_like(x, dtype=torch.float32)
             inner = normed.new_empty(tokens * used, config.intermediate_size)
             chosen, shares = self.choice(tokens)
             gate = (layer.experts_norm, layer.gate, layer.gate_bias)
             router(x, *gate, self.router_arrivals, chosen, shares, normed, eps, self.pdl)
-            if self.ranks.size > 1:  # some expert that is here takes the place of others, and adds nothing
+            if self.ranks.size > 1:  # other ranks' experts are replaced by one of this rank with the share 0
                 self.own(chosen, shares, other=0)
             experts_few.gate_up(normed, chosen, layer.mlp1, inner, limit, self.pdl)
             with self.ranks.adding(x):
@@ -300,7 +312,7 @@ class TritonModel:
         else:
             chosen, shares = self.choice(tokens)
             choose(parts, layer.gate_bias, chosen, shares)
-            if self.ranks.size > 1:  # pairs of other ranks come before all, and have no tile
+            if self.ranks.size > 1:  # other ranks' pairs are sorted first, and get no tile
                 self.own(chosen, shares, other=-1)
                 outer.zero_()
             order, starts = expert_order.sort(chosen, config.num_experts)
@@ -310,23 +322,25 @@ class TritonModel:
             experts_many.combine(outer, x)
 
     def choice(self, tokens: int) -> tuple[Tensor, Tensor]:
-        """Room for the chosen experts of so many tokens and their shares, [T, A] each."""
+        """Memory for the chosen experts of this many tokens and their shares, [T, A] each."""
         shape, device = (tokens, self.config.experts_per_token), self.device
         return torch.empty(shape, dtype=torch.int32, device=device), torch.empty(shape, device=device)
 
     def own(self, chosen: Tensor, shares: Tensor, other: int) -> None:
-        """Numbers of this rank's experts for those of all; for other ranks' experts `other`, and no share."""
+        """Converts expert numbers to this rank's own, in place; other ranks' experts become `other`, with
+        share 0.
+        """
         own = chosen.sub_(self.ranks.first(self.config.num_experts))
         elsewhere = (own < 0) | (own >= self.config.num_experts)
         own.masked_fill_(elsewhere, other)
         shares.masked_fill_(elsewhere, 0.0)
 
     def splits(self, sequences: int) -> int:
-        """Parts of the keys to see at once, a power of two: up to four programs for each multiprocessor."""
+        """The number of parts of the keys, a power of two: up to four programs for each multiprocessor."""
         wanted = 4 * self.multiprocessors // (sequences * self.config.num_kv_heads)
         return min(MOST_SPLITS, 1 << max(0, wanted.bit_length() - 1))
 
     @property
     def _pairs(self) -> int:
-        """Layers of one kind: gpt-oss has as many banded as full, but for one if their number is odd."""
+        """Number of banded layers: as many as full ones, or one more if the number of layers is odd."""
         return (self.config.num_layers + 1) // 2

@@ -1,11 +1,13 @@
-"""From a checkpoint to weights on the device, in the layout the kernels read: one tensor at a time.
+"""Converts a checkpoint to weights on the device, in the kernels' layout, one tensor at a time.
 
-Dense weights lie as in the checkpoint, or are put into eight bits (dense_int8.py).  The experts' blocks do
-too, but for the order of bits in each word, which is changed in place (codes.py).  Their scales stay bytes.
+Dense weights stay as in the checkpoint, or are converted to eight bits (dense_int8.py).  The experts' blocks
+stay too, except for the order of bits in each word, which is changed in place (codes.py).  Their scales stay
+bytes.
 
-All of that is done on the device, while the tensors that come next are on their way (`Checkpoint.onto`); the
-host waits for the device only once, at the end.  What the device holds beside the weights is a tensor that is
-put into another form, and those on their way that will be."""
+The conversion runs on the device while the next tensors are uploaded (`Checkpoint.onto`); the host waits for
+the device only once, at the end.  Beside the weights, the device holds only the tensor that is being
+converted, and those that are being uploaded.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,7 @@ DENSE_FORMATS = ("bf16", "int8")
 class Reader:
     """Reads the tensors of one checkpoint onto a device, once; all but the experts' in `dtype`.
 
-    dense  how attention's matrices and the unembedding are kept: "bf16" (in `dtype`) or "int8"
+    dense  format of attention's matrices and the unembedding: "bf16" (in `dtype`) or "int8"
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Reader:
         self.tensors = checkpoint.onto(device)
 
     def all(self) -> Weights:
-        """Raises CheckpointError for sizes or scales the kernels have no room for."""
+        """Raises CheckpointError for sizes or scales that the kernels do not support."""
         check(self.checkpoint.config)
         on_gpu = self.device.type == "cuda"
         with torch.cuda.device(self.device) if on_gpu else contextlib.nullcontext(), self.tensors:
@@ -150,7 +152,7 @@ class Reader:
         return Matrices(codes.pack(blocks), scales, self.dense(f"{name}_bias"))
 
     def check_scales(self, weights: Weights) -> None:
-        """Raises CheckpointError.  All at once, since the host waits for the answer."""
+        """Raises CheckpointError.  Checks all scales together, because the host waits for the result."""
         scales = {
             f"block.{n}.mlp.{kind}_weight.scales": matrices.scales.max()
             for n, layer in enumerate(weights.layers)
@@ -159,14 +161,16 @@ class Reader:
         for name, largest in zip(scales, torch.stack([*scales.values()]).tolist(), strict=True):
             if largest > codes.LARGEST_SCALE:
                 raise CheckpointError(
-                    f"{name} holds {largest}: the Triton kernels have room for scales up to"
+                    f"{name} holds {largest}: the Triton kernels support scales up to"
                     f" {codes.LARGEST_SCALE}, 2 ** {codes.LARGEST_SCALE - 127}; the reference backend"
-                    " takes all"
+                    " supports all"
                 )
 
 
 def check(config: ModelConfig) -> None:
-    """Raises CheckpointError for sizes the kernels' tiles cannot have; the reference backend takes all."""
+    """Raises CheckpointError for sizes that the kernels' tiles do not support; the reference backend supports
+    all.
+    """
     if config.head_dim & (config.head_dim - 1) or config.head_dim < 16:
         raise CheckpointError(
             f"the Triton kernels need head_dim to be a power of two from 16 on, not {config.head_dim}"

@@ -1,1 +1,1 @@
-"""The Triton kernels, each with its launch, and most with their plain version beside them."""
+"""The Triton kernels, each with the function that launches it, and most with a plain version in PyTorch."""

@@ -1,18 +1,18 @@
 """Attention of a step in which every sequence has one token: rotation, cache write and attention in one
 kernel.
 
-A program has the query heads of one sequence that share a key head, and a part of the keys: there are
-`splits` of them, so that few sequences with long contexts still fill the device.  The token's own key and
-value are not yet in the cache: split 0 puts them there, and works with what the cache will say of them.  With
-one split it writes the result; with more, the last to be done adds their sums up:
+A program computes the query heads of one sequence that share a key head, over one of `splits` parts of the
+keys, so that few sequences with long contexts still fill the device.  The token's own key and value are not
+yet in the cache: split 0 writes them there, and uses them as the cache stores them (rounded, if it is fp8).
+With one split, it writes the result; with more, the last one to finish adds their sums:
 
     split 0     sink, own key, keys [first, first + part)     m, l, sum of 2 ** (score - m) * value
     split 1     keys [first + part, first + 2 part)           m, l, ...
     ...
 
-The grid depends on T alone, so that a captured graph stays valid while contexts grow: while they are short,
-splits are left without keys, and do nothing.  A row with slot -1 is filler of a padded batch: it writes
-nothing into the cache, and what comes of it is arbitrary but finite.
+The grid depends only on T, so that a captured graph stays valid while contexts grow: while they are short,
+some splits have no keys, and do nothing.  A row with slot -1 only pads the batch: it writes nothing to the
+cache, and its result is arbitrary but finite.
 
 Online softmax: arXiv:1805.02867; split over keys: Flash-Decoding; sinks: gpt-oss model card, section 2.2.
 """
@@ -31,22 +31,26 @@ from model.backends.triton.kernels.rotary import rotated
 from model.batch import Batch
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-"""Scores are in powers of two: the hardware's exponential is one of those."""
+"""Scores are exponents of two, because the hardware's exponential is 2 ** x."""
 
 TILE = {"BN": 64, "num_warps": 4, "num_stages": 5}
-"""Keys seen together.  Where a key is says the page table, so that two loads follow upon each other: of fewer
-than five stages Triton makes room for one tile alone, and nothing is under way while a program computes."""
+"""Keys that are computed together.  A key's address comes from the page table, so two loads depend on each
+other: with fewer than five stages, Triton allocates only one tile, and nothing is loaded while a program
+computes.
+"""
 
 
 SPLITS_AT_ONCE = 16
-"""Of those whose sums are added up, 16 KB each of 20b.  For more, fewer than four programs would share a
-multiprocessor: 128 registers by Triton 3.7.1, 123 by 3.6."""
+"""Splits whose sums are loaded at once, 16 KB each for 20b.  With more, fewer than four programs would fit on
+a multiprocessor: this takes 128 registers with Triton 3.7.1, 123 with 3.6.
+"""
 
 
 @triton.jit
 def _part_of(length, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr):
-    """Of the keys before the newest: the first in sight, how many each split has, and how many splits have
-    any; split 0 counts in any case."""
+    """For the keys before the newest one: the first visible, the number of each split, and how many splits
+    have keys, where split 0 always counts.
+    """
     first = 0
     if WINDOW > 0:
         first = tl.maximum(length - WINDOW, 0)
@@ -136,14 +140,16 @@ def _add_up(
     part_max, part_sum, part_out, first, out, used,
     H: tl.constexpr, G: tl.constexpr, G_UP: tl.constexpr, D: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
-    """The sums of `used` splits of G heads, the first of which is at `first` in split 0, to `out` [G, D]."""
+    """Adds the sums of `used` splits of G heads and writes them to `out` [G, D].  `first`: place of the first
+    head in split 0.
+    """
     group, d = tl.arange(0, G_UP), tl.arange(0, D)
     highest = tl.full([G_UP], float("-inf"), tl.float32)
     total = tl.zeros([G_UP], tl.float32)
     seen = tl.zeros([G_UP, D], tl.float32)
     for begin in range(0, used, AT_ONCE):
         maxima, sums, parts = (), (), ()
-        for each in tl.static_range(AT_ONCE):  # all are asked for before the first has come
+        for each in tl.static_range(AT_ONCE):  # all loads are issued before the first is complete
             split = begin + each + tl.zeros_like(group)
             mask = (group < G) & (split < used)
             place = first + split * H + group
@@ -153,7 +159,7 @@ def _add_up(
             parts = parts + (tl.load(here, mask[:, None], 0.0),)  # type: ignore[assignment]
         higher = highest
         for each in tl.static_range(AT_ONCE):
-            higher = tl.maximum(higher, maxima[each])  # split 0 has the sink: it is a number
+            higher = tl.maximum(higher, maxima[each])  # finite, because split 0 has the sink
         shrink = tl.exp2(highest - higher)
         total *= shrink
         seen *= shrink[:, None]
@@ -181,18 +187,18 @@ def attend(
     pdl: bool = False,
     arrivals: Tensor | None = None,
 ) -> None:
-    """Each sequence's one token: its key and value into its slot, its attention into out [T, H * D].
+    """For each sequence's one token, writes key and value to its slot, and its attention to out [T, H * D].
 
     qkv     [T, (H + 2 KV) * D]          not yet rotated
     turn    cos and sin, see rotary.py
-    keys    [pages, KV, page_size, D]    one layer's, likewise values, perhaps in eight bits (fp8.py); changed
-            in place
+    keys    [pages, KV, page_size, D]    of one layer, possibly in eight bits (fp8.py); changed in place.  The
+            same for values
     first_page  the number of keys[0]
     sinks   [H] float32
     kind    the row of the batch's slots and page_table: BANDED or FULL
     window  keys a query may see, itself included; None for all
-    splits  parts of the keys that are seen at once
-    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
+    splits  number of parts into which the keys are divided, computed in parallel
+    pdl     whether it may begin while the previous kernel ends, see dependent_launch.py
     arrivals  [T * KV] or more, int32: zeros, before and after (last_arrival.py); None for new ones
     """
     tokens, (_, kv_heads, page_size, dim), heads = len(qkv), keys.shape, len(sinks)

@@ -1,14 +1,14 @@
 """Attention of a step with longer chunks: blocks of queries against the pages of their sequence.
 
-Keys and values of the step are in the cache already (rotary.write).  A program has BQ consecutive tokens of
-one sequence, with all query heads that share a key head, as the rows of one matrix.  How many blocks a
-sequence has is known to the device alone, so there are programs for the most there can be, T // BQ + S:
-sequence s owns those from starts[s] // BQ + s on, and the last of them may have nothing to do.
+Keys and values of the step are in the cache already (rotary.write).  A program computes BQ consecutive tokens
+of one sequence, with all query heads that share a key head, as the rows of one matrix.  Only the device knows
+how many blocks a sequence has, so the number of programs is the maximum, T // BQ + S: sequence s has those
+from starts[s] // BQ + s on, of which the last may have nothing to do.
 
-Tiles of keys begin at multiples of their size, so that what comes of a query depends neither on the chunk it
-is in nor on its neighbours: a tile it sees nothing of adds nothing, to the bit.  With `part`, the keys are
-seen in parts of so many at once, also counted from the first, and `merge` adds their sums up in order.  So a
-single token behind many keys keeps the device busy too, and has the bits that it has in a prompt.
+Tiles of keys begin at multiples of their size, so that the result of a query depends neither on its chunk nor
+on its neighbours: a tile in which it sees no key changes no bit.  With `part`, the keys are divided into
+parts of this many, also counted from the first key, and `merge` adds their sums in order.  So a single token
+after many keys fills the device too, and its result is bit-identical to that in a prompt.
 
 FlashAttention-2: arXiv:2307.08691; sinks: gpt-oss model card (arXiv:2508.10925), section 2.2.
 """
@@ -30,7 +30,7 @@ from model.layers import rotate
 
 @triton.jit
 def _sequence(starts, sequences, block, BQ: tl.constexpr):
-    """The sequence that block `block` of queries belongs to, by bisection."""
+    """The sequence to which block `block` of queries belongs, by bisection."""
     low, high = 0, sequences
     while high - low > 1:  # its blocks begin at or before `block` for `low`, and after it for `high`
         middle = (low + high) // 2
@@ -67,7 +67,7 @@ def _prefill_kernel(
         start = qkv + (token.to(tl.int64) * (H + 2 * KV) + head)[:, None] * D
         q = rotated(start, mask, cos, sin, position[:, None], D)
 
-        # Some query of the block sees keys [first, end).
+        # Queries of the block see keys in [first, end).
         end = tl.load(lengths + sequence) - (stop - tl.minimum(begin + BQ, stop))
         first = 0
         if WINDOW > 0:
@@ -86,7 +86,7 @@ def _prefill_kernel(
         table = page_table + sequence.to(tl.int64) * table_width
         for at in range(first // BN * BN, end, BN):
             key = at + tl.arange(0, BN)
-            there = (key >= first) & (key < end)  # what is behind the window may be nowhere
+            there = (key >= first) & (key < end)  # pages behind the window may have been freed
             page = tl.load(table + key // PAGE, there, 0).to(tl.int64)
             place = ((page - first_page) * KV + kv_head) * (PAGE * D) + (key % PAGE) * D
             k = tl.load(keys + place[None, :] + d[:, None], there[None, :] & (d[:, None] < D), 0.0)
@@ -118,7 +118,7 @@ def _merge_kernel(
     positions, parts, part_max, part_sum, part_out, out,
     H: tl.constexpr, H_PAD: tl.constexpr, D: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """One token's parts, as many as its position has, added up in order."""
+    """Adds one token's parts in order; their number depends on its position."""
     token = tl.program_id(0).to(tl.int64)
     own = (tl.load(positions + token) // PART + 1).to(tl.int32)
     head, d = tl.arange(0, H_PAD), tl.arange(0, D)
@@ -150,11 +150,11 @@ def attend(
     out: Tensor,
     part: int = 0,
 ) -> None:
-    """Causal attention of all chunks, into out [T, H * D]; arguments as in attention_decode.py.
+    """Causal attention of all chunks, written to out [T, H * D]; arguments as in attention_decode.py.
 
     The step's own keys and values are in the cache already.
 
-    part  keys to see at once, a multiple of 64; 0 for all
+    part  number of keys in a part, a multiple of 64; 0: all
     """
     (_, kv_heads, page_size, dim), heads, tokens = keys.shape, len(sinks), len(qkv)
     sequences, table = len(batch.lengths), batch.page_table[kind]
@@ -209,7 +209,7 @@ def plain_attend(
     kind: int,
     window: int | None,
 ) -> Tensor:
-    """The same by the reference kernels, for decodes and longer chunks alike: [T, H * D].
+    """The same with the reference kernels, for decodes and longer chunks: [T, H * D].
 
     The step's own keys and values are in the cache already.
     """

@@ -2,13 +2,14 @@
 
     out  [N, outputs]   =   norm(x)[rows] @ weight.T  + bias   (+ out)
 
-A decode step reads each weight once and computes little, so time is bytes over bandwidth.  The root mean
-square is a factor of the whole row: it is found beside the product, and the row need not be read before.
+A decode step reads each weight once and computes little, so its time is bytes over bandwidth.  The root mean
+square is a factor of the whole row, so it is computed together with the product, and the row is read only
+once.
 
     one row          a warp for every few outputs, no shared memory: products in float32
-    several rows     tensor cores, weights on the left; tokens fill up the smallest tile
+    several rows     tensor cores, weights on the left; tokens are padded to the smallest tile
 
-Weights are as they were trained, or in eight bits: dense_int8.py.
+Weights are as they were trained, or in eight bits (dense_int8.py).
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from model.backends.triton.kernels.dependent_launch import await_previous, launc
 from model.layers import rms_norm
 
 Dense = Tensor | Quantised
-"""A matrix of weights [outputs, K], as a layer keeps it."""
+"""A matrix of weights [outputs, K] in either format."""
 
 ROW_TILE = {"BN": 4, "BK": 256, "num_warps": 1}
-"""Of one row: a lane takes eight numbers, 16 bytes, at a time."""
+"""For one row: a lane loads eight numbers, 16 bytes, at a time."""
 
 AHEAD = 512
-"""Columns of weights that a program of one row asks for before it waits for the kernel before:
-dependent_launch.py."""
+"""Columns of weights that a program for one row loads before it waits for the previous kernel
+(dependent_launch.py)."""
 
 AT_ONCE = 8
-"""Tiles that are loaded together, at most: for all 4,096 columns at once registers do not suffice."""
+"""Maximum tiles that are loaded together: for all 4,096 columns at once there are not enough registers."""
 
 SMALL_TILE = {"BN": 16, "BK": 128, "num_warps": 1, "num_stages": 5}
 LARGE_TILE = {"BN": 64, "BK": 64, "num_warps": 4, "num_stages": 4}
-"""Of several rows: small, so that every multiprocessor has some, and many bytes are under way."""
+"""For several rows: small, so that every multiprocessor has tiles, and many bytes are in flight."""
 
 INVARIANT_ROWS = 64
-"""Of a tile, however many rows there are, where no sum may depend on that."""
+"""Rows of a tile with `invariant`, whatever the number of rows, because no sum may depend on it."""
 
 
 @triton.jit
@@ -53,7 +54,7 @@ def _tile(weight, n, inside, k, K: tl.constexpr):
 
 @triton.jit
 def _first_tiles(weight, n, inside, K: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr):
-    """Those of columns 0 to AHEAD."""
+    """The tiles of columns 0 to AHEAD."""
     tiles = ()
     for first in tl.static_range(0, AHEAD, BK):
         tiles = tiles + (_tile(weight, n, inside, first + tl.arange(0, BK), K),)  # type: ignore[assignment]
@@ -62,7 +63,7 @@ def _first_tiles(weight, n, inside, K: tl.constexpr, BK: tl.constexpr, AHEAD: tl
 
 @triton.jit
 def _added(products, squares, w, x, norm, first, K: tl.constexpr, NORM: tl.constexpr, BK: tl.constexpr):
-    """With the products of one tile of weights w [BN, BK], and the squares of its columns of x."""
+    """Adds the products of one tile of weights w [BN, BK], and the squares of its columns of x."""
     k = first + tl.arange(0, BK)
     row = tl.load(x + k, k < K, 0.0).to(tl.float32)
     if NORM:
@@ -157,15 +158,15 @@ def product(
     invariant: bool = False,
     pdl: bool = False,
 ) -> Tensor:
-    """out = norm(x)[rows] @ weight.T + bias, added to what is in `out` if `add`; returns `out`.
+    """out = norm(x)[rows] @ weight.T + bias, added to `out` if `add`; returns `out`.
 
     x       [T, K] contiguous, in the dtype of the weights unless they are in eight bits
     weight  [outputs, K] contiguous
     out     [N, outputs] contiguous, of any floating dtype; sums are float32
     norm    [K] scale of an RMSNorm of x; None for none
-    rows    [N] int64, which rows of x; None for all
-    invariant  whether a row's result must be the same, to the bit, in whatever company it comes
-    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
+    rows    [N] int64, the rows of x to use; None for all
+    invariant  whether a row's result must be bit-identical whatever other rows there are
+    pdl     whether it may begin while the previous kernel ends, see dependent_launch.py
     """
     num_rows, (outputs, width) = len(out), weight.shape
     one_row = num_rows == 1 and not invariant
@@ -199,7 +200,7 @@ def plain_product(
     rows: Tensor | None = None,
     add: bool = False,
 ) -> Tensor:
-    """The same in float32, except that it leaves `out` as it is: returns [N, outputs] float32."""
+    """The same in float32, without changing `out`: returns [N, outputs] float32."""
     x = x.float() if rows is None else x[rows].float()
     if norm is not None:
         x = rms_norm(x, norm, eps)
@@ -213,10 +214,14 @@ def decoded(weight: Dense, rows: slice = slice(None)) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The library's product, for steps of many tokens: it is limited by arithmetic there, and good at it."""
+    """The library's product, for steps of many tokens, where arithmetic is the limit and the library
+    is fast.
+    """
     return torch.addmm(bias, x, weight.T)
 
 
 def add_linear(out: Tensor, x: Tensor, weight: Tensor) -> None:
-    """out [T, outputs] += x [T, K] @ weight.T, likewise: one kernel, in which there is no room for a bias."""
+    """out [T, outputs] += x [T, K] @ weight.T, with one kernel of the library, which cannot add a
+    bias too.
+    """
     out.addmm_(x, weight.T)

@@ -1,15 +1,15 @@
-"""Dense weights in eight bits: what `--dense int8` keeps of attention and unembedding, and their products.
+"""Dense weights in eight bits: the format of `--dense int8` for attention and unembedding, and its products.
 
     codes   [outputs, K] int8       scales  [outputs, K / 64, rounded up] bfloat16
 
-Each 64 weights along K share a scale: the largest of them is 127 times it.  Scales are bfloat16, like the
-weights they stand for: no weight is out of its range, and since codes are rounded under the scale as it is
-kept, its few bits cost nothing.  A last group may be shorter (2880 = 45 x 64 and 4096 = 64 x 64 have none).
+Each 64 weights along K share a scale: the largest of them is 127 times the scale.  Scales are bfloat16, like
+the weights, so they have the same range.  Codes are calculated from the rounded scale, so its few bits add no
+error.  The last group may be shorter (not for 2880 = 45 x 64 and 4096 = 64 x 64).
 
-A code is a whole number up to 127 and so exact as a bfloat16: products are of codes, and each group's sum is
-scaled in float32.  Nothing is rounded that the codes did not round.
+A code is a whole number up to 127, which is exact as a bfloat16: codes are multiplied, and each group's sum
+is scaled in float32.  So the only error is that of the codes.
 
-    one row          as in dense.py; a lane's sixteen codes lie in one group, four lanes share it
+    one row          as in dense.py; a lane's sixteen codes are in one group, which four lanes share
     several rows     tensor cores, one group at a time
 """
 
@@ -28,12 +28,12 @@ GROUP = 64
 """Weights that share a scale."""
 
 ROW_TILE = {"BN": 4, "BG": 8, "num_warps": 1}
-"""Of one row: outputs, and groups along K.  A lane takes 16 bytes at a time."""
+"""For one row: outputs, and groups along K.  A lane loads 16 bytes at a time."""
 
 SMALL_TILE = {"BN": 16, "num_warps": 1, "num_stages": 6}
 LARGE_TILE = {"BN": 64, "num_warps": 4, "num_stages": 4}
 LARGEST_TILE = {"BN": 64, "num_warps": 8, "num_stages": 4}
-"""Of several rows; there are two sets of sums, and those of 128 rows need the registers of eight warps."""
+"""For several rows.  There are two sets of sums, and those of 128 rows need the registers of eight warps."""
 
 _GROUP = tl.constexpr(GROUP)
 _ROWS_AT_ONCE = 8192
@@ -41,7 +41,7 @@ _ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """A matrix [outputs, K] of which eight bits are kept; see above."""
+    """A matrix [outputs, K] in eight bits; see above."""
 
     codes: Tensor
     scales: Tensor
@@ -64,9 +64,10 @@ class Quantised:
 
 
 def quantise(weight: Tensor, device: torch.device) -> Quantised:
-    """weight [outputs, K], wherever it is, in eight bits on `device`; a few rows at a time are there whole.
+    """weight [outputs, K], on any device, in eight bits on `device`.  Only a few rows at a time are copied
+    there unquantised.
 
-    A group with a weight that is not finite comes out as NaN.
+    A group with a weight that is not finite becomes NaN.
     """
     outputs, width = weight.shape
     groups = -(-width // GROUP)
@@ -185,10 +186,10 @@ def product(
     rows_tile: int,
     pdl: bool = False,
 ) -> None:
-    """What `product` of dense.py does, where the weights are of this kind.
+    """`product` of dense.py for weights in eight bits.
 
-    rows_tile  rows of a tile; 1: there is one row, and it needs none
-    pdl        whether it may begin while the kernel before it ends, see dependent_launch.py
+    rows_tile  rows of a tile; 1: there is one row, without tiles
+    pdl        whether it may begin while the previous kernel ends, see dependent_launch.py
     """
     num_rows, (outputs, width) = len(out), weight.shape
     sizes = (outputs, width, norm is not None, rows is not None, bias is not None, add, pdl)

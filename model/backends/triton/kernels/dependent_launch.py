@@ -1,18 +1,19 @@
-"""Programmatic dependent launch: the programs of a kernel begin while those of the kernel before it end.
+"""Programmatic dependent launch: the programs of a kernel begin while those of the previous kernel end.
 
-A decode step of one token is some hundred and fifty kernels of a few microseconds.  Between two the device
-drains, launches, and has to fill its memory's pipes again.  From compute capability 9.0 on a kernel can be
-launched before the one before is over: its programs take the places that come free, and have their first
-weights on the way when they may begin.
+A decode step of one token has about 150 kernels of a few microseconds.  Between two of them the device
+becomes idle, launches, and must start loading from memory again.  From compute capability 9.0 on, a kernel
+can be launched before the previous one has ended: its programs start as resources become free, and load their
+first weights meanwhile.
 
-So that this is right, every program of a kernel that can be launched so
+For correct results, every program of a kernel that can be launched in this way
 
-    calls `launch_next` and then `await_previous`, whatever else it has to do: only so is a kernel that comes
-    after this one also after all before it;
-    until then reads weights alone, and the step's `Batch`, which was there before the step's first kernel,
-    and writes nothing.
+    1. before `await_previous`, reads only weights and the step's `Batch`, which is complete before the step's
+       first kernel, and writes nothing;
+    2. calls `launch_next` and then `await_previous`, in every case: otherwise a later kernel could begin
+       before an earlier one has ended.
 
-CUDA programming guide, "Programmatic Dependent Launch and Synchronization"."""
+CUDA programming guide, "Programmatic Dependent Launch and Synchronization".
+"""
 
 from __future__ import annotations
 
@@ -21,18 +22,18 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 OLDEST = (9, 0)
-"""Compute capability: older ones have no such launches."""
+"""Minimum compute capability for such launches."""
 
 
 @triton.jit
 def launch_next(PDL: tl.constexpr):
-    """The kernel after this one may be launched, once all programs of this one have said so."""
+    """Allows the next kernel to be launched, as soon as all programs of this one have called this."""
     if PDL:
         gdc_launch_dependents()
 
 
 @triton.jit
 def await_previous(PDL: tl.constexpr):
-    """Until all kernels before are over, and what they wrote can be read."""
+    """Waits until all previous kernels have ended, and their results can be read."""
     if PDL:
         gdc_wait()

@@ -1,12 +1,14 @@
-"""What changes logits before tokens are chosen, where the logits are: penalties, biases, masks.
+"""Penalties, biases and masks: edits of the logits before tokens are chosen, on the device.
 
-    records   a program per row: a list of tokens, some hundred of two hundred thousand, is read, changed and
-              written where they lie.  It adds the token that the step before has chosen and nobody has seen
-              yet, so that steps with penalties overlap too
-    masks     a program per 1,024 tokens of a row that has one: writes minus infinity, and reads no logit
+    records   one program for each row: reads, changes and writes the logits of a list of tokens, about a
+              hundred of 200,000.  It also counts the token that the previous step has chosen and the host
+              does not know yet, so that steps with penalties can overlap too
+    masks     one program for each 1,024 tokens of a row that has a mask: writes minus infinity, reads no
+              logit
 
-model/logit_edits.py is the plain version, and what numbers mean.  The bits are the same: quotients are
-rounded as PyTorch rounds them, and no product is fused with a sum."""
+model/logit_edits.py is the plain version, and explains the numbers.  The results are bit-identical: quotients
+are rounded as in PyTorch, and no product is fused with a sum.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from model import logit_edits as plain
 from model.logit_edits import Edits
 
 RECORDS = 512
-"""That a program looks at together."""
+"""Number of records that a program processes at once."""
 
 BLOCK = 1024
 
@@ -35,7 +37,7 @@ def _penalised(x, count, in_prompt, repetition, presence, frequency):
 
 
 _PIECES = ["records", "starts", "penalties", "latest", "masked", "masks"]
-"""Where pieces of larger tensors begin: no reason to compile again."""
+"""Pointers into larger tensors.  Triton must not compile again for another alignment of them."""
 
 
 @triton.jit(do_not_specialize=["row_size"], do_not_specialize_on_alignment=_PIECES[:-2])
@@ -51,7 +53,7 @@ def _records_kernel(
     first, end = tl.load(starts + row), tl.load(starts + row + 1)
     if LATEST:
         last = tl.load(latest + row)
-    times = 0  # that `last` is in the list: once, or not at all
+    times = 0  # how often `last` is in the list: at most once
     for begin in range(first, end, BLOCK):
         record = begin + tl.arange(0, BLOCK)
         real = record < end
@@ -87,10 +89,11 @@ def _masks_kernel(logits, row_size, size, masked, masks, words, BLOCK: tl.conste
 
 
 def edit_logits(logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
-    """Penalties, then biases, then masks.
+    """Apply penalties, then biases, then masks.
 
     logits  [N, V] float32, changed in place
-    latest  [N] int64, one more token of each row's answer, that no record counts; None: all are counted
+    latest  [N] int64, the last token of each row's answer, which the records do not count; None: they count
+            all
     """
     rows, size = logits.shape
     if len(edits.records) or latest is not None:

@@ -1,11 +1,12 @@
 """Pairs of token and expert in the order of experts, for steps of many tokens.
 
-    order   the pairs (token * A + rank), expert by expert, each one's in their own order
-    starts  where each expert's begin: expert e's are order[starts[e] : starts[e + 1]]
+    order   the pairs (token * A + rank), sorted by expert, and for the same expert by number
+    starts  the pairs of expert e are order[starts[e] : starts[e + 1]]
 
-For up to some hundred tokens one kernel chooses the experts and sorts (`choose_and_sort`): each of its
-programs makes the choice of all tokens, which is little, and writes what concerns its own expert.  For more,
-`choose` of router.py comes first, and `sort` after it."""
+For up to a few hundred tokens, one kernel chooses the experts and sorts (`choose_and_sort`): each of its
+programs chooses for all tokens, which is little work, and writes the pairs of its own expert.  For more
+tokens, `choose` of router.py is followed by `sort`.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from torch import Tensor
 from model.backends.triton.kernels.router import best_experts, logits_of
 
 MOST_LOGITS = 8192
-"""That a program of `choose_and_sort` has in its registers: those of 256 tokens of 20b."""
+"""Maximum logits that a program of `choose_and_sort` has in its registers: those of 256 tokens of 20b."""
 
 
 def at_once(tokens: int, experts: int) -> bool:
-    """Whether so many tokens are for `choose_and_sort`."""
+    """Whether `choose_and_sort` is used for this many tokens."""
     rows: int = triton.next_power_of_2(tokens) * triton.next_power_of_2(experts)
     return rows <= MOST_LOGITS
 
@@ -32,7 +33,7 @@ def _choose_and_sort_kernel(
     E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr, PARTS: tl.constexpr,
     TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """Program e writes the pairs of expert e, behind those of all experts below, and their shares."""
+    """Program e writes the pairs of expert e, after those of all lower experts, and their shares."""
     expert = tl.program_id(0)
     token, rank = tl.arange(0, TOKENS), tl.arange(0, A_PAD)
     logits = logits_of(parts, bias, token, tokens, E, E_PAD, PARTS)
@@ -51,9 +52,9 @@ def _choose_and_sort_kernel(
 
 
 def choose_and_sort(parts: Tensor, bias: Tensor, used: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What `choose` and `sort` make of logits, to the bit: order, starts, and shares [T, used] float32.
+    """The results of `choose` and `sort`, bit-identical: order, starts, and shares [T, used] float32.
 
-    parts  [PARTS, T, E], see `choose`; T and E are `at_once`
+    parts  [PARTS, T, E], see `choose`; `at_once(T, E)` must be true
     """
     count, tokens, experts = parts.shape
     order = torch.empty(tokens * used, dtype=torch.int32, device=parts.device)
@@ -67,7 +68,7 @@ def choose_and_sort(parts: Tensor, bias: Tensor, used: int) -> tuple[Tensor, Ten
 
 @triton.jit(do_not_specialize=["num_pairs"])
 def _sort_kernel(chosen, order, starts, num_pairs, BLOCK: tl.constexpr):
-    """Program e writes the pairs of expert e, in their order, behind those of all experts below."""
+    """Program e writes the pairs of expert e, in their order, after those of all lower experts."""
     expert = tl.program_id(0)
     below = tl.zeros([BLOCK], tl.int32)
     for first in range(0, num_pairs, BLOCK):

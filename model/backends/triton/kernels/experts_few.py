@@ -1,14 +1,14 @@
 """The experts of few tokens: a product of a matrix and a vector for each pair of token and expert.
 
-Pairs need no sorting, and each reads its expert's weights once, straight into registers: a warp has no
-partner, so nothing waits.  Dequantising is most of the work (see codes.py), and so it decides how fast this
-is.
+Pairs need not be sorted.  Each reads its expert's weights once, directly into registers.  A program is a
+single warp, so no warp waits for another.  Dequantising is most of the work (see codes.py), so it determines
+the speed.
 
     gate_up   normed [T, C], chosen [T, A]     →  inner [T * A, F], activated
     down      inner, chosen, shares [T, A]     →  x [T, C] += the weighted sum
 
-`normed` and `inner` are in planes, and float32 times 2 ** 100 (`prescaled` in codes.py): rounded as
-activations are, but each of the many warps that read them is spared their conversion.
+`normed` and `inner` are in planes, float32, times 2 ** 100 (`prescaled` in codes.py).  They are rounded like
+other activations, but the many warps that read them need not convert them.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 
 GATE_UP_TILE = {"BN": 2, "BW": 128, "num_warps": 1}
 DOWN_TILE = {"BN": 2, "BW": 128, "num_warps": 1}
-"""Outputs and words that a program looks at at a time.  A lane of its one warp takes four words, 16 bytes.
-With two outputs more numbers are decoded for each than with four, but twice as many warps ask for weights."""
+"""Outputs and words that a program processes at once.  A lane of its warp loads four words, 16 bytes.  Two
+outputs need more work for each than four, but twice as many warps load weights.
+"""
 
 ALPHA = tl.constexpr(SWIGLU_ALPHA)
 
 
 @triton.jit
 def swiglu(gate, value, limit):
-    """See clamped_swiglu in layers.py: gate and value apart."""
+    """clamped_swiglu of layers.py, with separate gate and value."""
     gate = tl.minimum(gate, limit)
     value = tl.minimum(tl.maximum(value, -limit), limit)
     return gate / (1.0 + tl.exp(gate * -ALPHA)) * (value + 1.0)
@@ -91,7 +92,7 @@ def _down_kernel(
     token, n = tl.program_id(0).to(tl.int64), tl.program_id(1) * BN + tl.arange(0, BN)
     weighted = tl.zeros([BN, BW], tl.float32)
     total = tl.load(x + token * C + n, n < C, 0.0).to(tl.float32)
-    for a in range(A):  # unrolled, it has more in flight than there are registers
+    for a in range(A):  # not unrolled, because that needs more registers than there are
         expert = tl.load(chosen + token * A + a).to(tl.int64)
         share = tl.load(shares + token * A + a)
         products = tl.zeros([BN, BW], tl.float32)
@@ -115,11 +116,11 @@ def _down_kernel(
 def gate_up(
     normed: Tensor, chosen: Tensor, mlp1: Matrices, inner: Tensor, limit: float, pdl: bool = False
 ) -> None:
-    """The chosen experts' activations into inner [T * A, F], `prescaled`.
+    """Writes the chosen experts' activations to inner [T * A, F], `prescaled`.
 
-    normed  [T, C]  likewise
+    normed  [T, C]  `prescaled`
     chosen  [T, A]  int32
-    pdl     whether it may begin while the kernel before it ends, see dependent_launch.py
+    pdl     whether it may begin while the previous kernel ends, see dependent_launch.py
     """
     (tokens, used), hidden, width = chosen.shape, normed.shape[1], inner.shape[1]
     operands = (normed, chosen, mlp1.words, mlp1.scales, mlp1.bias, inner, limit)
@@ -128,9 +129,11 @@ def gate_up(
 
 
 def down(inner: Tensor, chosen: Tensor, shares: Tensor, mlp2: Matrices, x: Tensor, pdl: bool = False) -> None:
-    """Adds to x [T, C] what the chosen experts make of inner [T * A, F], `prescaled`, by their shares.
+    """Adds to x [T, C] the chosen experts' results for inner [T * A, F], `prescaled`, weighted by their
+    shares.
 
-    chosen  [T, A]  int32, shares likewise, float32
+    chosen  [T, A]  int32
+    shares  [T, A]  float32
     """
     (tokens, used), hidden, width = chosen.shape, x.shape[1], inner.shape[1]
     operands = (inner, chosen, shares, mlp2.words, mlp2.scales, mlp2.bias, x)
@@ -149,7 +152,7 @@ def plain_gate_up(x: Tensor, chosen: Tensor, mlp1: Matrices, limit: float) -> Te
 
 
 def plain_down(inner: Tensor, chosen: Tensor, shares: Tensor, mlp2: Matrices, x: Tensor) -> Tensor:
-    """What x [T, C] becomes, in float32, from inner [T * A, F] in the order of columns."""
+    """The new x [T, C] in float32, from inner [T * A, F] in the order of columns."""
     used = chosen.shape[1]
     total = x.float().clone()
     for pair, (expert, share) in enumerate(zip(chosen.flatten().tolist(), shares.flatten(), strict=True)):

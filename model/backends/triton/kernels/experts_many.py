@@ -1,16 +1,17 @@
 """The experts of many tokens: pairs sorted by expert (expert_order.py), and one product of matrices for each.
 
     gate_up     rows in fragment order   →  inner [T * A, F], sorted, in fragment order, activated
-    down        inner, shares            →  outer [T * A, C], pairs in their own order again, weighted
+    down        inner, shares            →  outer [T * A, C], pairs in their original order, weighted
     combine     outer                    →  x [T, C] += the sum over a token's pairs
 
 Weights stay MXFP4 in memory.  They are the left operand of a product: a warp reads 128 columns of each of its
-rows of weights, makes bfloat16 of them in its own registers (codes.py) and hands those to the tensor cores,
-without a detour through shared memory.  A program has two blocks of rows of weights, which share the rows of
-activations on the right: gates and values, or two blocks of outputs.
+rows of weights, converts them to bfloat16 in its own registers (codes.py), and passes these to the tensor
+cores without shared memory.  A program has two blocks of rows of weights, which share the rows of activations
+on the right: gates and values, or two blocks of outputs.
 
-How many tiles there are depends on the routing, which only the device knows: there are programs for the most
-there can be, and those without a tile return at once."""
+The number of tiles depends on the routing, which only the device knows.  So the number of programs is the
+maximum, and those without a tile return at once.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +55,8 @@ def _two_products(
     """Two blocks of rows of a matrix [.., K], each times the same rows of activations: two sums [BN, BM].
 
     x              [BM] pointers to rows in fragment order
-    first, second  [BN] which rows of the matrix; `first_here`, `second_here` whether there is such a row,
-                   which is so for all of them if ALL
+    first, second  [BN] rows of the matrix; `first_here`, `second_here`: whether these rows exist, as all do
+                   if ALL
     """
     group, word, k = tl.arange(0, GROUPS), tl.arange(0, 4), tl.arange(0, BLOCK)
     words += group[None, :, None] * (GROUP // 8) + word[None, None, :]
@@ -65,7 +66,7 @@ def _two_products(
     x = x[None, :] + k[:, None]
     one = tl.zeros([BN, BM], tl.float32)
     two = tl.zeros([BN, BM], tl.float32)
-    # No asynchronous copy takes a single byte: the next block's scales are asked for by hand.
+    # Asynchronous copies have at least 4 bytes, so the next block's scales are loaded explicitly.
     inside = group < K // GROUP
     s1 = _load(scales1, inside[None, :], first_here[:, None], ALL, K == K_PAD)
     s2 = _load(scales2, inside[None, :], second_here[:, None], ALL, K == K_PAD)
@@ -93,7 +94,7 @@ def _two_products(
 
 @triton.jit
 def _load(pointers, inside, here, ALL: tl.constexpr, WHOLE: tl.constexpr):
-    """With a mask only where there must be one: not for rows if ALL are here, not for columns if WHOLE."""
+    """Loads with a mask only where one is needed: not for rows if ALL exist, not for columns if WHOLE."""
     if ALL and WHOLE:
         loaded = tl.load(pointers)
     elif ALL:
@@ -112,7 +113,7 @@ def _gate_up_kernel(
     expert, first, end = _tile(starts, tl.program_id(0), E, E_PAD, BM)
     if first < end:
         m = first + tl.arange(0, BM)
-        # A tile is of neighbours in fragment order.  Beyond F there is nothing: zeros are written there.
+        # The outputs of a tile are neighbours in fragment order.  Places beyond F get zeros.
         place = tl.program_id(1) * BN + tl.arange(0, BN)
         n = codes.fragment_column(place)
         here = n < F
@@ -172,15 +173,16 @@ def _combine_kernel(outer, x, A: tl.constexpr, C: tl.constexpr, BLOCK: tl.conste
 
 
 INVARIANT_ROWS = 64
-"""Of a tile, however many pairs there are, where no sum may depend on that."""
+"""Rows of a tile with `invariant`, whatever the number of pairs, because no sum may depend on it."""
 
 
 Tile = dict[str, int]
 
 
 class Tiles(NamedTuple):
-    """By the pairs of a tile: rows of each of its two blocks of weights, warps, and how many blocks of 128
-    columns are under way."""
+    """Pairs of a tile → rows of each of its two blocks of weights, warps, and number of blocks of 128 columns
+    that are in flight.
+    """
 
     gate_up: dict[int, Tile]
     down: dict[int, Tile]
@@ -198,7 +200,7 @@ OF_WARP_GROUPS = _both(
         128: {"BN": 128, "num_warps": 8, "num_stages": 3},
     }
 )
-"""Of tensor cores that four warps use together, and that take activations from shared memory."""
+"""For tensor cores that four warps use together, and that read activations from shared memory."""
 
 OF_WARPS = _both(
     {
@@ -208,7 +210,7 @@ OF_WARPS = _both(
         128: {"BN": 64, "num_warps": 8, "num_stages": 2},
     }
 )
-"""Of those that each warp has for itself: activations need registers too, and there is less shared memory."""
+"""For tensor cores of a single warp: activations need registers too, and there is less shared memory."""
 
 
 NARROW = _both(
@@ -219,13 +221,16 @@ NARROW = _both(
         128: {"BN": 32, "num_warps": 4, "num_stages": 2},
     }
 )
-"""Too narrow for warp groups: each warp multiplies by itself, on a GPU that has them too."""
+"""Tiles that are too narrow for warp groups: each warp multiplies by itself, also on a GPU that has warp
+groups.
+"""
 
 
 def tiles_for(capability: tuple[int, int], version: str = triton.__version__) -> Tiles:
-    """Of a GPU of this compute capability: Hopper and the large Blackwells have warp groups.
+    """The tiles for a GPU of this compute capability: Hopper and the large Blackwells have warp groups.
 
-    Triton 3.6 fails to compile the latter for weights that were made in registers ("Illegal shared layout").
+    Triton 3.6 fails to compile for Blackwell if weights were converted in registers ("Illegal shared
+    layout").
     """
     if capability[0] in (10, 11) and tuple(map(int, version.split(".")[:2])) < (3, 7):
         return NARROW
@@ -233,13 +238,13 @@ def tiles_for(capability: tuple[int, int], version: str = triton.__version__) ->
 
 
 def usual_rows(pairs: int, experts: int) -> int:
-    """Rows of a tile that a usual expert's pairs fill once or twice."""
+    """Rows of a tile, chosen so that the pairs of an average expert fill one or two tiles."""
     pairs_of_one = -(-pairs // experts)
     return min(128, max(16, 1 << (pairs_of_one - 1).bit_length()))
 
 
 def _shape(tiles: dict[int, Tile], pairs: int, experts: int, invariant: bool) -> Tile:
-    """The tile for so many pairs; if `invariant`, always the same."""
+    """The tile for this many pairs; if `invariant`, always the same."""
     rows = INVARIANT_ROWS if invariant else usual_rows(pairs, experts)
     return {"BM": rows, **tiles[rows]}
 
@@ -254,10 +259,10 @@ def gate_up(
     invariant: bool = False,
     tiles: Tiles = OF_WARP_GROUPS,
 ) -> None:
-    """The chosen experts' activations into inner [T * A, padded(F)]: its rows are in the sorted order.
+    """Writes the chosen experts' activations to inner [T * A, padded(F)], with rows in the sorted order.
 
-    normed     [T, padded(C)] in fragment order, as `inner` will be
-    invariant  whether a pair's result must be the same, to the bit, in whatever company it comes
+    normed     [T, padded(C)] in fragment order, like `inner`
+    invariant  whether a pair's result must be bit-identical whatever other pairs there are
     """
     tokens, pairs, (experts, outputs) = len(normed), len(inner), mlp1.bias.shape
     hidden, width = mlp1.words.shape[2] * 8, outputs // 2
@@ -279,7 +284,8 @@ def down(
     invariant: bool = False,
     tiles: Tiles = OF_WARP_GROUPS,
 ) -> None:
-    """What the experts make of `inner`, times its share, into outer [T * A, C], pairs in their own order.
+    """Writes the experts' results for `inner`, times the shares, to outer [T * A, C], pairs in their original
+    order.
 
     shares  [T, A] float32
     """

@@ -1,8 +1,9 @@
-"""RMSNorm by itself, for steps of many tokens: in the order of columns, and in fragment order as
-experts want their rows (codes.py).
+"""RMSNorm as a kernel of its own, for steps of many tokens: in the order of columns, and in fragment order
+for the experts (codes.py).
 
-A product of the library can add to the residual stream what it computes, or a bias, not both: the norm that
-comes next has the rows in its hands anyway, and adds the bias."""
+A product of the library can add its result to the residual stream, or add a bias, but not both.  The norm
+that follows reads the rows anyway, so it adds the bias.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ def normalise(
     out_fragments: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> None:
-    """RMSNorm of x [T, K] with scale norm [K], into whichever there is of `out` [T, K] and `out_fragments`
-    [T, padded(K)].
+    """RMSNorm of x [T, K] with scale norm [K], written to `out` [T, K] and `out_fragments` [T, padded(K)], if
+    they are given.
 
     bias  [K], added to x in place first; None for none
     """
@@ -56,6 +57,6 @@ def normalise(
 
 
 def plain_normalise(x: Tensor, norm: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """What `normalise` writes: both of them."""
+    """Both results of `normalise`."""
     out = rms_norm(x, norm, eps)
     return out, in_fragments(out)

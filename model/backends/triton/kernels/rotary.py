@@ -1,6 +1,6 @@
-"""The rotation of queries and keys, and the way of keys and values into the cache.
+"""Rotates queries and keys, and writes keys and values to the cache.
 
-The angles of all positions are computed once, by the function every backend shares, and looked up.
+The angles of all positions are computed once, with the function that all backends share, and looked up.
 
     cos, sin  [positions, D / 2] float32, times YaRN's concentration
     qkv       [T, (H + 2 KV) * D]: queries, keys, values, not yet rotated
@@ -20,16 +20,16 @@ from model.layers import rotate, rotation
 
 
 def angles(positions: int, frequencies: Tensor, concentration: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of the positions before `positions`."""
+    """cos and sin of positions 0 to `positions` - 1."""
     return rotation(torch.arange(positions, device=frequencies.device), frequencies, concentration)
 
 
 @triton.jit
 def rotated(start, mask, cos, sin, position, D: tl.constexpr):
-    """Heads that begin at the pointers `start`, turned by the angles of `position`; rounded as the reference
-    does.
+    """Heads that begin at the pointers `start`, rotated by the angles of `position`; rounded as in the
+    reference.
 
-    start, position  of one shape, in which all else is broadcast over a last dimension of D
+    start, position  of the same shape; the result has a further last dimension D
     """
     d = tl.arange(0, D)
     half = d % (D // 2)
@@ -70,10 +70,11 @@ def write(
     first_page: int,
     heads: int,
 ) -> None:
-    """Each token's rotated key, and its value, into its slot.
+    """Writes each token's rotated key, and its value, to its slot.
 
     turn        cos and sin, see above
-    positions   [T] int64, likewise slots: page * page_size + offset, or below 0 for nowhere
+    positions   [T] int64
+    slots       [T] int64: page * page_size + offset; negative: nothing is written
     first_page  the number of keys[0]
     """
     _, kv_heads, page_size, dim = keys.shape
@@ -97,5 +98,5 @@ def plain_write(
     pages, offsets = slots // page_size, slots % page_size
     key = rotate(key, turn[0][positions], turn[1][positions])
     for pool, written in ((keys, key), (values, value)):
-        bits = pool.view(torch.uint8)  # torch cannot put numbers of eight bits into places
+        bits = pool.view(torch.uint8)  # torch has no index_put for eight-bit floats
         bits[pages, :, offsets] = plain_stored(written, pool.dtype).view(torch.uint8)

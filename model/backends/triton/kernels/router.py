@@ -1,8 +1,9 @@
-"""Which experts a token uses: their logits, and the best A of them.
+"""Chooses the experts of a token: computes their logits, and takes the best A.
 
-For few tokens one kernel does it all: of the programs of a token, the last to be done knows all logits, and
-writes the choice down.  For many tokens the logits are a product of matrices, with columns in parts, so that
-there is work for many programs; `choose` adds the parts up."""
+For few tokens one kernel does everything: the last of a token's programs to finish reads all logits, and
+writes the choice.  For many tokens the logits are a matrix product, with the columns in parts, so that there
+is work for many programs; `choose` adds the parts.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +19,20 @@ from model.backends.triton.kernels.last_arrival import arrives_last
 from model.layers import rms_norm, route
 
 ROUTER_TILE = {"BK": 1024, "num_warps": 4}
-"""A row in three pieces, not in twelve by one warp: there is little to do, and all of it is waiting."""
+"""A row is read in three pieces by four warps: with one warp and twelve pieces, most of the time would be
+waiting.
+"""
 
 
 @triton.jit
 def best_experts(logits, E: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
     """The A experts of each token with the largest logits, best first, and the softmax over those alone.
 
-    Of equal logits the lower expert's comes first.  Logits that are not numbers choose some expert: what
-    comes of them is not a number either, but no memory is touched that is not there.
+    If logits are equal, the lower expert number comes first.  If logits are NaN, some existing expert is
+    chosen: the result is NaN too, but every memory access is valid.
 
-    logits   [TOKENS, E_PAD]; past E minus infinity
-    returns  experts, shares  [TOKENS, A_PAD]; past A the shares are 0
+    logits   [TOKENS, E_PAD]; minus infinity beyond E
+    returns  experts, shares  [TOKENS, A_PAD]; the shares beyond A are 0
     """
     expert = tl.arange(0, logits.shape[1])[None, :]
     rank = tl.arange(0, A_PAD)[None, :]
@@ -42,7 +45,7 @@ def best_experts(logits, E: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
         logit = tl.max(left, 1)
         first = tl.min(tl.where(left == logit[:, None], expert, E - 1), 1)
         part = tl.exp(logit - highest)
-        total += part  # by rank, so that the bits are the same wherever this is called
+        total += part  # in order of rank, so that all callers get bit-identical results
         chosen = tl.where(rank == a, first[:, None], chosen)
         parts = tl.where(rank == a, part[:, None], parts)
         left = tl.where(expert == first[:, None], float("-inf"), left)
@@ -50,10 +53,12 @@ def best_experts(logits, E: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
 
 
 GATE_TILE = {"BM": 16, "BK": 64, "num_warps": 4, "num_stages": 4}
-"""Rows and columns: the same for any number of tokens, and so are a token's bits."""
+"""Rows and columns of a tile.  They are the same for any number of tokens, so a token's result is
+bit-identical.
+"""
 
 PARTS = 4
-"""Of the columns."""
+"""Number of parts of the columns."""
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -88,7 +93,7 @@ def gate_parts(normed: Tensor, gate: Tensor) -> Tensor:
 
 @triton.jit
 def logits_of(parts, bias, token, tokens, E: tl.constexpr, E_PAD: tl.constexpr, PARTS: tl.constexpr):
-    """Logits [TOKENS, E_PAD] of tokens `token`: parts added up in their order, and the bias."""
+    """Logits [TOKENS, E_PAD] of the tokens `token`: the parts, added in order, and the bias."""
     expert = tl.arange(0, E_PAD)
     mask = (token < tokens)[:, None] & (expert < E)[None, :]
     at = parts + token[:, None] * E + expert[None, :]
@@ -101,7 +106,7 @@ def logits_of(parts, bias, token, tokens, E: tl.constexpr, E_PAD: tl.constexpr, 
 
 @triton.jit
 def _write_choice(logits, chosen, shares, token, E: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr):
-    """Of the token [1] whose logits [1, E_PAD] these are."""
+    """Writes the choice of the token [1] with these logits [1, E_PAD]."""
     experts, parts = best_experts(logits, E, A, A_PAD)
     rank = tl.arange(0, A_PAD)[None, :]
     tl.store(chosen + token[:, None] * A + rank, experts, rank < A)
@@ -114,7 +119,7 @@ def _router_kernel(
     E: tl.constexpr, E_PAD: tl.constexpr, A: tl.constexpr, A_PAD: tl.constexpr,
     K: tl.constexpr, PDL: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program e < E of a token finds the logit of expert e; program E writes the normalised row."""
+    """Program e < E of a token computes the logit of expert e; program E writes the normalised row."""
     launch_next(PDL)
     token, expert = tl.program_id(0).to(tl.int64), tl.program_id(1)
     product = tl.zeros([BK], tl.float32)
@@ -160,15 +165,16 @@ def router(
     eps: float,
     pdl: bool = False,
 ) -> Tensor:
-    """The chosen experts of x [T, K], and its normalised rows as experts want them, for few tokens.
+    """The chosen experts of x [T, K], and its normalised rows in the form that experts need, for few tokens.
 
     norm      [K]
-    gate      [E, K], bias [E]
+    gate      [E, K]
+    bias      [E]
     arrivals  [T] or more, int32: zeros, before and after (last_arrival.py)
     chosen    [T, A] int32, best first
     shares    [T, A] float32
     normed    [T, K] float32, `prescaled` (codes.py)
-    pdl       whether it may begin while the kernel before it ends, see dependent_launch.py
+    pdl       whether it may begin while the previous kernel ends, see dependent_launch.py
     returns   logits [T, E] float32
     """
     (tokens, width), experts, used = x.shape, len(gate), chosen.shape[1]
@@ -180,7 +186,7 @@ def router(
 
 
 def plain_router(x: Tensor, norm: Tensor, gate: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The logits and `normed` of `router`; the logits are of the row before it is rounded."""
+    """The logits and `normed` of `router`; the logits are computed from the row before it is rounded."""
     logits = F.linear(rms_norm(x.float(), norm, eps), gate.float(), bias.float())
     return logits, prescaled(rms_norm(x, norm, eps))
 
@@ -196,8 +202,13 @@ def _choose_kernel(
 
 
 def choose(parts: Tensor, bias: Tensor, chosen: Tensor, shares: Tensor) -> None:
-    """From parts [PARTS, T, E] of logits, and what is to be added to each sum [E], the chosen experts [T, A]
-    int32, best first, and their shares [T, A] float32."""
+    """Adds the parts of logits, and writes the chosen experts and their shares.
+
+    parts   [PARTS, T, E]
+    bias    [E], added to each sum
+    chosen  [T, A] int32, best first
+    shares  [T, A] float32
+    """
     (count, tokens, experts), used = parts.shape, chosen.shape[1]
     sizes = (experts, triton.next_power_of_2(experts), used, triton.next_power_of_2(used), count)
     _choose_kernel[(tokens,)](parts, bias, chosen, shares, tokens, *sizes, num_warps=1)

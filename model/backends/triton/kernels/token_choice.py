@@ -1,20 +1,23 @@
-"""A token for each row of logits, chosen where the logits are.
+"""Chooses a token for each row of logits, on the device.
 
-Gumbel-max: of all tokens that may come, the one whose logit / temperature - log E is largest, where the E are
-independent and exponentially distributed (Maddison et al. 2014, arXiv:1411.0030).  E is a function of the
-row's seed, the token's position and its number alone (Philox 4x32-10, Salmon et al. 2011), so what is drawn
-depends on nothing else in the batch, and can be computed again at will.
+Gumbel-max: of the allowed tokens, the one with the largest score, logit / temperature - log E, where the E
+are independent and exponentially distributed (Maddison et al. 2014, arXiv:1411.0030).  E depends only on the
+row's seed, the position and the token's id (Philox 4x32-10, Salmon et al. 2011), so the drawn token depends
+on nothing else in the batch, and E can be computed again at any time.
 
-That saves a search for the filters' threshold.  Who wins among all tokens wins among those that may come, if
-it is one of them.  If it is not, neither is any token less likely: the winner among those more likely is
-asked next, and so on.  A nucleus of 95% accepts the first in 19 of 20 cases.
+This saves a search for the filters' threshold.  The winner among all tokens, if the filters keep it, is also
+the winner among the kept ones.  If they do not keep it, they keep no less likely token either, so the winner
+among the more likely tokens is the next candidate, and so on.  A nucleus of 95% keeps the first candidate in
+19 of 20 cases.
 
-    survey   a program per 1,024 tokens: their largest logit, their mass, their winner
-    weigh    likewise, only where there are filters: how many are more likely than the winner of all, with
-             what mass, and who of those would win
-    settle   a program per row: accepts the first winner or the second, or passes over the row until one is
+    survey   one program for each 1,024 tokens: their largest logit, their mass, their winner
+    weigh    the same, only if there are filters: how many tokens are more likely than the winner of all,
+             their mass, and their winner
+    settle   one program for each row: accepts the first or the second winner, or reads the row again until
+             one is kept
 
-Tokens exactly as likely as the last that top_k or top_p keeps are kept too."""
+Tokens exactly as likely as the last that top_k or top_p keeps are kept too.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ from model.draws import Draws
 
 BLOCK = 1024
 PASS = 4096
-"""Tokens that `settle` looks at together, when it passes over a row."""
+"""Tokens that `settle` processes at once when it reads a row again."""
 
 SMALL = 2**-8
-"""Up to here -log(1 - v) is its series: the rest would be lost in the rounding of 1 - v."""
+"""Up to this v, -log(1 - v) is computed by its series, because 1 - v would be rounded too much."""
 
 
 @triton.jit
@@ -56,15 +59,16 @@ def _scores(x, temperature, seed, position, first, COUNT: tl.constexpr):
 
 @triton.jit
 def _mass(x, peak, temperature):
-    """Likelihoods of x, that of `peak` being 1; none of what is minus infinity."""
+    """Likelihoods of x relative to `peak`; 0 for minus infinity."""
     return tl.where(x > float("-inf"), tl.exp((x - peak) / temperature), 0.0)
 
 
 _SIZES = ["row_size", "size", "blocks"]
 _PIECES = ["seeds", "temperatures", "positions", "rows"]
 _LIMITS = ["top_ks", "top_ps", "min_ps"]
-"""What is no reason to compile again: how wide a row is, and where pieces of larger tensors begin, of which a
-program reads one number."""
+"""Arguments for whose values or alignment Triton must not compile again: widths of rows, and pointers into
+larger tensors, from which a program reads one number.
+"""
 
 
 @triton.jit(do_not_specialize=_SIZES[:2], do_not_specialize_on_alignment=_PIECES)
@@ -73,7 +77,7 @@ def _survey_kernel(
     peaks, masses, scores, tokens,
     FILTERS: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """Program (block, row).  A block that is not finite has a peak that is no number."""
+    """Program (block, row).  The peak of a block that is not finite is NaN."""
     block, row = tl.program_id(0), tl.program_id(1)
     first = block * BLOCK
     token = first + tl.arange(0, BLOCK)
@@ -96,7 +100,7 @@ def _survey_kernel(
 
 @triton.jit
 def _best_of(scores, tokens, row, blocks, size, BLOCKS: tl.constexpr):
-    """The winner of a row, from those of its blocks."""
+    """The winner of a row, from the winners of its blocks."""
     block = tl.arange(0, BLOCKS)
     score = tl.load(scores + row * BLOCKS + block, block < blocks, float("-inf"))
     token = tl.load(tokens + row * BLOCKS + block, block < blocks, size - 1)
@@ -114,7 +118,7 @@ def _peak_of(peaks, row, blocks, BLOCKS: tl.constexpr):
 
 @triton.jit
 def _floor(peak, temperature, min_p):
-    """The smallest logit that min_p lets pass."""
+    """The smallest logit that min_p keeps."""
     return tl.where(min_p > 0, peak + temperature * tl.log(tl.maximum(min_p, 1e-37)), float("-inf"))
 
 
@@ -150,7 +154,7 @@ def _weigh_kernel(
 
 @triton.jit
 def _from(logits, size, low, peak, temperature, PASS: tl.constexpr):
-    """Of the logits of a row that are at least `low`: how many, and their mass."""
+    """The number of logits of a row that are at least `low`, and their mass."""
     count, mass = 0, 0.0
     for first in range(0, size, PASS):
         token = first + tl.arange(0, PASS)
@@ -162,9 +166,10 @@ def _from(logits, size, low, peak, temperature, PASS: tl.constexpr):
 
 @triton.jit
 def _smallest_of_top(logits, size, top_k, peak, temperature, PASS: tl.constexpr):
-    """The top_k-th largest logit of a row, or one with no other between; and the mass from there on.
+    """A threshold that keeps the top_k largest logits of a row, and the mass of these.
 
-    A step down that doubles until there are enough, then halves until there are not too many.
+    The threshold goes down in steps that double until enough logits are kept, then halve until not too many
+    are.
     """
     low, high, step = peak, peak, temperature
     count, mass = _from(logits, size, low, peak, temperature, PASS)
@@ -241,11 +246,11 @@ def _settle_kernel(
 
 
 def choose_tokens(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
-    """A token for each row of logits [N, V] float32; left as they are.
+    """A token for each row of logits [N, V] float32, which are not changed.
 
-    draws    of N rows
-    batch    whose first N samples they are: a token's position is one behind its sample's
-    returns  [2, N] int64: the tokens, and 1, or 0 where there is no choice (NaN, infinite, nothing left)
+    draws    parameters of the N rows
+    batch    the rows belong to its first N samples: a token's position is its sample's plus one
+    returns  [2, N] int64: the tokens, and 1, or 0 where none can be chosen (NaN, infinite, none allowed)
     """
     (count, size), device = logits.shape, logits.device
     blocks = triton.cdiv(size, BLOCK)
@@ -275,7 +280,7 @@ def choose_tokens(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
     _settle_kernel[(count,)](
         logits, row_size, size, blocks, *of_row, *limits, *places, *found, *above, chosen,
         FILTERS=draws.filters, BLOCKS=padded, PASS=width,
-        num_warps=width // 256 if draws.filters else 4,  # with other than eight a lane, registers spill
+        num_warps=width // 256 if draws.filters else 4,  # eight numbers a lane; otherwise registers spill
     )  # fmt: skip
     return chosen
 
@@ -313,7 +318,9 @@ def plain_noise(seeds: Tensor, positions: Tensor, size: int) -> Tensor:
 
 
 def plain_scores(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
-    """What each token of each row scores [N, V], by sorting; those that may not come, minus infinity."""
+    """The score of each token of each row [N, V], computed by sorting; minus infinity if it is not
+    allowed.
+    """
     positions = batch.positions[batch.samples[: len(logits)]] + 1
     greedy = (draws.temperature == 0)[:, None]
     temperature = draws.temperature[:, None].where(~greedy, 1.0)
@@ -331,6 +338,6 @@ def plain_scores(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
 
 
 def plain_tokens(logits: Tensor, draws: Draws, batch: Batch) -> Tensor:
-    """What `choose_tokens` returns."""
+    """The result of `choose_tokens`."""
     peak = logits.max(-1).values  # NaN, if there is one, is the largest
     return torch.stack((plain_scores(logits, draws, batch).argmax(-1), peak.isfinite().long()))

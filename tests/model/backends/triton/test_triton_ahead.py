@@ -135,7 +135,7 @@ def test_a_process_builds_launchers_where_triton_compiles_them(monkeypatch, capl
 
     monkeypatch.setattr(ahead.nvidia, "CudaLauncher", refuse)
     launched(monkeypatch, ahead.with_launcher)
-    assert "launches some will be built at its first launch: libcuda.so" in caplog.text
+    assert "the launcher of some will be built at its first launch: libcuda.so" in caplog.text
 
 
 def test_what_is_started_compiles_with_launchers(monkeypatch):
