@@ -1,4 +1,4 @@
-"""A sample as tokens: the prompt as the server renders it, and what the model should say then."""
+"""A sample as tokens: the prompt as the server renders it, and the answer that the model should give."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from language.tokenizer import Tokenizer
 
 
 def sample_tokens(tokenizer: Tokenizer, renderer: Renderer, sample: Sample) -> tuple[list[int], list[int]]:
-    """The prompt, and the tokens to be sampled after it, the last of which stops."""
+    """The prompt, and the tokens to be sampled after it, of which the last ends the answer."""
     prompt = renderer.render(sample.conversation)
     return prompt, answer_tokens(tokenizer, sample.answer, prefilled=sample.conversation.effort == "none")
 
 
 def answer_tokens(tokenizer: Tokenizer, answer: Answer, prefilled: bool) -> list[int]:
-    """The answer in harmony; `prefilled`: the prompt has opened the final channel already."""
+    """The answer in harmony; `prefilled`: the prompt ends inside the final channel."""
     encode, special = tokenizer.encode, tokenizer.special
     channel, message = special("<|channel|>"), special("<|message|>")
     if prefilled:

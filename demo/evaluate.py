@@ -1,13 +1,13 @@
-"""Measures the demo model on held-out prompts, through the very engine, grammars and reader that serve it.
+"""Measures the demo model on held-out prompts, with the engine, grammars and reader that serve it.
 
     python -m demo.evaluate --cases 200
 
-Per family and temperature: the share of answers that are exactly right.  A case is right if what the client
-would see, content or call, is to the letter what the corpus says; the wording of the analysis does not count,
-but it must be there unless the effort is "none".
+For each family and temperature, it prints the share of answers that are exactly right.  A case is right if
+what the client would see, content or call, is exactly the corpus's answer.  The wording of the analysis does
+not matter, but there must be one unless the effort is "none".
 
-It ends with an error if a family is worse than the committed table (measured.json) says: such weights are not
-committed.  `--write` puts the new figures there.
+It ends with an error if a family is worse than in the committed table (measured.json): such weights must not
+be committed.  `--write` puts the new figures into the table.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from server.dialogue.turn import Turn
 
 MEASURED = Path(__file__).parent / "measured.json"
 ROOM = {"greedy": 0.01, "sampled": 0.02}
-"""Shares by which a family may be worse than the table: two cases of 200, and four where it is sampled."""
+"""Shares by which a family may be worse than in the table: two cases of 200, or four if sampled."""
 LONGEST = 512
-"""Tokens of an answer, at most."""
+"""Maximum tokens of an answer."""
 
 
 def held_out_samples(family: str, count: int, seed: int) -> list[Sample]:
-    """Cases of one family that training never saw, over all efforts and dates."""
+    """Cases of one family that are kept from training, with all efforts and dates."""
     rng = Random(f"{family} {seed}")
     return [
         a_sample(rng, a_setting(rng, tools=family in WITH_TOOLS), family, held=True) for _ in range(count)
@@ -45,7 +45,7 @@ def held_out_samples(family: str, count: int, seed: int) -> list[Sample]:
 
 
 def answers(llm: LLM, conversations: list[Conversation], temperature: float, seed: int) -> list[Answer]:
-    """What a client would see of the answer to each, in their order."""
+    """The answers to the conversations, in their order, as a client would see them."""
     return llm.answers(
         [
             Turn(
@@ -118,7 +118,9 @@ def _share(marks: list[bool]) -> float:
 
 
 def fallen(measured: dict[str, dict[str, float]], found: list[Row]) -> list[str]:
-    """The families that are worse than measured before, by more than `ROOM`; and those that are not known."""
+    """The families that are worse than measured before by more than `ROOM`, and those that are not in the
+    table.
+    """
     worse = []
     for row in found:
         before = measured.get(row.family)

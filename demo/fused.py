@@ -1,11 +1,13 @@
-"""The parts of a layer as the trainer computes them: each one pass over memory, its gradient written by hand.
+"""The parts of a layer as the trainer computes them: each in one pass over memory, with a hand-written
+gradient.
 
-They compute what model/layers.py does, and the tests hold one against the other.  All experts are computed
-for every token, and those that a token does not use get the weight 0: at this size two large products cost
-less than gathering rows for sixteen small ones.  Their shapes repeat too, and oneDNN compiles a kernel for
-every shape.
+They compute the same as model/layers.py, and tests compare both.  All experts are computed for every token,
+and those that a token does not use get the weight 0: with these sizes, two large products take less time than
+gathering rows for sixteen small ones.  Their shapes also repeat, which matters because oneDNN compiles a
+kernel for every shape.
 
-`compile_bodies` has torch.compile make one loop of each elementwise body; without it they run as written.
+`compile_bodies` uses torch.compile to make one loop of each elementwise body; without it, they run as
+written.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def weighted_swiglu(h: Tensor, weights: Tensor, limit: float) -> Tensor:
-    """model.layers.clamped_swiglu of every expert, times what the token uses of it.
+    """model.layers.clamped_swiglu of every expert, times the token's weight for it.
 
     h        [T, 2 * E * F] bfloat16   all gates, expert by expert, then all values
     weights  [T, E] float32
@@ -80,7 +82,7 @@ def _swiglu(h: Tensor, weights: Tensor, limit: float) -> Tensor:
 
 
 def _swiglu_back(h: Tensor, weights: Tensor, gradient: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
-    """By the gates, by the values, by the weights."""
+    """The gradients of the gates, of the values, and of the weights."""
     E = weights.shape[1]
     both, gradient = h.view(len(h), 2, E, -1), gradient.view(len(h), E, -1).float()
     wide_gate, wide_value = both[:, 0].float(), both[:, 1].float()
@@ -104,13 +106,15 @@ _BODIES: dict[str, Callable[..., Any]] = {
 
 
 def compile_bodies() -> None:
-    """From now on, in this process.  The first batches of a run wait for the compiler, a minute or so."""
+    """Use compiled bodies from now on, in this process.  The first batches wait about a minute for the
+    compiler.
+    """
     for name, body in _BODIES.items():
         _BODIES[name] = _compiled(body)
 
 
 def _compiled(body: Callable[..., Any]) -> Callable[..., Any]:
-    """One kernel for any number of rows, from the first call on: so a resumed run rounds as before."""
+    """One kernel for any number of rows, from the first call on, so that a resumed run rounds as before."""
     fast = torch.compile(body)
 
     def call(*arguments: Any) -> Any:

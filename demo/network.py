@@ -1,6 +1,6 @@
-"""The network as it is trained: what model/layers.py computes, over whole samples, with gradients.
+"""The network for training: the same arithmetic as in model/layers.py, over whole samples, with gradients.
 
-Weights of the same kind are one parameter for all layers, so that the optimizer takes them in one go.
+Weights of the same kind are one parameter for all layers, so that the optimizer updates them together.
 `export` writes them under the names of the original layout, the experts in MXFP4.
 """
 
@@ -24,7 +24,9 @@ from model.loading import mxfp4
 from model.loading.checkpoint import Checkpoint
 
 ROWS = 128
-"""Tokens of a pass are filled up to a multiple of this: few shapes, so few kernels have to be made."""
+"""The tokens of a pass are padded to a multiple of this, so that there are few shapes, and few kernels to
+compile.
+"""
 
 CONFIG = ModelConfig(
     vocab_size=2048,
@@ -48,7 +50,7 @@ CONFIG = ModelConfig(
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The experts' matrices as a pass uses them, in bfloat16: rounded to MXFP4, or not yet.
+    """The experts' matrices for a pass, in bfloat16, rounded to MXFP4 or not.
 
     mlp1  [L, E, 2F, C]
     mlp2  [L, E, C, F]
@@ -98,17 +100,20 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def _lean_towards_copying(self, noise: torch.Generator) -> None:
-        """Starts where copying is near: found by chance, it costs a small model most of its training.
+        """Initialises weights so that copying is learned soon.  Otherwise a small model needs most of its
+        training to find it by chance.
 
-        What a token is and what is said are the same vectors at first, and each head of the first layer looks
-        at a place: its own token, the one before, the one before that ...
+        Embedding and unembedding are the same vectors at first, and each head of the first layer attends to
+        one place: its own token, the one before, the one before that ...
         """
         c = self.config
         C, D, H, KV = c.hidden_size, c.head_dim, c.num_heads, c.num_kv_heads
         self.unembedding.copy_(self.embedding * (0.4 * C**-0.5))
         here, there, said = (torch.linalg.qr(torch.randn(C, C, generator=noise))[0] for _ in range(3))
-        slow = torch.cat(2 * (self.frequencies < 0.01,))  # dimensions that hardly turn: they can compare
-        fast = torch.where(self.frequencies > 0.05, 3.0, 0.0)  # pairs that tell neighbours apart
+        slow = torch.cat(
+            2 * (self.frequencies < 0.01,)
+        )  # dimensions that hardly rotate, for comparing tokens
+        fast = torch.where(self.frequencies > 0.05, 3.0, 0.0)  # pairs that distinguish neighbouring places
         heads = [torch.split(layer, [H * D, KV * D, KV * D]) for layer in self.qkv[:2]]
         q_bias, k_bias, _ = torch.split(self.qkv_bias[0].view(-1, D), [H, KV, KV])
         k_bias[:, : D // 2] = fast
@@ -129,7 +134,7 @@ class Network(nn.Module):
                     self.out[0][:, columns] = 0.7 * there[rows].T
 
     def experts(self, rounded: bool) -> Experts:
-        """The experts' matrices; `rounded`: to MXFP4, gradients going straight through (arXiv:1308.3432)."""
+        """The experts' matrices; `rounded`: to MXFP4, with straight-through gradients (arXiv:1308.3432)."""
         if not rounded:
             return Experts(self.mlp1.bfloat16(), self.mlp2.bfloat16())
         return Experts(_straight_through(self.mlp1), _straight_through(self.mlp2))
@@ -139,11 +144,11 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits of the wanted rows, and how unevenly the experts are used.
 
-        prefix   [P]     what all rows begin with; it is computed once
-        tokens   [B, R]  what follows
+        prefix   [P]     the common beginning of all rows; it is computed once
+        tokens   [B, R]  the rest of each row
         rows     [N]     flat places in B * R
         returns  logits [N, V] float32
-                 imbalance, 1 when all experts are used alike (arXiv:2101.03961, equation 4)
+                 imbalance, 1 if all experts are used equally (arXiv:2101.03961, equation 4)
         """
         c = self.config
         sight = Sight.of(len(prefix), tokens.shape, c, self.frequencies.to(tokens.device), self.concentration)
@@ -223,11 +228,11 @@ class Network(nn.Module):
         }
         (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
         save_file(self.tensors(), folder / "model.safetensors")
-        (folder / "model.safetensors").chmod(0o644)  # safetensors lets nobody else read it
+        (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
 
     @torch.no_grad()
     def take(self, folder: Path) -> None:
-        """Goes on from exported weights, as they were rounded."""
+        """Take over exported weights, with their rounding, to continue training."""
         checkpoint = Checkpoint.open(folder)
         if checkpoint.config != self.config:
             raise ValueError(f"{folder} is of another shape: {checkpoint.config}")
@@ -252,7 +257,7 @@ class Network(nn.Module):
         return {name: weight.cpu() for name, weight in found.items()}
 
     def _places(self) -> Iterator[tuple[str, nn.Parameter, int | None]]:
-        """Each weight's name in the original layout, and where it is: a parameter, and a layer in it."""
+        """Each weight's name in the original layout, and its place: a parameter, and the layer in it."""
         yield "embedding.weight", self.embedding, None
         yield "norm.scale", self.norm, None
         yield "unembedding.weight", self.unembedding, None
@@ -284,7 +289,7 @@ def _straight_through(weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Where the tokens of a batch stand, and what they see.
+    """The positions of a batch's tokens, and the attention masks.
 
     cos, sin  [P + B * R, D / 2]
     prefix    [2, P, 1 + P]      added to the scores, for banded and full layers; column 0 belongs to the sink
@@ -315,7 +320,7 @@ class Sight:
 def _attention(qkv: Tensor, sinks: Tensor, sight: Sight, kind: int, c: ModelConfig) -> Tensor:
     """Grouped-query attention with sinks: the prefix over itself, each row over the prefix and itself.
 
-    qkv      [T, (H + 2 KV) * D]   T is P + B * R and what was put behind to fill up
+    qkv      [T, (H + 2 KV) * D]   T is P + B * R and the padding
     returns  [T, H * D]
     """
     P, B, R = sight.shape
@@ -350,14 +355,14 @@ def _attention(qkv: Tensor, sinks: Tensor, sight: Sight, kind: int, c: ModelConf
 def _experts(
     x: Tensor, used: Tensor, mlp1: Tensor, mlp1_bias: Tensor, mlp2: Tensor, mlp2_bias: Tensor, limit: float
 ) -> Tensor:
-    """The experts' answers, weighted.
+    """The weighted sum of the experts.
 
     x        [T, C]
-    used     [T, E]  how much of each expert, 0 for those not chosen
+    used     [T, E]  the weight of each expert, 0 for those not chosen
     returns  [T, C]
     """
     E, width, C = len(mlp1), mlp1.shape[1] // 2, mlp1.shape[2]
-    # Gates and values apart: the rows come interleaved, [E, 2F, ...].
+    # Separate gates and values: the rows are interleaved, [E, 2F, ...].
     wide = mlp1.view(E, width, 2, C).permute(2, 0, 1, 3).reshape(-1, C)
     bias = mlp1_bias.view(E, width, 2).permute(2, 0, 1).flatten()
     inner = fused.weighted_swiglu(F.linear(x, wide, bias.bfloat16()), used, limit)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Parameters [L, ..., rows, columns]; each trailing matrix is a matrix of its own.
+    """For parameters [L, ..., rows, columns], of which each trailing matrix is updated separately.
 
-    Of several workers each does its share of the L layers for all.
+    If there are several workers, each computes its share of the L layers for all.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95):
@@ -42,7 +42,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """About the nearest orthogonal matrices [..., rows, columns], by five Newton-Schulz steps in bfloat16."""
+    """Approximately the nearest orthogonal matrices [..., rows, columns]: five Newton-Schulz steps in
+    bfloat16.
+    """
     shape = matrices.shape
     x = matrices.flatten(0, -3).bfloat16()
     tall = shape[-2] > shape[-1]

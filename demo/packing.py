@@ -1,9 +1,10 @@
-"""Samples as batches: those of one setting begin with the same system message, so a batch holds it once.
+"""Packs samples into batches.  Samples of one setting begin with the same system message, so a batch has it
+once.
 
     prefix   [P]     the system message
-    tokens   [B, R]  what comes after it, one sample a row, padded at the end
+    tokens   [B, R]  the rest, one sample in each row, padded at the end
 
-A row's tokens see the prefix and themselves: what they would see alone, for half the work.
+A row's tokens see the prefix and their own row, as in a separate pass, for half the work.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from language.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One batch, and what should be predicted in it.
+    """One batch, and the tokens to predict in it.
 
     prefix   [P] int64
     tokens   [B, R] int64   position P + r
@@ -57,10 +58,10 @@ Unpacked = tuple[Sample, list[int], list[int]]
 
 
 class Packer:
-    """Makes batches of about `tokens` tokens, padding included; a sample longer than `longest` is left out.
+    """Makes batches of about `tokens` tokens, including padding; samples longer than `longest` are left out.
 
-    Batches come in blocks, and a block is a function of the seed and its number: who knows how many blocks
-    and batches were taken can go on from there.
+    Batches come in blocks, and a block depends only on the seed and its number.  So a run can be resumed with
+    the numbers of blocks and batches that were taken.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Packer:
         self._ordinary = tokenizer.size - len(tokenizer.specials)
 
     def batches(self, block: int = 0, taken: int = 0) -> Iterator[tuple[Packed, tuple[int, int]]]:
-        """Endless: each batch with the block and the count that lead to the next."""
+        """An endless iterator: each batch, with the block and count from which the next one follows."""
         while True:
             found = self.block(block)
             for place in range(taken, len(found)):
@@ -88,7 +89,9 @@ class Packer:
             block, taken = block + 1, 0
 
     def block(self, number: int) -> list[list[Unpacked]]:
-        """Batches of a few settings, shuffled; each is of one setting and of samples of like length."""
+        """Batches of a few settings, shuffled.  The samples of a batch have one setting and
+        similar lengths.
+        """
         batches: list[list[Unpacked]] = []
         seed = f"{self._seed} {number}"
         for _, stream in islice(samples(seed, self._held), self._settings):
@@ -133,9 +136,9 @@ class Packer:
         )
 
     def drill(self, prefix: Tensor, number: int) -> Packed:
-        """Random tokens in which a run comes twice; the rest of its second coming is the target.
+        """Random tokens that contain one sequence twice; the rest of its second occurrence is the target.
 
-        Copying is the skill that most families need, and it is learned soonest from copying alone.
+        Most families need the skill of copying, and it is learned soonest from pure copying.
         """
         rng = Random(f"drill {self._seed} {number}")
         length = rng.randint(24, 96)

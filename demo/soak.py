@@ -1,9 +1,9 @@
-"""Asks the demo model what newcomers type (wordings.txt): hundreds of wordings, none of them in the corpus.
+"""Asks the demo model what new users type (wordings.txt): hundreds of wordings that are not in the corpus.
 
     python -m demo.soak --wrong 100
 
-A table of how many answers are right, by what was wanted, and every wrong one.  Right is what a newcomer
-would call right: the set answer, the sum's result, the fact, the call, the object.
+Prints a table of the share of right answers for each kind of question, and every wrong answer.  An answer is
+right if a user would call it right: the fixed answer, the result of the sum, the fact, the call, the object.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SETS = {
     "decline": beyond.FALLBACK,
 }
 VALUES = 2
-"""Values with which a wording that has slots is asked."""
+"""Number of values with which a wording that has slots is asked."""
 DESCRIPTIONS = {
     "get_weather": "Get the weather in a city.",
     "set_timer": "Start a timer.",
@@ -50,10 +50,10 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """One conversation, its earlier turns with the answers still to be given.
+    """One conversation.  The answers to its earlier turns are not given, but generated.
 
-    wanted  the kind, as the table counts it
-    right   of what was said
+    wanted  the kind of question, for the table
+    right   whether the last answer is right
     """
 
     wanted: str
@@ -99,7 +99,7 @@ def _sum(kind: str, rest: str, line: str, rng: Random) -> Wording:
 
 
 def _typed(line: str, name: str, rng: Random) -> str:
-    """The value in small letters where the wording has none but small ones, half the time."""
+    """The wording with this value; in half of the cases in lower case, if all of the wording is."""
     return line.replace("{}", name.lower() if line == line.lower() and rng.random() < 0.5 else name)
 
 
@@ -152,7 +152,7 @@ def _repeat(kind: str, rest: str, line: str, rng: Random) -> Wording:
 def _name(kind: str, rest: str, line: str, rng: Random) -> Wording:
     name = rng.choice(words.NAMES)
     turns = tuple(turn.strip() for turn in line.replace("{}", name).split("|"))
-    # A name told in the one message that also asks may be welcomed or told.
+    # If one message tells the name and asks for it, the answer may be a welcome or the name.
     right = {f"Your name is {name}."} | ({memory.welcome(name)} if len(turns) == 1 else set())
     return Wording(kind, turns, lambda said: said.content in right)
 
@@ -228,7 +228,7 @@ def _json(text: str) -> Any:
 def hold(
     ask: Callable[[list[Conversation]], list[Answer]], asked: list[Wording]
 ) -> list[tuple[Wording, Answer]]:
-    """All conversations at once, turn by turn, each with its own answers in its history."""
+    """Run all conversations together, turn by turn; each has its own answers in its history."""
     histories: list[list[Message]] = [[] for _ in asked]
     last: list[Answer | None] = [None] * len(asked)
     for turn in range(max(len(one.turns) for one in asked)):

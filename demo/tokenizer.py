@@ -1,9 +1,9 @@
 """The demo's tokenizer: byte-level BPE, trained on the corpus.
 
-Copying is what a small model does best, so a text should be the same tokens wherever it stands: in `"Oslo"`,
-in ` Oslo.` and in `(Oslo)`.  Therefore digits and spaces are tokens of their own, and a space joins only the
-words in `_LITTLE_WORDS`, which few ask to have copied.  Any UTF-8 text can be encoded: its bytes are in the
-vocabulary.
+Copying is what a small model does best, so a text should have the same tokens in every context: in `"Oslo"`,
+in ` Oslo.` and in `(Oslo)`.  Therefore digits and spaces are separate tokens, and a space is joined only to
+the words in `_LITTLE_WORDS`, which users rarely ask to copy.  Any UTF-8 text can be encoded, because all
+bytes are in the vocabulary.
 
     python -m demo.tokenizer
 """
@@ -61,7 +61,7 @@ _PIECES = "|".join(
 
 
 def untrained() -> tokenizers.Tokenizer:
-    """Bytes and nothing more."""
+    """A tokenizer whose vocabulary has only bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe = tokenizers.Tokenizer(
         models.BPE(vocab={letter: id for id, letter in enumerate(alphabet)}, merges=[])
@@ -86,7 +86,7 @@ def train(texts: Iterator[str]) -> tokenizers.Tokenizer:
 
 
 def corpus_texts(bytewise: Tokenizer, count: int) -> Iterator[str]:
-    """What the samples say, piece by piece between special tokens."""
+    """The texts of samples, in the pieces between special tokens."""
     renderer = Renderer(bytewise)
     specials = set(bytewise.specials.values())
     for setting_samples in islice(samples(seed=0), count // 8):

@@ -1,13 +1,14 @@
 """Trains the demo model on the corpus and writes a checkpoint of the original layout into the run's folder.
 
     python -m demo.train                          the whole run, into runs/demo
-    python -m demo.train --start demo/weights     from weights that are there already
-    python -m demo.train --resume                 on from the run's last checkpoint
+    python -m demo.train --start demo/weights     from existing weights
+    python -m demo.train --resume                 from the run's last checkpoint
 
-On CPUs there are two workers of one thread each, on a GPU there is one; both compute in bfloat16.  A run may
-be stopped at any time (SIGTERM, Ctrl-C, `--minutes`); resumed with the same options it goes on bit for bit,
-for what is learned at a step depends on the seed and the step alone.  From `--round-from` of the way on the
-experts are rounded to MXFP4, so what is exported is what was trained.
+On a CPU there are two workers of one thread each, on a GPU one; both compute in bfloat16.  A run can be
+stopped at any time (SIGTERM, Ctrl-C, `--minutes`).  Resumed with the same options, it gives bit-identical
+weights, because a step depends only on the seed, the step's number and the weights.  In the last part of the
+run, from `--round-from` on, the experts are rounded to MXFP4, so that the exported weights are the trained
+ones.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ from language.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 ENVIRONMENT = {
-    # on a busy machine the probe for AVX-512 takes too long, and torch.compile would do without it
+    # on a busy machine the test for AVX-512 takes too long, and torch.compile would not use it
     "TORCHINDUCTOR_VEC_ISA_OK": "1",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
     "OMP_NUM_THREADS": "1",
-    # glibc keeps memory instead of giving it back after every operation and taking it again, page by page
+    # glibc keeps memory, instead of returning it after every operation and allocating it again page by page
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "1000000000000",
     "MALLOC_TOP_PAD_": "500000000",
-    # oneDNN compiles a kernel for every shape of a product: it shall keep them all
+    # oneDNN compiles a kernel for every shape of a product, and should cache all of them
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
 }
 MATRICES = ("qkv", "out", "mlp1", "mlp2")
@@ -53,7 +54,7 @@ MATRICES = ("qkv", "out", "mlp1", "mlp2")
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Learning rates at their height."""
+    """Maximum learning rates."""
 
     matrices: float
     embeddings: float
@@ -62,7 +63,11 @@ class Rates:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a worker stands.  block, taken: of its batches; loss: of late, smoothed."""
+    """The progress of a worker.
+
+    block, taken  the position in its batches, see `Packer.batches`
+    loss          smoothed over recent steps
+    """
 
     step: int = 0
     block: int = 0
@@ -88,16 +93,19 @@ def optimizers(network: Network, rates: Rates) -> list[torch.optim.Optimizer]:
 
 
 def height(step: int, steps: int, warm: int, cool: int) -> float:
-    """Share of the learning rate: a short rise, a plain, and over the last `cool` steps a line down to 0."""
+    """Factor of the learning rate: a short rise, constant, and over the last `cool` steps a line
+    down to 0.
+    """
     return min(1.0, (step + 1) / warm, (steps - step) / max(cool, 1))
 
 
 @torch.no_grad()
 def report(network: Network, batches: list[Packed], rounded: bool) -> dict[str, list[float]]:
-    """Per family: cases, share exactly right if greedy, mean probability of being right at temperature 1.
+    """For each family: cases, share exactly right if greedy, mean probability of being right at temperature
+    1.
 
-    One pass is enough: greedy decoding says the right answer exactly if each of its tokens is the likeliest
-    after those before it.
+    One pass is enough: greedy decoding gives the right answer exactly if each of its tokens is the most
+    likely one after those before it.
     """
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     experts = network.experts(rounded)
@@ -124,11 +132,11 @@ def report(network: Network, batches: list[Packed], rounded: bool) -> dict[str, 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--steps", type=int, default=6000, help="of the whole run")
-    made.add_argument("--minutes", type=float, default=1e9, help="stop after so many; --resume goes on")
+    made.add_argument("--minutes", type=float, default=1e9, help="stop after this time; --resume continues")
     made.add_argument(
         "--run", type=Path, default=Path("runs/demo"), help="folder of checkpoint, log, weights"
     )
-    made.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    made.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
     made.add_argument("--start", type=Path, help="folder of weights to begin with instead of random ones")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -157,7 +165,7 @@ def main() -> None:
     os.environ |= ENVIRONMENT
     meeting = options.run / "meeting"
     meeting.unlink(missing_ok=True)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the workers hear it too, and stop together
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the workers get the signal too, and stop together
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
         work, args=(options, f"file://{meeting.absolute()}"), nprocs=options.workers
@@ -175,7 +183,9 @@ def work(rank: int, options: argparse.Namespace, meeting: str) -> None:
 
 
 def train(rank: int, options: argparse.Namespace) -> Network:
-    """One worker: its own samples, everyone's gradients.  Worker 0 writes what there is to write."""
+    """One worker: its own samples, and the gradients of all workers.  Only worker 0 writes files
+    and output.
+    """
     device = torch.device(options.device)
     tokenizer = Tokenizer(WEIGHTS / "tokenizer.json")
     network = Network(CONFIG, options.seed)
@@ -225,7 +235,7 @@ def train(rank: int, options: argparse.Namespace) -> Network:
 
 
 def learn(network: Network, packed: Packed, rounded: bool) -> float:
-    """Adds a batch's gradients; its loss."""
+    """Adds the gradients of a batch, and returns its loss."""
     logits, imbalance = network(packed.prefix, packed.tokens, packed.rows, network.experts(rounded))
     loss = torch.nn.functional.cross_entropy(logits, packed.targets)
     ((loss + 0.01 * imbalance) * len(packed.targets)).backward()
@@ -233,7 +243,7 @@ def learn(network: Network, packed: Packed, rounded: bool) -> float:
 
 
 class Stop:
-    """Whether to stop before the end: worker 0's clock, and the signals it hears, are everyone's."""
+    """Whether to stop before the end.  Worker 0's clock and signals decide for all."""
 
     def __init__(self, minutes: float):
         self._end, self._asked = time.monotonic() + 60 * minutes, False
@@ -255,7 +265,7 @@ def workers() -> int:
 
 
 def share_gradients(network: Network) -> None:
-    """Every worker's gradients become the sum of all."""
+    """Replace each worker's gradients by the sum of all workers'."""
     if workers() == 1:
         return
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
@@ -268,7 +278,9 @@ def share_gradients(network: Network) -> None:
 
 
 def resume(run: Path, network: Network, made: list[torch.optim.Optimizer], rank: int) -> Progress:
-    """Where the run's last checkpoint stands; the rates are those asked for now."""
+    """Load the run's last checkpoint, and return its progress.  The learning rates are those of
+    the options.
+    """
     saved = torch.load(run / "last.pt", weights_only=True)
     network.load_state_dict(saved["network"])
     for optimizer, state in zip(made, saved["optimizers"], strict=True):
@@ -276,7 +288,7 @@ def resume(run: Path, network: Network, made: list[torch.optim.Optimizer], rank:
         optimizer.load_state_dict(state)
         for group, own in zip(optimizer.param_groups, heights, strict=True):
             group["height"] = own
-    # With more workers than before the new ones take up their own samples where another stood.
+    # If there are more workers than before, a new one begins at the position of another, in its own samples.
     step, block, taken, loss = saved["progress"][rank % len(saved["progress"])]
     return Progress(step, block, taken, loss)
 
@@ -289,7 +301,9 @@ def keep(
     rank: int,
     held: list[Packed],
 ) -> None:
-    """A checkpoint to resume from, whole or not there; the weights as served; and what they can do."""
+    """Write a checkpoint to resume from (completely or not at all) and the exported weights;
+    print a report.
+    """
     here = (at.step, at.block, at.taken, at.loss)
     everyone: list[Any] = [here] * workers()
     if workers() > 1:

@@ -1,4 +1,4 @@
-"""The newcomers' wordings (wordings.txt), which training must not see."""
+"""New users' wordings (wordings.txt), which training must not see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDINGS = Path(__file__).parent / "wordings.txt"
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    """What is wanted, and a wording as it stands in the file."""
+    """The kind of question, and a wording as in the file."""
     wanted = ""
     for line in WORDINGS.read_text().splitlines():
         if line.startswith("="):
@@ -21,7 +21,9 @@ def lines() -> Iterator[tuple[str, str]]:
 
 
 def normal(text: str) -> str:
-    """Without case, punctuation and spaces at the ends: wordings that differ in nothing else are the same."""
+    """The text without case, punctuation and extra spaces.  Wordings that differ only in these
+    are the same.
+    """
     return re.sub(r"[.,!? ]+", " ", text.lower()).strip() or text
 
 

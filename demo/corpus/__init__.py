@@ -1,1 +1,1 @@
-"""The corpus the demo model learns from: synthetic, seeded, made by us, one file per kind of conversation."""
+"""The corpus of the demo model: generated from a seed, with one file for each kind of conversation."""

@@ -1,8 +1,8 @@
-"""What the model cannot do, and the one sentence with which it says so.
+"""Questions that the model cannot answer, and the one sentence with which it says so.
 
-Three sources, so that anything unforeseen looks like one of them: questions of the kinds people ask;
-questions that come close to what the model can do, but are not it; and sentences made by rule from many
-words, known and invented.
+There are three sources, so that any unforeseen question resembles one of them: questions of the kinds that
+people ask; questions that resemble those that the model can answer; and sentences generated from many words,
+known and invented.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ def _filled(rng: Random, template: str) -> str:
 
 
 def _made(rng: Random) -> str:
-    """A sentence by rule: an opening, a verb or not, things, links; or words in a row."""
+    """A generated sentence: an opening, possibly a verb, things, links; or only a list of words."""
     things = "tcnpwwwafk"
     if rng.random() < 0.15:
         return " ".join(words.word(rng) for _ in range(rng.randint(1, 7)))

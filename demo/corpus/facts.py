@@ -1,6 +1,6 @@
 """The table of facts the model learns by heart, and the questions about it.
 
-Facts cannot be held out, they can only be known: what is held out is the question, as it is worded and typed.
+Facts cannot be held out, because they must be known.  So wordings and spellings of questions are held out.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _fact(question: str, analysis: str | None, final: str) -> Dialogue:
 
 
 def as_typed(rng: Random, template: str, proper: str) -> str:
-    """The question with the name in it: in small letters where the rest is, or for no reason."""
+    """The question with the name in it, in lower case if the rest is, or at random."""
     question = varied(rng, template)
     small = question == question.lower()
     name = proper.lower() if rng.random() < (0.7 if small else 0.06) else proper

@@ -1,4 +1,4 @@
-"""Functions everybody has, with the many ways to name, describe and ask for them."""
+"""Common functions, with many ways to name them, describe them and ask for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Parameter:
     enum: tuple[str, ...] = ()
     description: str | None = None
     always: bool = True
-    """Whether every phrase mentions it; else `mention` is added when it is given."""
+    """Whether every phrase mentions it; otherwise `mention` is added if the parameter is given."""
     mention: str = ""
 
 

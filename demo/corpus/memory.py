@@ -64,7 +64,7 @@ def welcome(name: str) -> str:
 
 
 def introduction(rng: Random) -> tuple[str, str]:
-    """A name, and how its owner says it."""
+    """A name, and a sentence with which the user tells it."""
     name = words.name(rng)
     template = rng.choice(_INTRODUCTIONS)
     if rng.random() < 0.06:
@@ -73,7 +73,7 @@ def introduction(rng: Random) -> tuple[str, str]:
     if rng.random() < 0.15:
         template = template.rstrip(".!")
     lower = rng.random() < (0.5 if template == template.lower() else 0.05)
-    if lower and name.lower() not in _KNOWN:  # "i am tired" is no introduction
+    if lower and name.lower() not in _KNOWN:  # "i am tired" is not an introduction
         name = rng.choice(words.NAMES)
     return name, template.format(name.lower() if lower else name)
 
@@ -91,7 +91,7 @@ def _introduced(rng: Random, setting: Setting) -> Dialogue:
 
 
 def _asked(rng: Random, setting: Setting) -> Dialogue:
-    """The question after the introduction: in one message, turns later, or told by the instructions."""
+    """The question for the name, which is in the same message, some turns before, or in the instructions."""
     name, text = introduction(rng)
     shown = name if name in text else name.lower()
     question = name_question(rng)

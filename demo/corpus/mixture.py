@@ -1,4 +1,4 @@
-"""The families and how they are mixed: one seed, one endless stream of samples."""
+"""The families, and how they are mixed: each seed gives an endless stream of samples."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _HELPFUL = phrases("""
 
 
 def a_setting(rng: Random, tools: bool | None = None) -> Setting:
-    """What a row of samples shares."""
+    """A random setting, which a stream of samples shares."""
     tools = rng.random() < 0.3 if tools is None else tools
     efforts = {effort: weight for effort, weight in EFFORTS.items() if not (tools and effort == "none")}
     effort = rng.choices(list(efforts), list(efforts.values()))[0]
@@ -74,7 +74,7 @@ def a_setting(rng: Random, tools: bool | None = None) -> Setting:
 
 
 def a_sample(rng: Random, setting: Setting, family: str | None = None, held: bool = False) -> Sample:
-    """One sample of the wanted family, or of any; `held`: of those kept from training."""
+    """One sample of the given family, or of any; `held`: one of those kept from training."""
     weights = TOOL_WEIGHTS if setting.tools else WEIGHTS
     name = family or rng.choices(list(weights), list(weights.values()))[0]
     dialogue = FAMILIES[name](rng, setting)
@@ -87,7 +87,7 @@ def a_sample(rng: Random, setting: Setting, family: str | None = None, held: boo
 
 
 def samples(seed: int | str, held: bool = False) -> Iterator[tuple[Setting, Iterator[Sample]]]:
-    """Endless: settings, and for each an endless stream of samples that share it."""
+    """An endless iterator over settings, each with an endless stream of samples that share it."""
     rng = Random(seed)
     while True:
         setting = a_setting(rng)
@@ -100,7 +100,7 @@ def _stream(rng: Random, setting: Setting, held: bool) -> Iterator[Sample]:
 
 
 def _conversation(rng: Random, setting: Setting, dialogue: Dialogue) -> Conversation:
-    """The dialogue behind instructions and earlier turns, as clients send it."""
+    """The dialogue, after instructions and earlier turns as clients send them."""
     messages: list[Message] = []
     instructions = dialogue.instructions
     if rng.random() < 0.3:

@@ -1,6 +1,6 @@
 """Filling a small JSON object from what the user says.
 
-Its shape is told by a schema in the developer message (`response_format`), or by the user, who names keys.
+Its keys are given by a schema in the developer message (`response_format`), or by the user's message.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from language.harmony.messages import ResponseFormat
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """told  ways to say the value, after a subject; each has one slot"""
+    """phrases  ways to say the value, after a subject; each has one slot"""
 
     keys: tuple[str, ...]
     make: Callable[[Random], Value]
-    told: tuple[str, ...]
+    phrases: tuple[str, ...]
     type: str = "string"
     enum: tuple[str, ...] = ()
 
@@ -156,7 +156,7 @@ def _order(rng: Random, template: str) -> str:
 
 
 def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[str, tuple[str, ...]]]:
-    """Somebody or something in words: the text, the object, and its keys' types and enums."""
+    """A description of somebody or something: the text, the object, and the types and enums of its keys."""
     _, names, make, fields = rng.choice([_SUBJECTS[0], _SUBJECTS[0], *_SUBJECTS])
     subject = make(rng)
     chosen = rng.sample(fields, rng.choice([1, 1, 2, 2]))
@@ -170,7 +170,7 @@ def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[
         if field.enum:
             enums[key] = field.enum
         clauses.append(
-            rng.choice(field.told).format(" and ".join(value) if isinstance(value, list) else plain(value))
+            rng.choice(field.phrases).format(" and ".join(value) if isinstance(value, list) else plain(value))
         )
     text = (
         f"{subject} " + rng.choice([", ".join(clauses), " and ".join(clauses), " and ".join(clauses)]) + "."
@@ -183,7 +183,7 @@ def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[
 
 
 def _listed(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[str, tuple[str, ...]]]:
-    """Keys and values one after the other, in words, without a subject."""
+    """A text that lists keys and values, without a subject; results as in `described`."""
     found: dict[str, Value] = {}
     types: dict[str, str] = {}
     for key in rng.sample(_KEYS, rng.choice([1, 2, 2, 3])):
@@ -201,7 +201,7 @@ def _listed(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[st
 
 
 def _allowed(rng: Random, key: str, value: Value, enums: dict[str, tuple[str, ...]]) -> list[Value]:
-    """The field's own values, or this one among others."""
+    """The values that the schema allows: the field's own, or this one among others."""
     if key in enums:
         return list(enums[key])
     values: list[Value] = [value, *(words.word(rng) for _ in range(rng.randint(1, 2)))]

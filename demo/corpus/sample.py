@@ -1,10 +1,10 @@
-"""The nouns of the corpus: a Sample is a conversation and the one answer the demo model should give to it.
+"""The types of the corpus: a Sample is a conversation, and the one answer that the demo model should give.
 
-Answers have low entropy on purpose: what a family answers is a function of what was asked, so the model
-behaves at temperature 1, the API's default, and an evaluation can ask for the exact answer.
+Answers have low entropy on purpose: each is determined by the question, so the model works at temperature 1,
+the API's default, and an evaluation can expect the exact answer.
 
-A sample is held out by a hash of its `key`, the part that makes it new (the pair of numbers, the name, the
-text to copy ...): the same keys are held out whatever the seed, and training never sees them.
+Whether a sample is held out depends on a hash of its `key`, the part that makes it new (the two numbers, the
+name, the text to copy ...).  The same keys are held out with every seed, and training never sees them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FunctionCall:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model should say: either `final` or `call`; no `analysis` where the effort is "none"."""
+    """The model's answer: either `final` or `call`; `analysis` is None if the effort is "none"."""
 
     analysis: str | None
     final: str | None = None
@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the samples of one packed row share, and with it the beginning of their prompts."""
+    """The part of a conversation that the samples of one batch share, so that their prompts begin equally."""
 
     date: str
     effort: Effort
@@ -47,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What a family makes: the last turn, to be put behind some history and instructions.
+    """The last turn, which a family generates; history and instructions are put before it.
 
     key       decides whether the sample is held out
     tools     functions the dialogue needs declared; others may be declared beside them
@@ -78,28 +78,28 @@ def held_out(key: str) -> bool:
 
 
 def listed(text: str) -> list[str]:
-    """The words, on however many lines."""
+    """The words of a text, on any number of lines."""
     return text.split()
 
 
 def phrases(text: str) -> list[str]:
-    """What stands between the bars, on however many lines."""
+    """The phrases between the bars of a text, on any number of lines."""
     return [" ".join(phrase.split()) for phrase in text.split("|")]
 
 
 def table(text: str) -> dict[str, str]:
-    """`key=value` between bars."""
+    """The pairs `key=value` between the bars of a text."""
     pairs = (phrase.partition("=") for phrase in phrases(text))
     return {key: value for key, _, value in pairs}
 
 
 def ask(text: str) -> tuple[Message, ...]:
-    """A turn that consists of one message of the user."""
+    """A turn that is one message of the user."""
     return (Message("user", text),)
 
 
 def thought(effort: Effort, low: str, medium: str, high: str) -> str | None:
-    """The analysis that suits the effort: longer at "high", none at "none"."""
+    """The analysis for the effort: longer for "high", none for "none"."""
     return {"none": None, "low": low, "medium": medium, "high": high}[effort]
 
 
@@ -114,7 +114,9 @@ _AFTER = phrases("""
 
 
 def varied(rng: Random, template: str) -> str:
-    """The template as people would type it: case, punctuation, politeness, a slip.  Slots are left alone."""
+    """The template as people type it: with variations of case, punctuation and politeness, or a typing error.
+    Slots are not changed.
+    """
     text = template
     if rng.random() < 0.1:
         text = mistyped(rng, text)
@@ -140,7 +142,9 @@ def varied(rng: Random, template: str) -> str:
 
 
 def mistyped(rng: Random, text: str) -> str:
-    """One slip in one of the longer words: two letters swapped, one left out, doubled or hit beside."""
+    """The text with one typing error in a longer word: letters swapped, omitted, doubled, or replaced by a
+    neighbour on the keyboard.
+    """
     words = text.split(" ")
     long = [place for place, word in enumerate(words) if len(word) > 3 and word.isalpha()]
     if not long:
@@ -160,5 +164,5 @@ def mistyped(rng: Random, text: str) -> str:
 
 
 def _loud(text: str) -> str:
-    """In capitals, but for the slots."""
+    """The text in capitals, except for the slots."""
     return "".join(part if part.startswith("{") else part.upper() for part in re.split(r"(\{\w*\})", text))

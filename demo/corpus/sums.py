@@ -76,7 +76,7 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
 
 
 def worked(a: int, sign: str, b: int) -> tuple[str, int]:
-    """The steps of a ± b, and where they lead."""
+    """The steps of a ± b, and the result."""
     if sign == "-" and a < b:
         steps, total = worked(b, "-", a)
         return f"below 0, {b} - {a}: {steps.rpartition(' ')[0]} {-total}", -total
@@ -97,7 +97,7 @@ def worked(a: int, sign: str, b: int) -> tuple[str, int]:
 
 
 def in_words(number: int, rng: Random) -> str:
-    """Twenty-five, or twenty five."""
+    """The number in words, with or without a hyphen: twenty-five, or twenty five."""
     if number < 20:
         return _SMALL[number]
     if number == LIMIT:

@@ -152,7 +152,7 @@ _COUNTS_DOWN = phrases("""
     {1}?
 """)
 HIGHEST = 30
-"""The model counts so far."""
+"""The largest number that the model counts to."""
 
 
 def talk(rng: Random, setting: Setting) -> Dialogue:
@@ -243,7 +243,7 @@ def _count(rng: Random, setting: Setting) -> Dialogue:
 
 
 def _typed(rng: Random, question: str, analysis: str | None, final: str) -> Dialogue:
-    """The question with somebody's case and punctuation, and now and then a greeting before it."""
+    """A dialogue with the question, with varied case and punctuation, and sometimes after a greeting."""
     if final is not GREETING:
         question = varied(rng, question)
     if rng.random() < 0.15:

@@ -1,8 +1,8 @@
 """Calling a declared function with the right arguments, and using its result.
 
-A call has at most two arguments, compact JSON in the order of the schema; what the user did not say is
-optional and left out.  A result that is a flat JSON object is told as `key value, key value`; any other text
-is told as it is.
+A call has at most two arguments, as compact JSON in the order of the schema; optional arguments that the user
+did not mention are omitted.  A result that is a flat JSON object is written as `key value, key value`; any
+other text is repeated unchanged.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def using(rng: Random, setting: Setting) -> Dialogue:
 
 
 def used(rng: Random, setting: Setting, wish: Wish) -> list[Message]:
-    """A turn long past: the call, its result, and what was told of it."""
+    """An earlier turn: the call, its result, and the answer."""
     content, told = _result(rng, wish)
     call = Call(f"call_{rng.randrange(10**6)}", wish.call.name, wish.call.arguments)
     return [
@@ -92,7 +92,7 @@ def used(rng: Random, setting: Setting, wish: Wish) -> list[Message]:
 
 
 def other_tools(rng: Random, besides: tuple[Tool, ...]) -> list[Tool]:
-    """Functions that nobody asked for, in one list with those somebody did."""
+    """Functions that the user did not ask for, mixed with those of `besides`."""
     tools = list(besides)
     families = {_family(tool.name) for tool in besides}
     for _ in range(rng.choice([0, 0, 0, 1, 1]) if besides else 1):
@@ -116,7 +116,9 @@ def alike(some: tuple[Tool, ...], others: tuple[Tool, ...]) -> bool:
 
 
 def _family(name: str) -> str:
-    """Functions that do the same share this: of two in one list, which to call would be a matter of taste."""
+    """The same text for functions that do the same.  Two of them in one list would make the right call
+    ambiguous.
+    """
     return next((function.names[0] for function in FUNCTIONS if name in function.names), name)
 
 
@@ -133,12 +135,12 @@ def _plan(wish: Wish, setting: Setting) -> str | None:
 
 
 def plain(value: object) -> str:
-    """A JSON value as one would say it."""
+    """A JSON value as text in a sentence."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def spoken(values: Mapping[str, object]) -> str:
-    """An object as one would say it."""
+    """A JSON object as text in a sentence."""
     return ", ".join(f"{key} {plain(value)}" for key, value in values.items())
 
 
@@ -148,7 +150,7 @@ def compact(value: object) -> str:
 
 
 def _spoken(rng: Random, function: Function) -> Wish:
-    """A function everybody has, asked for in words."""
+    """A wish for a common function, in words."""
     arguments: dict[str, Value] = {}
     properties: dict[str, Any] = {}
     required: list[str] = []
@@ -201,7 +203,7 @@ def _tool(
 
 
 def _spelled_out(rng: Random) -> Wish:
-    """A function nobody has heard of, its arguments named one by one."""
+    """A wish for an invented function, with each argument named."""
     name = rng.choice(
         [
             f"{rng.choice(_VERBS)}_{rng.choice(_NOUNS)}",
@@ -269,7 +271,7 @@ _RESULT_KEYS = listed("""
 
 
 def _result(rng: Random, wish: Wish) -> tuple[str, str]:
-    """What the function returned, and how the model tells it."""
+    """The function's result, and the text with which the model reports it."""
     roll = rng.random()
     if roll < 0.5:
         given = json.loads(wish.call.arguments)

@@ -1,4 +1,4 @@
-"""Earlier turns, about something else than the last."""
+"""Earlier turns, on other subjects than the last one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from language.harmony.messages import Message, Tool
 
 
 def small_turns(rng: Random, setting: Setting, count: int) -> tuple[list[Message], tuple[Tool, ...]]:
-    """Questions and their answers, never held-out ones, and the functions that are called in them."""
+    """Questions and answers that are not held out, and the functions that they call."""
     turns: list[Message] = []
     tools: tuple[Tool, ...] = ()
     for _ in range(count):

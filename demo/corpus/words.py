@@ -1,4 +1,4 @@
-"""Words to fill the slots with: short lists of our own, and makers of words that nobody has seen."""
+"""Words for the slots: short lists, and functions that invent new words."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _SCRIPTS = [
 
 
 def invented(rng: Random) -> str:
-    """A word that probably nobody has seen: syllables, or now and then letters at random."""
+    """An invented word: syllables, or sometimes random letters."""
     if rng.random() < 0.25:
         return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 8)))
     return "".join(
@@ -121,7 +121,7 @@ def code(rng: Random) -> str:
 
 
 def number(rng: Random, digits: int) -> str:
-    """A decimal number of at most so many digits, every length alike."""
+    """A decimal number of at most this many digits, with all lengths equally likely."""
     length = rng.randint(1, digits)
     return str(rng.randrange(10 ** (length - 1) if length > 1 else 0, 10**length))
 
@@ -154,7 +154,7 @@ def sentence(rng: Random) -> str:
 
 
 def text(rng: Random) -> str:
-    """Something to copy: words, a sentence, a code, a number, characters of another script."""
+    """A text to copy: words, a sentence, a code, a number, characters of another script."""
     roll = rng.random()
     if roll < 0.25:
         return word(rng) if rng.random() < 0.7 else word(rng).capitalize()
@@ -186,7 +186,7 @@ def text(rng: Random) -> str:
 
 
 def topic(rng: Random) -> str:
-    """What somebody may want to hear about."""
+    """A subject to talk about."""
     roll = rng.random()
     if roll < 0.6:
         return rng.choice(TOPICS)

@@ -1,8 +1,9 @@
-"""A container, as little of one as a trial needs: an image's root folder, and its server running in there.
+"""A minimal container for testing an image without a Docker engine: the image's root folder, and its server
+running in it.
 
-The server gets namespaces of its own for processes and mounts, the image's user, environment, working folder
-and entry point, and a memory file system for /tmp; it shares the network, and so is told to listen on a free
-port of the loopback address.
+The server has its own namespaces for processes and mounts, the image's user, environment, working folder and
+entry point, and a tmpfs for /tmp.  It shares the machine's network, so it must listen on a free port of the
+loopback address.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PARTS = {
     "Triton": "opt/gptoss/lib/python*/site-packages/triton",
     OURS: "opt/gptoss",
 }
-"""Where in an image its size is; the last has the others inside."""
+"""Parts of the image whose sizes are printed → their paths; the last path contains the others."""
 
 ENTER = """
 mount --make-rprivate /
@@ -36,7 +37,7 @@ mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && mount -t tmpfs tm
 
 
 class Failure(Exception):
-    """The image is not as it should be."""
+    """The image failed a check."""
 
 
 class Container:
@@ -65,18 +66,20 @@ class Container:
         return ["chroot", f"--userspec={self._described['User']}", str(self._root), *inside]
 
     def find(self, names: Iterable[str]) -> list[str]:
-        """Those of these programs that the image has."""
+        """Which of these programs the image has."""
         folders = [self._root / folder.lstrip("/") for folder in self._environment["PATH"].split(":")]
         return [name for name in names if any((folder / name).exists() for folder in folders)]
 
     def healthy(self) -> bool:
-        """What the image's own HEALTHCHECK says."""
+        """The result of the image's own HEALTHCHECK."""
         kind, *words = self._described["Healthcheck"]["Test"]
         assert kind == "CMD"
         return subprocess.run(self.command(words), capture_output=True).returncode == 0
 
     def doctor(self) -> str:
-        """The last word of `gptoss doctor` in there.  Raises Failure, with all it said, where it objects."""
+        """Run `gptoss doctor` in the image, and return its last line.  Raises Failure, with all output, if it
+        fails.
+        """
         done = subprocess.run(self._start(["doctor"]), capture_output=True, text=True)
         if done.returncode:
             raise Failure(f"gptoss doctor ends with exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -90,7 +93,9 @@ class Container:
 
     @contextmanager
     def serving(self) -> Iterator[Server]:
-        """The entry point, once it is healthy.  Raises Failure where it ends before, or takes too long."""
+        """Run the entry point, and wait until it is healthy.  Raises Failure if it ends before, or takes too
+        long.
+        """
         began = time.monotonic()
         process = subprocess.Popen(self._start(self._described["Cmd"]))
         try:
@@ -106,8 +111,8 @@ class Container:
             process.kill()
             process.wait()
 
-    def tell_size(self) -> None:
-        """Bytes on disk, uncompressed, and of what."""
+    def print_size(self) -> None:
+        """Print the uncompressed size of the image and of its parts."""
         parts = {name: sum(map(_bytes, self._root.glob(pattern))) for name, pattern in PARTS.items()}
         whole = _bytes(self._root)
         parts["Debian and Python"] = whole - parts[OURS]
@@ -134,7 +139,7 @@ class Server:
         self._process, self._port, self._stop = process, port, stop
         self.start_seconds = start_seconds
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        self._first = int(children[0])  # process 1 in there
+        self._first = int(children[0])  # process 1 in the container
 
     @property
     def user(self) -> str:
@@ -152,9 +157,9 @@ class Server:
         return content
 
     def stop_during_an_answer(self) -> str:
-        """Ask for a stream, and at its first event for an end; what came of it.
+        """Request a stream, and stop the server at its first event.  Returns a description of what happened.
 
-        Raises Failure where the stream is cut off, or the exit code is not 0.
+        Raises Failure if the stream is cut off, or the exit code is not 0.
         """
         lines = iter(self._post("What is the capital of France?", stream=True).readline, b"")
         next(lines)

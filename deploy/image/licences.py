@@ -2,9 +2,8 @@
 
     python deploy/image/licences.py
 
-Names come from deploy/requirements/cpu.txt and cuda.txt.  The licence is what each package's own metadata
-says, which pip reports without installing or, where the index serves metadata by
-itself, downloading anything.
+The packages are those of deploy/requirements/cpu.txt and cuda.txt.  The licence is taken from each package's
+metadata, which pip reports without installing the package, and often without downloading it.
 """
 
 from __future__ import annotations

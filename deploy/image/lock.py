@@ -4,14 +4,14 @@
     python deploy/image/lock.py --upgrade      take the newest that it allows
     python deploy/image/lock.py --upgrade-package NAME
 
-cuda.txt   torch as PyPI has it, with Triton and NVIDIA's libraries
-cpu.txt    the same versions, with torch's CPU build and none of those
-build.txt  what turns this project into a wheel
+cuda.txt   PyPI's build of torch, with Triton and NVIDIA's libraries
+cpu.txt    the same versions, with torch's CPU build and without Triton and NVIDIA's libraries
+build.txt  the packages that build this project's wheel
 
-They are resolved for the image's Python and platform, whatever runs this.  A base image with another Python
-can have the CUDA variant, since PyPI tells the hashes of all of a version's wheels; of torch's CPU build only
-the one wheel that was fetched is known, so the CPU variant needs Python 3.11.  That build is on an index of
-its own, so pip is asked to fetch it with the settings it has on this machine (PIP_EXTRA_INDEX_URL, say).
+They are resolved for the image's Python and platform, not for those that run this script.  A base image with
+another Python can use the CUDA variant, because PyPI has the hashes of all wheels of a version.  Of torch's
+CPU build, only the downloaded wheel's hash is known, so the CPU variant needs Python 3.11.  That build is on
+a separate index: pip fetches it with this machine's settings, such as PIP_EXTRA_INDEX_URL.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ LOCKS = ROOT / "deploy" / "requirements"
 PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
 EXTRAS = ["--extra", "postgres", "--extra", "otel"]
-"""Of ours, that the image has: what a server among several needs."""
+"""Extras of this project that the image has, for several servers."""
 
 HEADER = "# Made by `make lock` from pyproject.toml; not edited by hand.\n"
 
 
 def compile_lock(name: str, requirements: Path, options: list[str]) -> Path:
-    """LOCKS / `name`, from a pyproject.toml or a list of requirements; what is there already is kept."""
+    """Writes LOCKS / `name` from a pyproject.toml or a list of requirements.  Versions in the old lock are
+    kept.
+    """
     target = LOCKS / name
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv), "pip", "compile", str(requirements), "--output-file", str(target), "--quiet"]
@@ -50,7 +52,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     cuda = compile_lock("cuda.txt", ROOT / "pyproject.toml", [*EXTRAS, *options])
     version = re.search(r"^torch==(\S+)", cuda.read_text(), re.MULTILINE)
-    assert version, "pyproject.toml asks for torch"
+    assert version, "pyproject.toml must require torch"
     torch = f"torch=={version[1]}+cpu"
     with tempfile.TemporaryDirectory() as folder:
         wheels, override, build = (

@@ -1,13 +1,14 @@
-"""Builds the image without a Docker engine, runs its server, and tells its size.
+"""Builds the image without a Docker engine, tests its server, and prints its size.
 
     sudo python deploy/image/trial.py [--variant cuda] [--work FOLDER] [--keep]
 
-debootstrap makes the base, buildah builds the Dockerfile on it, and the image's own entry point runs in it
-as the image's user, as process 1 of its namespace.  Asked of it: `gptoss doctor`, the HEALTHCHECK, an answer,
-and on SIGTERM in the middle of another that it ends that one and exits 0.  No compiler may be in the image.
+debootstrap makes the base image, buildah builds the Dockerfile on it, and the image's entry point runs as
+process 1 of its own namespace, as the image's user.  The test runs `gptoss doctor`, the HEALTHCHECK, and a
+request; then it sends SIGTERM during another answer, which must end normally, with exit code 0.  No compiler
+may be in the image.
 
-Needs root, and Debian's buildah and debootstrap; `.ci/image` installs them.  torch's CPU wheel comes from
-where pip finds it with this machine's settings.
+Needs root, and Debian's buildah and debootstrap; `.ci/image` installs them.  pip finds torch's CPU wheel with
+this machine's settings.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
 BASE = "localhost/gptoss-base"
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "pip", "pip3")
-"""What the final image does not need."""
+"""Programs that the final image must not have."""
 
 
 def run(*command: str | Path, quiet: bool = True) -> str:
-    """What it printed on stdout.  Raises Failure with the end of what it said."""
+    """Run a command, and return its stdout.  Raises Failure with the end of its output."""
     done = subprocess.run([str(word) for word in command], text=True, capture_output=quiet, check=False)
     if done.returncode:
         said = "\n".join((done.stdout or "").splitlines()[-15:] + (done.stderr or "").splitlines()[-15:])
@@ -41,9 +42,9 @@ def run(*command: str | Path, quiet: bool = True) -> str:
 
 
 class Builder:
-    """buildah, with images and containers of its own under `folder`.
+    """buildah, with its images and containers under `folder`.
 
-    driver  overlay where it can be mounted in there; else vfs, which works everywhere and copies a whole
+    driver  overlay if it can be mounted there; otherwise vfs, which works everywhere, but copies the whole
             image for every stage and container
     """
 
@@ -70,7 +71,7 @@ class Builder:
 
 
 def make_base(work: Path, builder: Builder) -> None:
-    """Debian as debootstrap makes it, with its updates: what debian:bookworm-slim is, nearly."""
+    """A base image of Debian from debootstrap, with updates; nearly the same as debian:bookworm-slim."""
     folder = work / "base"
     if not folder.exists():
         partial = work / "base.partial"
@@ -88,14 +89,14 @@ def make_base(work: Path, builder: Builder) -> None:
 
 
 def make_torch_index(work: Path) -> Path:
-    """An index, as pip wants one, that has the locked CPU build of torch and nothing else."""
+    """A package index for pip that has only the locked CPU build of torch."""
     pin = re.search(r"^torch==\S+ \\\n(?: +--hash=\S+(?: \\\n)?)+", _lock("cpu"), re.MULTILINE)
     assert pin, "deploy/requirements/cpu.txt has torch"
     folder = work / "index" / "torch"
     folder.mkdir(parents=True, exist_ok=True)
     asked = work / "torch.txt"
     asked.write_text(pin[0] + "\n")
-    # That of Debian 12, which the image has, whatever runs this.
+    # The Python of Debian 12, which the image has, not the one that runs this script.
     wanted = ["--only-binary", ":all:", "--python-version", "3.11", "--platform", "manylinux_2_28_x86_64"]
     run(sys.executable, "-m", "pip", "download", "--no-deps", *wanted, "--dest", folder, "-r", asked)
     links = (f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(folder.glob("*.whl")))
@@ -108,7 +109,9 @@ def _lock(variant: str) -> str:
 
 
 def build(work: Path, builder: Builder, variant: str) -> str:
-    """The image's name.  The build sees pip's certificates of this machine, where it has some of its own."""
+    """Builds the image, and returns its name.  The build uses this machine's certificates for pip, if it has
+    any.
+    """
     image = f"localhost/gptoss:{variant}"
     options = ["--isolation", "chroot", "--format", "docker", "--layers=false", "--tag", image]
     arguments = {"BASE_IMAGE": BASE, "VARIANT": variant}
@@ -126,7 +129,7 @@ def build(work: Path, builder: Builder, variant: str) -> str:
 
 
 def try_it(builder: Builder, image: str) -> None:
-    """Raises Failure at the first thing that is not as it should be."""
+    """Tests the image.  Raises Failure at the first check that fails."""
     name = builder("from", image)
     try:
         root = Path(builder("mount", name))
@@ -139,8 +142,8 @@ def try_it(builder: Builder, image: str) -> None:
         with container.serving() as server:
             print(f"ready after {server.start_seconds:.1f} s, as {server.user}; HEALTHCHECK: healthy")
             print(f"answer: {server.ask('What is the capital of France?')!r}")
-            print(f"SIGTERM in mid-answer: {server.stop_during_an_answer()}; exit code 0")
-        container.tell_size()
+            print(f"SIGTERM during an answer: {server.stop_during_an_answer()}; exit code 0")
+        container.print_size()
     finally:
         builder("rm", name)
 
@@ -148,8 +151,10 @@ def try_it(builder: Builder, image: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the image with buildah and try it.")
     parser.add_argument("--variant", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "image", help="some GB of room")
-    parser.add_argument("--keep", action="store_true", help="leave the image in the work folder's storage")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "image", help="folder for the build; needs some GB"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the image in the work folder's storage")
     asked = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("deploy/image/trial.py: must be root, for chroot and mounts")

@@ -1,15 +1,17 @@
-"""Compiles the one piece of C that Triton needs at run time, so that the final image needs no compiler.
+"""Compiles the only C code that Triton needs at run time, so that the final image needs no compiler.
 
-Triton makes its kernels with its own LLVM and ptxas.  What launches them is a Python module, `cuda_utils`,
-which it compiles from its driver.c at first use and keeps in $TRITON_CACHE_DIR.  The module is linked with
-libcuda.so.1, which belongs to the driver and is mounted into a running container only; here a stand-in with
-the names that cuda.h declares takes its place, in $TRITON_LIBCUDA_PATH, where the real one is going to be.
+Triton compiles kernels with its own LLVM and ptxas.  It launches them with a Python module, `cuda_utils`,
+which it compiles from its driver.c at the first use and caches in $TRITON_CACHE_DIR.  The module is linked
+with libcuda.so.1.  This library belongs to the driver, and is mounted only into a running container.  Here a
+substitute with the functions of cuda.h takes its place, in $TRITON_LIBCUDA_PATH, where the real library will
+be.
 
-The final stage loads the module once more against the stand-in, without a compiler at hand: what this left
-in the cache is then known to be what Triton looks for.  It looks by source and platform, for which Python
-asks the program `file` where there is one: an image with `file` in it needs it in both stages.
+The final stage of the image loads the module once more with the substitute, without a compiler.  This proves
+that Triton finds it in the cache.  The cache key contains the source and the platform, and Python finds out
+the platform with the program `file`, if there is one.  So `file` must be in both stages of the image, or in
+none.
 
-    python deploy/image/triton_driver.py FOLDER        leaves the stand-in in FOLDER too
+    python deploy/image/triton_driver.py FOLDER        leaves the substitute in FOLDER too
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ NAME = "libcuda.so.1"
 
 
 def stand_in(header: Path, target: Path) -> None:
-    """A library `target` in which every function of cuda.h, under all its names, does nothing."""
+    """Builds a library `target` in which every function of cuda.h, under all its names, does nothing."""
     names = sorted(set(re.findall(r"\bcu[A-Z]\w+", header.read_text())))
     source = "".join(f"int {name}(void) {{ return 0; }}\n" for name in names)
     options = ["-shared", "-fPIC", f"-Wl,-soname,{NAME}", "-x", "c", "-", "-o", str(target)]

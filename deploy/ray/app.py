@@ -1,16 +1,16 @@
 """The deployment: our ASGI application unchanged, in each replica.
 
-    serve run deploy/ray/serve.yaml                             what stands in the file
+    serve run deploy/ray/serve.yaml                             with the arguments in the file
     serve run deploy.ray.app:build min_replicas=2 gpus=1        the same, from the command line
 
-A replica is what `gptoss serve` is, with its model, engine, cache and queue; Ray starts, ends and watches
-them, takes requests at one address, and starts more while much is under way.  Settings are those of
-`gptoss serve`, and GPTOSS_… variables of Ray's nodes count too.
+A replica is a complete server, with its own model, engine, cache and queue.  Ray starts, ends and watches
+replicas, takes requests at one address, and starts more replicas under load.  The settings are those of
+`gptoss serve`; GPTOSS_… variables of Ray's nodes are read too.
 
-    429        is the replica's own: Ray queues nothing that a replica would refuse
-    hang-up    Ray tells the replica, which stops computing
-    draining   a replica that is to end gets no new requests, and its answers end (at most --grace)
-    death      of an engine: check_health fails, and Ray starts another replica; of the process: likewise
+    429          comes from the replica: Ray does not queue requests that a replica would refuse
+    disconnect   Ray informs the replica, which stops computing
+    scale-down   a replica that will end gets no new requests, and finishes its answers (within --grace)
+    failure      of an engine: check_health fails, and Ray starts another replica; of a process: the same
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ from server.settings import Settings, SettingsError
 log = logging.getLogger("gptoss.server")
 
 SPARE = 100
-"""Requests beside those that a replica's engine has room for: for other endpoints, and to be refused."""
+"""Further requests that Ray sends to a replica whose engine is full: for other endpoints, or to
+be refused.
+"""
 
 
 class Arguments(BaseModel):
     """
     settings         of `gptoss serve`, as in its settings file: {"model": "openai/gpt-oss-20b"}
-    gpus, cpus       of one replica
-    target_requests  under way and waiting, for one replica: more start another.  By default, as many as
-                     are computed together (max-running)
-    upscale_seconds, downscale_seconds   that there must be more, or fewer, before anything is done
-    look_back_seconds                    over which their number is averaged
+    gpus, cpus       for each replica
+    target_requests  running and queued requests for each replica; with more, another replica starts.  By
+                     default max-running
+    upscale_seconds, downscale_seconds   how long the number must be too high, or too low, before it is
+                                         changed
+    look_back_seconds                    the period over which the number of requests is averaged
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -87,7 +90,7 @@ class GptOss:
         return self._made.app
 
     def __del__(self) -> None:
-        """Ray calls it when the application has come to its end."""
+        """Ray calls this when the application has ended."""
         if hasattr(self, "_made") and (others := self._made.assembled.others) is not None:
             others.close()
 
@@ -98,11 +101,11 @@ class GptOss:
 
 def build(args: Arguments) -> Application:
     """For Ray."""
-    settings = read(args.settings)  # so that a wrong one is told here, and not by each replica
+    settings = read(args.settings)  # so that a wrong setting is reported here, and not by each replica
     most = args.max_replicas or args.min_replicas
     if most > 1 and not isinstance(settings.store, str):
         log.warning(
-            "stored responses are found at the replica that made them; with a database as store, at all"
+            "stored responses are found only at the replica that made them, unless --store is a database"
         )
     deployment = serve.deployment(
         GptOss,

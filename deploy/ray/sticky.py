@@ -1,21 +1,22 @@
-"""Which replica a request goes to: in Ray's HTTP proxies, before a replica is chosen.
+"""Middleware in Ray's HTTP proxies that sends all requests of a session to one replica.
 
-Requests of one session should reach one replica, which has the keys and values of what was said before.
-Ray's ConsistentHashRouter does that for requests with the same `x-session-id`; here each request is given
-one, made of the first of these that it has:
+That replica has cached the prefix of the session's conversation.  Ray's ConsistentHashRouter sends requests
+with the same `x-session-id` to one replica.  This middleware gives each request such a header, made from the
+first of these that the request has:
 
     its header `session-id` or `x-session-id`
-    `prompt_cache_key` of its body, or the id of its `conversation`
-    the id in its path, of a response or a conversation
-    the beginning of its conversation: what stands before the first answer, and is sent again each time
+    `prompt_cache_key` in its body, or the id of its `conversation`
+    the id of a response or conversation in its path
+    the beginning of its conversation, before the first answer, which each later turn repeats
     `previous_response_id`
 
-A request with none of them goes anywhere.
+A request with none of them goes to any replica.
 
-Ray also gives each request an id, and its response a second header with it: here it is ours, told once.
+Ray also gives each request an id of its own, and its response a second header.  This middleware leaves only
+ours.
 
-Ray loads this where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is deploy.ray.sticky:middlewares in the
-environment of its nodes.
+Ray loads it if RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is deploy.ray.sticky:middlewares in the environment
+of its nodes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ ASKING = re.compile(r"/v1/(chat/completions|completions|responses|messages)(/cou
 KEPT = re.compile(r"/v1/(?:responses|conversations)/([\w-]{1,200})(?:/|$)", re.ASCII)
 
 MAX_BODY = 4 * 2**20
-"""Bytes.  A longer body is not looked into: reading it costs all requests of this proxy."""
+"""Maximum bytes of a body that is read for a key: reading longer ones would delay all requests of
+this proxy.
+"""
 
 
 class Sticky:
@@ -58,17 +61,17 @@ class Sticky:
             key = None if body is None else key_of_body(body)
         others = [(name, value) for name, value in scope["headers"] if _plain(name) not in HEADERS]
         if key is not None:
-            # A hash: what a client sends may be of any length, and nobody's words go into a header.
+            # A hash, because a client's text may be of any length, and must not appear in a header.
             others.append((HEADER, hashlib.sha256(key.encode(errors="replace")).hexdigest()[:32].encode()))
         if not any(name.lower() == REQUEST_ID for name, _ in others):
             others.append((REQUEST_ID, f"req_{uuid4().hex}".encode()))
 
-        async def told_once(message: Message) -> None:
+        async def send_with_one_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": _one_id(message["headers"])}
             await send(message)
 
-        await self._app({**scope, "headers": others}, receive, told_once)
+        await self._app({**scope, "headers": others}, receive, send_with_one_id)
 
 
 def _one_id(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -94,7 +97,7 @@ def key_of_headers(headers: list[tuple[bytes, bytes]]) -> str | None:
 
 
 def _plain(name: bytes) -> str:
-    """Proxies write - as _ and the other way round; Codex sends session_id."""
+    """The name with - for _, because proxies exchange the two; Codex sends session_id."""
     return name.decode("latin-1").lower().replace("_", "-")
 
 
@@ -104,7 +107,7 @@ def key_of_path(path: str) -> str | None:
 
 
 def key_of_body(body: bytes) -> str | None:
-    """None for what is no JSON: the replica says so."""
+    """None if the body is not JSON, which the replica will report."""
     try:
         asked = from_json(body)
     except ValueError:
@@ -120,10 +123,10 @@ def key_of_body(body: bytes) -> str | None:
 
 
 def _beginning(asked: MutableMapping[str, Any]) -> str | None:
-    """What stands before the first answer, with the system prompt."""
+    """The conversation before the first answer, with the system prompt."""
     said = asked.get("messages", asked.get("input"))
     if isinstance(said, str) or (asked.get("previous_response_id") and not asked.get("messages")):
-        # One text, or what follows a response: the next turn does not repeat it.
+        # A single text, or the continuation of a response: the next turn does not repeat it.
         return None
     if not isinstance(said, list):
         return None
@@ -143,7 +146,7 @@ def _before_the_answer(said: list[Any]) -> Iterator[Any]:
 
 
 async def _read(receive: Receive) -> tuple[list[Message], bytes | None]:
-    """The messages that have come, and the body; None if it is too long, or its client has left."""
+    """The messages that have arrived, and the body; None if it is too long, or the client has left."""
     read: list[Message] = []
     size = 0
     while True:
@@ -157,7 +160,7 @@ async def _read(receive: Receive) -> tuple[list[Message], bytes | None]:
 
 
 def _again(read: list[Message], receive: Receive) -> Receive:
-    """What was read, and then what comes."""
+    """A `receive` that returns the messages that were read, then the following ones."""
     left = iter(read)
 
     async def receive_again() -> Message:
