@@ -96,10 +96,10 @@ class Network(nn.Module):
         self.mlp1, self.mlp1_bias = drawn(L, E, 2 * W, C, deviation=C**-0.5), filled(L, E, 2 * W)
         self.mlp2, self.mlp2_bias = drawn(L, E, C, W, deviation=(W * 2 * L) ** -0.5), filled(L, E, C)
         self.frequencies, self.concentration = yarn_frequencies(config)
-        self._lean_towards_copying(noise)
+        self._initialise_for_copying(noise)
 
     @torch.no_grad()
-    def _lean_towards_copying(self, noise: torch.Generator) -> None:
+    def _initialise_for_copying(self, noise: torch.Generator) -> None:
         """Initialises weights so that copying is learned soon.  Otherwise a small model needs most of its
         training to find it by chance.
 

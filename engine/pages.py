@@ -183,7 +183,7 @@ class Pages:
         """Free the banded pages that no position from `computed` on can see."""
         first = max(0, computed - self.window + 1) // self.page_size
         for i in range(table.behind, min(first, len(table.banded))):
-            self._let_go(table.banded[i])
+            self._drop_holder(table.banded[i])
             table.behind = i + 1
 
     def release(self, table: PageTable) -> None:
@@ -192,9 +192,9 @@ class Pages:
         Last positions first, so that shared prefixes stay cached longest.
         """
         for i in range(len(table.full) - 1, -1, -1):
-            self._let_go(table.full[i])
+            self._drop_holder(table.full[i])
             if i >= table.behind:
-                self._let_go(table.banded[i])
+                self._drop_holder(table.banded[i])
         table.full, table.banded, table.behind, table.published = _no_pages(), _no_pages(), 0, 0
 
     def _take(self, kind: int) -> int:
@@ -207,7 +207,7 @@ class Pages:
         self._holders[page] = 1
         return page
 
-    def _let_go(self, page: int) -> None:
+    def _drop_holder(self, page: int) -> None:
         self._holders[page] -= 1
         if self._holders[page] == 0:
             if page in self._hash_of:

@@ -184,7 +184,7 @@ def _masks(
     """Row → its mask, in whole words for `size` tokens."""
     masks: dict[int, memoryview | bytes] = {}
     num_bytes = 4 * -(-size // 32)
-    _hold_the_slow(sequences)
+    _hold_slow(sequences)
     for row, sequence in enumerate(sequences):
         if sequence.request.constraint is None or sequence.ended or sequence.held:
             continue
@@ -199,7 +199,7 @@ def _masks(
     return masks
 
 
-def _hold_the_slow(sequences: list[Sequence]) -> None:
+def _hold_slow(sequences: list[Sequence]) -> None:
     """Mark the sequences that get no token in this step, because their masks would delay the others.
 
     A step does not wait for a sequence that was held before.  But if all are held, it waits for the first.

@@ -253,8 +253,8 @@ class LLM:
         if "effort" in asked:
             asked["reasoning_effort"] = asked.pop("effort")
         _refuse_unknown(asked, ChatBody.model_fields.keys() - NOT_HERE - {"messages"}, "field")
-        told = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        body = _checked(ChatBody, {"messages": told, **asked})
+        history = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        body = _checked(ChatBody, {"messages": history, **asked})
         try:
             turn = body.turn(self.today(), self.tokenizer)
             self.prompt_of(turn)  # may raise ConversationError, a ValueError

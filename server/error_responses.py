@@ -68,7 +68,7 @@ def _no_such_endpoint(error: StarletteHTTPException, request: Request, app: Fast
     """404, with the most similar endpoint if there is one."""
     asked = request.url.path[:LONGEST_SHOWN]
     known = app.openapi()["paths"]
-    told = as_api_error(error)
+    api_error = as_api_error(error)
     if near := difflib.get_close_matches(asked, known, n=1, cutoff=0.8):
-        told.message = f"{asked}: there is no such endpoint; did you mean {near[0]}?"
-    return told
+        api_error.message = f"{asked}: there is no such endpoint; did you mean {near[0]}?"
+    return api_error

@@ -113,15 +113,15 @@ class AnswerStream(EventSourceResponse):
 
     async def _ping(self, send: Send) -> None:
         """As in EventSourceResponse, but also reports how much of the prompt has been computed."""
-        told, since_ping = None, 0.0
+        reported, since_ping = None, 0.0
         while self.active:
             waiting = self._answer.figures.first_token_at is None
             pause = min(PROGRESS_SECONDS, self._ping_interval) if waiting else self._ping_interval
             await asyncio.sleep(pause)
             since_ping += pause
             body = b""
-            if (reading := self._reading()) is not None and reading != told:
-                told = reading
+            if (reading := self._reading()) is not None and reading != reported:
+                reported = reading
                 body = ": prompt {}/{}\n\n".format(*reading).encode()
             if since_ping >= self._ping_interval:  # some clients do not count comments as activity
                 since_ping = 0.0
@@ -151,9 +151,9 @@ async def _with_failure_event(answer: Answer) -> AsyncIterator[bytes]:
     except Exception as error:
         if not isinstance(error, EngineError):
             log.exception("a stream failed")
-        told = as_api_error(error)
-        answer.figures.finish = [str(told.code)]
-        yield answer.failure(told)
+        api_error = as_api_error(error)
+        answer.figures.finish = [str(api_error.code)]
+        yield answer.failure(api_error)
     if answer.end:
         yield answer.end
 

@@ -34,7 +34,7 @@ from model.device import free_bytes, wait
 from model.loading import upload
 from model.loading.checkpoint import Checkpoint
 from model.loading.shards import open_all
-from model.loading.upload import Buffer, Plain, Uploads
+from model.loading.upload import Buffer, SharedMemory, Uploads
 
 LAYERS = 8
 """Of the model, if there are so many and they fit: 6 GB of 20b."""
@@ -104,7 +104,7 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     return statistics.median(seconds[1:])
 
 
-class _Nowhere(Plain):
+class _Nowhere(SharedMemory):
     """A device that has no memory, and to which nothing is copied."""
 
     def __init__(self) -> None:

@@ -76,23 +76,23 @@ def _tokenizer(checkpoint: Checkpoint) -> Finding:
         remedy = "use the tokenizer.json that was published with the model"
         return Finding("tokenizer", str(error), remedy, problem=True)
     vocabulary = checkpoint.config.vocab_size
-    told = f"{tokenizer.size} tokens, sha256 {tokenizer.checksum[:16]}"
+    text = f"{tokenizer.size} tokens, sha256 {tokenizer.checksum[:16]}"
     if tokenizer.size > vocabulary:
         return Finding(
             "tokenizer",
-            f"{told}, but the model knows only {vocabulary} ids",
+            f"{text}, but the model knows only {vocabulary} ids",
             f"replace {path} by the one that was published with the model",
             problem=True,
         )
     if tokenizer.checksum == PUBLISHED:
-        return Finding("tokenizer", f"{told}: the published one of gpt-oss")
+        return Finding("tokenizer", f"{text}: the published one of gpt-oss")
     if vocabulary == PUBLISHED_VOCABULARY:
         return Finding(
             "tokenizer",
-            f"{told}: not the published one of gpt-oss ({PUBLISHED[:16]})",
+            f"{text}: not the published one of gpt-oss ({PUBLISHED[:16]})",
             f"download {path} again, unless this is a fine-tune with another tokenizer",
         )
-    return Finding("tokenizer", f"{told}: this model's own")
+    return Finding("tokenizer", f"{text}: this model's own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,11 @@ def _plan(settings: Settings, config: ModelConfig, device: devices.Device, backe
         remedy = "free some memory, or lower --kv-cache-memory; gpt-oss-20b needs about 16 GB in total"
         return Finding("memory", str(error), remedy, problem=True)
     shares = f"{format_bytes(plan.weights)} weights, {format_bytes(plan.keys_and_values)} keys and values"
-    told = f"about {shares}, of {format_bytes(plan.available)} free on {device}"
+    text = f"about {shares}, of {format_bytes(plan.available)} free on {device}"
     if settings.tensor_parallel > 1:
-        told = f"of each rank {told}"
+        text = f"of each rank {text}"
     return Finding(
-        "memory", f"{told}: {plan.context_tokens} tokens of context, {_streams(settings, config, plan)}"
+        "memory", f"{text}: {plan.context_tokens} tokens of context, {_streams(settings, config, plan)}"
     )
 
 

@@ -69,13 +69,13 @@ def kernels(settings: Settings, device: devices.Device) -> Iterator[Finding]:
         options = backend_options(settings, device)
         backend = backends.load(device, name)
         if backend.describe is not None:
-            told, advice = backend.describe(options)
-            yield Finding("kernels", f"{name}: {told}", advice or "")
+            description, advice = backend.describe(options)
+            yield Finding("kernels", f"{name}: {description}", advice or "")
         yield from _probed(kernel_checks(name, device, options))
         yield from _probed(whole_model_checks(name, device, options))
     except Exception as error:  # any exception of a kernel, compiler or driver becomes a finding
-        told = f"{name}: {' '.join(str(error).split()) or repr(error)}"
-        yield Finding("kernels", told, REFERENCE, problem=True)
+        text = f"{name}: {' '.join(str(error).split()) or repr(error)}"
+        yield Finding("kernels", text, REFERENCE, problem=True)
 
 
 def _probed(checks: Iterable[Check]) -> Iterator[Finding]:
@@ -86,13 +86,13 @@ def _probed(checks: Iterable[Check]) -> Iterator[Finding]:
         if known is None or (known.passed and not check.error <= known.error):  # NaN counts as the worst
             worst[check.name] = check
     for check in worst.values():
-        told = f"{check.name}: differs from the reference by {check.error:.1g}"
+        text = f"{check.name}: differs from the reference by {check.error:.1g}"
         if check.passed:
-            yield Finding("kernels", told)
+            yield Finding("kernels", text)
         else:
             yield Finding(
                 "kernels",
-                f"{told} in a step of {check.tokens} tokens; up to {check.tolerance:g} could be rounding",
+                f"{text} in a step of {check.tokens} tokens; up to {check.tolerance:g} could be rounding",
                 f"{REFERENCE}; please report this line",
                 problem=True,
             )
@@ -105,11 +105,11 @@ def disk() -> Finding:
     folder = Path(HF_HUB_CACHE)
     there = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(there).free
-    told = f"{format_bytes(free)} free in {folder}, the folder for downloads"
+    text = f"{format_bytes(free)} free in {folder}, the folder for downloads"
     if free >= DOWNLOAD_BYTES:
-        return Finding("disk", told)
+        return Finding("disk", text)
     needed = format_bytes(DOWNLOAD_BYTES)
-    return Finding("disk", told, f"gpt-oss-20b needs {needed}; HF_HOME sets another folder")
+    return Finding("disk", text, f"gpt-oss-20b needs {needed}; HF_HOME sets another folder")
 
 
 def port(settings: Settings) -> Finding:
@@ -118,8 +118,8 @@ def port(settings: Settings) -> Finding:
             host, number = bound.getsockname()[:2]
             return Finding("port", f"{number} is free on {host}")
     except StartError as error:
-        told, _, remedy = str(error).partition("; ")
-        return Finding("port", told, remedy, problem=True)
+        text, _, remedy = str(error).partition("; ")
+        return Finding("port", text, remedy, problem=True)
 
 
 LOCAL = ("127.0.0.1", "::1", "localhost")

@@ -88,10 +88,10 @@ class Remote:
         if response.is_success:
             return
         response.read()
-        said = _error_message(response) or f"{response.status_code} {response.reason_phrase}"
+        message = _error_message(response) or f"{response.status_code} {response.reason_phrase}"
         if response.status_code in (401, 403):
-            said += "; set the key with --api-key or OPENAI_API_KEY"
-        raise ChatError(f"{self.url}: {said}")
+            message += "; set the key with --api-key or OPENAI_API_KEY"
+        raise ChatError(f"{self.url}: {message}")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -147,7 +147,7 @@ def _pieces(event: dict[str, Any]) -> Iterator[Piece]:
         # Servers use one of these names, or both, as ours does.
         if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             yield Piece("reasoning", thought)
-        if said := delta.get("content"):
-            yield Piece("content", said)
+        if content := delta.get("content"):
+            yield Piece("content", content)
         if choice.get("finish_reason") == "length":
             yield CUT_OFF

@@ -38,7 +38,7 @@ class Session:
 
         A partial answer stays in the conversation; a question without any answer does not.
         """
-        said: list[str] = []
+        texts: list[str] = []
         try:
             with closing(cast(Any, self.answerer.answer(self.to_answer(question)))) as pieces:
                 for piece in pieces:
@@ -46,7 +46,7 @@ class Session:
                         self.screen.reading(piece)
                         continue
                     if piece.kind == "content":
-                        said.append(piece.text)
+                        texts.append(piece.text)
                     self.screen.show(piece)
             return True
         except KeyboardInterrupt:
@@ -55,8 +55,8 @@ class Session:
             return False
         finally:
             self.screen.end()
-            if said:
-                self.exchanges.append(Exchange(question, "".join(said)))
+            if texts:
+                self.exchanges.append(Exchange(question, "".join(texts)))
 
     def to_answer(self, question: str | None = None) -> Question:
         """The conversation, with or without a new question."""

@@ -94,10 +94,10 @@ class Renderer:
         calls: dict[str, Call] = {}
         for role, group in groupby(history, key=lambda each: each[1].role):
             if role == "assistant":
-                said = [(message, i > last_final) for i, message in group]
-                for part in self._replay.parts(said, replay or {}):
+                flagged = [(message, i > last_final) for i, message in group]
+                for part in self._replay.parts(flagged, replay or {}):
                     prompt += self._part(part)
-                calls.update((call.id, call) for message, _ in said for call in message.calls)
+                calls.update((call.id, call) for message, _ in flagged for call in message.calls)
                 continue
             for i, message in group:
                 prompt += self._other_message(i, message, calls)

@@ -62,12 +62,12 @@ def literal(value: Any) -> str:
 
 def _declaration(tool: Tool, room: _Room) -> str:
     if tool.text:
-        told, arguments = _text_input(tool.text), "_: string"
+        input_comment, arguments = _text_input(tool.text), "_: string"
     else:
         parameters = _Types(tool.parameters or {}, room).parameters()
-        told, arguments = "", f"_: {parameters}" if parameters else ""
+        input_comment, arguments = "", f"_: {parameters}" if parameters else ""
     name = tool.name.rpartition(".")[2]
-    return f"{comment(tool.description or '')}{told}type {name} = ({arguments}) => any;"
+    return f"{comment(tool.description or '')}{input_comment}type {name} = ({arguments}) => any;"
 
 
 def _text_input(text: Grammar | bool) -> str:

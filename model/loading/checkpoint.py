@@ -131,7 +131,7 @@ class Checkpoint:
         from the disk.
         """
         recipe = self._recipes[name]
-        self._let_go()
+        self._release_old()
         self._announce(name)
         self._recent.extend(self._stored[part] for part in recipe.parts)
         self._count(name)
@@ -158,7 +158,7 @@ class Checkpoint:
             self._unread.remove(name)
             self.on_read(nbytes(name, self._shapes[name]))
 
-    def _let_go(self) -> None:
+    def _release_old(self) -> None:
         """Free the pages of older tensors.  The latest few stay: a backend reads several, then packs them
         together.
         """
@@ -251,7 +251,7 @@ class _Encoder:
         pairs = [self._encode(part, expert.T.contiguous()) for expert in experts]
         blocks, scales = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
         self._last = part, (blocks, scales)
-        self._tell(part)
+        self._log_error(part)
         return blocks, scales
 
     def _encode(self, part: str, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,7 +264,7 @@ class _Encoder:
         self._squared_errors += (weights - mxfp4.decode(blocks, scales, torch.float32)).square().sum().item()
         return blocks, scales
 
-    def _tell(self, part: str) -> None:
+    def _log_error(self, part: str) -> None:
         if self._left == {part}:
             error = (self._squared_errors / self._squares) ** 0.5 if self._squares else 0.0
             log.warning("experts in %s encoded as MXFP4: relative RMS error %.2g", self._folder, error)

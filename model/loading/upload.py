@@ -104,10 +104,10 @@ class Channel(Protocol):
 
 
 def channel(device: torch.device) -> Channel:
-    return Pinned(device) if device.type == "cuda" else Plain(device)
+    return Pinned(device) if device.type == "cuda" else SharedMemory(device)
 
 
-class Plain:
+class SharedMemory:
     """For a device that shares the host's memory: `send` copies at once."""
 
     def __init__(self, device: torch.device):
@@ -293,7 +293,7 @@ class Uploads:
         try:
             with torch.inference_mode(), self._channel.thread():
                 try:
-                    while self._carry(self._pieces.get(), buffers):
+                    while self._upload_piece(self._pieces.get(), buffers):
                         buffers.rotate()
                 finally:
                     for buffer in buffers:
@@ -303,7 +303,7 @@ class Uploads:
                 self._closed, self._failure = True, self._failure or failure
                 self._changed.notify()
 
-    def _carry(self, piece: _Piece | None, buffers: deque[Buffer]) -> bool:
+    def _upload_piece(self, piece: _Piece | None, buffers: deque[Buffer]) -> bool:
         """Upload one piece, with the least recently used buffer.  Returns False if there are no more pieces.
 
         A method of its own, so that no local variable keeps the piece, and with it memory of the device.

@@ -35,18 +35,18 @@ class Leader:
         model: LoadedModel,
         whole: ModelConfig,
         group: Group,
-        tell: Callable[[Order], None],
+        send: Callable[[Order], None],
         explain: Callable[[BaseException], Exception],
     ):
         """
         model    rank 0's own part
         whole    the sizes of all parts together
-        tell     sends an order to every other rank
+        send     sends an order to every other rank
         explain  the exception of a failed step → the one to raise
         """
         self._model = model
         self._group = group
-        self._tell = tell
+        self._send = send
         self._explain = explain
         self.config = whole
         self.device = model.device
@@ -82,12 +82,12 @@ class Leader:
 
     def new_cache(self, num_pages: Any) -> KVCache:
         with self._together():
-            self._tell({"do": "cache", "pages": num_pages})
+            self._send({"do": "cache", "pages": num_pages})
             return self._model.new_cache(num_pages)
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         with self._together():
-            self._tell(_sizes(batch))
+            self._send(_sizes(batch))
             self._group.broadcast(_packed(batch))
             return self._model.forward(batch, cache)[:, : self.config.vocab_size]
 
@@ -109,7 +109,7 @@ class SamplingLeader(Leader):
 
     def prepare(self, cache: KVCache, rows: int) -> None:
         with self._together():
-            self._tell({"do": "prepare", "rows": rows})
+            self._send({"do": "prepare", "rows": rows})
             self._model.prepare(cache, rows)
 
     def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
@@ -124,12 +124,12 @@ def leader(
     model: LoadedModel,
     whole: ModelConfig,
     group: Group,
-    tell: Callable[[Order], None],
+    send: Callable[[Order], None],
     explain: Callable[[BaseException], Exception],
 ) -> Leader:
     """The leader that `model` needs; see `Leader`."""
     kind = SamplingLeader if isinstance(model, DeviceSampler) else Leader
-    return kind(model, whole, group, tell, explain)
+    return kind(model, whole, group, send, explain)
 
 
 def follow(model: LoadedModel, group: Group, orders: Iterable[Order]) -> None:

@@ -113,8 +113,8 @@ class ChatAnswer(OpenAIStream):
         ]
         answer = {**self._head, "object": "chat.completion", "choices": choices, "usage": self.usage()}
         if self._view.prompt_logprobs:
-            told = self._choices[0].reader.prompt_logprobs
-            answer["prompt_logprobs"] = prompt_entries(self._tokenizer, self._prompt, told)
+            prompt_logprobs = self._choices[0].reader.prompt_logprobs
+            answer["prompt_logprobs"] = prompt_entries(self._tokenizer, self._prompt, prompt_logprobs)
         return {**answer, "prompt_token_ids": self._prompt} if self._view.token_ids else answer
 
     def usage(self) -> dict[str, Any]:

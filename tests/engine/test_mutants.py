@@ -25,7 +25,7 @@ SEEDS = 300
 MUTANTS = [
     # what is broken, where, and how
     ("a page leaves the window too early", Pages.slide, "// self.page_size", "// self.page_size + 1"),
-    ("a page never leaves the window", Pages.slide, "self._let_go(table.banded[i])", "return"),
+    ("a page never leaves the window", Pages.slide, "self._drop_holder(table.banded[i])", "return"),
     ("grow takes a page too few", Pages.grow, "-(-tokens // self.page_size)", "(tokens // self.page_size)"),
     ("a shared prefix need not be in the banded layers", Pages.find, "run = run + 1 if digest in banded or elsewhere((BANDED, digest)) else 0", "run = i + 1"),
     ("a shared prefix may end in the middle of nowhere", Pages.find, "break", "continue"),
@@ -36,7 +36,7 @@ MUTANTS = [
     ("hashes are not chained", Pages.extend_hashes, 'hashes[-1] if hashes else _salted(salt)', '_salted(salt)'),
     ("a hash covers one token too few", Pages.extend_hashes, "(i + 1) * size]", "(i + 1) * size - 1]"),
     ("a page that is taken can still be found", Pages._take, "self._forget(page)", "pass"),
-    ("a page is taken while it is held", Pages._let_go, "self._holders[page] == 0", "self._holders[page] <= 1"),
+    ("a page is taken while it is held", Pages._drop_holder, "self._holders[page] == 0", "self._holders[page] <= 1"),
     ("banded pages are not released", Pages.release, "i >= table.behind", "False"),
     ("pages behind the window are released twice", Pages.release, "i >= table.behind", "True"),
     ("released pages are remembered", Pages.release, "table.full, table.banded, table.behind, table.published = ", "_ = "),

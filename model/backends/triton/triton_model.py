@@ -195,8 +195,8 @@ class TritonModel:
         """
         x = self.embedded(batch.tokens)
         for number, layer in enumerate(self.weights.layers):
-            owed = self.add_attention(number, layer, x, batch, cache)
-            self.add_experts(layer, x, owed)
+            pending_bias = self.add_attention(number, layer, x, batch, cache)
+            self.add_experts(layer, x, pending_bias)
         if self.ranks.size > 1:
             gathered = self.ranks.gathered(self.unembedded(x, batch))
             return gathered if logits is None else logits.copy_(gathered)
@@ -281,16 +281,16 @@ class TritonModel:
         out = x.new_empty(len(x), len(weight))
         return product(x, weight, out, bias=bias, invariant=self.batch_invariant)
 
-    def add_experts(self, layer: Layer, x: Tensor, owed: Tensor | None = None) -> None:
+    def add_experts(self, layer: Layer, x: Tensor, pending_bias: Tensor | None = None) -> None:
         """Adds the experts of one layer to x [T, C].
 
-        owed  the bias that `add_attention` returned
+        pending_bias  the bias that `add_attention` returned
         """
         config, eps, tokens = self.config, self.config.rms_norm_eps, len(x)
         used, limit = config.experts_per_token, config.swiglu_limit
         invariant = self.batch_invariant
         if tokens <= FEW_FOR_EXPERTS and not invariant:
-            assert owed is None, "the kernels for few tokens add the bias themselves"
+            assert pending_bias is None, "the kernels for few tokens add the bias themselves"
             normed = torch.empty_like(x, dtype=torch.float32)
             inner = normed.new_empty(tokens * used, config.intermediate_size)
             chosen, shares = self.choice(tokens)
@@ -304,7 +304,7 @@ class TritonModel:
             return
         normed, in_order = torch.empty_like(x), x.new_empty(tokens, padded(config.hidden_size))
         inner = x.new_empty(tokens * used, padded(config.intermediate_size))
-        normalise(x, layer.experts_norm, eps, normed, in_order, bias=owed)
+        normalise(x, layer.experts_norm, eps, normed, in_order, bias=pending_bias)
         parts = gate_parts(normed, layer.gate)
         outer = x.new_empty(tokens * used, config.hidden_size)
         if expert_order.at_once(tokens, config.num_experts) and self.ranks.size == 1:

@@ -68,10 +68,10 @@ def asked_by(scope: Scope) -> bool:
 def body(error: ApiError, request_id: str) -> Mapping[str, Any]:
     status = _status(error)
     kind = TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    told: dict[str, Any] = {"type": kind, "message": _message(error)}
+    fields: dict[str, Any] = {"type": kind, "message": _message(error)}
     if isinstance(error, ThreadRefused):
-        told["details"] = error.details
-    return {"type": "error", "error": told, "request_id": request_id}
+        fields["details"] = error.details
+    return {"type": "error", "error": fields, "request_id": request_id}
 
 
 def response(error: ApiError, request_id: str) -> Response:

@@ -59,8 +59,8 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def tool(kind: str, name: str, description: str | None) -> Tool:
     """The function that stands for one of TOOLS in the prompt."""
-    told, parameters = _FUNCTIONS[kind]
-    return Tool(name, description or told, parameters)
+    default, parameters = _FUNCTIONS[kind]
+    return Tool(name, description or default, parameters)
 
 
 def fields(item: str, arguments: str) -> dict[str, Any]:
@@ -99,25 +99,25 @@ def fields(item: str, arguments: str) -> dict[str, Any]:
 def arguments(item: Mapping[str, Any]) -> str:
     """The arguments of a call, made from its item.  Used if the model's own are not stored."""
     if item["type"] == "apply_patch_call":
-        told = item.get("operation")
+        given = item.get("operation")
     else:
-        told = item.get("action")
+        given = item.get("action")
     known = _FUNCTIONS[str(item["type"]).removesuffix("_call")][1]["properties"]
-    action = told if isinstance(told, dict) else {}
+    action = given if isinstance(given, dict) else {}
     return dumps({key: action[key] for key in known if action.get(key) is not None})
 
 
 def output(item: Mapping[str, Any]) -> str:
     """The result of a call, as text for the prompt."""
-    told = item.get("output")
-    if isinstance(told, str):
-        return told
-    if not told:
+    result = item.get("output")
+    if isinstance(result, str):
+        return result
+    if not result:
         return str(item.get("status") or "")
-    if item["type"] != "shell_call_output" or not isinstance(told, list):
-        return dumps(told)
+    if item["type"] != "shell_call_output" or not isinstance(result, list):
+        return dumps(result)
     texts = []
-    for each in told:
+    for each in result:
         each = each if isinstance(each, dict) else {}
         outcome = each.get("outcome") if isinstance(each.get("outcome"), dict) else {}
         code = outcome.get("exit_code") if outcome else None

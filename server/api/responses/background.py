@@ -81,9 +81,9 @@ class Job:
         except Exception as error:
             if not isinstance(error, EngineError):
                 log.exception("a background response failed")
-            told = as_api_error(error)
-            answer.figures.finish = [str(told.code)]
-            last = answer.writer.fail(told)
+            api_error = as_api_error(error)
+            answer.figures.finish = [str(api_error.code)]
+            last = answer.writer.fail(api_error)
             await answer.save()
             self._publish([last])
         finally:

@@ -184,12 +184,12 @@ def _preambles(items: Sequence[Item]) -> list[bool]:
     acts = False
     for item in reversed(items):
         kind = type_of(item)
-        said = kind == "message" and item.get("role") == "assistant"
+        is_answer = kind == "message" and item.get("role") == "assistant"
         phase = item.get("phase")
-        preambles.append(said and (acts if phase is None else phase == "commentary"))
+        preambles.append(is_answer and (acts if phase is None else phase == "commentary"))
         if kind.endswith("_call") and kind not in IGNORED:
             acts = True
-        elif not said and kind != "reasoning":
+        elif not is_answer and kind != "reasoning":
             acts = False
     return preambles[::-1]
 

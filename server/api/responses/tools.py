@@ -139,14 +139,14 @@ def tools_of(bodies: Sequence[ToolBody]) -> Tools:
         if each.name in declared:
             raise bad_request(f"{path}.name: there is another tool called {each.name.name!r}", f"{path}.name")
         declared[each.name] = each
-    told = {
+    descriptions = {
         names.namespace(name): description
         for name, description in spaces.items()
         if description
         and not all(each.tool.builtin for each in declared.values() if each.name.namespace == name)
     }
     ignored = dict.fromkeys(body.type for body in bodies if body.type.startswith(SEARCH))
-    return Tools(declared, names, told, tuple(ignored))
+    return Tools(declared, names, descriptions, tuple(ignored))
 
 
 def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, str]]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from model.loading import upload
-from model.loading.upload import Buffer, Plain, Region, Uploads
+from model.loading.upload import Buffer, Region, SharedMemory, Uploads
 
 CPU = torch.device("cpu")
 PIECE = 64
@@ -50,7 +50,7 @@ def said(tensor):
     return bytes(tensor.tolist())
 
 
-class Late(Plain):
+class Late(SharedMemory):
     """A device whose copies are made when somebody waits for one of them, and not before: then that one, and
     all that were sent earlier, out of what the buffers hold by then."""
 
@@ -94,7 +94,7 @@ class LateBuffer(Buffer):
         self.closed = True
 
 
-CHANNELS = {"plain": lambda: Plain(CPU), "late": Late}
+CHANNELS = {"plain": lambda: SharedMemory(CPU), "late": Late}
 
 
 @pytest.fixture(params=CHANNELS.values(), ids=CHANNELS)
@@ -126,7 +126,7 @@ def test_each_region_arrives_in_its_turn_to_the_last_byte(files, channel, thread
 
 def test_every_alignment_in_the_file_will_do(files):
     regions = [Region(files[0], begin, 8 * 5) for begin in range(17)]
-    with Uploads(regions, Plain(CPU), 2, PIECE) as uploads:
+    with Uploads(regions, SharedMemory(CPU), 2, PIECE) as uploads:
         for region, tensor in zip(regions, uploads, strict=True):
             assert said(tensor.view(torch.float64).view(torch.uint8)) == held(region)
 
@@ -135,7 +135,7 @@ def test_reads_that_stop_short_go_on(files, monkeypatch):
     """The system may return fewer bytes than it was asked for."""
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda file, into, offset: preadv(file, [into[0][:7]], offset))
-    with Uploads([Region(files[0], 3, 700)], Plain(CPU), 2, PIECE) as uploads:
+    with Uploads([Region(files[0], 3, 700)], SharedMemory(CPU), 2, PIECE) as uploads:
         assert said(next(uploads)) == held(Region(files[0], 3, 700))
 
 
@@ -171,7 +171,7 @@ def test_little_is_taken_of_the_device_before_it_is_asked_for(files, monkeypatch
     monkeypatch.setattr(upload, "AHEAD_BYTES", 1000)
     placed = []
 
-    class Counting(Plain):
+    class Counting(SharedMemory):
         def place(self, nbytes):
             placed.append(nbytes)
             return super().place(nbytes)
@@ -186,7 +186,7 @@ def test_memory_of_the_device_is_free_when_its_tensor_is_let_go(files):
     """Though threads wait for more to do: one that held on to its last piece kept a whole tensor alive."""
     freed = threading.Event()
 
-    class Watched(Plain):
+    class Watched(SharedMemory):
         def place(self, nbytes):
             memory = mmap.mmap(-1, nbytes)
             weakref.finalize(memory, freed.set)
@@ -220,7 +220,7 @@ def test_a_disk_that_fails_is_reported_with_the_files_name(files, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", preadv)
-    with Uploads([Region(files[0], 0, 1000)], Plain(CPU), 3, PIECE) as uploads:
+    with Uploads([Region(files[0], 0, 1000)], SharedMemory(CPU), 3, PIECE) as uploads:
         for _ in range(2):  # whoever asks again hears it again
             with pytest.raises(OSError, match="Input/output error") as raised:
                 next(uploads)
@@ -229,7 +229,7 @@ def test_a_disk_that_fails_is_reported_with_the_files_name(files, monkeypatch):
 
 def test_a_file_that_is_not_there_is_reported(tmp_path):
     with (
-        Uploads([Region(tmp_path / "nowhere", 0, 10)], Plain(CPU), 3, PIECE) as uploads,
+        Uploads([Region(tmp_path / "nowhere", 0, 10)], SharedMemory(CPU), 3, PIECE) as uploads,
         pytest.raises(FileNotFoundError, match="nowhere"),
     ):
         next(uploads)
@@ -240,8 +240,8 @@ def test_whatever_a_thread_dies_of_reaches_the_caller(files, monkeypatch, method
     def fails(self, *arguments):
         raise RuntimeError("no memory can be pinned")
 
-    monkeypatch.setattr(Plain, method, fails)
-    uploads = Uploads([Region(files[0], 0, 1000)], Plain(CPU), 3, PIECE)
+    monkeypatch.setattr(SharedMemory, method, fails)
+    uploads = Uploads([Region(files[0], 0, 1000)], SharedMemory(CPU), 3, PIECE)
     with uploads, pytest.raises(RuntimeError, match="no memory can be pinned"):
         next(uploads)
 
@@ -267,7 +267,7 @@ def test_one_that_fails_stops_the_others(files, monkeypatch):
         return preadv(file, into, offset)
 
     monkeypatch.setattr(os, "preadv", read)
-    with Uploads([Region(files[0], 0, 3000)], Plain(CPU), 3, PIECE) as uploads:
+    with Uploads([Region(files[0], 0, 3000)], SharedMemory(CPU), 3, PIECE) as uploads:
         with pytest.raises(OSError, match="Input/output"):
             next(uploads)
         told.set()
@@ -278,7 +278,7 @@ def test_work_in_inference_mode_and_out_of_it(files):
     """A tensor made in inference mode may be written to there only; the mode is each thread's own."""
     region = Region(files[0], 5, 500)
     for mode in (True, False):
-        with torch.inference_mode(mode), Uploads([region], Plain(CPU), 2, PIECE) as uploads:
+        with torch.inference_mode(mode), Uploads([region], SharedMemory(CPU), 2, PIECE) as uploads:
             (tensor,) = uploads
         assert tensor.is_inference() == mode
         assert said(tensor) == held(region)

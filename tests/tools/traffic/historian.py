@@ -193,8 +193,8 @@ class PoisonedPages(Pages):
         self.memory[page] = POISON
         return page
 
-    def _let_go(self, page: int) -> None:
-        super()._let_go(page)
+    def _drop_holder(self, page: int) -> None:
+        super()._drop_holder(page)
         free = self._pool_of(page).free
         if free and free[-1] == page:
             self.memory[page] = POISON
