@@ -1,13 +1,13 @@
-// Answers that are being written: from a request to the last event, or to whatever ends it.
+// Running answers: from the request to the last event, or to an error or a stop.
 
 import { ask, events, Failure } from "./api.js";
 import { fields } from "./settings.js";
 import { add, messages } from "./tree.js";
 
-/** conversation id → the Answer that is being written in it. */
+/** Conversation id → its running Answer. */
 export const running = new Map();
 
-/** Writes what comes behind `parent` into a new node; `changed` is called after each piece.  Returns the node. */
+/** Writes the answer to `parent` into a new node, and calls `changed` after each piece.  Returns the node. */
 export async function write(conversation, parent, changed) {
 	const body = {
 		messages: messages(conversation, parent),
@@ -31,7 +31,7 @@ export async function write(conversation, parent, changed) {
 	return node;
 }
 
-/** reading  [tokens, all] of the prompt while it is read */
+/** reading  [computed tokens, all tokens] of the prompt, while it is computed */
 class Answer {
 	stopping = new AbortController();
 	start = performance.now();

@@ -1,4 +1,4 @@
-// The server's API: requests with the key, errors in words, and streams of events.
+// The server's API: requests with the key, errors as text, and event streams.
 
 import { keep, kept } from "./dom.js";
 
@@ -9,10 +9,10 @@ let key = kept("sessionStorage", "key");
 let asking = null;
 let askForKey;
 
-/** `asked(problem)` gives a key or null; it is called when the server wants one. */
+/** `asked(problem)` returns a key or null; it is called when the server needs one. */
 export const onKeyNeeded = (asked) => (askForKey = asked);
 
-/** What went wrong, in words.  status 0: there was no answer. */
+/** A failed request; the message is for the user.  status 0: there was no response. */
 export class Failure extends Error {
 	constructor(status, message) {
 		super(message);
@@ -20,7 +20,7 @@ export class Failure extends Error {
 	}
 }
 
-/** The response, which is a success.  Throws Failure, or AbortError. */
+/** A successful response.  Throws Failure, or AbortError. */
 export async function ask(path, body, signal) {
 	for (;;) {
 		const used = key;
@@ -55,16 +55,16 @@ async function asFailure(response) {
 	let message = `The server answered with status ${response.status}.`;
 	try {
 		message = (await response.json()).error.message;
-	} catch {} // somebody between the server and us has said it in their own words
+	} catch {} // not JSON: the error is from a proxy
 	const wait = response.headers.get("retry-after");
 	if (response.status === 429) message = `The server is busy: ${message}.${wait ? ` Try again in ${wait} s.` : ""}`;
 	return new Failure(response.status, message);
 }
 
 /**
- * The JSON of each server-sent event; {reading: [tokens, all]} of a prompt that is still being read.
+ * The JSON of each server-sent event; {reading: [computed tokens, all tokens]} while the prompt is computed.
  *
- * Throws Failure if the stream ends before it says so.
+ * Throws Failure if the stream ends without its end marker.
  */
 export async function* events(response) {
 	let rest = "";

@@ -1,4 +1,4 @@
-// The page /docs: what /openapi.json describes, to be read and tried.
+// The page /docs: shows the endpoints of /openapi.json, with forms to try them.
 
 import { origin } from "./api.js";
 import { $, code, h, keep, kept } from "./dom.js";
@@ -34,7 +34,7 @@ async function load() {
 	}
 }
 
-/** What a `$ref` stands for. */
+/** The schema to which a `$ref` refers. */
 const resolved = (schema, whole) => (schema?.$ref ? schema.$ref.slice(2).split("/").reduce((found, name) => found[name], whole) : (schema ?? {}));
 
 function view(path, method, operation, whole) {
@@ -49,7 +49,7 @@ function view(path, method, operation, whole) {
 	return details;
 }
 
-/** A form that sends the request, and shows what comes back. */
+/** A form that sends the request and shows the response. */
 function trial(path, method, { parameters = [], requestBody }, schema) {
 	const places = parameters.filter((each) => each.in === "path").map(({ name }) => h("input", { name, "aria-label": name, placeholder: name, required: "" }));
 	const body = requestBody && h("textarea", { rows: 8, spellcheck: "false", "aria-label": "Body" });
@@ -80,7 +80,7 @@ const EXAMPLES = {
 	max_tokens: 200,
 };
 
-/** The fields that this page has an example for: of those that must be there, or else the first. */
+/** Example values for the required fields, or if there are none, for the first one. */
 function example(path, schema) {
 	const options = schema.anyOf ? {} : (schema.properties ?? {});
 	const named = Object.keys(EXAMPLES).filter((name) => name in options && name !== "max_tokens");

@@ -1,8 +1,8 @@
-// Elements, and small things that people expect of a page.
+// Creates elements, and has helpers for copying, downloads and notices.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element.  Attributes: `onclick` and the like are listeners; false and null are left out. */
+/** An element.  Attributes such as `onclick` are listeners; false and null are omitted. */
 export function h(tag, attributes = {}, ...children) {
 	const element = document.createElement(tag);
 	for (const [name, value] of Object.entries(attributes)) {
@@ -15,13 +15,13 @@ export function h(tag, attributes = {}, ...children) {
 
 export const button = (text, onclick, attributes) => h("button", { type: "button", onclick, ...attributes }, text);
 
-/** A box with a head and a button that copies what is in it. */
+/** A box with a title and a button that copies its text. */
 export function code(title, text) {
 	const head = h("figcaption", {}, title, button("Copy", () => copy(text)));
 	return h("figure", { class: "code" }, head, h("pre", { tabindex: 0 }, h("code", {}, text)));
 }
 
-/** crypto.randomUUID is missing on plain HTTP, but from this computer. */
+/** crypto.randomUUID does not exist on plain HTTP, except for localhost. */
 export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export async function copy(text) {
@@ -38,7 +38,7 @@ export async function copy(text) {
 	say("Copied");
 }
 
-/** A file for the person to keep. */
+/** Offers a file for download. */
 export function download(name, text) {
 	const href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
 	h("a", { href, download: name }).click();
@@ -47,7 +47,7 @@ export function download(name, text) {
 
 let ends;
 
-/** A line at the foot of the page, for a few seconds. */
+/** Shows a line at the bottom of the page for a few seconds. */
 export function say(text) {
 	$("notice").textContent = text;
 	$("notice").hidden = false;
@@ -55,7 +55,7 @@ export function say(text) {
 	ends = setTimeout(() => ($("notice").hidden = true), 2000 + 50 * text.length);
 }
 
-/** Something to keep in `localStorage` or `sessionStorage`; without storage it holds until the page is left. */
+/** A value in `localStorage` or `sessionStorage`; without storage, it is kept until the page is closed. */
 export function keep(storage, name, value) {
 	try {
 		window[storage].setItem(name, value);

@@ -138,13 +138,13 @@ const actions = {
 	},
 };
 
-/** Whether the model can be asked now; if not, it is said. */
+/** Whether a request can be sent now; if not, shows why. */
 function ready() {
 	if (running.has(current.id)) return say("An answer is being written: stop it first.");
 	return settings.check() || say("Something in the settings cannot be used.");
 }
 
-/** Has the model answer behind `parent`. */
+/** Requests an answer to `parent`. */
 async function answer(parent) {
 	const conversation = current;
 	let due = false;

@@ -1,7 +1,7 @@
-// Markdown, as the server renders it, put into the page piece by piece and without flicker.
+// Puts Markdown that the server has rendered into the page, piece by piece and without flicker.
 //
-// The server's HTML has nothing in it that a model could have written, and still only the elements and attributes
-// named here are taken from it.  It is read into a document of its own, where nothing is loaded or run.
+// The server's HTML contains no HTML that a model has written.  Even so, only the elements and attributes listed here
+// are taken from it.  It is parsed in a separate document, in which nothing is loaded or executed.
 
 import { askJson } from "./api.js";
 
@@ -20,7 +20,7 @@ function nodesOf(html) {
 	return [...body.children].flatMap(clean);
 }
 
-/** A copy with nothing in it but what is known: in a list, or none. */
+/** A list with a copy that has only known elements and attributes; an empty list if the node is not known. */
 function clean(node) {
 	if (node.nodeType === Node.TEXT_NODE) return [new Text(node.data)];
 	if (!ELEMENTS.has(node.nodeName)) return [];
@@ -32,7 +32,7 @@ function clean(node) {
 	return [copy];
 }
 
-/** Makes the children of `parent`, from number `from` on, equal to `nodes`; what is equal already stays. */
+/** Makes the children of `parent`, from index `from` on, equal to `nodes`; equal nodes are not replaced. */
 function patch(parent, nodes, from = 0) {
 	nodes.forEach((node, i) => {
 		const old = parent.childNodes[from + i];
@@ -45,7 +45,7 @@ function patch(parent, nodes, from = 0) {
 	while (parent.childNodes.length > from + nodes.length) parent.lastChild.remove();
 }
 
-/** One text that may grow, in one element. */
+/** The rendering of one text, which may grow, in one element. */
 export class Markdown {
 	text = "";
 	shown = "";
@@ -57,7 +57,7 @@ export class Markdown {
 		this.element = element;
 	}
 
-	/** Shows `text`, soon: what comes while some is rendered is rendered next.  `ended`: it will not grow. */
+	/** Shows `text` soon; a text that arrives during a rendering is rendered next.  `ended`: it will not grow. */
 	async show(text, ended) {
 		const normal = text.replace(/\r\n?/g, "\n");
 		this.text = normal.toWellFormed?.() ?? normal; // half of an emoji is no text yet
@@ -75,7 +75,7 @@ export class Markdown {
 	}
 
 	async render(text, ended) {
-		// A reference may be defined behind its use: then the blocks before it were not settled after all.
+		// A link reference may be defined after its use: then settled blocks before it change.
 		if (!text.startsWith(this.shown) || (ended && /^ {0,3}\[[^\]]+\]:/m.test(text))) this.settledLines = this.settledNodes = 0;
 		const lines = text.split("\n");
 		for (let more = true; more; ) {
@@ -103,7 +103,7 @@ export class Markdown {
 	}
 }
 
-// Texts that are wanted at the same time share a request; the latest results are kept.
+// Texts that are needed at the same time share a request; the latest results are cached.
 
 const results = new Map();
 let wanted = [];

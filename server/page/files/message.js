@@ -1,4 +1,4 @@
-// How one message looks, and what can be done with it.
+// Shows one message, with its actions.
 
 import { button, code, copy, count, h, seconds } from "./dom.js";
 import { Markdown } from "./markdown.js";
@@ -30,14 +30,14 @@ export class MessageView {
 		else this.buildAnswer();
 	}
 
-	/** Calls `make` if what it depends on is not what it was the last time. */
+	/** Calls `make` if its inputs have changed since the last time. */
 	when(name, facts, make) {
 		const now = JSON.stringify(facts);
 		if (this.shown[name] !== now) make();
 		this.shown[name] = now;
 	}
 
-	/** answer  the Answer that is being written into this node, if one is */
+	/** answer  the running Answer of this node, if there is one */
 	update(conversation, answer) {
 		const { node } = this;
 		const beside = conversation.children[node.parent];
@@ -65,7 +65,7 @@ export class MessageView {
 		area.focus();
 	}
 
-	// What the model wrote
+	// The model's answer
 
 	buildAnswer() {
 		this.summary = h("summary");

@@ -1,4 +1,4 @@
-// The view "Server": what is served, how it goes, and how programs ask it.
+// The view "Server": the model, live metrics, and commands to call the server from programs.
 
 import { ask, askJson, origin } from "./api.js";
 import { $, button, code, h } from "./dom.js";
@@ -8,7 +8,7 @@ const KEPT = 300; // looks: ten minutes
 const WIDTH = 300;
 const HEIGHT = 72;
 
-/** Name → value of /metrics, without those that have labels. */
+/** Name → value of the metrics without labels. */
 export async function metrics() {
 	const lines = (await (await ask("metrics")).text()).matchAll(/^(\w+) (\S+)$/gm);
 	return Object.fromEntries(Array.from(lines, ([, name, value]) => [name, Number(value)]));
@@ -19,7 +19,7 @@ const percent = (share) => `${number(100 * share)} %`;
 const rate = (name) => (now, before) => Math.max(0, now[name] - before[name]) / (now.at - before.at);
 const hits = (now) => now.gptoss_prefix_cache_hits_total / (now.gptoss_prefix_cache_queries_total || 1);
 
-/** What is drawn: its name, how a value is shown, and the value of two looks, `now` and the one before. */
+/** The graphs: name, format of a value, and the value computed from two samples, `now` and the previous one. */
 const PLOTS = [
 	["Writing", (value) => `${number(value)} tokens/s`, rate("gptoss_generation_tokens_total")],
 	["Reading", (value) => `${number(value)} tokens/s`, rate("gptoss_prompt_tokens_total")],
@@ -36,7 +36,7 @@ const figures = PLOTS.map(([name]) => h("figure", { class: "plot" }, h("figcapti
 const looks = [];
 let timer;
 
-/** While it is shown, it looks at the server. */
+/** Polls the server while the view is shown. */
 export function show(shown) {
 	clearInterval(timer);
 	if (!shown) return;

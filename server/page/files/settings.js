@@ -1,11 +1,11 @@
-// What is asked of the model beside the messages: a form, and the fields of a request.
+// The settings of a conversation: a form, and the fields of a request.
 
 import { $, keep, kept } from "./dom.js";
 
 const form = $("settings-form");
 const NUMBERS = ["temperature", "top_p", "max_completion_tokens", "thinking_token_budget"];
 
-/** Those that were last changed, for the next conversation. */
+/** The settings that were changed last, for the next conversation. */
 export function latest() {
 	try {
 		return JSON.parse(kept("localStorage", "settings")) ?? {};
@@ -19,7 +19,7 @@ export function show(settings) {
 	check();
 }
 
-/** Calls `changed(settings)` when somebody changes them. */
+/** Calls `changed(settings)` when the user changes them. */
 export function onChanged(changed) {
 	form.addEventListener("input", () => {
 		check();
@@ -29,7 +29,7 @@ export function onChanged(changed) {
 	});
 }
 
-/** Says what is wrong with them; whether nothing is. */
+/** Shows what is wrong with the settings.  Returns whether they are valid. */
 export function check() {
 	let problem = "";
 	try {
@@ -51,7 +51,7 @@ export function fields(settings) {
 	return declared.length ? { ...found, tools: declared } : found;
 }
 
-/** Tools in the API's form, from a list of them or of bare functions.  Throws an Error in words. */
+/** Tools in the API's format, from a list of tools or functions.  Throws an Error with a message for the user. */
 function tools(text) {
 	if (!text.trim()) return [];
 	let found;

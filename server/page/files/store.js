@@ -16,7 +16,7 @@ const outcome = (request) =>
 
 const table = (mode) => database.transaction("conversations", mode).objectStore("conversations");
 
-/** All conversations; null where this browser keeps nothing, so that all is gone with the tab. */
+/** All conversations; null if this browser stores nothing: then they are lost when the tab is closed. */
 export async function open() {
 	try {
 		const request = indexedDB.open("gptoss", 1);
@@ -33,7 +33,7 @@ export const remove = async (id) => database && outcome(table("readwrite").delet
 
 export const exported = (conversations) => JSON.stringify({ format: FORMAT, version: 1, conversations }, null, 1);
 
-/** The conversations of a file, with ids of their own.  Throws an Error that says what is wrong with it. */
+/** The conversations of a file, with new ids.  Throws an Error that says what is wrong with the file. */
 export async function imported(file) {
 	if (file.size > LONGEST_FILE) throw new Error("it is larger than 100 MiB");
 	let found;
@@ -51,7 +51,7 @@ const text = (value) => (typeof value === "string" ? value : "");
 const list = (value, make) => (Array.isArray(value) ? value.map(make) : []);
 const only = (kind, found) => Object.fromEntries(Object.entries(found ?? {}).filter(([, value]) => typeof value === kind));
 
-/** A conversation made anew of what is understood in `found`. */
+/** A new conversation with the valid parts of `found`. */
 function rebuilt(found) {
 	const conversation = newConversation(only("string", found?.settings));
 	conversation.title = text(found?.title).slice(0, 200);

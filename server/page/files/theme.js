@@ -1,4 +1,4 @@
-// Before anything is drawn: the theme that was chosen here, if one was.
+// Applies the theme that was chosen in this browser, if any, before anything is drawn.
 try {
 	document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "";
 } catch {}

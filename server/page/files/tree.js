@@ -1,4 +1,4 @@
-// A conversation is a tree of messages: editing one, or asking again, adds a branch beside it.
+// A conversation is a tree of messages: editing a message, or regenerating one, adds a branch beside it.
 //
 //   conversation  {id, title, updated, settings, nodes: {id: node}, children: {id: [ids]}, chosen: {id: id}}
 //   node          {id, parent, role: "user" | "assistant", text}
