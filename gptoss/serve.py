@@ -40,6 +40,10 @@ FLUSH_SECONDS = 5
 
 STOPPED, DIED = 0, 70
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the GIL while others wait for it.  While a thread parses a large body, Python's
+5 ms would be added to each system call of the event loop and to each step of the engine."""
+
 OTHER_DESCRIPTORS = 200
 """File descriptors for weights, pipes and libraries, beside those of connections."""
 
@@ -57,6 +61,7 @@ def serve(settings: Settings) -> int:
     # would stop all threads for 0.1 s each time.
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
     banner = f"{made.assembled.summary}\nlistening on {url}"
     try:
         Server(made.app, made.worker, settings.grace, connections, url, banner).run(sockets=[listener])

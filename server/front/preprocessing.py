@@ -11,6 +11,7 @@ most SLOTS threads tokenise.  The tokenizer computes without the GIL, so the eve
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import insort
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,15 @@ from typing import ParamSpec, TypeVar
 
 from engine.errors import QueueFull
 from engine.fairness import Rounds, Shares
+from model.device import physical_cores
 
-SLOTS = 2
-"""Large bodies that are preprocessed at the same time."""
+MAX_SLOTS = 2
+SLOTS = max(1, min(MAX_SLOTS, physical_cores() - 1))
+"""Large bodies that are preprocessed at the same time: one on two cores, which the engine needs too."""
+
+SHORTEST_REST, LONGEST_REST = 0.01, 1.0
+"""Seconds.  After a body its slot stays empty for as long as threads worked on it.  Much of that work holds
+the GIL: without a rest, a queue of large bodies would take most of the interpreter from the streams."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +55,7 @@ class PreprocessingPool:
         """
         self._pool = ThreadPoolExecutor(SLOTS, "gptoss-preprocess")
         self._free = SLOTS
+        self._worked = 0.0  # seconds of threads since a slot became free
         self._waiting: list[_Waiting] = []
         self._rounds, self._shares = Rounds(), Shares(max_waiting, callers)
         self._number = 0
@@ -87,7 +95,11 @@ class PreprocessingPool:
         try:
             yield
         finally:
-            self._next()
+            rest, self._worked = min(self._worked, LONGEST_REST), 0.0
+            if rest > SHORTEST_REST:
+                asyncio.get_running_loop().call_later(rest, self._next)
+            else:
+                self._next()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The function's result, computed on a thread.  Waits for a slot unless this task holds one.
@@ -101,7 +113,15 @@ class PreprocessingPool:
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
-        computing = loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+        def work() -> T:
+            began = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._worked += time.thread_time() - began
+
+        computing = loop.run_in_executor(self._pool, work)
         try:
             return await asyncio.shield(computing)
         except asyncio.CancelledError:

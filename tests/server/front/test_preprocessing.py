@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -283,3 +284,29 @@ def test_what_goes_wrong_after_its_client_has_left_is_not_logged_as_an_error(cap
     asyncio.run(run())
     gc.collect()
     assert "this body is wrong" not in caplog.text
+
+
+def test_a_slot_rests_for_as_long_as_a_thread_worked():
+    """One large body behind the other left the streams beside them a third of the interpreter."""
+    worked = []
+
+    def work():
+        began = time.thread_time()
+        while time.thread_time() - began < 0.1:
+            pass
+        worked.append(time.thread_time() - began)
+
+    async def run():
+        pool = PreprocessingPool(max_waiting=4)
+        async with pool.slot():
+            pool.mark_slot_held()
+            await pool.run(work)
+        left = time.perf_counter()
+        async with AsyncExitStack() as stack:
+            for _ in range(SLOTS):
+                await stack.enter_async_context(pool.slot())
+            rested = time.perf_counter() - left
+        pool.close()
+        return rested
+
+    assert asyncio.run(run()) >= 0.9 * worked[0]
