@@ -118,18 +118,20 @@ class Traffic:
         could_begin = self.scheduler.waiting and len(computed) < self.limits.max_running
         known = {s.request.id: len(s.tokens) for s in alive}
         self.waits = {s for s in alive if s.held}  # for its mask, and may not be planned
+        fetched = self.fetches  # the fetch may end in this step, with nothing to plan before the next
         events = self.engine.step()
+        fetches = fetched or self.fetches
         self.waits |= {s for s in alive if s.held}
         plans = watched.plans[steps:]
         if watched.overlaps:
             assert len(plans) <= 2, "at most one step is launched ahead"
-            assert events or plans or not alive or self.fetches, "something must happen"
+            assert events or plans or not alive or fetches, "something must happen"
             fresh = plans if under_way is None else []
             if under_way and could_begin and len(plans) == 1:
                 assert self.engine._in_flight is None, "nobody who could begin waits for another overlap"
         else:
             fresh = plans
-            assert len(plans) == bool(alive) or (self.fetches and not plans)
+            assert len(plans) == bool(alive) or (fetches and not plans)
         for plan in fresh[:1]:
             self.check_plan(plan, alive, computed)
         for plan in plans:
