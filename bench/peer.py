@@ -15,6 +15,9 @@ ik-llama-cpp-python`, unpacked here):
     cmake -S ik_llama_cpp_python-*/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
         -DGGML_IQK_FA_ALL_QUANTS=OFF && cmake --build ik --target llama-bench
 
+Where llama.cpp dies of its AMX kernels (it did on a Granite Rapids, of a segmentation fault), add
+-DCMAKE_CXX_FLAGS="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16" to its first command.
+
     python -m bench.peer --llama-bench llama/bin/llama-bench --ik-llama-bench ik/bin/llama-bench
     python -m bench.peer --ik-llama-bench ik/bin/llama-bench --only prompt_512 | tail -1 | jq .prompt_512
 
