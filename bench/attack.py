@@ -261,7 +261,7 @@ def quantiles(streams: list[load.Stream]) -> dict[str, float]:
     return {"p50_ms": 1e3 * statistics.median(gaps), "p99_ms": 1e3 * gaps[int(0.99 * (len(gaps) - 1))]}
 
 
-async def measure(port: int, pid: int, streams: int, seconds: float) -> dict[str, Any]:
+async def measure(port: int, pid: int, streams: int, seconds: float, niceness: int) -> dict[str, Any]:
     run = Run(port, pid)
 
     async def phase(length: float) -> list[load.Stream]:
@@ -276,7 +276,8 @@ async def measure(port: int, pid: int, streams: int, seconds: float) -> dict[str
     run.health.clear()
     run.failures.clear()
     # The attackers are a process of their own: else those who measure would wait for them.
-    command = [sys.executable, "-m", "bench.attack", "--against", str(port), "--seconds", str(seconds)]
+    command = ["nice", "-n", str(niceness), sys.executable, "-m", "bench.attack", "--against", str(port)]
+    command += ["--seconds", str(seconds)]
     attackers = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     under = await phase(seconds)
     told, _ = await attackers.communicate()
@@ -306,6 +307,10 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument(
+        "--nice", type=int, default=0, help="of the attackers: 19 leaves the processors to the server, as if"
+        " they were on other machines",
+    )  # fmt: skip
     parser.add_argument("--against", type=int, metavar="PORT", help="only attack the server there")
     asked = parser.parse_args()
     if asked.against:
@@ -320,7 +325,7 @@ def main() -> None:
             line = server.stdout.readline()
             assert line, "the server did not start"
         port = int(line.rpartition(":")[2])
-        seen = asyncio.run(measure(port, server.pid, asked.streams, asked.seconds))
+        seen = asyncio.run(measure(port, server.pid, asked.streams, asked.seconds, asked.nice))
         for name, value in seen.items():
             print(f"{name:20} {value}")
         print(json.dumps(seen))

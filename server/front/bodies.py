@@ -40,7 +40,7 @@ MAX_CONTAINERS = 100_000
 MAX_PAIRS = 100_000
 """Maximum names with values, in all objects of a body together."""
 
-MAX_ELEMENTS = 1_000_000
+MAX_ELEMENTS = 400_000
 """Maximum elements of all arrays and objects of a body together; long lists of token ids need the most."""
 
 
