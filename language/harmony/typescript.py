@@ -312,8 +312,8 @@ def _default(schema: Schema) -> str:
 
 def _lines(text: str) -> list[str]:
     """Like Rust's `str::lines`: only `\\n` and `\\r\\n` end a line."""
-    lines = text.split("\n")
-    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+    *lines, rest = text.split("\n")
+    return [*(line.removesuffix("\r") for line in lines), *([rest] if rest else [])]
 
 
 def _list(value: Any) -> list[Any]:

@@ -151,7 +151,7 @@ def test_sealed_thoughts_open_at_every_server_that_has_the_key(tmp_path):
 def test_where_things_are_kept_is_a_file_or_a_url_of_postgresql():
     assert read({"store": "postgresql://me@host/db"}, {}).store == "postgresql://me@host/db"
     assert read({"store": "folder/file.db"}, {}).store.name == "file.db"
-    with pytest.raises(SettingsError, match="mysql:// is not known here"):
+    with pytest.raises(SettingsError, match="mysql:// is not supported"):
         read({"store": "mysql://host/db"}, {})
 
 

@@ -156,6 +156,14 @@ def test_any_prompt_equals_that_of_openai_harmony(
     assert Renderer(real).render(conversation) == through_the_library(oracle, conversation)
 
 
+@pytest.mark.parametrize("description", ["\r", "a\r\nb\rc\r", "a\n\r\nb\n\r", "a\r\n"])
+def test_lines_of_a_description_end_where_those_of_openai_harmony_do(
+    real: Tokenizer, oracle: Any, description: str
+) -> None:
+    conversation = Conversation([user("Hi")], [Tool("f", description)], date="2026-02-28")
+    assert Renderer(real).render(conversation) == through_the_library(oracle, conversation)
+
+
 def test_the_golden_prompt_has_the_75_tokens_of_the_specification(real: Tokenizer) -> None:
     conversation = Conversation([user("What is 2 + 2?")], date="2025-06-28")
     assert Renderer(real).render(conversation) == [int(token) for token in GOLDEN.split()]
