@@ -28,7 +28,7 @@ LONG = bench clients demo docs/test_docs.py engine/disk engine/ranks engine/test
     server/test_bounds_everywhere.py server/test_endings.py server/test_pressure.py server/test_replicas.py \
     server/test_scripted.py server/test_timeouts.py server/test_traces.py tools
 quick: $(READY)     ## run the quick tests, a third of all: without backends, started programs, stores, pressure
-	$(TEST) -m "not slow and not exhaustive and not gpu" $(LONG:%=--ignore=tests/%) $(ARGS)
+	$(TEST) -m "not exhaustive and not gpu" $(LONG:%=--ignore=tests/%) $(ARGS)
 test: $(READY)      ## run the tests
 	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
 test-exhaustive: $(READY)   ## run what takes long: every case of what the other tests try in a few

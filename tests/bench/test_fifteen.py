@@ -136,6 +136,7 @@ def test_when_the_time_is_over_the_tables_come_all_the_same(fifteen):
     assert f"{'engine':24} NOT RUN: no time was left" in printed
 
 
+@pytest.mark.exhaustive
 def test_what_an_earlier_run_has_left_is_not_told_again(fifteen):
     fifteen()
     _, printed, told = fifteen(limits={"decode": 1}, decode="hang")

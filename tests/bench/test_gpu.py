@@ -84,6 +84,7 @@ def test_every_piece_runs_and_knows_its_bytes(model):
     assert bytes_of["full attention, 2 x 10 in 1"] == 2 * 11 * keys
 
 
+@pytest.mark.exhaustive
 @torch.inference_mode()
 def test_steps_that_are_timed_have_finite_logits(model):
     decode = Decode(model, 2, 9)

@@ -306,7 +306,7 @@ def test_a_model_is_prepared_for_as_many_answers_as_may_run(checkpoint, monkeypa
 
 
 def test_a_server_that_is_told_to_stop_drains_and_exits_with_0(checkpoint):
-    with serving(checkpoint, "--grace", "5", "--date", "2025-06-28") as (process, url, banner):
+    with serving(checkpoint, "--grace", "3", "--date", "2025-06-28") as (process, url, banner):
         assert "gpt-oss-tiny" in banner[0]
         assert "reference" in banner[1]
         assert any(line.startswith("memory:") for line in banner)

@@ -108,7 +108,7 @@ async def vanish(port, seed):
     writer.transport.abort()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_four_hundred_clients_that_vanish_leave_nothing_behind(tiny_tokenizer):
     def first_token(port):
         """Median seconds to the first token of a lone request."""

@@ -41,7 +41,11 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(
     scope="module",
-    params=[("reference", 2), ("cpu", 2), pytest.param(("cpu", 4), marks=pytest.mark.exhaustive)],
+    params=[
+        pytest.param(("reference", 2), marks=pytest.mark.exhaustive),
+        ("cpu", 2),
+        pytest.param(("cpu", 4), marks=pytest.mark.exhaustive),
+    ],
     ids=str,
 )
 def places(request, checkpoint):

@@ -108,7 +108,10 @@ def assert_all_ended(process, others, since, reason):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(signal.SIGKILL, "was ended by SIGKILL"), (signal.SIGSTOP, "hangs: nothing was heard")],
+    [
+        pytest.param(signal.SIGKILL, "was ended by SIGKILL", marks=pytest.mark.exhaustive),
+        (signal.SIGSTOP, "hangs: nothing was heard"),
+    ],
 )
 def test_a_rank_that_dies_or_hangs_ends_all_and_tells_the_streams(even, kind, reason):
     with serving(even, *TOGETHER) as (process, url, _):

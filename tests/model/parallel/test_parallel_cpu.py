@@ -70,7 +70,7 @@ def test_prompts_of_8_bits_too(checkpoint):
     assert_near(got[0], want)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("isa", isas(load()))
 def test_with_every_instruction_set(checkpoint, isa):
     want = logits(checkpoint, isa=isa)

@@ -128,12 +128,13 @@ def test_any_number_of_rows_and_any_pages_have_the_logits_of_their_kernels(model
     assert Graph.replays == 8
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("dense_format", "options", "overlapping"),
     [
-        pytest.param("int8", {"kv_cache_dtype": "fp8"}, False, marks=pytest.mark.exhaustive),
+        ("int8", {"kv_cache_dtype": "fp8"}, False),
         ("bf16", {}, True),
-        pytest.param("int8", {"batch_invariant": True}, False, marks=pytest.mark.exhaustive),
+        ("int8", {"batch_invariant": True}, False),
     ],
     ids=["eight bits", "kernels that begin early", "invariant"],
 )

@@ -49,7 +49,9 @@ def model():
     return TritonModel(CONFIG, weights, page_size=4)
 
 
-@pytest.mark.parametrize("tokens", [1, 3, pytest.param(26, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "tokens", [1, *(pytest.param(many, marks=pytest.mark.exhaustive) for many in (3, 26))]
+)
 def test_kernels_compute_what_plain_pytorch_does(model, tokens):
     with torch.inference_mode():
         for check in triton_checks.checks(model, [tokens], seed=tokens):
