@@ -216,7 +216,7 @@ def index(data: bytes) -> None:
 def _promised(header: bytes) -> int:
     """How many bytes of tensors there have to be behind such a header, for it to be read at all."""
     ends = [0]
-    with suppress(ValueError, RecursionError, TypeError, KeyError, AttributeError, IndexError):
+    with suppress(ValueError, OverflowError, RecursionError, TypeError, LookupError, AttributeError):
         ends += [int(entry["data_offsets"][1]) for entry in json.loads(header).values()]
     return min(max(ends), 2**26)
 
