@@ -15,7 +15,7 @@ from language.tokenizer import Tokenizer
 from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.seal import Seal
 from server.dialogue.store import Store
-from server.errors import ApiError
+from server.errors import MAX_MESSAGE, ApiError
 from server.fields.reading import LoggedOnce
 from server.front.preprocessing import PreprocessingPool
 from server.metrics import Metrics
@@ -62,7 +62,7 @@ class Service:
     def check_model(self, asked: str | None) -> None:
         if asked is not None and asked not in self.model_names:
             names = " or ".join(map(repr, self.model_names))
-            message = f"there is no model {asked!r} here; there is {names}"
+            message = f"there is no model {asked[:MAX_MESSAGE]!r} here; there is {names}"
             raise ApiError(404, message, param="model", code="model_not_found")
 
     @property
