@@ -184,7 +184,7 @@ RIGHT = {
             "properties": {f"p{i}": {"x": {}} for i in range(9_000)}}}]),
     ),
     "kept": (CONVERSATIONS, {"items": [{"role": "user", "content": TEXT[: 2**20 // 3]}] * 20}),
-    "ids": (DETOKENIZE, {"tokens": [65] * 900_000}),
+    "ids": (DETOKENIZE, {"tokens": [65] * 380_000}),
     "prompts": (COMPLETIONS, {"prompt": [[65] * 1000] * 200, "max_tokens": 1}),
 }  # fmt: skip
 
