@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.backends.triton import graphs
-from model.backends.triton.kernels import experts_many
+from model.backends.triton.kernels import attention_decode, experts_many
 from model.backends.triton.triton_model import TritonModel
 from model.backends.triton.weights import Reader, Weights
 from model.batch import Batch, pages_for
@@ -81,6 +81,7 @@ def outline(
     model.full_dtype = full_dtype
     model.multiprocessors = multiprocessors
     model.tiles = experts_many.tiles_for(capability)
+    model.splits_at_once = attention_decode.splits_at_once(capability)
     return model
 
 

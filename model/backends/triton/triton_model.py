@@ -109,6 +109,7 @@ class TritonModel:
         self.multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
         capability = torch.cuda.get_device_capability(device) if on_gpu else (9, 0)
         self.tiles = experts_many.tiles_for(capability)
+        self.splits_at_once = attention_decode.splits_at_once(capability)
         self.router_arrivals = torch.zeros(FEW_FOR_EXPERTS, dtype=torch.int32, device=device)
         self.split_arrivals = torch.zeros(MOST_SPLIT, dtype=torch.int32, device=device)
         """Counters that are zero before and after each kernel, see last_arrival.py."""
@@ -250,7 +251,7 @@ class TritonModel:
         if tokens == len(batch.lengths) and not self.batch_invariant:  # each sequence has one token
             splits = self.splits(tokens) if window is None else 1
             inputs = (qkv, self.turn, keys, values, first_page, *where)
-            attention_decode.attend(*inputs, splits, self.pdl, self.split_arrivals)
+            attention_decode.attend(*inputs, splits, self.pdl, self.split_arrivals, self.splits_at_once)
         else:
             places = (batch.positions, batch.slots[kind])
             rotary.write(qkv, self.turn, *places, keys, values, first_page, config.num_heads)

@@ -46,6 +46,11 @@ a multiprocessor: this takes 128 registers with Triton 3.7.1, 123 with 3.6.
 """
 
 
+def splits_at_once(capability: tuple[int, int]) -> int:
+    """The same on a GPU of this compute capability: on some, 16 need a few more registers than there are."""
+    return SPLITS_AT_ONCE // 2 if capability in ((8, 9), (10, 0), (10, 3)) else SPLITS_AT_ONCE
+
+
 @triton.jit
 def _part_of(length, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BN: tl.constexpr):
     """For the keys before the newest one: the first visible, the number of each split, and how many splits
@@ -186,6 +191,7 @@ def attend(
     splits: int = 1,
     pdl: bool = False,
     arrivals: Tensor | None = None,
+    at_once: int | None = None,
 ) -> None:
     """For each sequence's one token, writes key and value to its slot, and its attention to out [T, H * D].
 
@@ -200,6 +206,7 @@ def attend(
     splits  number of parts into which the keys are divided, computed in parallel
     pdl     whether it may begin while the previous kernel ends, see dependent_launch.py
     arrivals  [T * KV] or more, int32: zeros, before and after (last_arrival.py); None for new ones
+    at_once   splits that are added up at once, see splits_at_once; None: SPLITS_AT_ONCE
     """
     tokens, (_, kv_heads, page_size, dim), heads = len(qkv), keys.shape, len(sinks)
     table = batch.page_table[kind]
@@ -236,7 +243,7 @@ def attend(
         PAGE=page_size,
         WINDOW=window or 0,
         SPLITS=splits,
-        AT_ONCE=min(SPLITS_AT_ONCE, triton.next_power_of_2(splits)),
+        AT_ONCE=min(at_once or SPLITS_AT_ONCE, triton.next_power_of_2(splits)),
         PDL=pdl,
         **TILE,
         launch_pdl=pdl,
