@@ -111,3 +111,11 @@ def test_a_count_that_releases_nothing_is_found(count, monkeypatch):
         routed("shuffled")
     with pytest.raises(Finding, match="race: _decode_kernel"):
         attended("numbered", 3, monkeypatch)
+
+
+def test_fewer_splits_are_added_at_once_where_sixteen_spill():
+    """By Triton's compiler, which kept 8 to 16 bytes of each thread in memory there."""
+    at_once = {
+        each: attention_decode.splits_at_once(each) for each in ((8, 0), (8, 9), (9, 0), (10, 0), (12, 0))
+    }
+    assert at_once == {(8, 0): 16, (8, 9): 8, (9, 0): 16, (10, 0): 8, (12, 0): 16}
