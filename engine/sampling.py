@@ -44,6 +44,10 @@ MASK_PATIENCE = 0.01
 longer gets no token in this step, and is left out of later steps until its mask is ready, so that it delays
 no other."""
 
+BLOCK = 128
+"""Neighbours whose probabilities are added up first when a token is drawn.  PyTorch's cumulative sum takes up
+to 5 ns an element: of 16 rows of 201,088 probabilities, 20 ms."""
+
 FIRST_CANDIDATES = 1024
 """Number of most likely tokens that the filters examine first; if it is too small, eight times as many."""
 
@@ -277,14 +281,27 @@ def _nucleus(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
 def _draw(weights: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     """One index of each row of `weights` [N, M], with a probability proportional to its weight.
 
-    By inversion of the cumulative sum.  Returns what `choose` returns.
+    By inversion of the cumulative sum: first over blocks of BLOCK neighbours, then within one block.
+    Returns what `choose` returns.
     """
-    sums = weights.cumsum(-1, dtype=torch.float64)
+    size = weights.shape[1]
+    if short := -size % BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, short))
+    blocks = weights.view(len(weights), -1, BLOCK)
+    sums = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     total = sums[:, -1:]
     drawn = [uniform(sequence.seed, len(sequence.tokens) + ahead) for sequence in sequences]
     target = total * torch.tensor(drawn, dtype=torch.float64, device=weights.device)[:, None]
-    # right: the first index whose sum is larger, so an index of weight 0 is never drawn.
-    chosen = torch.searchsorted(sums, target, right=True)[:, 0].clamp_(max=weights.shape[1] - 1)
+    # right: the first index whose sum is larger, so a block or index of weight 0 is never drawn.
+    block = torch.searchsorted(sums, target, right=True).clamp_(max=sums.shape[1] - 1)
+    end = sums.gather(1, block)
+    begin = torch.where(block > 0, sums.gather(1, (block - 1).clamp_(min=0)), 0)
+    within = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].cumsum(-1, dtype=torch.float64)
+    # The sum over the block was rounded differently from the sums within it, so take the share of the block.
+    most = within[:, -1:]
+    target = torch.minimum((target - begin) / (end - begin) * most, most.nextafter(torch.zeros_like(most)))
+    column = torch.searchsorted(within, target, right=True).clamp_(max=BLOCK - 1)
+    chosen = (block * BLOCK + column)[:, 0].clamp_(max=size - 1)
     return torch.stack((chosen, total[:, 0].isfinite() & (total[:, 0] > 0)))
 
 

@@ -78,6 +78,28 @@ def test_temperature_divides_the_logits(temperature):
     assert_drawn_from(draw(logits, 20_000, temperature=temperature), (logits / temperature).softmax(-1))
 
 
+@pytest.mark.parametrize("size", [100, 128, 700])
+def test_tokens_are_drawn_from_all_blocks_and_none_that_has_no_probability(size):
+    logits = random_logits(1, size)[0]
+    logits[::3] = -math.inf
+    logits[130:300] = -math.inf  # a whole block too
+    logits[-1:] = 3.0
+    assert_drawn_from(draw(logits, 20_000), logits.softmax(-1))
+
+
+@pytest.mark.parametrize("size", [2048, 201_088])
+def test_a_row_of_a_large_vocabulary_is_drawn_as_if_it_were_alone(size):
+    logits = random_logits(9, size)
+    sequences = [sequence(seed=seed) for seed in range(9)]
+    together = sample(logits, sequences).tokens
+    assert together == [sample(logits[row : row + 1], sequences[row : row + 1]).tokens[0] for row in range(9)]
+    # The same number picks the same token by a plain cumulative sum, but for its rounding.
+    sums = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    for row, token in enumerate(together):
+        wanted = uniform(row, 3) * sums[row, -1]
+        assert (sums[row, token - 1] if token else 0) - 1e-6 < wanted < sums[row, token] + 1e-6
+
+
 @pytest.mark.parametrize("top_k", [1, 3, 49])
 def test_top_k_keeps_the_most_likely(top_k):
     logits = random_logits(1)[0]
