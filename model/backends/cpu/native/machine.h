@@ -79,6 +79,7 @@ struct Machine {
     std::vector<float> unwoven;       // [N, C]
     std::vector<float> block_maxima;  // [N, V / 32]
     std::vector<int32_t> whole;       // the samples that DECIDE chose, in order
+    std::vector<std::vector<int32_t>> best;  // of each sample: its best columns, if DECIDE has left them
 };
 
 // attention.cpp

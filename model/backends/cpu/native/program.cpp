@@ -271,17 +271,18 @@ std::vector<int32_t> best(const float* logits, const float* maxima, int64_t bloc
         }
     }
     std::vector<int32_t> columns;
+    std::vector<float> values;
     for (int64_t b = 0; b < blocks; b++)
         if (maxima[b] >= threshold)
             for (int32_t i = int32_t(b * 32); i < std::min<int64_t>(vocabulary, b * 32 + 32); i++)
-                if (logits[i] >= threshold) columns.push_back(i);
-    auto better = [&](int32_t a, int32_t b) {
-        return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-    };
-    if (int64_t(columns.size()) > count) {
-        std::nth_element(columns.begin(), columns.begin() + count, columns.end(), better);
-        columns.resize(count);
-    }
+                if (logits[i] >= threshold) columns.push_back(i), values.push_back(logits[i]);
+    if (int64_t(columns.size()) <= count) return columns;
+    std::nth_element(values.begin(), values.begin() + count - 1, values.end(), std::greater<>());
+    const float last = values[count - 1];
+    int64_t equals =
+        count - std::count_if(values.begin(), values.begin() + count, [&](float x) { return x > last; });
+    auto worse = [&](int32_t i) { return logits[i] < last || (logits[i] == last && equals-- <= 0); };
+    columns.erase(std::remove_if(columns.begin(), columns.end(), worse), columns.end());
     return columns;
 }
 
@@ -296,55 +297,83 @@ void find_maxima(Machine& machine, int vocabulary, const Step& step) {
     });
 }
 
-// The share of the probability, at this temperature, that all but the `count` best columns have.
-float tail(Machine& machine, const float* logits, const float* maxima, int vocabulary, int count,
-           float temperature) {
-    constexpr int64_t PIECE = 512;  // whose sums are added up in order, however many threads there are
-    const int64_t blocks = round_up(vocabulary, TILE) / 32, pieces = round_up(blocks, PIECE) / PIECE;
-    float top = -INFINITY, threshold = INFINITY;
-    for (const int32_t column : best(logits, maxima, blocks, vocabulary, count)) {
-        top = std::max(top, logits[column]);
-        threshold = std::min(threshold, logits[column]);
-    }
-    std::vector<float> all(pieces), below(pieces);
-    machine.pool.each(pieces, 1, [&](int64_t begin, int64_t end) {
+// Finds the best columns of these rows of logits, on all threads.
+void find_best(Machine& machine, const std::vector<int32_t>& rows, int vocabulary, int count,
+               const Step& step) {
+    const int64_t stride = round_up(vocabulary, TILE), blocks = stride / 32;
+    machine.pool.each(rows.size(), 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++)
-            machine.isa.shares(logits + i * PIECE * 32, std::min(PIECE, blocks - i * PIECE), top,
-                               1.0f / temperature, threshold, &all[i], &below[i]);
+            machine.best[rows[i]] =
+                best(step.logits + rows[i] * stride, machine.block_maxima.data() + rows[i] * blocks, blocks,
+                     vocabulary, count);
     });
-    float whole = 0.0f, rest = 0.0f;
-    for (int64_t i = 0; i < pieces; i++) whole += all[i], rest += below[i];
-    return rest / whole;
 }
 
-void decide(Machine& machine, const Decide& op, const Step& step) {
-    const int64_t stride = round_up(op.vocabulary, TILE), blocks = stride / 32;
-    const float* temperatures = step.temperatures;
-    auto drawn = [&](int64_t row) { return temperatures[row] > 0.0f && temperatures[row] < INFINITY; };
-    machine.whole.clear();
-    bool look = false;
-    for (int64_t row = 0; temperatures && row < step.num_samples; row++) look = look || drawn(row);
-    if (look) find_maxima(machine, op.vocabulary, step);
-    for (int64_t row = 0; row < step.num_samples; row++) {
-        if (temperatures && temperatures[row] == 0.0f) continue;  // only the best matters
-        if (temperatures && drawn(row) &&
-            tail(machine, step.logits + row * stride, machine.block_maxima.data() + row * blocks,
-                 op.vocabulary, std::min(op.candidates, op.vocabulary), temperatures[row]) <= op.tail)
-            continue;
-        machine.whole.push_back(int32_t(row));
+// For each of these rows, the share of the probability, at its temperature, that all but its best columns
+// have.
+std::vector<float> tails(Machine& machine, const std::vector<int32_t>& rows, int vocabulary,
+                         const Step& step) {
+    constexpr int64_t PIECE = 512;  // whose sums are added up in order, however many threads there are
+    const int64_t stride = round_up(vocabulary, TILE), blocks = stride / 32,
+                  pieces = round_up(blocks, PIECE) / PIECE;
+    std::vector<float> all(rows.size() * pieces), below(rows.size() * pieces), tails(rows.size());
+    machine.pool.each(all.size(), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) {
+            const int64_t row = rows[i / pieces], block = i % pieces * PIECE;
+            const float* logits = step.logits + row * stride;
+            float top = -INFINITY, threshold = INFINITY;
+            for (const int32_t column : machine.best[row]) {
+                top = std::max(top, logits[column]);
+                threshold = std::min(threshold, logits[column]);
+            }
+            machine.isa.shares(logits + block * 32, std::min(PIECE, blocks - block), top,
+                               1.0f / step.temperatures[row], threshold, &all[i], &below[i]);
+        }
+    });
+    for (size_t i = 0; i < rows.size(); i++) {
+        float whole = 0.0f, rest = 0.0f;
+        for (int64_t piece = i * pieces; piece < int64_t(i + 1) * pieces; piece++)
+            whole += all[piece], rest += below[piece];
+        tails[i] = rest / whole;
     }
+    return tails;
+}
+
+// Which rows need the whole logits: `machine.whole`.  What is found of the others is kept for `rescore`.
+void decide(Machine& machine, const Decide& op, const Step& step) {
+    const float* temperatures = step.temperatures;
+    machine.whole.clear();
+    machine.best.assign(step.num_samples, {});
+    std::vector<int32_t> drawn;
+    for (int32_t row = 0; row < step.num_samples; row++)
+        if (!temperatures || !(temperatures[row] < INFINITY && temperatures[row] >= 0.0f))
+            machine.whole.push_back(row);
+        else if (temperatures[row] > 0.0f)  // at 0 only the best matters
+            drawn.push_back(row);
+    if (drawn.empty()) return;
+    find_maxima(machine, op.vocabulary, step);
+    find_best(machine, drawn, op.vocabulary, std::min(op.candidates, op.vocabulary), step);
+    const std::vector<float> tail = tails(machine, drawn, op.vocabulary, step);
+    for (size_t i = 0; i < drawn.size(); i++)
+        if (!(tail[i] <= op.tail)) {
+            machine.whole.push_back(drawn[i]);
+            machine.best[drawn[i]].clear();
+        }
+    std::sort(machine.whole.begin(), machine.whole.end());
 }
 
 void rescore(Machine& machine, const Rescore& op, const Step& step) {
-    const int64_t stride = round_up(op.vocabulary, TILE), blocks = stride / 32;
+    const int64_t stride = round_up(op.vocabulary, TILE);
     const int rows = step.num_samples, count = std::min(op.candidates, op.vocabulary);
+    machine.best.resize(rows);
+    std::vector<int32_t> unknown;  // rows of which `decide` has left nothing
+    for (int32_t row = 0; row < rows; row++)
+        if (machine.best[row].empty()) unknown.push_back(row);
     find_maxima(machine, op.vocabulary, step);
+    find_best(machine, unknown, op.vocabulary, count, step);
     machine.unwoven.resize(int64_t(rows) * op.width);
-    std::vector<std::vector<int32_t>> columns(rows);
     machine.pool.each(rows, 1, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row++) {
-            columns[row] = best(step.logits + row * stride, machine.block_maxima.data() + row * blocks,
-                                blocks, op.vocabulary, count);
             const float* normed = op.normed + row * op.width;
             float* unwoven = machine.unwoven.data() + row * op.width;
             for (int i = 0; i < op.width; i++) unwoven[i / 32 * 32 + i % 2 * 16 + i % 32 / 2] = normed[i];
@@ -353,12 +382,14 @@ void rescore(Machine& machine, const Rescore& op, const Step& step) {
     machine.pool.each(int64_t(rows) * count, 8, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t row = i / count, rank = i % count;
-            if (rank >= int64_t(columns[row].size())) continue;  // logits that are not numbers have no rank
-            const int64_t column = columns[row][rank];
+            if (rank >= int64_t(machine.best[row].size()))
+                continue;  // logits that are not numbers have no rank
+            const int64_t column = machine.best[row][rank];
             step.logits[row * stride + column] = machine.isa.dot(
                 op.table + column * op.width, machine.unwoven.data() + row * op.width, op.width);
         }
     });
+    machine.best.clear();
 }
 
 // Which tokens are of prompts whose activations have 8 bits.
