@@ -45,13 +45,13 @@ def checkpoint(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("dense", "format"), [("int8", INT8), ("bf16", BF16)])
-def test_a_model_holds_its_packed_weights_and_nothing_twice(checkpoint, dense, format):
+def test_a_model_holds_its_packed_weights_and_nothing_twice(checkpoint, dense, format, halves):
     assert build(checkpoint, CPU, dense=dense, threads=1).weight_bytes == packed_bytes(
         checkpoint.config, format
     )
 
 
-def test_rows_that_are_looked_up_stay_in_the_checkpoints_file(checkpoint):
+def test_rows_that_are_looked_up_stay_in_the_checkpoints_file(checkpoint, halves):
     weights = build(checkpoint, CPU, threads=1).weights
     assert weights.table is not None
     for tensor in (weights.embedding, weights.table):

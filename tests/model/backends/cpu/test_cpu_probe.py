@@ -41,7 +41,7 @@ def test_every_kernel_passes_on_every_instruction_set(isa, dense):
         (lambda weights: weights.unembedding[1].data, "unembedding"),
     ],
 )
-def test_what_a_wrong_kernel_says_is_named_and_nothing_else(spoil, name):
+def test_what_a_wrong_kernel_says_is_named_and_nothing_else(spoil, name, halves):
     """Wrong weights stand in for a wrong kernel: what follows is judged by what it got, and passes."""
     model = small()
     data = spoil(model.weights)

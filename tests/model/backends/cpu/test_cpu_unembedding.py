@@ -138,3 +138,13 @@ def test_there_is_a_temperature_for_each_row(checkpoint, batch):
 def test_bf16_weights_are_whole_whatever_the_logits_are_for(checkpoint, batch):
     model = build(checkpoint, CPU, dense="bf16", threads=1)
     assert torch.equal(logits_at(model, batch, [0.0] * ROWS), logits_at(model, batch, None))
+
+
+@pytest.mark.parametrize("temperatures", [None, [0.0] * ROWS, [1.0] * ROWS], ids=["whole", "greedy", "drawn"])
+def test_a_small_one_is_kept_in_bf16_and_has_no_halves(isa, temperatures):
+    checkpoint = Synthetic(replace(CONFIG, vocab_size=3_000))
+    batch = Book(checkpoint.config, [ROWS]).batch([(0, 0, ROWS)])
+    model = build(checkpoint, CPU, isa=isa, threads=2)
+    assert len(model.weights.unembedding) == 1
+    got = logits_at(model, batch, temperatures)
+    assert relative_error(got, hidden_and_exact(model, checkpoint, ROWS)) < 1e-6
