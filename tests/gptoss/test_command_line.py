@@ -155,6 +155,7 @@ def test_a_word_that_is_missing_or_misspelt_is_told(gptoss, words, said):
     assert assert_one_line(gptoss(*words)) == f"gptoss: {said}\n"
 
 
+@pytest.mark.exhaustive
 def test_torch_does_not_complain_that_there_is_no_numpy(tmp_path):
     """`pip install gptoss` brings none, and the first thing said at each start was a warning of torch's."""
     script = tmp_path / "without_numpy.py"

@@ -84,7 +84,9 @@ def swapped_experts(name, tensor):
     return tensor[[1, 0, *range(2, len(tensor))]] if swapped else tensor
 
 
-@pytest.mark.parametrize("fault", [larger_scale, no_sinks, swapped_experts])
+@pytest.mark.parametrize(
+    "fault", [pytest.param(larger_scale, marks=pytest.mark.exhaustive), no_sinks, swapped_experts]
+)
 def test_a_spoiled_tensor_is_caught(fault, known, monkeypatch):
     monkeypatch.setattr("gptoss.verify.turns.LONGEST", 60)  # such a model does not end its answers
     plant(monkeypatch, fault)
@@ -92,6 +94,7 @@ def test_a_spoiled_tensor_is_caught(fault, known, monkeypatch):
         assert {"continuation", "perplexity"} & wrong(llm, known)
 
 
+@pytest.mark.exhaustive
 def test_a_wrong_rope_is_caught(known, tmp_path, monkeypatch):
     monkeypatch.setattr("gptoss.verify.turns.LONGEST", 60)
     folder = shutil.copytree(DEMO, tmp_path / "demo")

@@ -97,6 +97,7 @@ LISTED = {
     MARKDOWN: {"texts": lambda many: {"texts": many[:30_000]}},
 }
 CASES = [(path, name, kind) for path, fields in LISTED.items() for name in fields for kind in LISTS]
+"""Every third is tried; all others are exhaustive."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,7 +134,10 @@ def cost(server, path, body, method="POST"):
     return answer, min(longest)
 
 
-@pytest.mark.parametrize(("path", "name", "kind"), CASES)
+@pytest.mark.parametrize(
+    ("path", "name", "kind"),
+    [pytest.param(*case, marks=pytest.mark.exhaustive if n % 3 else ()) for n, case in enumerate(CASES)],
+)
 def test_a_list_of_wrong_elements_costs_the_loop_little(server, path, name, kind):
     """1.8 MB of zeros took /v1/responses nine seconds, of the event loop alone."""
     body = LISTED[path][name](LISTS[kind])
@@ -193,7 +197,12 @@ RIGHT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", RIGHT)
+FEW = ("text", "arguments", "tools", "kept")
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(each, marks=() if each in FEW else pytest.mark.exhaustive) for each in RIGHT]
+)
 def test_a_large_body_that_is_right_costs_the_loop_little(server, what):
     answer, seconds = cost(server, *RIGHT[what])
     assert answer.status_code == 200, answer.text[:300]
@@ -295,8 +304,14 @@ def test_pages_of_large_items_end_early_and_all_of_them_are_seen(stored):
             CHAT, chat(logprobs=True, top_logprobs=20, max_tokens=20_000), marks=pytest.mark.exhaustive
         ),
         (CHAT, chat(n=64, max_tokens=500)),
-        (COMPLETIONS, {"prompt": "a", "logprobs": 5, "max_tokens": 20_000}),
-        (RESPONSES, response(top_logprobs=20, max_output_tokens=5_000, instructions=TEXT[: 2**20])),
+        pytest.param(
+            COMPLETIONS, {"prompt": "a", "logprobs": 5, "max_tokens": 20_000}, marks=pytest.mark.exhaustive
+        ),
+        pytest.param(
+            RESPONSES,
+            response(top_logprobs=20, max_output_tokens=5_000, instructions=TEXT[: 2**20]),
+            marks=pytest.mark.exhaustive,
+        ),
         (MESSAGES, message(max_tokens=20_000)),
     ],
 )

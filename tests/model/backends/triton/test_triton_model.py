@@ -119,9 +119,9 @@ def test_a_token_has_the_same_bits_alone_and_with_others_where_the_same_kernels_
 
 
 def test_only_samples_get_logits(model, want, sequences):
-    batch = replace(Paged(model, sequences).pack({0: 20}), samples=torch.tensor([19, 4]))
+    batch = replace(Paged(model, sequences).pack({0: 6}), samples=torch.tensor([5, 4]))
     with torch.inference_mode():
-        assert_close(model.forward(batch, model.new_cache(64)), want[0][[19, 4]])
+        assert_close(model.forward(batch, model.new_cache(64)), want[0][[5, 4]])
         none = replace(batch, samples=torch.tensor([], dtype=torch.int64))
         assert model.forward(none, model.new_cache(64)).shape == (0, CONFIG.vocab_size)
 

@@ -161,6 +161,7 @@ SHORT = {"max_output_tokens": 5}
 HUGE = {
     "5,000 items": ({"input": MANY}, "context_length_exceeded"),
     "more items than are read": ({"input": MANY * 3}, "invalid_value"),
+    "1 MB of text": ({"input": "word " * 200_000}, "context_length_exceeded"),
     "8 MiB of text": ({"input": "word " * 1_600_000}, "context_length_exceeded"),
     "arguments of a million brackets": (
         {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "[" * 1_000_000}]},
@@ -212,7 +213,10 @@ def small(tiny_tokenizer):
         yield server
 
 
-@pytest.mark.parametrize("name", HUGE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=pytest.mark.exhaustive if each == "8 MiB of text" else ()) for each in HUGE],
+)
 def test_what_is_huge_or_deep_gets_a_clear_answer(small, name):
     asked, code = HUGE[name]
     answer = small.http.post(RESPONSES, json={"store": False, **asked})

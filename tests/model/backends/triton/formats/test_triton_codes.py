@@ -43,6 +43,7 @@ def decoded(blocks, scales, dtype):
     return out.double() * codes.CODE_TO_ONE.value
 
 
+@pytest.mark.exhaustive
 def test_every_code_is_exact_under_every_scale():
     """As far down as exponents reach: what a smaller scale makes of weights is nothing beside any other."""
     noise = torch.Generator().manual_seed(0)
