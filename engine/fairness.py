@@ -1,4 +1,5 @@
-"""Fair sharing between callers: the order in which they are served, and how many places each may take.
+"""Fair sharing between callers: the order in which they are served, and how many places each may take.  And
+between requests, of which one may want many answers.
 
 A caller is identified by the server's API key; "" if callers are not distinguished.
 """
@@ -6,6 +7,24 @@ A caller is identified by the server's API key; "" if callers are not distinguis
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+
+SHARES = 4
+"""While others run or wait, the answers to one request take at most one place in so many."""
+
+
+def first_within_share(waiting: Iterable[str], running: Iterable[str], share: int) -> int | None:
+    """The place in the queue of the first answer that may begin; None if none may.
+
+    waiting  the group of each waiting answer: the answers to one request are a group
+    running  the group of each running answer
+    share    answers of one group that may run while those of others run or wait
+    """
+    taken = Counter(running)
+    for place, group in enumerate(waiting):
+        if taken[group] < share:
+            return place
+    return 0 if len(taken) == 1 else None
 
 
 class Rounds:

@@ -108,6 +108,8 @@ class Request:
     """The smallest and the largest id of the prompt, if known: several answers may have one prompt."""
     caller: str = ""
     """Id of the caller: places in the queue are shared fairly between callers."""
+    group: str = ""
+    """The same for all answers to one client request, of which a bounded number may run; "" for none."""
     cache_salt: bytes = b""
     """The prefix cache is shared only by requests with the same one."""
 

@@ -1,11 +1,12 @@
 """Chooses the tokens of the next step (plan), and records its result (commit).  No tensors.
 
 Requests are served in order of arrival; if several callers wait, they are served in turn
-(engine/fairness.py).  "Older" means: began to run, or will begin, earlier.  All of `running` is older than
-`waiting`, and both are sorted, oldest first.  Each step has a budget of tokens.  The oldest sequence takes
-from it first: one token if it decodes, or as much of its prompt as budget and pages allow.  A prompt is begun
-only when the previous one is planned to its end.  So decoding sequences are older than those in prefill, and
-a long prompt never delays the answers being generated (chunked prefill).
+(engine/fairness.py).  One request with many answers takes only a share of the places (`Scheduler._next`).
+"Older" means: began to run, or will begin, earlier.  All of `running` is older than `waiting`, and both are
+sorted, oldest first.  Each step has a budget of tokens.  The oldest sequence takes from it first: one token
+if it decodes, or as much of its prompt as budget and pages allow.  A prompt is begun only when the previous
+one is planned to its end.  So decoding sequences are older than those in prefill, and a long prompt never
+delays the answers being generated (chunked prefill).
 
 If a sequence needs a page and there is none, the newest running sequence is preempted.  It keeps its tokens
 and returns to the head of the queue; its keys and values are computed again later, or found in the prefix
@@ -27,7 +28,7 @@ from dataclasses import replace
 from engine.admission import Admission, Limits
 from engine.disk.cache import DiskCache
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
-from engine.fairness import Rounds
+from engine.fairness import SHARES, Rounds, first_within_share
 from engine.pages import Pages
 from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sampled, Sequence, Token
 
@@ -74,6 +75,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._rounds = Rounds()
+        self._share = max(1, limits.max_running // SHARES)
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
         self.prompt_tokens_computed, self.prompt_seconds = 0, 0.0
         self._budget = limits.max_tokens_per_step  # lower for a while after running out of memory
@@ -174,8 +176,7 @@ class Scheduler:
 
         coming = self._completed_by(prefills)
         while (
-            self.waiting
-            and len(self.running) < self.limits.max_running
+            self._bring_next()
             and self.preemptions == preemptions  # a sequence that was just preempted would be preempted again
             and budget.offer(self.waiting[0])
             and self.admission.admit(self.waiting[0], coming)
@@ -205,7 +206,7 @@ class Scheduler:
             return None
         if any(chunk.sequence.held for chunk in chunks):  # these get no token in `plan`
             return None
-        if self.waiting and len(self.running) < self.limits.max_running:
+        if self._next() is not None:
             return None
         following = []
         for chunk in chunks:
@@ -220,6 +221,23 @@ class Scheduler:
                     return None
             following.append(Chunk(sequence, 1))
         return Plan(following) if following else None
+
+    def _next(self) -> int | None:
+        """The place in the queue of the sequence that may begin next; None if none may."""
+        if not self.waiting or len(self.running) >= self.limits.max_running:
+            return None
+        if len(self.running) < self._share or self.waiting[0].fetch is not None:
+            return 0
+        return first_within_share(map(_group, self.waiting), map(_group, self.running), self._share)
+
+    def _bring_next(self) -> bool:
+        """Bring the sequence that may begin next to the head of the queue.  Returns whether there is one."""
+        place = self._next()
+        if place:
+            sequence = self.waiting[place]
+            del self.waiting[place]
+            self.waiting.appendleft(sequence)
+        return place is not None
 
     def _make_room(self, sequence: Sequence, wanted: int) -> int:
         """Give `sequence` pages for up to `wanted` more tokens; preempt newer ones if there is no page.
@@ -364,6 +382,10 @@ class Scheduler:
 def _still_held(sequence: Sequence) -> bool:
     constraint = sequence.request.constraint
     return constraint is not None and not constraint.ready()
+
+
+def _group(sequence: Sequence) -> str:
+    return sequence.request.group or sequence.request.id
 
 
 def _still_running(sequence: Sequence) -> bool:

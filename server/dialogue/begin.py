@@ -62,7 +62,9 @@ async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: st
             raise _would_be_cut(len(prompt), turn.max_prompt)
         constraint = await constrain(turn, len(prompt), service)
         name = id if len(turns) == 1 else f"{id}-{i}"
-        made = partial(turn.requests, name, prompt, constraint, service.renderer, service.max_context)
+        made = partial(
+            turn.requests, name, prompt, constraint, service.renderer, service.max_context, group=id
+        )
         requests.append(await preprocess(len(prompt), made, service, service.timeout_seconds, caller))
     streams = iter(_submit([each for of_turn in requests for each in of_turn], turns[0], service))
     return [

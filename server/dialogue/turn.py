@@ -139,6 +139,7 @@ class Turn:
         max_context: int,
         timeout_seconds: float | None = None,
         caller: str = "",
+        group: str = "",
     ) -> list[Request]:
         """One request to the engine for each answer.
 
@@ -162,6 +163,7 @@ class Turn:
                 timeout_seconds=timeout_seconds,
                 extremes=extremes,
                 caller=caller,
+                group=group,
                 cache_salt=self.cache_salt.encode(),
             )
             for i in range(self.n)

@@ -56,7 +56,7 @@ MUTANTS = [
     ("a prompt is begun while the one before waits", Scheduler.plan, "and budget.offer(self.waiting[0])", "and (setattr(budget, '_left', max(1, budget._left)) or True)"),
     ("answers may outgrow the cache", Scheduler.add, "self.pages.capacity + 1", "10**9"),
     ("answers may outgrow the context", Scheduler.add, "self.limits.max_context,", "10**9,"),
-    ("more run than may", Scheduler.plan, "< self.limits.max_running", "<= self.limits.max_running"),
+    ("more run than may", Scheduler._next, ">= self.limits.max_running", "> self.limits.max_running"),
     ("more wait than may", Scheduler.add, ">= self.limits.max_running + self", "> self.limits.max_running + self"),
     ("who leaves the queue keeps a place in it", Scheduler.remove, "self.waiting.remove(sequence)", "pass"),
     ("who leaves keeps the pages", Scheduler.remove, "self.pages.release(sequence.pages)", "pass"),
@@ -84,7 +84,7 @@ MUTANTS = [
 ]  # fmt: skip
 
 OVERLAPPED = [
-    ("the step behind is planned though somebody could begin", Scheduler.plan_ahead, "if self.waiting and", "if False and"),
+    ("the step behind is planned though somebody could begin", Scheduler.plan_ahead, "self._next() is not None", "False"),
     ("the step behind ends before the limit", Scheduler.plan_ahead, "length == sequence.limit", "length == sequence.limit - 1 and sequence.computed % 2"),
     ("the step behind has no page of its own", Scheduler.plan_ahead, "if not self.pages.grow(sequence.pages, length)", "if not self.pages.grow(sequence.pages, length - 1)"),
     ("the step behind is planned though there is no page", Scheduler.plan_ahead, "return None\n        following", "pass\n        following"),

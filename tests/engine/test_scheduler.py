@@ -278,3 +278,41 @@ def test_a_prompt_is_looked_through_once_for_all_its_answers():
     assert Once.looks == 0
     engine.check(Request("r", prompt, 4))
     assert Once.looks == 2
+
+
+def begun(scheduler: Scheduler) -> str:
+    """The first letters of those that run, after a step."""
+    step(scheduler)
+    return "".join(sorted(sequence.request.id[0] for sequence in scheduler.running))
+
+
+def many(letter: str, answers: int) -> list[Request]:
+    return [ask(f"{letter}{i}", [i], group=letter) for i in range(answers)]
+
+
+def test_one_request_with_many_answers_takes_a_quarter_of_the_places_while_others_run():
+    s = scheduler(max_running=8, max_tokens_per_step=100)
+    for request in [ask("x"), *many("a", 6), *many("b", 6), ask("y"), ask("z")]:
+        s.add(request)
+    assert begun(s) == "aabbxyz"
+    for sequence in list(s.running):
+        if sequence.request.id in ("a0", "y"):
+            s.remove(sequence)
+    assert begun(s) == "aabbxz", "its next answer begins when one of its own ends"
+    assert [each.request.id for each in s.running if each.request.group == "a"] == ["a1", "a2"]
+
+
+def test_alone_it_takes_all_and_who_comes_then_begins_before_its_other_answers():
+    s = scheduler(max_running=8, max_tokens_per_step=100)
+    for request in many("a", 12):
+        s.add(request)
+    assert begun(s) == "aaaaaaaa"
+    s.add(ask("x"))
+    assert begun(s) == "aaaaaaaa"
+    s.remove(s.running[3])
+    assert begun(s) == "aaaaaaax"
+    for sequence in s.running[:6]:
+        s.remove(sequence)
+    assert begun(s) == "aax"
+    s.remove(next(sequence for sequence in s.running if sequence.request.id == "x"))
+    assert begun(s) == "aaaaa", "alone again"

@@ -46,6 +46,7 @@ class Traffic:
         self.cancelled: set[str] = set()
         self.reached: dict[Sequence, int] = {}  # the next position to compute, once all launched is done
         self.waits: set[Sequence] = set()  # for their masks, in the step that was just made
+        self.groups = random.Random(f"groups {seed}")
         self.beginnings = [[r.randrange(VOCABULARY) for _ in range(60)] for _ in range(3)]
 
     def run(self, requests: int = 25) -> None:
@@ -90,6 +91,7 @@ class Traffic:
             constraint=Follows(stop_tokens, r.choice((0, 0, 1, 3, 9))) if r.random() < 0.25 else None,
             min_tokens=r.choice((0, 0, 4)),
             prompt_logprobs=r.choice((None, None, None, 1)),
+            group=self.groups.choice(("", "", "many", "many", "few")),
         )
         try:
             self.engine.add(request)
@@ -115,7 +117,7 @@ class Traffic:
         watched: WatchedRunner = self.engine._runner  # type: ignore[assignment]
         steps = len(watched.plans)
         under_way = self.engine._in_flight
-        could_begin = self.scheduler.waiting and len(computed) < self.limits.max_running
+        could_begin = self.scheduler._next() is not None
         known = {s.request.id: len(s.tokens) for s in alive}
         self.waits = {s for s in alive if s.held}  # for its mask, and may not be planned
         fetched = self.fetches  # the fetch may end in this step, with nothing to plan before the next
@@ -213,8 +215,10 @@ class Traffic:
         assert holders == pages._holders, "held pages are those of running sequences, or on their way to one"
         for sequence in self.scheduler.waiting:
             assert sequence.computed == 0
-        arrivals = [int(sequence.request.id) for sequence in self.order()]
-        assert arrivals == sorted(arrivals), "first come is first served"
+        by_group: dict[str, list[int]] = {}
+        for sequence in self.order():
+            by_group.setdefault(sequence.request.group, []).append(int(sequence.request.id))
+        assert all(ids == sorted(ids) for ids in by_group.values()), "first come is first served"
 
     def check_answer(self, request: Request, tokens: list[Token]) -> None:
         room = min(
