@@ -1,25 +1,37 @@
-"""What was said, kept in PostgreSQL: as in items.py, for several servers at once.
+"""The store of responses and conversations in PostgreSQL, which several servers can share.
 
-All servers share the same store, so any of them goes on with any conversation.  The event loop must not wait
-for a database: whatever asks it runs in a thread (database.py), and after DEADLINE_SECONDS the client is told
-503.
+It does the same as the SQLite store (items.py).  Because all servers have the same store, any of them can
+continue any conversation.  The event loop must not wait for the database, so all queries run in threads
+(database.py).  After DEADLINE_SECONDS without an answer, the client gets status 503.
 
-    run    some threads, each request's work in one of them; the client waits for it
-    save   one thread, so that saves are done in their order; a failure is logged, and the answer no worse
+    run    runs a function that reads the store, in one of several threads; the request waits for the result
+    save   writes in a single thread, so that writes keep their order; a failure is logged, and the request's
+           answer is sent all the same
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg
 
 from server.dialogue.database import Connections, StoreUnavailable, Threads
+from server.dialogue.postgres_tables import (
+    CHAIN,
+    NOW,
+    STALE,
+    Eviction,
+    add_bytes,
+    create_tables,
+    group_of,
+    insert_items,
+    mark_used,
+    only_row,
+    storable,
+)
 from server.dialogue.records import (
     MAX_CHAIN,
     ROW_BYTES,
@@ -27,7 +39,6 @@ from server.dialogue.records import (
     Group,
     Kept,
     Link,
-    Row,
     StoreError,
     cost_of,
     first_that_fit,
@@ -41,47 +52,6 @@ log = logging.getLogger("gptoss.server")
 THREADS = 8
 DEADLINE_SECONDS = 6.0
 """For everything that one request asks of the store."""
-
-ROOM_SECONDS = 60.0
-ROOM_SHARE = 64
-"""Room is made at the latest after so long, or when 1 / ROOM_SHARE of the store's size was written here."""
-
-VERSION = 1
-LOCK = 0x67707430  # for advisory locks: nobody else's, as far as one can tell
-SCHEMA = """
-create table if not exists gptoss_store (version integer not null);
-insert into gptoss_store select %d where not exists (select 1 from gptoss_store);
-create table if not exists gptoss_groups (
-    id text primary key, owner bytea not null, kind text not null, used double precision not null,
-    bytes bigint not null, status text not null, previous text, body text not null
-);
-create index if not exists gptoss_groups_by_use on gptoss_groups (used);
-create table if not exists gptoss_items (
-    serial bigint generated always as identity primary key,
-    group_id text not null references gptoss_groups on delete cascade,
-    owner bytea not null, id text not null, kind text not null, body text not null, tokens bytea not null
-);
-create index if not exists gptoss_items_by_id on gptoss_items (owner, id);
-create index if not exists gptoss_items_by_group on gptoss_items (group_id, serial);
-"""
-
-NOW = "extract(epoch from now())::double precision"
-"""The database's clock, which is the same for all servers."""
-
-CHAIN = """
-with recursive chain as (
-    select id, kind, status, previous, used, 1 as place from gptoss_groups
-        where id = %(id)s and owner = %(owner)s
-    union all
-    select g.id, g.kind, g.status, g.previous, g.used, place + 1
-        from gptoss_groups g join chain on g.id = chain.previous
-        where g.owner = %(owner)s and place < %(most)s
-)
-"""
-"""A group and those before it, `most` at most."""
-
-STALE = f"used < {NOW} - 60"
-"""When a group was used is kept to the minute: reading need not write each time."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,18 +67,11 @@ class PostgresItems:
 
     def __init__(self, url: str, max_bytes: int, max_seconds: float) -> None:
         """Raises StoreError."""
-        self._max_bytes, self._max_seconds = max_bytes, max_seconds
-        self._written, self._room_at = 0, float("-inf")
-        self._bytes = self._count = 0
+        self._max_bytes = max_bytes
         try:
             self._database = Connections(url)
-            with self._database.transaction() as db:
-                db.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
-                db.execute(SCHEMA % VERSION)
-                (found,) = _row(db.execute("select version from gptoss_store"))
-            if found != VERSION:
-                raise StoreError(f"it is of version {found}, and this program reads version {VERSION}")
-            self._make_room()
+            create_tables(self._database)
+            self._eviction = Eviction(self._database, max_bytes, max_seconds)
             self._database.disconnect()
         except (psycopg.Error, StoreUnavailable) as error:
             reason = str(error.__cause__ or error)
@@ -163,13 +126,12 @@ class PostgresItems:
                     group.kind,
                     len(body) + ROW_BYTES,
                     group.status,
-                    _plain(group.previous),
+                    storable(group.previous),
                     body,
                 ),
             )
-            self._insert(db, group.id, rows)
-        self._written += len(body)
-        self._make_room_sometimes()
+            insert_items(db, group.id, rows)
+        self._eviction.after_writing(len(body) + cost_of(rows))
         return True
 
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
@@ -179,7 +141,7 @@ class PostgresItems:
             db.execute(
                 "update gptoss_groups set body = %s, bytes = bytes + %s - length(body) "
                 "where id = %s and owner = %s",
-                (text, len(text), _plain(id), owner),
+                (text, len(text), storable(id), owner),
             )
 
     def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
@@ -191,12 +153,12 @@ class PostgresItems:
         with self._database.transaction() as db:
             found = db.execute(
                 f"update gptoss_groups set used = {NOW} where id = %s and owner = %s and bytes + %s <= %s",
-                (_plain(id), owner, cost_of(rows), self._max_bytes),
+                (storable(id), owner, cost_of(rows), self._max_bytes),
             )
             if not found.rowcount:
                 return False
-            self._insert(db, id, rows)
-        self._make_room_sometimes()
+            insert_items(db, id, rows)
+        self._eviction.after_writing(cost_of(rows))
         return True
 
     def get(self, owner: bytes, id: str) -> Group | None:
@@ -204,18 +166,18 @@ class PostgresItems:
             row = db.execute(
                 f"select id, kind, status, previous, body, {STALE} from gptoss_groups "
                 "where id = %s and owner = %s",
-                (_plain(id), owner),
+                (storable(id), owner),
             ).fetchone()
             if row is None:
                 return None
             if row[5]:
-                _used(db, [row[0]])
-        return _group(row)
+                mark_used(db, [row[0]])
+        return group_of(row)
 
     def delete(self, owner: bytes, id: str) -> bool:
         """Whether there was such a group."""
         with self._database.transaction() as db:
-            gone = db.execute("delete from gptoss_groups where id = %s and owner = %s", (_plain(id), owner))
+            gone = db.execute("delete from gptoss_groups where id = %s and owner = %s", (storable(id), owner))
         return bool(gone.rowcount)
 
     # -- items -----------------------------------------------------------------------------------------------
@@ -227,12 +189,12 @@ class PostgresItems:
                 f"select i.body, i.tokens, i.kind, g.id, {STALE} "
                 "from gptoss_items i join gptoss_groups g on g.id = i.group_id "
                 "where i.owner = %s and i.id = %s order by i.kind = 'output' desc, i.serial desc limit 1",
-                (owner, _plain(id)),
+                (owner, storable(id)),
             ).fetchone()
             if row is None:
                 return None
             if row[4]:
-                _used(db, [row[3]])
+                mark_used(db, [row[3]])
         return kept_of(row)
 
     def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
@@ -241,7 +203,7 @@ class PostgresItems:
             rows = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s "
                 "order by serial",
-                (owner, _plain(group_id)),
+                (owner, storable(group_id)),
             ).fetchall()
         return [kept_of(row) for row in rows if kind in (None, row[2])]
 
@@ -251,9 +213,9 @@ class PostgresItems:
             freed = db.execute(
                 "delete from gptoss_items where owner = %s and group_id = %s and id = %s "
                 f"returning length(body) + length(tokens) + {ROW_BYTES}",
-                (owner, _plain(group_id), _plain(item_id)),
+                (owner, storable(group_id), storable(item_id)),
             ).fetchall()
-            _grow(db, group_id, -sum(row[0] for row in freed))
+            add_bytes(db, group_id, -sum(row[0] for row in freed))
         return bool(freed)
 
     def page(
@@ -272,7 +234,7 @@ class PostgresItems:
         At most `limit`, and no more than fit into `max_bytes` unless one alone does not.
         """
         than, order = (">", "asc") if ascending else ("<", "desc")
-        asked = {"owner": owner, "group": _plain(group_id), "kind": kind, "after": _plain(after)}
+        asked = {"owner": owner, "group": storable(group_id), "kind": kind, "after": storable(after)}
         first: int | None = None
         with self._database.transaction() as db:
             if after is not None:
@@ -300,7 +262,7 @@ class PostgresItems:
             row = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s and id = %s "
                 "limit 1",
-                (owner, _plain(group_id), _plain(item_id)),
+                (owner, storable(group_id), storable(item_id)),
             ).fetchone()
         return None if row is None else kept_of(row)
 
@@ -310,9 +272,9 @@ class PostgresItems:
             row = db.execute(
                 f"{CHAIN} select coalesce(sum(length(i.body) + length(i.tokens)), 0) "
                 "from chain join gptoss_items i on i.group_id = chain.id",
-                {"id": _plain(id), "owner": owner, "most": MAX_CHAIN},
+                {"id": storable(id), "owner": owner, "most": MAX_CHAIN},
             )
-            return int(_row(row)[0])
+            return int(only_row(row)[0])
 
     def chain(self, owner: bytes, response_id: str) -> list[Link] | str:
         """The responses up to this one, the first one first; or the id of one that is not there.
@@ -322,7 +284,7 @@ class PostgresItems:
         with self._database.statements() as db:
             rows = db.execute(
                 f"{CHAIN} select id, status, previous, kind, {STALE} from chain order by place desc",
-                {"id": _plain(response_id), "owner": owner, "most": MAX_CHAIN + 1},
+                {"id": storable(response_id), "owner": owner, "most": MAX_CHAIN + 1},
             ).fetchall()
             for row in reversed(rows):
                 if row[3] != "response":
@@ -334,81 +296,22 @@ class PostgresItems:
             if (missing := rows[0][2]) is not None:
                 return str(missing)
             if stale := [row[0] for row in rows if row[4]]:
-                _used(db, stale)
+                mark_used(db, stale)
         return [Link(row[0], row[1]) for row in rows]
 
-    # -- figures, as of when room was made last --------------------------------------------------------------
+    # -- figures, as of the last eviction --------------------------------------------------------------------
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return self._bytes
+        return self._eviction.size
 
     @property
     def count(self) -> int:
         """Responses and conversations."""
-        return self._count
+        return self._eviction.count
 
     def close(self) -> None:
-        """What is being asked ends by itself."""
+        """End the threads, each after the query that it is running."""
         for threads in self._threads:
             threads.close()
-
-    # -- room ------------------------------------------------------------------------------------------------
-
-    def _insert(self, db: psycopg.Connection, group_id: str, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
-        with db.cursor() as cursor:
-            cursor.executemany(
-                "insert into gptoss_items (group_id, owner, id, kind, body, tokens) "
-                "values (%s, %s, %s, %s, %s, %s)",
-                [(_plain(group), owner, _plain(id), *rest) for group, owner, id, *rest in rows],
-            )
-        size = cost_of(rows)
-        _grow(db, group_id, size)
-        self._written += size
-
-    def _make_room_sometimes(self) -> None:
-        due = time.monotonic() - self._room_at > ROOM_SECONDS
-        if due or self._written > self._max_bytes // ROOM_SHARE:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Drops what is too old, and the least recently used while there is too much."""
-        self._written, self._room_at = 0, time.monotonic()
-        with self._database.transaction() as db:
-            (alone,) = _row(db.execute("select pg_try_advisory_xact_lock(%s)", (LOCK,)))
-            if alone:
-                db.execute(f"delete from gptoss_groups where used < {NOW} - %s", (self._max_seconds,))
-                db.execute(
-                    "delete from gptoss_groups where id in (select id from (select id, sum(bytes) over "
-                    "(order by used desc, id) as kept from gptoss_groups) as each where kept > %s)",
-                    (self._max_bytes,),
-                )
-            figures = db.execute("select coalesce(sum(bytes), 0), count(*) from gptoss_groups")
-            self._bytes, self._count = map(int, _row(figures))
-
-
-def _used(db: psycopg.Connection, ids: list[str]) -> None:
-    db.execute(f"update gptoss_groups set used = {NOW} where id = any(%s)", (ids,))
-
-
-def _grow(db: psycopg.Connection, id: str, by: int) -> None:
-    db.execute("update gptoss_groups set bytes = bytes + %s where id = %s", (by, _plain(id)))
-
-
-def _plain(id: Any) -> Any:
-    """An id as PostgreSQL can have it: a client's may have the one character that its texts cannot."""
-    return id.replace("\0", "\ufffd") if isinstance(id, str) else id
-
-
-def _row(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
-    row: tuple[Any, ...] | None = cursor.fetchone()
-    assert row is not None
-    return row
-
-
-def _group(row: Sequence[Any]) -> Group:
-    id, kind, status, previous, body = row[:5]
-    return Group(id, kind, status, previous, json.loads(body))

@@ -15,6 +15,7 @@ psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: the e
 
 from server.dialogue import database as database_of_store  # noqa: E402
 from server.dialogue import postgres as postgres_store  # noqa: E402
+from server.dialogue import postgres_tables  # noqa: E402
 from server.dialogue.database import StoreUnavailable  # noqa: E402
 from server.dialogue.postgres import PostgresItems  # noqa: E402
 from tests.server.dialogue.postgres import running  # noqa: E402
@@ -128,7 +129,7 @@ def test_an_item_is_found_as_it_was_made_however_often_a_client_sent_it_back(ope
 
 
 def test_what_is_larger_than_the_store_is_not_kept_and_drives_nothing_out(opened, monkeypatch):
-    monkeypatch.setattr(postgres_store, "ROOM_SHARE", 10**9)  # room is made at each put
+    monkeypatch.setattr(postgres_tables, "EVICTION_SHARE", 10**9)  # it evicts after each write
     store = opened(max_bytes=20_000)
     assert store.put(MINE, response("small"))
     assert not store.put(MINE, response("huge"), [item("a", "x" * 30_000)])
@@ -173,7 +174,7 @@ def test_what_is_kept_outlives_the_server(opened):
 
 
 def test_the_least_recently_used_give_way_to_the_newest(opened, monkeypatch):
-    monkeypatch.setattr(postgres_store, "ROOM_SHARE", 10**9)  # room is made at each put
+    monkeypatch.setattr(postgres_tables, "EVICTION_SHARE", 10**9)  # it evicts after each write
     store = opened(max_bytes=20_000)
     for i in range(60):
         store.put(MINE, response(f"resp_{i}"), [item(f"item_{i}", "x" * 1000)])
@@ -186,7 +187,7 @@ def test_the_least_recently_used_give_way_to_the_newest(opened, monkeypatch):
 
 def test_what_was_not_used_for_long_goes(opened, monkeypatch):
     store = opened(max_seconds=0.5)
-    monkeypatch.setattr(postgres_store, "ROOM_SHARE", 10**9)
+    monkeypatch.setattr(postgres_tables, "EVICTION_SHARE", 10**9)
     store.put(MINE, response("resp_1"), [item("a")])
     assert store.get(MINE, "resp_1") is not None
     time.sleep(0.6)
