@@ -68,7 +68,7 @@ class MemoryPlan:
             f"memory: {format_bytes(self.weights)} weights"
             f" + {format_bytes(self.keys_and_values)} keys and values"
             f" + {format_bytes(self.workspace)} workspace, of {format_bytes(self.available)} available\n"
-            f"cache: {cache} at {self.bytes_per_token / 1000:.1f} kB each"
+            f"cache: {cache} at {format_bytes(self.bytes_per_token)} each"
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,66 +63,21 @@ def create_app(
     traces       notified of each request, and closed at the end
     """
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker.start()
-        try:
-            yield
-        finally:
-            await worker.drain(settings.grace)
-            await app.state.jobs.close()
-            worker.stop()
-            compilers.close()
-            items.close()
-            heap.close()
-            preprocessing.close()
-            if traces is not None:
-                await asyncio.to_thread(traces.close)
-            if pages is not None:
-                pages.close()
-
-    constraints = Constraints(tokenizer, tokenizer.end)
-    compilers = CompilerThreads(constraints, settings.max_queued)
     keys = settings.api_keys()
-    preprocessing = PreprocessingPool(settings.max_queued, callers=len(keys))
-    heap = Heap()
-    seal = Seal(settings.seal_secret(), tokenizer.checksum)
-    try:
-        items = open_store(settings.store, settings.store_size, settings.store_age)
-    except StoreError as error:
-        # A URL may have a password in it.
-        named = settings.store if isinstance(settings.store, Path) else "postgresql://…"
-        raise SettingsError(f"--store {named}: {error}") from None
-    if isinstance(items, Items):  # one that is shared has responses of other servers
-        end_interrupted(items)
-    metrics = Metrics(worker, seal, items)
+    service = _service(worker, tokenizer, settings, model_id, max_context, fingerprint, callers=len(keys))
+    if isinstance(service.items, Items):  # a store of several servers has responses that others are computing
+        end_interrupted(service.items)
+    jobs, heap = Jobs(settings.max_queued, settings.store_size), Heap()
     pages = Pages(summary) if settings.page else None
     app = FastAPI(
         title="gptoss",
         version=VERSION,
-        lifespan=lifespan,
+        lifespan=_lifespan(service, jobs, heap, pages, traces),
         docs_url=None,  # FastAPI's own page loads scripts from another host
         redoc_url=None,
         redirect_slashes=False,  # a redirect would contain the Host that the client sent
     )
-    app.state.jobs = Jobs(settings.max_queued, settings.store_size)
-    app.state.service = Service(
-        worker=worker,
-        tokenizer=tokenizer,
-        renderer=Renderer(tokenizer),
-        metrics=metrics,
-        constraints=constraints,
-        compilers=compilers,
-        reasoning_cache=ReasoningCache(settings.reasoning_cache_memory),
-        seal=seal,
-        items=items,
-        preprocessing=preprocessing,
-        settings=settings,
-        model_id=model_id,
-        max_context=max_context,
-        fingerprint=fingerprint,
-        date=settings.date or date.today().isoformat(),
-    )
+    app.state.jobs, app.state.service = jobs, service
     apis = (chat, completions, responses, messages, models, tokens)
     for router in (*(api.router for api in apis), about):
         app.include_router(router)
@@ -133,7 +88,7 @@ def create_app(
         RequestMiddleware,
         keys=keys,
         max_body_bytes=settings.max_body_bytes,
-        metrics=metrics,
+        metrics=service.metrics,
         traces=traces,
         allowed_hosts=AllowedHosts(settings.host_names()),
         rate_limiter=RateLimiter(settings.key_requests_per_minute),
@@ -151,12 +106,78 @@ def create_app(
     return app
 
 
+def _service(
+    worker: Worker,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    model_id: str,
+    max_context: int,
+    fingerprint: str,
+    callers: int,
+) -> Service:
+    """What the handlers of all APIs share.  Raises SettingsError if the store cannot be opened.
+
+    callers  number of API keys
+    """
+    constraints = Constraints(tokenizer, tokenizer.end)
+    seal = Seal(settings.seal_secret(), tokenizer.checksum)
+    try:
+        items = open_store(settings.store, settings.store_size, settings.store_age)
+    except StoreError as error:
+        # A URL may have a password in it.
+        named = settings.store if isinstance(settings.store, Path) else "postgresql://…"
+        raise SettingsError(f"--store {named}: {error}") from None
+    return Service(
+        worker=worker,
+        tokenizer=tokenizer,
+        renderer=Renderer(tokenizer),
+        metrics=Metrics(worker, seal, items),
+        constraints=constraints,
+        compilers=CompilerThreads(constraints, settings.max_queued),
+        reasoning_cache=ReasoningCache(settings.reasoning_cache_memory),
+        seal=seal,
+        items=items,
+        preprocessing=PreprocessingPool(settings.max_queued, callers=callers),
+        settings=settings,
+        model_id=model_id,
+        max_context=max_context,
+        fingerprint=fingerprint,
+        date=settings.date or date.today().isoformat(),
+    )
+
+
+def _lifespan(
+    service: Service, jobs: Jobs, heap: Heap, pages: Pages | None, traces: Traces | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Starts the worker with the application; at the end, stops it and closes everything else."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.worker.start()
+        try:
+            yield
+        finally:
+            await service.worker.drain(service.settings.grace)
+            await jobs.close()
+            service.worker.stop()
+            service.compilers.close()
+            service.items.close()
+            heap.close()
+            service.preprocessing.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
+            if pages is not None:
+                pages.close()
+
+    return lifespan
+
+
 about = APIRouter()
 
 
 @about.get("/health")
 async def health(service: TheService) -> Response:
-    """Alive: the engine has not died."""
+    """Whether the engine still runs."""
     return as_api_error(EngineDied()).response() if service.worker.died else Response("ok")
 
 
@@ -168,7 +189,7 @@ async def program() -> dict[str, str]:
 
 @about.get("/ready")
 async def ready(service: TheService) -> Response:
-    """Accepting requests: neither dead nor draining."""
+    """Whether the server accepts requests: the engine runs, and no shutdown has begun."""
     if service.worker.died:
         return as_api_error(EngineDied()).response()
     return as_api_error(ShuttingDown()).response() if service.worker.draining else Response("ok")
@@ -176,5 +197,5 @@ async def ready(service: TheService) -> Response:
 
 @about.get("/metrics")
 async def figures(service: TheService) -> Response:
-    """For Prometheus."""
+    """All metrics, in the text format of Prometheus."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

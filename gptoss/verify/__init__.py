@@ -87,5 +87,5 @@ def _text(path: str | None) -> str | None:
 def _speed(llm: LLM) -> str:
     """The speed of one stream, including its prompt; `gptoss bench` is more exact."""
     began = time.perf_counter()
-    (said,) = llm.generate(TOGETHER[0], max_tokens=64, temperature=0, ignore_eos=True)
-    return f"{len(said.token_ids) / (time.perf_counter() - began):.1f} tokens/s for one stream"
+    (answer,) = llm.generate(TOGETHER[0], max_tokens=64, temperature=0, ignore_eos=True)
+    return f"{len(answer.token_ids) / (time.perf_counter() - began):.1f} tokens/s for one stream"

@@ -31,14 +31,14 @@ GREEDY = SamplingParams(temperature=0.0)
 
 def check_continuations(llm: LLM, known: Published | None) -> Iterator[Row]:
     if known is None or not known.continuations:
-        (said,) = llm.generate(TOGETHER[0], max_tokens=AGREED_TOKENS, temperature=0)
-        yield info("continuation", f"{TOGETHER[0]!r} is continued with {said.text!r}")
+        (answer,) = llm.generate(TOGETHER[0], max_tokens=AGREED_TOKENS, temperature=0)
+        yield info("continuation", f"{TOGETHER[0]!r} is continued with {answer.text!r}")
         return
     for prompt, text in known.continuations:
         expected = llm.tokenizer.decode(llm.tokenizer.encode(text)[:AGREED_TOKENS])
-        (said,) = llm.generate(prompt, max_tokens=AGREED_TOKENS, temperature=0, ignore_eos=True)
+        (answer,) = llm.generate(prompt, max_tokens=AGREED_TOKENS, temperature=0, ignore_eos=True)
         yield judged(
-            f"continuation of {prompt!r}", repr(expected), repr(said.text), said.text.startswith(expected)
+            f"continuation of {prompt!r}", repr(expected), repr(answer.text), answer.text.startswith(expected)
         )
 
 

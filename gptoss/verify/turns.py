@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from engine.request import SamplingParams
 from gptoss.llm import LLM
 from gptoss.verify.published import Published
 from gptoss.verify.rows import Row, info, judged
 from language.harmony.messages import Conversation, Message, Tool
+from language.harmony.reader import CallDelta, Delta
 from server.dialogue.answer import AnswerReader
 from server.dialogue.turn import Turn
 
@@ -115,12 +115,12 @@ def sample_turns(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrai
     turns = whole if constrained else [replace(turn, prompt=llm.prompt_of(turn)) for turn in whole]
     readers = [AnswerReader(turn, llm.renderer) for turn in whole]
     calls: list[list[str]] = [[] for _ in turns]
-    news: list[list[Any]] = [[] for _ in turns]
+    news: list[list[Delta]] = [[] for _ in turns]
     for place, token in llm.run(turns):
         readers[place].add(token, news[place])
     for place, deltas in enumerate(news):
         for delta in deltas:
-            if hasattr(delta, "arguments"):
+            if isinstance(delta, CallDelta):
                 calls[place].append(delta.arguments)
     return SampledTurns(
         turns=len(turns),
@@ -134,12 +134,12 @@ def sample_turns(llm: LLM, asked: Sequence[Conversation], seed: int, *, constrai
 def valid_call(arguments: str) -> bool:
     """Whether these are valid arguments of WEATHER."""
     try:
-        said = json.loads(arguments)
+        given = json.loads(arguments)
     except ValueError:
         return False
     return (
-        isinstance(said, dict)
-        and isinstance(said.get("location"), str)
-        and said.get("unit", "celsius") in ("celsius", "fahrenheit")
-        and said.keys() <= {"location", "unit"}
+        isinstance(given, dict)
+        and isinstance(given.get("location"), str)
+        and given.get("unit", "celsius") in ("celsius", "fahrenheit")
+        and given.keys() <= {"location", "unit"}
     )

@@ -175,7 +175,7 @@ class ChunkWriter:
         calls = self._choice.reader.calls
         if self._view.text_only:
             events = [
-                self._chunks.plain(_delta_json(each, calls, self._reasoning))
+                self._chunks.unfinished(_delta_json(each, calls, self._reasoning))
                 for each in self._choice.feed(tokens)
             ]
         else:
@@ -187,7 +187,7 @@ class ChunkWriter:
             self._begun = True
             events.insert(0, self._chunks.full('"delta":{"role":"assistant","content":""}', top=self._first))
             if self._echoed:
-                events.insert(1, self._chunks.plain(_delta_json(ContentDelta(self._echoed), calls, ())))
+                events.insert(1, self._chunks.unfinished(_delta_json(ContentDelta(self._echoed), calls, ())))
         if self._choice.finish is not None:
             events.append(self._end(self._choice.finish))
         return b"".join(events)

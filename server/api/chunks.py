@@ -33,11 +33,14 @@ class Chunks:
         self._head = f'data: {dumps(head)[:-1]},"choices":'
         self._choice = f'{self._head}[{{"index":{index},'
         self._top = {"usage": None} if wants_usage else {}
-        self._plain_end = f'"logprobs":null,"finish_reason":null}}]{self._rest(self._top)}'
+        self._unfinished_end = f'"logprobs":null,"finish_reason":null}}]{self._rest(self._top)}'
 
-    def plain(self, news: str) -> bytes:
-        """A chunk without an end; news  `"delta":{"content":"Hi"}` or `"text":"Hi"`"""
-        return f"{self._choice}{news},{self._plain_end}".encode()
+    def unfinished(self, news: str) -> bytes:
+        """A chunk of a choice that goes on, with nothing but news.
+
+        news  JSON, such as `"delta":{"content":"Hi"}` or `"text":"Hi"`
+        """
+        return f"{self._choice}{news},{self._unfinished_end}".encode()
 
     def full(
         self,
@@ -46,7 +49,9 @@ class Chunks:
         more: Mapping[str, Any] = MappingProxyType({}),
         top: Mapping[str, Any] = MappingProxyType({}),
     ) -> bytes:
-        """
+        """A chunk with all that can be in one.
+
+        news    as above
         finish  why the choice ended, if it did
         more    further fields of the choice (logprobs, token_ids)
         top     further fields of the chunk (usage)

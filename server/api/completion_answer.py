@@ -161,7 +161,7 @@ class ChunkWriter:
     def write_echo(self, text: str) -> bytes:
         """The event of a part of the prompt."""
         if self._view.text_only:
-            return self._chunks.plain(f'"text":{quote(text)}')
+            return self._chunks.unfinished(f'"text":{quote(text)}')
         return self._full(text)
 
     def write(self, tokens: Sequence[Token]) -> bytes:
@@ -169,7 +169,7 @@ class ChunkWriter:
         events = []
         if self._view.text_only:
             if text := "".join(self._choice.feed(tokens)):
-                events.append(self._chunks.plain(f'"text":{quote(text)}'))
+                events.append(self._chunks.unfinished(f'"text":{quote(text)}'))
         else:
             for token in tokens:
                 if self._choice.finish is None and (text := "".join(self._choice.feed([token]))):
