@@ -1,7 +1,8 @@
-"""A PostgreSQL that may be slow, gone or frozen: threads that wait for it, each with a connection of its own.
+"""Connections to PostgreSQL, and the threads that use them.
 
-Nobody waits for ever: a connection, a statement and the queue of calls are bounded, and whoever asks is told
-StoreUnavailable.  A connection that broke is made anew by the next call.
+The database may be slow, unreachable or frozen.  Therefore connecting and each statement have a time limit,
+and the queue of calls has a maximum length; beyond these limits, StoreUnavailable is raised.  Each thread has
+a connection of its own.  If it breaks, the thread's next call opens a new one.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ log = logging.getLogger("gptoss.server")
 CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 4
 MAX_WAITING = 1000
-"""Calls that may wait for a thread; more are refused at once."""
+"""Maximum calls that wait for a thread; more are refused at once."""
 
 PAUSE_SECONDS = 1.0
-"""After a failed connection nobody tries again for so long: whoever asks is told at once."""
+"""After a failed attempt to connect, all calls fail at once for this time, without another attempt."""
 
 IDLE_SECONDS = 1.0
-"""A connection that was idle for longer is tried before it is used."""
+"""A connection that was idle for longer is tested before it is used."""
 
 DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
@@ -42,7 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
 }
-"""Unless the URL says otherwise."""
+"""Parameters of a connection; those in the URL override them."""
 
 T = TypeVar("T")
 
@@ -60,13 +61,13 @@ class StoreUnavailable(ApiError):
 
 
 class Connections:
-    """One for each thread that asks.
+    """The connections to one database, one for each thread that uses it.
 
-    name  of the database, for the log: without a user or a password
+    name  host and database, for the log: without user and password
     """
 
     def __init__(self, url: str):
-        """Raises psycopg.Error if the URL cannot be understood."""
+        """Raises psycopg.Error if the URL is invalid."""
         given: dict[str, Any] = conninfo_to_dict(url)
         self._where = make_conninfo(**(DEFAULTS | given))
         self.name = f"{given.get('host', '')}/{given.get('dbname', '')}"
@@ -75,13 +76,14 @@ class Connections:
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection]:
-        """This thread's connection, in a transaction.  Raises StoreUnavailable."""
+        """This thread's connection, in one transaction.  Raises StoreUnavailable."""
         with self.statements() as db, db.transaction():
             yield db
 
     @contextmanager
     def statements(self) -> Iterator[psycopg.Connection]:
-        """This thread's connection; each statement is a transaction, and one way to the database and back.
+        """This thread's connection.  Each statement is a transaction by itself, with one message to the
+        database and one back.
 
         Raises StoreUnavailable, whose cause is psycopg's error.
         """
@@ -93,15 +95,15 @@ class Connections:
             raise StoreUnavailable() from error
 
     def disconnect(self) -> None:
-        """Of this thread."""
+        """Close this thread's connection."""
         if (db := getattr(self._mine, "db", None)) is not None:
             db.close()
 
     def _connection(self) -> psycopg.Connection:
-        """This thread's, made anew if it is broken."""
+        """This thread's connection; a new one if it is broken."""
         db: psycopg.Connection | None = getattr(self._mine, "db", None)
         if db is not None and not db.closed:
-            if time.monotonic() - self._mine.used_at < IDLE_SECONDS and not _was_told_something(db):
+            if time.monotonic() - self._mine.used_at < IDLE_SECONDS and not _has_message(db):
                 return db
             try:
                 db.execute("select 1")
@@ -120,17 +122,17 @@ class Connections:
         return db
 
 
-def _was_told_something(db: psycopg.Connection) -> bool:
-    """Whether the server sent something to a connection that asked nothing: mostly that it is closed."""
-    poll = select.poll()  # select() itself knows descriptors below 1024 only
+def _has_message(db: psycopg.Connection) -> bool:
+    """Whether the database has sent something although nothing was asked: usually, that it closes."""
+    poll = select.poll()  # select.select() supports only descriptors below 1024
     poll.register(db.fileno(), select.POLLIN)
     return bool(poll.poll(0))
 
 
 class Threads:
-    """They end with the process at the latest, whatever they are waiting for.
+    """Threads that run functions.  As daemons, they do not delay the end of the process.
 
-    at_end  what each does before it ends
+    at_end  called by each thread before it ends
     """
 
     def __init__(self, number: int, at_end: Callable[[], None]):
@@ -143,11 +145,11 @@ class Threads:
 
     @property
     def waiting(self) -> int:
-        """Calls that no thread has taken yet."""
+        """Number of calls that no thread has begun."""
         return self._jobs.qsize()
 
     def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Its result.  Once cancelled, it is not begun any more."""
+        """The function's result.  If the future is cancelled before a thread has begun, nothing is called."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self.waiting >= MAX_WAITING:
             done.set_exception(StoreUnavailable())
@@ -156,7 +158,7 @@ class Threads:
         return done
 
     def close(self) -> None:
-        """What is being done ends by itself."""
+        """End the threads, each after the function that it is running."""
         for _ in range(self._number):
             self._jobs.put(None)
 
@@ -171,14 +173,14 @@ class Threads:
             except BaseException as raised:
                 error = raised
             try:
-                done.get_loop().call_soon_threadsafe(_tell, done, result, error)
-            except RuntimeError:  # the loop has ended, and nobody waits
+                done.get_loop().call_soon_threadsafe(_set_outcome, done, result, error)
+            except RuntimeError:  # the event loop is closed
                 break
             del job, done, function, result, error
         self._at_end()
 
 
-def _tell(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def _set_outcome(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
     if done.cancelled():
         return
     if error is not None:

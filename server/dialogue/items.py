@@ -1,11 +1,9 @@
-"""What was said, kept for clients that come back to it by id: responses, their items, conversations.
+"""The store of responses and conversations in one SQLite database: in memory, or in a file.
 
-Here everything is in one SQLite database: in memory, or in a file that outlives the server.  (In PostgreSQL,
-for several servers: postgres.py.)  It is bounded by bytes and by age; what was used least recently gives
-way, a whole response at a time.  Nothing is found by anybody but its owner.  What is deleted is overwritten
-in the file.
+Only one server can use it (postgres.py is for several).  Deleted data are overwritten in the file.
 
-A response's history is the chain of `previous`: nothing is copied from one to the next.
+A response has the id of the previous one.  So the history of a response is a chain of responses, and nothing
+is copied from one to the next.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TOUCH_SECONDS = 60.0
-"""Uses within this time count as one: each that is noted is a write."""
+"""The time of a group's last use is written at most this often, because each time is a write to the file."""
 
 VERSION = 1
 SCHEMA = """
@@ -61,10 +59,13 @@ create index if not exists items_by_group on items (group_id, serial);
 
 
 class Items:
-    """Safe to use from several threads, which take turns.
+    """Implements `Store` (store.py), where each operation is described.
 
-    max_bytes    of all that is kept
-    max_seconds  since it was last used
+    Safe to use from several threads: a lock lets one at a time use the database.
+
+    file         None: in memory
+    max_bytes    maximum size of everything stored
+    max_seconds  time after its last use in which a group is kept
     """
 
     def __init__(self, file: Path | None, max_bytes: int, max_seconds: float) -> None:
@@ -87,20 +88,14 @@ class Items:
             raise StoreError(str(error)) from None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result; it asks the store, which may have megabytes to read: by a thread."""
         return await asyncio.to_thread(function, *args, **kwargs)
 
     def save(self, function: Callable[[], None], *, large: bool = False) -> asyncio.Future[None]:
-        """Does what the function does.  It may be waited for, and never raises.
-
-        large  whether it may take long: then it is done by a thread
-        """
-
         def do() -> None:
             try:
                 function()
-            except sqlite3.Error:  # of a full disk, say: the answer is no worse for it
-                log.exception("a response could not be kept")
+            except sqlite3.Error:  # for example, the disk is full
+                log.exception("a response could not be stored")
 
         loop = asyncio.get_running_loop()
         if large:
@@ -113,10 +108,6 @@ class Items:
     # -- groups ----------------------------------------------------------------------------------------------
 
     def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> bool:
-        """Keeps a response or a conversation with its items, instead of what was kept under its id.
-
-        returns  False: it is larger than the whole store may be, and not kept
-        """
         now = time.time()
         body = written(group.body)
         rows = rows_of(owner, group.id, items)
@@ -130,11 +121,10 @@ class Items:
             )
             self._grow(group.id, len(body) + ROW_BYTES)
             self._insert(group.id, rows)
-        self._make_room()
+        self._evict()
         return True
 
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
-        """Another object in a group's place, whose items stay; nothing happens if there is none."""
         text = written(body)
         with self._transaction():
             where = "where id = ? and owner = ?"
@@ -144,10 +134,6 @@ class Items:
                 self._grow(id, len(text) - len(found[0]))
 
     def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
-        """Appends items to a group.
-
-        returns  False: there is no such group, or it would be larger than the whole store may be
-        """
         rows = rows_of(owner, id, items)
         with self._transaction():
             where = "where id = ? and owner = ?"
@@ -156,7 +142,7 @@ class Items:
                 return False
             self._insert(id, rows)
             self._touch(id)
-        self._make_room()
+        self._evict()
         return True
 
     def get(self, owner: bytes, id: str) -> Group | None:
@@ -171,7 +157,6 @@ class Items:
         return Group(id, kind, status, previous, json.loads(body))
 
     def delete(self, owner: bytes, id: str) -> bool:
-        """Whether there was such a group."""
         with self._transaction():
             if self.get(owner, id) is None:
                 return False
@@ -181,7 +166,6 @@ class Items:
     # -- items -----------------------------------------------------------------------------------------------
 
     def item(self, owner: bytes, id: str) -> Kept | None:
-        """The item of this id: as it was made here, or else as a client sent it last."""
         with self._lock:
             row = self._db.execute(
                 "select body, tokens, kind, group_id from items where owner = ? and id = ? "
@@ -194,7 +178,6 @@ class Items:
         return kept_of(row)
 
     def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
-        """Those of a group, in order."""
         with self._lock:
             rows = self._db.execute(
                 "select body, tokens, kind from items where owner = ? and group_id = ? order by serial",
@@ -203,7 +186,6 @@ class Items:
         return [kept_of(row) for row in rows if kind in (None, row[2])]
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
-        """Whether there was such an item in the group."""
         with self._transaction():
             where = "where owner = ? and group_id = ? and id = ?"
             values = (owner, group_id, item_id)
@@ -226,10 +208,6 @@ class Items:
         after: str | None = None,
         ascending: bool = True,
     ) -> tuple[list[Kept], bool]:
-        """Some of a group's items, from behind the item `after` on, and whether there are more.
-
-        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.
-        """
         than, order = (">", "asc") if ascending else ("<", "desc")
         with self._lock:
             first = None if after is None else self._serial(owner, group_id, after)
@@ -243,7 +221,6 @@ class Items:
             return first_that_fit(rows, limit, max_bytes)
 
     def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
-        """The item of this id in a group."""
         with self._lock:
             row = self._db.execute(
                 "select body, tokens, kind from items where owner = ? and group_id = ? and id = ? limit 1",
@@ -259,7 +236,6 @@ class Items:
         return None if row is None else int(row[0])
 
     def history_bytes(self, owner: bytes, id: str) -> int:
-        """Of the items of a conversation, or of a response and of those before it (MAX_CHAIN at most)."""
         with self._lock:
             row = self._db.execute(
                 "with recursive chain (id, previous) as ("
@@ -273,10 +249,6 @@ class Items:
         return int(row[0])
 
     def chain(self, owner: bytes, response_id: str) -> list[Link] | str:
-        """The responses up to this one, the first one first; or the id of one that is not there.
-
-        Raises ChainTooLong.
-        """
         found: list[Link] = []
         id: str | None = response_id
         with self._lock:
@@ -294,7 +266,7 @@ class Items:
         return found[::-1]
 
     def unfinished(self) -> list[tuple[bytes, Group]]:
-        """Responses that have not ended, each with its owner."""
+        """Responses with the status queued or in_progress, each with its owner."""
         with self._lock:
             rows = self._db.execute(
                 "select owner, id, status, previous, body from groups "
@@ -305,16 +277,14 @@ class Items:
             for owner, id, status, previous, body in rows
         ]
 
-    # -- figures ---------------------------------------------------------------------------------------------
+    # -- statistics ------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
-        """Bytes."""
         return int(self._bytes)
 
     @property
     def count(self) -> int:
-        """Responses and conversations."""
         with self._lock:
             return int(self._db.execute("select count(*) from groups").fetchone()[0])
 
@@ -322,10 +292,10 @@ class Items:
         with self._lock:
             self._db.close()
 
-    # -- room ------------------------------------------------------------------------------------------------
+    # -- details ---------------------------------------------------------------------------------------------
 
     def _touch(self, id: str) -> None:
-        """Notes a use."""
+        """Set the time of a group's last use to now."""
         now = time.time()
         long_ago = now - min(TOUCH_SECONDS, self._max_seconds / 10)
         self._db.execute("update groups set used = ? where id = ? and used < ?", (now, id, long_ago))
@@ -347,8 +317,8 @@ class Items:
             self._db.execute("delete from groups where id = ?", (id,))
             self._db.execute("delete from items where group_id = ?", (id,))
 
-    def _make_room(self) -> None:
-        """Drops what is too old, and the least recently used while there is too much."""
+    def _evict(self) -> None:
+        """Delete groups that are too old, and the least recently used ones while the store is too large."""
         with self._transaction():
             too_old = time.time() - self._max_seconds
             while row := self._db.execute(
@@ -364,7 +334,7 @@ class Items:
 
 
 class _Transaction:
-    """A lock and a transaction, of which only the outermost counts."""
+    """Holds the lock and a transaction.  Inside of another one it does nothing by itself."""
 
     def __init__(self, db: sqlite3.Connection, lock: Any) -> None:
         self._db, self._lock = db, lock

@@ -51,18 +51,18 @@ log = logging.getLogger("gptoss.server")
 
 THREADS = 8
 DEADLINE_SECONDS = 6.0
-"""For everything that one request asks of the store."""
+"""Time for all queries of one request."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class PostgresItems:
-    """As `Items`.  All but `run`, `save`, `size`, `count` and `close` ask the database, and wait for it.
+    """Implements `Store` (store.py), where each operation is described.
 
-    url          as postgresql://user@host/database; the password may be in PGPASSWORD or ~/.pgpass
-    max_bytes    of all that is kept, by all servers
-    max_seconds  since it was last used
+    url          such as postgresql://user@host/database; the password may be in PGPASSWORD or ~/.pgpass
+    max_bytes    maximum size of everything stored, by all servers together
+    max_seconds  time after its last use in which a group is kept
     """
 
     def __init__(self, url: str, max_bytes: int, max_seconds: float) -> None:
@@ -81,7 +81,6 @@ class PostgresItems:
     # -- in threads -----------------------------------------------------------------------------------------
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result; it asks the store.  Raises StoreUnavailable."""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 return await self._threads[0].run(lambda: function(*args, **kwargs))
@@ -90,7 +89,6 @@ class PostgresItems:
             raise StoreUnavailable() from None
 
     def save(self, function: Callable[[], None], *, large: bool = False) -> asyncio.Future[None]:
-        """Begins to do what the function does.  What comes of it may be waited for, and never raises."""
         return asyncio.ensure_future(self._save(self._threads[1].run(function)))
 
     async def _save(self, saving: asyncio.Future[None]) -> None:
@@ -98,20 +96,16 @@ class PostgresItems:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.shield(saving)
         except TimeoutError:
-            log.error("a response is not kept yet: the store at %s does not answer", self._database.name)
+            log.error("a response is not stored yet: the store at %s does not answer", self._database.name)
             saving.add_done_callback(lambda done: done.cancelled() or done.exception())
-        except StoreUnavailable:  # the answer is no worse for it
-            log.error("a response could not be kept: the store at %s does not answer", self._database.name)
+        except StoreUnavailable:
+            log.error("a response could not be stored: the store at %s does not answer", self._database.name)
         except Exception:
-            log.exception("a response could not be kept")
+            log.exception("a response could not be stored")
 
     # -- groups ----------------------------------------------------------------------------------------------
 
     def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> bool:
-        """Keeps a response or a conversation with its items, instead of what was kept under its id.
-
-        returns  False: it is larger than the whole store may be, and not kept
-        """
         body = written(group.body)
         rows = rows_of(owner, group.id, items)
         with self._database.transaction() as db:
@@ -135,7 +129,6 @@ class PostgresItems:
         return True
 
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
-        """Another object in a group's place, whose items stay; nothing happens if there is none."""
         text = written(body)
         with self._database.transaction() as db:
             db.execute(
@@ -145,10 +138,6 @@ class PostgresItems:
             )
 
     def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
-        """Appends items to a group.
-
-        returns  False: there is no such group, or it would be larger than the whole store may be
-        """
         rows = rows_of(owner, id, items)
         with self._database.transaction() as db:
             found = db.execute(
@@ -175,7 +164,6 @@ class PostgresItems:
         return group_of(row)
 
     def delete(self, owner: bytes, id: str) -> bool:
-        """Whether there was such a group."""
         with self._database.transaction() as db:
             gone = db.execute("delete from gptoss_groups where id = %s and owner = %s", (storable(id), owner))
         return bool(gone.rowcount)
@@ -183,7 +171,6 @@ class PostgresItems:
     # -- items -----------------------------------------------------------------------------------------------
 
     def item(self, owner: bytes, id: str) -> Kept | None:
-        """The item of this id: as it was made here, or else as a client sent it last."""
         with self._database.statements() as db:
             row = db.execute(
                 f"select i.body, i.tokens, i.kind, g.id, {STALE} "
@@ -198,7 +185,6 @@ class PostgresItems:
         return kept_of(row)
 
     def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
-        """Those of a group, in order."""
         with self._database.statements() as db:
             rows = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s "
@@ -208,7 +194,6 @@ class PostgresItems:
         return [kept_of(row) for row in rows if kind in (None, row[2])]
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
-        """Whether there was such an item in the group."""
         with self._database.transaction() as db:
             freed = db.execute(
                 "delete from gptoss_items where owner = %s and group_id = %s and id = %s "
@@ -229,10 +214,6 @@ class PostgresItems:
         after: str | None = None,
         ascending: bool = True,
     ) -> tuple[list[Kept], bool]:
-        """Some of a group's items, from behind the item `after` on, and whether there are more.
-
-        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.
-        """
         than, order = (">", "asc") if ascending else ("<", "desc")
         asked = {"owner": owner, "group": storable(group_id), "kind": kind, "after": storable(after)}
         first: int | None = None
@@ -246,7 +227,7 @@ class PostgresItems:
                 if found is None:
                     return [], False
                 first = found[0]
-            with db.cursor(name="page") as rows:  # on the server: what does not fit is not sent
+            with db.cursor(name="page") as rows:  # a cursor of the server, which sends only the rows that fit
                 rows.itersize = 10
                 rows.execute(
                     "select body, tokens, kind from gptoss_items where owner = %(owner)s "
@@ -257,7 +238,6 @@ class PostgresItems:
                 return first_that_fit(rows, limit, max_bytes)
 
     def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
-        """The item of this id in a group."""
         with self._database.statements() as db:
             row = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s and id = %s "
@@ -267,7 +247,6 @@ class PostgresItems:
         return None if row is None else kept_of(row)
 
     def history_bytes(self, owner: bytes, id: str) -> int:
-        """Of the items of a conversation, or of a response and of those before it (MAX_CHAIN at most)."""
         with self._database.statements() as db:
             row = db.execute(
                 f"{CHAIN} select coalesce(sum(length(i.body) + length(i.tokens)), 0) "
@@ -277,10 +256,6 @@ class PostgresItems:
             return int(only_row(row)[0])
 
     def chain(self, owner: bytes, response_id: str) -> list[Link] | str:
-        """The responses up to this one, the first one first; or the id of one that is not there.
-
-        Raises ChainTooLong.
-        """
         with self._database.statements() as db:
             rows = db.execute(
                 f"{CHAIN} select id, status, previous, kind, {STALE} from chain order by place desc",
@@ -303,15 +278,12 @@ class PostgresItems:
 
     @property
     def size(self) -> int:
-        """Bytes."""
         return self._eviction.size
 
     @property
     def count(self) -> int:
-        """Responses and conversations."""
         return self._eviction.count
 
     def close(self) -> None:
-        """End the threads, each after the query that it is running."""
         for threads in self._threads:
             threads.close()

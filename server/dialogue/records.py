@@ -1,6 +1,6 @@
-"""What a store keeps: responses and conversations, their items, and both as rows of a database.
+"""What a store contains: responses, conversations and their items; and how these are rows of a database.
 
-items.py keeps them in SQLite, postgres.py in PostgreSQL.
+Both stores use this: items.py (SQLite) and postgres.py (PostgreSQL).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 from server.sse import written
 
 ROW_BYTES = 300
-"""What a row costs beside its text."""
+"""Size of a row of a database beside its texts, approximately."""
 
 MAX_CHAIN = 10_000
-"""Responses that one can go on from, directly or through others."""
+"""Maximum responses before a response."""
 
 Item = dict[str, Any]
 
 Row = tuple[str, bytes, str, str, str, bytes]
-"""Group, owner, id, kind, body and tokens of an item."""
+"""An item as a row: id of its group, owner, id, kind, body, tokens."""
 
 
 class StoreError(Exception):
@@ -31,11 +31,11 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An item, and what was sampled for it; nothing for a client's own.
+    """An item, and the tokens that were sampled for it; none for an item that a client sent.
 
     kind   input or output
-    bytes  that are kept of it; 0 if it has not been kept yet
-    json   the body as text, if no more of it is to be held in memory until it is kept; `body` has the id then
+    bytes  its size in the store; 0 if it is not stored yet
+    json   the body as text, for an item that is not stored yet; `body` has only the id then
     """
 
     body: Item
@@ -46,17 +46,18 @@ class Kept:
 
     @staticmethod
     def as_text(body: Item) -> Kept:
-        """As text: parsed, it takes many times as much memory."""
+        """The item with its body as text, because a parsed body takes many times as much memory."""
         return Kept({"id": body.get("id", "")}, json=written(body))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A response, or a conversation.
+    """A response or a conversation.
 
+    kind      response or conversation
     status    of a response
-    previous  the response before it
-    body      the object itself, without its items
+    previous  id of the response before it
+    body      the object that clients get, without its items
     """
 
     id: str
@@ -67,18 +68,21 @@ class Group:
 
 
 class Link(NamedTuple):
-    """A response in a chain of them."""
+    """A response in a chain of responses."""
 
     id: str
     status: str
 
 
 class ChainTooLong(Exception):
-    """A response goes on from more than MAX_CHAIN others."""
+    """There are more than MAX_CHAIN responses before this one."""
 
 
 def first_that_fit(rows: Iterable[Sequence[Any]], limit: int, max_bytes: int) -> tuple[list[Kept], bool]:
-    """Items of rows of body, tokens and kind, as `Items.page` returns them."""
+    """The items of the first rows, within both limits, and whether there are more rows: see `Store.page`.
+
+    rows  each with the columns body, tokens and kind
+    """
     found: list[Kept] = []
     left = max_bytes
     for row in rows:
@@ -90,10 +94,12 @@ def first_that_fit(rows: Iterable[Sequence[Any]], limit: int, max_bytes: int) ->
 
 
 def kept_of(row: Sequence[Any]) -> Kept:
+    """An item from its columns body, tokens and kind."""
     return Kept(json.loads(row[0]), array("i", bytes(row[1])), row[2], len(row[0]) + len(row[1]))
 
 
 def rows_of(owner: bytes, group_id: str, items: Sequence[Kept]) -> list[Row]:
+    """Items as rows."""
     return [
         (
             group_id,
@@ -108,5 +114,5 @@ def rows_of(owner: bytes, group_id: str, items: Sequence[Kept]) -> list[Row]:
 
 
 def cost_of(rows: Sequence[Row]) -> int:
-    """Bytes."""
+    """Size of these rows in the store, in bytes."""
     return sum(len(row[4]) + len(row[5]) + ROW_BYTES for row in rows)

@@ -116,9 +116,9 @@ def test_without_its_database_a_server_answers_and_says_what_it_cannot_do(two, d
         assert refused.json()["error"]["code"] == "store_unavailable"
         assert refused.headers["retry-after"] == "5"
         one.ask(503, input=[ASK], previous_response_id=first["id"])
-        answered = one.ask(input=[ASK])  # that it cannot be kept is logged
+        answered = one.ask(input=[ASK])  # and the log says that it could not be stored
         assert answered["output"][-1]["content"][0]["text"] == "Hello!"
-        assert "a response could not be kept" in caplog.text
+        assert "a response could not be stored" in caplog.text
         assert one.http.get("/metrics").status_code == 200
         assert one.http.get("/ready").status_code == 200
         chat = {"messages": [{"role": "user", "content": "Hi"}]}

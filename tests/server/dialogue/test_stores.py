@@ -381,4 +381,4 @@ def test_a_full_disk_spoils_no_answer(monkeypatch, caplog):
         await store.save(fails)
 
     asyncio.run(saved())
-    assert "a response could not be kept" in caplog.text
+    assert "a response could not be stored" in caplog.text
