@@ -18,8 +18,8 @@ from gptoss.progress import PromptBar
 from gptoss.results import answer_of
 from language.harmony.messages import Conversation, Message
 from language.tokenizer import Tokenizer
+from server.api.logprobs import token_text
 from server.dialogue.answer import AnswerReader
-from server.dialogue.logprobs import name
 from server.dialogue.turn import Turn
 from server.settings import Settings
 
@@ -92,7 +92,7 @@ def _turn(asked: argparse.Namespace, day: str) -> Turn:
 def _print_token(token: Token, seconds: float, tokenizer: Tokenizer) -> None:
     """Print the seconds since the start, id, log-probability and text of a token."""
     assert token.logprob is not None
-    text = name(tokenizer, token.id)
+    text = token_text(tokenizer, token.id)
     print(f"{seconds:9.4f} s  {token.id:6d}  {token.logprob.logprob:9.4f}  {text!r}", flush=True)
 
 

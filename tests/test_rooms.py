@@ -69,6 +69,17 @@ def test_heavy_packages_stay_in_their_rooms(ours):
             assert inside, f"{each.module} imports {each.target}"
 
 
+JSON_FREE = {f"server.dialogue.{name}" for name in ("turn", "begin", "answer", "continuation", "choices")}
+"""Each API writes the answer's JSON itself, so what they share has none."""
+
+
+def test_what_the_apis_share_of_an_answer_knows_no_json(ours):
+    assert ours.paths.keys() >= JSON_FREE
+    for each in ours.imports:
+        knows = each.target.split(".")[0] in ("json", "orjson") or each.target == "server.sse"
+        assert not (knows and each.module in JSON_FREE), f"{each.module} imports {each.target}"
+
+
 def planted(root: Path, files: dict[str, str]) -> Tree:
     """A tree of these modules: name → source."""
     for name, text in files.items():

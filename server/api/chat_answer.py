@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from engine.request import Token
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, ReasoningDelta
 from server.api import chunks
+from server.api.logprobs import chat_entry, prompt_entries
 from server.api.shared_fields import View
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
-from server.dialogue.choices import Choice, as_they_come
-from server.dialogue.logprobs import chat_entry, prompt_entries
+from server.dialogue.choices import Choice, in_order_of_arrival
 from server.logs import Figures
 from server.service import Service
 from server.sse import event, quote
@@ -96,14 +96,14 @@ class ChatAnswer(OpenAIStream):
             )
             for choice in self._choices
         ]
-        async for choice, tokens in as_they_come(self._choices):
+        async for choice, tokens in in_order_of_arrival(self._choices):
             if news := writers[choice.index].write(tokens):
                 yield news
         if self._view.usage:
             yield event({**head, "choices": [], "usage": self.usage()})
 
     async def gather(self) -> None:
-        async for choice, tokens in as_they_come(self._choices):
+        async for choice, tokens in in_order_of_arrival(self._choices):
             self._messages[choice.index].add(choice.feed(tokens))
 
     def whole(self) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
 from server.api import chunks
+from server.api.logprobs import completion_lists, prompt_entries
 from server.api.shared_fields import View
 from server.dialogue.begin import Begun
-from server.dialogue.choices import Choice, as_they_come
+from server.dialogue.choices import Choice, in_order_of_arrival
 from server.dialogue.continuation import TextReader
-from server.dialogue.logprobs import completion_lists, prompt_entries
 from server.logs import Figures
 from server.service import Service
 from server.sse import event, quote
@@ -80,7 +80,7 @@ class CompletionAnswer(OpenAIStream):
             ChunkWriter(choice, self._head, self._view, self.usage, self._logprobs)
             for choice in self._choices
         ]
-        async for choice, tokens in as_they_come(self._choices):
+        async for choice, tokens in in_order_of_arrival(self._choices):
             for text in choice.reader.echo(tokens[0]):
                 yield writers[choice.index].write_echo(text)
                 await asyncio.sleep(0)
@@ -90,7 +90,7 @@ class CompletionAnswer(OpenAIStream):
             yield event({**self._head, "choices": [], "usage": self.usage()})
 
     async def gather(self) -> None:
-        async for choice, tokens in as_they_come(self._choices):
+        async for choice, tokens in in_order_of_arrival(self._choices):
             for text in choice.reader.echo(tokens[0]):
                 self._texts[choice.index].append(text)
                 await asyncio.sleep(0)

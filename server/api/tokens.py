@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from server.api.conversation import ConversationFields
+from server.api.logprobs import token_text
 from server.api.shared_fields import Body, Many, TokenId
-from server.dialogue import logprobs
 from server.dialogue.begin import first_unknown, preprocess, raw_tokens, render
 from server.errors import bad_request
 from server.front.bodies import JsonRoute
@@ -57,7 +57,7 @@ def _written(ids: list[int], names: bool, service: Service) -> str:
     head = {"count": len(ids), "max_model_len": service.max_context}
     fields = [dumps(head)[:-1], f'"tokens":{_joined(ids, str)}']
     if names:
-        fields.append(f'"token_strs":{_joined(ids, lambda id: quote(logprobs.name(service.tokenizer, id)))}')
+        fields.append(f'"token_strs":{_joined(ids, lambda id: quote(token_text(service.tokenizer, id)))}')
     return ",".join(fields) + "}"
 
 

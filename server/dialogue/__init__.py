@@ -1,1 +1,4 @@
-"""What any API asks of the model and gets from it; knows no JSON."""
+"""What all APIs have in common: a turn, its answer, and the store of responses and conversations.
+
+turn.py, begin.py, answer.py, continuation.py and choices.py know no JSON: each API reads and writes its own.
+"""

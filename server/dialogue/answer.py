@@ -15,7 +15,7 @@ from language.harmony.messages import Conversation
 from language.harmony.reader import CallDelta, CallStart, ContentDelta, Delta, Reader, ReasoningDelta
 from language.harmony.render import Renderer
 from language.stops import StopStrings
-from server.dialogue.logprobs import UntilShown
+from server.dialogue.logprobs import HeldUntilShown
 from server.dialogue.turn import Turn
 
 Keep = Callable[[str, Sequence[int]], None]
@@ -47,7 +47,7 @@ class AnswerReader:
         self._start = tokenizer.special("<|start|>")
         self._special = frozenset(tokenizer.specials.values())
         self._names, self._keep, self._shows_reasoning = turn.names, keep, shows_reasoning
-        self._logprobs: UntilShown[tuple[int, Logprob]] = UntilShown()
+        self._logprobs: HeldUntilShown[tuple[int, Logprob]] = HeldUntilShown()
         self._channel: Literal["commentary", "final"] = "final"  # channel of the latest content
         self._content_length = self._shown_length = 0
         self.token_ids: list[int] = []

@@ -71,8 +71,8 @@ class Choice(Generic[R]):
             self._figures.first_token_at = self._figures.first_token_at or now
 
 
-async def as_they_come(choices: Sequence[Choice[R]]) -> AsyncIterator[tuple[Choice[R], list[Token]]]:
-    """The tokens of all choices, in order of arrival, until each has ended."""
+async def in_order_of_arrival(choices: Sequence[Choice[R]]) -> AsyncIterator[tuple[Choice[R], list[Token]]]:
+    """The tokens of all choices, until each has ended."""
     if len(choices) == 1:
         async for tokens in choices[0].arriving:
             yield choices[0], tokens

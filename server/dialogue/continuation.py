@@ -9,11 +9,11 @@ from dataclasses import replace
 from engine.request import Finish, Logprob, Prefill, Token
 from language.stops import StopStrings
 from language.tokenizer import Detokenizer, Tokenizer
-from server.dialogue.logprobs import UntilShown
+from server.dialogue.logprobs import HeldUntilShown
 from server.dialogue.turn import Turn
 
 ECHOED_TOKENS = 500
-"""Of a prompt that is echoed: others are looked after in between."""
+"""Tokens of an echoed prompt that are decoded at once; other requests are served in between."""
 
 
 class TextReader:
@@ -39,7 +39,7 @@ class TextReader:
         self._detokenizer = Detokenizer(tokenizer)
         self._stops = StopStrings(turn.stop, keep=turn.keep_stop)
         self._length = self._shown_length = 0
-        self._logprobs: UntilShown[tuple[int, int, Logprob | None]] = UntilShown()
+        self._logprobs: HeldUntilShown[tuple[int, int, Logprob | None]] = HeldUntilShown()
         self._sum_of_logprobs = 0.0
         self.token_ids: list[int] = []
         self.cached_tokens = 0
@@ -61,8 +61,10 @@ class TextReader:
             self.finish = token.finish.value if self._answers else Finish.LENGTH.value
 
     def echo(self, first: Token) -> Iterator[str]:
-        """Before the first token is added: the prompt's text, a little at a time, and with it its
-        log-probabilities if they were asked for; nothing if no echo was.
+        """The prompt's text, in pieces, if the answer should begin with it; otherwise nothing.
+
+        To be used up before the first token is added.  It also sets the log-probabilities of the prompt, if
+        they were requested.
         """
         if not self._echoes or self.token_ids:
             return
@@ -91,8 +93,8 @@ class TextReader:
     def new_logprobs(self) -> Sequence[tuple[int, int, Logprob | None]]:
         """Log-probabilities of the tokens since the last call.
 
-        Each sampled token has an entry, also the one that ended the text: programs that score prompts rely on
-        it.
+        Each sampled token has an entry, also the one that ended the text, because programs that score prompts
+        need it.
 
         returns  (offset in the text, token id, log-probability) of each; None for the first prompt token
         """

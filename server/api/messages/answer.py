@@ -9,7 +9,7 @@ from server.api.messages import errors
 from server.api.messages.blocks import Blocks, Gathered, Kind, Piece, Start, Step, Stop
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
-from server.dialogue.choices import Choice, as_they_come
+from server.dialogue.choices import Choice, in_order_of_arrival
 from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service
@@ -94,7 +94,7 @@ class MessagesAnswer:
         return event(errors.body(error, self._request_id), "error")
 
     async def _steps(self) -> AsyncIterator[list[Step]]:
-        async for choice, tokens in as_they_come([self._choice]):
+        async for choice, tokens in in_order_of_arrival([self._choice]):
             deltas = choice.feed(tokens)
             if not self._prompt_only:
                 yield self._blocks.steps(deltas)

@@ -10,12 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
+from server.api.logprobs import chat_entry
 from server.api.responses.tools import Tools
 from server.api.responses.writer import Event, ResponseWriter
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
-from server.dialogue.choices import Choice, as_they_come
-from server.dialogue.logprobs import chat_entry
+from server.dialogue.choices import Choice, in_order_of_arrival
 from server.dialogue.records import Group, Item, Kept
 from server.errors import ApiError
 from server.logs import Figures
@@ -98,7 +98,7 @@ class ResponseAnswer:
             self._running[self.response["id"]] = self
         try:
             yield self._sent(self.writer.queue() if background else self.writer.begin())
-            async for _, tokens in as_they_come([self._choice]):
+            async for _, tokens in in_order_of_arrival([self._choice]):
                 events = self.writer.start() if background and self.response["status"] == "queued" else []
                 events += self._read(tokens)
                 if self._choice.finish is not None:
