@@ -22,10 +22,10 @@ from server import error_responses
 from server.api import chat, completions, models, responses, tokens
 from server.api.messages import route as messages
 from server.api.responses.background import Jobs, end_interrupted
-from server.dialogue.items import Items
 from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.records import StoreError
 from server.dialogue.seal import Seal
+from server.dialogue.sqlite_store import SqliteStore
 from server.dialogue.store import open_store
 from server.errors import as_api_error
 from server.fields.reading import HEADER as IGNORED
@@ -65,8 +65,9 @@ def create_app(
 
     keys = settings.api_keys()
     service = _service(worker, tokenizer, settings, model_id, max_context, fingerprint, callers=len(keys))
-    if isinstance(service.items, Items):  # a store of several servers has responses that others are computing
-        end_interrupted(service.items)
+    # Other servers may be computing responses of a PostgreSQL store.
+    if isinstance(service.store, SqliteStore):
+        end_interrupted(service.store)
     jobs, heap = Jobs(settings.max_queued, settings.store_size), Heap()
     pages = Pages(summary) if settings.page else None
     app = FastAPI(
@@ -122,7 +123,7 @@ def _service(
     constraints = Constraints(tokenizer, tokenizer.end)
     seal = Seal(settings.seal_secret(), tokenizer.checksum)
     try:
-        items = open_store(settings.store, settings.store_size, settings.store_age)
+        store = open_store(settings.store, settings.store_size, settings.store_age)
     except StoreError as error:
         # A URL may have a password in it.
         named = settings.store if isinstance(settings.store, Path) else "postgresql://…"
@@ -131,12 +132,12 @@ def _service(
         worker=worker,
         tokenizer=tokenizer,
         renderer=Renderer(tokenizer),
-        metrics=Metrics(worker, seal, items),
+        metrics=Metrics(worker, seal, store),
         constraints=constraints,
         compilers=CompilerThreads(constraints, settings.max_queued),
         reasoning_cache=ReasoningCache(settings.reasoning_cache_memory),
         seal=seal,
-        items=items,
+        store=store,
         preprocessing=PreprocessingPool(settings.max_queued, callers=callers),
         settings=settings,
         model_id=model_id,
@@ -161,7 +162,7 @@ def _lifespan(
             await jobs.close()
             service.worker.stop()
             service.compilers.close()
-            service.items.close()
+            service.store.close()
             heap.close()
             service.preprocessing.close()
             if traces is not None:

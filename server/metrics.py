@@ -30,10 +30,10 @@ WHOLE_ANSWER_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 30
 class Metrics:
     """The metrics of this process, in their own registry."""
 
-    def __init__(self, worker: Worker, seal: Seal, items: Store):
+    def __init__(self, worker: Worker, seal: Seal, store: Store):
         self._registry = CollectorRegistry()
         self._registry.register(EngineFigures(worker))
-        self._registry.register(StoreFigures(seal, items))
+        self._registry.register(StoreFigures(seal, store))
         self.between_tokens = self._histogram(
             "inter_token_latency_seconds", "time between two tokens of an answer", BETWEEN_TOKENS_SECONDS
         )
@@ -82,8 +82,8 @@ class Metrics:
 class StoreFigures(Collector):
     """Metrics of the store, and of the encrypted chains of thought that clients send back."""
 
-    def __init__(self, seal: Seal, items: Store):
-        self._seal, self._items = seal, items
+    def __init__(self, seal: Seal, store: Store):
+        self._seal, self._store = seal, store
 
     def collect(self) -> Iterator[Metric]:
         seals = CounterMetricFamily(
@@ -92,8 +92,8 @@ class StoreFigures(Collector):
         seals.add_metric(("opened",), self._seal.opened)
         seals.add_metric(("refused",), self._seal.refused)
         yield seals
-        kept, size = self._items.count, self._items.size
-        yield GaugeMetricFamily(f"{PREFIX}_store_objects", "stored responses and conversations", kept)
+        count, size = self._store.count, self._store.size
+        yield GaugeMetricFamily(f"{PREFIX}_store_objects", "stored responses and conversations", count)
         yield GaugeMetricFamily(
             f"{PREFIX}_store_bytes", "size of the stored responses and conversations", size
         )

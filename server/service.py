@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Service:
     """
-    model_id     the model's name in requests and answers
-    max_context  longest prompt and answer together, tokens
-    fingerprint  identifies weights and version
-    date         YYYY-MM-DD, the current date in the system message
-    created      when the server started, Unix seconds
-    logged_once    names of ignored fields that have been logged
+    model_id      the model's name in requests and answers
+    max_context   longest prompt and answer together, tokens
+    fingerprint   identifies weights and version
+    date          YYYY-MM-DD, the current date in the system message
+    created       when the server started, Unix seconds
+    logged_once   names of ignored fields that have been logged
     """
 
     worker: Worker
@@ -44,7 +44,7 @@ class Service:
     compilers: CompilerThreads
     reasoning_cache: ReasoningCache
     seal: Seal
-    items: Store
+    store: Store
     preprocessing: PreprocessingPool
     settings: Settings
     model_id: str

@@ -20,7 +20,7 @@ ALLOWED = {
     "prometheus_client": {"server"},
     "huggingface_hub": {"gptoss"},
     "ray": {"deploy.ray", "bench.ray_proxy"},
-    "psycopg": {"server.dialogue.postgres", "server.dialogue.postgres_tables", "server.dialogue.database"},
+    "psycopg": {"server.dialogue.postgres"},
     "opentelemetry": {"server.traces"},
     "tokenizers": {"language", "demo"},
     "llguidance": {"language"},

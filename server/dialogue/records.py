@@ -1,6 +1,6 @@
 """What a store contains: responses, conversations and their items; and how these are rows of a database.
 
-Both stores use this: items.py (SQLite) and postgres.py (PostgreSQL).
+Both stores use this: sqlite_store.py (SQLite) and postgres/ (PostgreSQL).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StoreError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredItem:
     """An item, and the tokens that were sampled for it; none for an item that a client sent.
 
     kind   input or output
@@ -45,9 +45,9 @@ class Kept:
     json: str | None = None
 
     @staticmethod
-    def as_text(body: Item) -> Kept:
+    def as_text(body: Item) -> StoredItem:
         """The item with its body as text, because a parsed body takes many times as much memory."""
-        return Kept({"id": body.get("id", "")}, json=written(body))
+        return StoredItem({"id": body.get("id", "")}, json=written(body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +78,29 @@ class ChainTooLong(Exception):
     """There are more than MAX_CHAIN responses before this one."""
 
 
-def first_that_fit(rows: Iterable[Sequence[Any]], limit: int, max_bytes: int) -> tuple[list[Kept], bool]:
+def first_that_fit(
+    rows: Iterable[Sequence[Any]], limit: int, max_bytes: int
+) -> tuple[list[StoredItem], bool]:
     """The items of the first rows, within both limits, and whether there are more rows: see `Store.page`.
 
     rows  each with the columns body, tokens and kind
     """
-    found: list[Kept] = []
+    found: list[StoredItem] = []
     left = max_bytes
     for row in rows:
         left -= len(row[0]) + len(row[1])
         if len(found) == limit or (found and left < 0):
             return found, True
-        found.append(kept_of(row))
+        found.append(item_of(row))
     return found, False
 
 
-def kept_of(row: Sequence[Any]) -> Kept:
+def item_of(row: Sequence[Any]) -> StoredItem:
     """An item from its columns body, tokens and kind."""
-    return Kept(json.loads(row[0]), array("i", bytes(row[1])), row[2], len(row[0]) + len(row[1]))
+    return StoredItem(json.loads(row[0]), array("i", bytes(row[1])), row[2], len(row[0]) + len(row[1]))
 
 
-def rows_of(owner: bytes, group_id: str, items: Sequence[Kept]) -> list[Row]:
+def rows_of(owner: bytes, group_id: str, items: Sequence[StoredItem]) -> list[Row]:
     """Items as rows."""
     return [
         (

@@ -1,7 +1,7 @@
 """The store of responses and conversations, with which clients continue by id.
 
-items.py     in memory or in a SQLite file
-postgres.py  in PostgreSQL, for several servers
+sqlite_store.py  in memory or in a SQLite file
+postgres/        in PostgreSQL, for several servers
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from server.dialogue.items import Items
-from server.dialogue.records import Group, Kept, Link, StoreError
+from server.dialogue.records import Group, Link, StoredItem, StoreError
+from server.dialogue.sqlite_store import SqliteStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Store(Protocol):
         large  whether the function writes much
         """
 
-    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> bool:
+    def put(self, owner: bytes, group: Group, items: Sequence[StoredItem] = ()) -> bool:
         """Store a group with its items, in place of the group that had its id.
 
         returns  False if it is larger than the whole store may be; then it is not stored
@@ -52,7 +52,7 @@ class Store(Protocol):
     def change(self, owner: bytes, id: str, body: Mapping[str, Any]) -> None:
         """Replace the body of a group, but not its items.  Does nothing if there is no such group."""
 
-    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
+    def add(self, owner: bytes, id: str, items: Sequence[StoredItem]) -> bool:
         """Append items to a group.
 
         returns  False if there is no such group, or it would be larger than the whole store may be
@@ -64,12 +64,12 @@ class Store(Protocol):
     def delete(self, owner: bytes, id: str) -> bool:
         """Delete a group with its items.  Returns whether there was one."""
 
-    def item(self, owner: bytes, id: str) -> Kept | None:
+    def item(self, owner: bytes, id: str) -> StoredItem | None:
         """The item with this id, from any group.  If this server has generated an item with the id, that one;
         otherwise the one that a client sent last.
         """
 
-    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
+    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[StoredItem]:
         """All items of a group, or those of one kind, in order."""
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
@@ -85,7 +85,7 @@ class Store(Protocol):
         kind: str | None = None,
         after: str | None = None,
         ascending: bool = True,
-    ) -> tuple[list[Kept], bool]:
+    ) -> tuple[list[StoredItem], bool]:
         """Some items of a group, and whether there are more.
 
         limit      maximum number of items
@@ -94,7 +94,7 @@ class Store(Protocol):
         ascending  False: in reverse order
         """
 
-    def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
+    def find(self, owner: bytes, group_id: str, item_id: str) -> StoredItem | None:
         """The item with this id in a group."""
 
     def history_bytes(self, owner: bytes, id: str) -> int:
@@ -126,9 +126,9 @@ def open_store(where: Path | str | None, max_bytes: int, max_seconds: float) -> 
     max_seconds  time after its last use in which a group is kept
     """
     if not isinstance(where, str):
-        return Items(where, max_bytes, max_seconds)
+        return SqliteStore(where, max_bytes, max_seconds)
     try:
-        from server.dialogue.postgres import PostgresItems
+        from server.dialogue.postgres.store import PostgresStore
     except ImportError as error:
         raise StoreError(f"PostgreSQL needs psycopg: pip install 'gptoss[postgres]' ({error})") from None
-    return PostgresItems(where, max_bytes, max_seconds)
+    return PostgresStore(where, max_bytes, max_seconds)

@@ -296,7 +296,7 @@ def scripted(
         cuttable.cuts = True
 
     with serving(cuttable) as url:
-        yield Scripted(url, script, worker, app.state.service.items, cut)
+        yield Scripted(url, script, worker, app.state.service.store, cut)
 
 
 SUMMARY = "device: none, kernels: scripted\nmemory: none is needed"

@@ -14,8 +14,8 @@ from tests.server.scripted import Script, scripted
 
 pytest.importorskip("psycopg", reason="psycopg is not installed: the extra `postgres`")
 
-from server.dialogue import database as database_of_store
-from tests.server.dialogue.postgres import running
+from server.dialogue.postgres import connections as postgres_connections
+from tests.server.dialogue.postgres_server import running
 
 database = pytest.fixture(scope="module")(running)
 
@@ -105,7 +105,7 @@ def test_a_background_response_is_found_at_the_other_server(two):
 
 
 def test_without_its_database_a_server_answers_and_says_what_it_cannot_do(two, database, monkeypatch, caplog):
-    monkeypatch.setattr(database_of_store, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(postgres_connections, "PAUSE_SECONDS", 0.05)
     one, other = two
     one.server.script.add(*(final("Hello!") for _ in range(4)))
     first = one.ask(input=[ASK])

@@ -16,7 +16,7 @@ from server.api.responses.writer import Event, ResponseWriter
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, in_order_of_arrival
-from server.dialogue.records import Group, Item, Kept
+from server.dialogue.records import Group, Item, StoredItem
 from server.errors import ApiError
 from server.logs import Figures
 from server.service import Service
@@ -52,7 +52,7 @@ class ResponseAnswer:
         service: Service,
         figures: Figures,
         *,
-        items: Sequence[Kept] | None,
+        items: Sequence[StoredItem] | None,
         running: MutableMapping[str, ResponseAnswer] | None = None,
         summary: bool,
         seals: bool,
@@ -185,16 +185,17 @@ class ResponseAnswer:
         group = Group(body["id"], "response", body["status"], body["previous_response_id"], body)
         kept = list(self._items)
         kept += [
-            Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
+            StoredItem(item, tokens, "output")
+            for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
         large = self._prompt + len(self._reader.token_ids) > SMALL_ANSWER
-        return self._service.items.save(partial(self._keep, group, kept), large=large)
+        return self._service.store.save(partial(self._keep, group, kept), large=large)
 
-    def _keep(self, group: Group, kept: Sequence[Kept]) -> None:
-        fits = self._service.items.put(self.owner, group, kept)
+    def _keep(self, group: Group, kept: Sequence[StoredItem]) -> None:
+        fits = self._service.store.put(self.owner, group, kept)
         conversation = group.body["conversation"]
         if conversation is not None and group.status in ("completed", "incomplete"):
-            fits &= self._service.items.add(self.owner, conversation["id"], kept)
+            fits &= self._service.store.add(self.owner, conversation["id"], kept)
         if not fits:
             log.warning(
                 "a response is not stored completely: --store-size is too small for it or its conversation"

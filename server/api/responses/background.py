@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import EngineError, ShuttingDown
 from server.api.responses.answer import ResponseAnswer, encoded
 from server.api.responses.writer import Event
-from server.dialogue.items import Items
 from server.dialogue.records import Group
+from server.dialogue.sqlite_store import SqliteStore
 from server.errors import ApiError, as_api_error
 from server.logs import Figures
 from server.service import Service
@@ -237,11 +237,11 @@ INTERRUPTED = {
 }
 
 
-def end_interrupted(items: Items) -> None:
-    """Marks the responses that were running when the server died as failed."""
-    for owner, group in items.unfinished():
+def end_interrupted(store: SqliteStore) -> None:
+    """Sets the status of the responses that were running when the server died to `failed`."""
+    for owner, group in store.unfinished():
         ended = replace(group, status="failed", body={**group.body, **INTERRUPTED})
-        items.put(owner, ended, items.items(owner, group.id))
+        store.put(owner, ended, store.items(owner, group.id))
 
 
 def is_interrupted(group: Group, service: Service) -> bool:

@@ -16,7 +16,7 @@ from server.api.responses.stored import Limit, Order, listed, page
 from server.api.responses.tools import tools_of
 from server.api.responses.writer import new_id
 from server.api.shared_fields import Body, ManyObjects
-from server.dialogue.records import Group, Kept
+from server.dialogue.records import Group, StoredItem
 from server.errors import ApiError
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
@@ -68,16 +68,16 @@ async def create(
     group = Group(conversation["id"], "conversation", "", None, conversation)
 
     def keep() -> None:
-        if not service.items.put(owner, group, _checked(asked.items or (), owner, service)):
+        if not service.store.put(owner, group, _checked(asked.items or (), owner, service)):
             raise _too_large(service)
 
-    await service.items.run(keep)
+    await service.store.run(keep)
     return conversation
 
 
 @router.get("/v1/conversations/{id}", operation_id="conversation_retrieve")
 async def retrieve(id: str, request: Request, service: TheService) -> dict[str, Any]:
-    return await service.items.run(find, owner_of(request), id, service)
+    return await service.store.run(find, owner_of(request), id, service)
 
 
 @router.post("/v1/conversations/{id}", operation_id="conversation_update")
@@ -86,10 +86,10 @@ async def update(id: str, body: ChangedConversation, request: Request, service: 
 
     def change() -> dict[str, Any]:
         conversation = {**find(owner, id, service), "metadata": body.metadata or {}}
-        service.items.change(owner, id, conversation)
+        service.store.change(owner, id, conversation)
         return conversation
 
-    return await service.items.run(change)
+    return await service.store.run(change)
 
 
 @router.delete("/v1/conversations/{id}", operation_id="conversation_delete")
@@ -98,9 +98,9 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
 
     def forget() -> None:
         find(owner, id, service)
-        service.items.delete(owner, id)
+        service.store.delete(owner, id)
 
-    await service.items.run(forget)
+    await service.store.run(forget)
     return {"id": id, "object": "conversation.deleted", "deleted": True}
 
 
@@ -108,14 +108,14 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
 async def add(id: str, body: AddedItems, request: Request, service: TheService) -> Response:
     owner = owner_of(request)
 
-    def keep() -> list[Kept]:
+    def keep() -> list[StoredItem]:
         find(owner, id, service)
         items = _checked(body.items, owner, service)
-        if not service.items.add(owner, id, items):
+        if not service.store.add(owner, id, items):
             raise _too_large(service)
         return items
 
-    return await json_response(listed(await service.items.run(keep)))
+    return await json_response(listed(await service.store.run(keep)))
 
 
 @router.get("/v1/conversations/{id}/items", operation_id="conversation_items")
@@ -133,18 +133,18 @@ async def items(
         find(owner, id, service)
         return page(owner, id, service, limit, order, after)
 
-    return await json_response(await service.items.run(found))
+    return await json_response(await service.store.run(found))
 
 
 @router.get("/v1/conversations/{id}/items/{item_id}")
 async def item(id: str, item_id: str, request: Request, service: TheService) -> Response:
     owner = owner_of(request)
 
-    def found() -> Kept | None:
+    def found() -> StoredItem | None:
         find(owner, id, service)
-        return service.items.find(owner, id, item_id)
+        return service.store.find(owner, id, item_id)
 
-    if (kept := await service.items.run(found)) is None:
+    if (kept := await service.store.run(found)) is None:
         raise _no_item(item_id)
     return await json_response(listed([kept])["data"][0])
 
@@ -155,26 +155,26 @@ async def remove(id: str, item_id: str, request: Request, service: TheService) -
 
     def take_out() -> dict[str, Any]:
         conversation = find(owner, id, service)
-        if not service.items.remove(owner, id, item_id):
+        if not service.store.remove(owner, id, item_id):
             raise _no_item(item_id)
         return conversation
 
-    return await service.items.run(take_out)
+    return await service.store.run(take_out)
 
 
 def find(owner: bytes, id: str, service: Service) -> dict[str, Any]:
     """Raises ApiError."""
-    group = service.items.get(owner, id)
+    group = service.store.get(owner, id)
     if group is None or group.kind != "conversation":
         raise missing("conversation", id, None)
     return group.body
 
 
-def _checked(items: Sequence[dict[str, Any]], owner: bytes, service: Service) -> list[Kept]:
+def _checked(items: Sequence[dict[str, Any]], owner: bytes, service: Service) -> list[StoredItem]:
     """Items as they are stored.  Raises ApiError if one of them could not be part of a prompt."""
     History(tools_of(()), KnownItems(service, owner), service.renderer).add_all(items, "items")
     known = KnownItems(service, owner)
-    return [Kept(stored_form(item, known)) for item in items]
+    return [StoredItem(stored_form(item, known)) for item in items]
 
 
 def _too_large(service: Service) -> ApiError:

@@ -19,7 +19,7 @@ from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
 from server.api.responses.writer import new_id
 from server.dialogue.begin import begin, preprocess, slot_if_large
-from server.dialogue.records import MAX_CHAIN, ChainTooLong, Kept
+from server.dialogue.records import MAX_CHAIN, ChainTooLong, StoredItem
 from server.dialogue.turn import Turn
 from server.errors import ApiError, bad_request
 from server.front.bodies import JsonRoute
@@ -47,7 +47,7 @@ class KnownItems:
 
     def item(self, id: str) -> tuple[Item, Sequence[int]] | None:
         """Raises ApiError."""
-        kept = self.service.items.item(self.owner, id)
+        kept = self.service.store.item(self.owner, id)
         if kept is None:
             return None
         self.bytes += kept.bytes
@@ -96,7 +96,7 @@ async def start_answer(
     size = await history_bytes(body, owner, service)
     async with slot_if_large(size, service, request.state.caller):
         head = await preprocess(0, new_response, service, body, id, service)
-        (turn, tools, paths), items = await service.items.run(turn_and_items, body, owner, service, jobs)
+        (turn, tools, paths), items = await service.store.run(turn_and_items, body, owner, service, jobs)
         try:
             begun = await begin(turn, id, service, request.state.caller)
         except (ConversationError, SchemaError) as error:
@@ -120,7 +120,7 @@ async def start_answer(
 
 def turn_and_items(
     body: ResponseBody, owner: bytes, service: Service, jobs: Jobs
-) -> tuple[tuple[Turn, Tools, list[str]], list[Kept] | None]:
+) -> tuple[tuple[Turn, Tools, list[str]], list[StoredItem] | None]:
     """The turn, its tools and paths; and the input's items as they are stored, None if they are not.
 
     Raises ApiError.
@@ -129,7 +129,7 @@ def turn_and_items(
     if not body.keeps:
         return turn, None
     known = KnownItems(service, owner)
-    return turn, [Kept.as_text(stored_form(item, known)) for item in body.items()]
+    return turn, [StoredItem.as_text(stored_form(item, known)) for item in body.items()]
 
 
 MAX_REPEATED = 20_000
@@ -157,7 +157,7 @@ async def history_bytes(body: InputFields, owner: bytes, service: Service) -> in
     if id is None:
         return 0
     limit = service.settings.max_body_bytes
-    size = await service.items.run(service.items.history_bytes, owner, id)
+    size = await service.store.run(service.store.history_bytes, owner, id)
     if size > limit:
         message = f"{param}: the conversation so far has {size} bytes; at most {limit} can be continued"
         raise ApiError(400, message, param=param, code="context_length_exceeded")
@@ -184,27 +184,27 @@ def history_items(body: InputFields, owner: bytes, service: Service, jobs: Jobs)
     ApiError.
     """
     if (id := body.conversation_id) is not None:
-        conversation = service.items.get(owner, id)
+        conversation = service.store.get(owner, id)
         if conversation is None or conversation.kind != "conversation":
             raise missing("conversation", id, "conversation")
-        return [kept.body for kept in service.items.items(owner, id)]
+        return [kept.body for kept in service.store.items(owner, id)]
     if (id := body.previous_response_id) is None:
         return []
     try:
-        chain = service.items.chain(owner, id)
+        chain = service.store.chain(owner, id)
     except ChainTooLong:
         message = f"previous_response_id: more than {MAX_CHAIN} responses come before this one"
         raise bad_request(message, "previous_response_id") from None
     runs = jobs.in_foreground(owner, id) is not None
     if not isinstance(chain, str) and chain[-1].status in UNFINISHED:
-        last = service.items.get(owner, id)
+        last = service.store.get(owner, id)
         runs = last is not None and not is_interrupted(last, service)
     if runs:
         message = f"the response {id[:100]!r} is still running"
         raise ApiError(409, message, param="previous_response_id", code="response_in_progress")
     if isinstance(chain, str):
         raise missing("response", chain, "previous_response_id")
-    return [kept.body for group in chain for kept in service.items.items(owner, group.id)]
+    return [kept.body for group in chain for kept in service.store.items(owner, group.id)]
 
 
 def missing(kind: Literal["response", "conversation"], id: str, param: str | None) -> ApiError:

@@ -12,7 +12,7 @@ from server.api.responses.background import INTERRUPTED, Job, Jobs, is_interrupt
 from server.api.responses.body import InputFields, as_request_error
 from server.api.responses.create import KnownItems, history_bytes, history_items, missing, owner_of
 from server.dialogue.begin import render, slot_if_large
-from server.dialogue.records import Kept
+from server.dialogue.records import StoredItem
 from server.errors import bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
@@ -32,7 +32,7 @@ async def input_tokens(body: InputFields, request: Request, service: TheService)
     owner, jobs = owner_of(request), jobs_of(request)
     size = await history_bytes(body, owner, service)
     async with slot_if_large(size, service, request.state.caller):
-        conversation, tools, paths = await service.items.run(
+        conversation, tools, paths = await service.store.run(
             lambda: body.prompt_parts(
                 history_items(body, owner, service, jobs), KnownItems(service, owner), service
             )
@@ -56,7 +56,7 @@ async def retrieve(
     job, answer = jobs_of(request).get(owner, id), jobs_of(request).in_foreground(owner, id)
     if stream:
         if job is None or not job.streams:
-            await service.items.run(whole, owner, id, service)
+            await service.store.run(whole, owner, id, service)
             message = (
                 "stream: only a response that was created with background and stream can be streamed again,"
             )
@@ -66,7 +66,7 @@ async def retrieve(
         raise bad_request("starting_after: needs stream to be true", "starting_after")
     if (found := job or answer) is not None:
         return await json_response(found.response)
-    return await json_response(await service.items.run(whole, owner, id, service))
+    return await json_response(await service.store.run(whole, owner, id, service))
 
 
 @router.delete("/v1/responses/{id}", operation_id="response_delete")
@@ -78,7 +78,7 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
         jobs.forget(job)
     if (answer := jobs.in_foreground(owner, id)) is not None:
         answer.forget()
-    elif not await service.items.run(service.items.delete, owner, id):
+    elif not await service.store.run(service.store.delete, owner, id):
         raise missing("response", id, None)
     return {"id": id, "object": "response", "deleted": True}
 
@@ -93,7 +93,7 @@ async def cancel(id: str, request: Request, service: TheService) -> Response:
     if (answer := jobs_of(request).in_foreground(owner, id)) is not None:
         response = answer.response
     else:
-        response = await service.items.run(whole, owner, id, service)
+        response = await service.store.run(whole, owner, id, service)
     if not response["background"]:
         raise bad_request("only a response that was created with background can be cancelled", None)
     return await json_response(response)
@@ -111,19 +111,19 @@ async def input_items(
     owner = owner_of(request)
 
     def found() -> dict[str, Any]:
-        if (group := service.items.get(owner, id)) is None or group.kind != "response":
+        if (group := service.store.get(owner, id)) is None or group.kind != "response":
             raise missing("response", id, None)
         return page(owner, id, service, limit, order, after, "input")
 
-    return await json_response(await service.items.run(found))
+    return await json_response(await service.store.run(found))
 
 
 def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:
     """A stored response.  Raises ApiError."""
-    group = service.items.get(owner, id)
+    group = service.store.get(owner, id)
     if group is None or group.kind != "response":
         raise missing("response", id, None)
-    output = [kept.body for kept in service.items.items(owner, id, "output")]
+    output = [kept.body for kept in service.store.items(owner, id, "output")]
     ended = INTERRUPTED if is_interrupted(group, service) else {}
     return {**group.body, **ended, "output": output}
 
@@ -138,11 +138,11 @@ def page(
     kind: str | None = None,
 ) -> dict[str, Any]:
     """One page of a group's items: at most `limit`, and at most as many bytes as a body may have."""
-    most, ascending, items = service.settings.max_body_bytes, order == "asc", service.items
+    most, ascending, items = service.settings.max_body_bytes, order == "asc", service.store
     return listed(*items.page(owner, group_id, limit, most, kind=kind, after=after, ascending=ascending))
 
 
-def listed(shown: Sequence[Kept], more: bool = False) -> dict[str, Any]:
+def listed(shown: Sequence[StoredItem], more: bool = False) -> dict[str, Any]:
     """One page of items, as OpenAI lists them."""
     data = [_listed(kept.body) for kept in shown]
     return {

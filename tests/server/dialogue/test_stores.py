@@ -1,4 +1,4 @@
-"""What was said, kept in memory, in a SQLite file, and in a real PostgreSQL: all three do the same."""
+"""Stores in memory, in a SQLite file and in a real PostgreSQL do the same."""
 
 import asyncio
 import threading
@@ -6,19 +6,19 @@ import time
 
 import pytest
 
-from server.dialogue import items as sqlite_store
-from server.dialogue.items import Items
-from server.dialogue.records import Group, Kept, StoreError
+from server.dialogue import sqlite_store
+from server.dialogue.records import Group, StoredItem, StoreError
+from server.dialogue.sqlite_store import SqliteStore
 from server.dialogue.store import open_store
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: the extra `postgres`")
 
-from server.dialogue import database as database_of_store  # noqa: E402
-from server.dialogue import postgres as postgres_store  # noqa: E402
-from server.dialogue import postgres_tables  # noqa: E402
-from server.dialogue.database import StoreUnavailable  # noqa: E402
-from server.dialogue.postgres import PostgresItems  # noqa: E402
-from tests.server.dialogue.postgres import running  # noqa: E402
+from server.dialogue.postgres import connections as postgres_connections  # noqa: E402
+from server.dialogue.postgres import store as postgres_store  # noqa: E402
+from server.dialogue.postgres import tables as postgres_tables  # noqa: E402
+from server.dialogue.postgres.connections import StoreUnavailable  # noqa: E402
+from server.dialogue.postgres.store import PostgresStore  # noqa: E402
+from tests.server.dialogue.postgres_server import running  # noqa: E402
 
 MINE, THEIRS = b"mine", b"theirs"
 A_MONTH = 30 * 24 * 3600.0
@@ -55,7 +55,7 @@ def response(id, previous=None, status="completed", **body):
 
 
 def item(id, text="x", tokens=(), kind="input"):
-    return Kept({"id": id, "text": text}, tokens, kind)
+    return StoredItem({"id": id, "text": text}, tokens, kind)
 
 
 def bodies(kept):
@@ -202,7 +202,7 @@ def test_what_was_not_used_for_long_goes(opened, monkeypatch):
 @pytest.fixture
 def store(database):
     database.clear()
-    store = PostgresItems(database.url, 2**30, A_MONTH)
+    store = PostgresStore(database.url, 2**30, A_MONTH)
     yield store
     store.close()
 
@@ -213,7 +213,7 @@ def test_servers_that_start_together_and_write_together_lose_nothing(database):
 
     def serve(name):
         try:
-            store = PostgresItems(database.url, 2**30, A_MONTH)
+            store = PostgresStore(database.url, 2**30, A_MONTH)
             for i in range(20):
                 store.put(MINE, response(f"{name}_{i}"), [item(f"item_{name}_{i}")])
                 store.add(MINE, "conv", [item(f"{name}_{i}")])
@@ -221,7 +221,7 @@ def test_servers_that_start_together_and_write_together_lose_nothing(database):
         except Exception as error:
             failures.append(error)
 
-    first = PostgresItems(database.url, 2**30, A_MONTH)
+    first = PostgresStore(database.url, 2**30, A_MONTH)
     first.put(MINE, Group("conv", "conversation", "", None, {}))
     threads = [threading.Thread(target=serve, args=(name,)) for name in "abcd"]
     for thread in threads:
@@ -241,7 +241,7 @@ def test_servers_that_start_together_and_write_together_lose_nothing(database):
 
 def test_a_password_is_never_told_and_why_it_cannot_be_opened_is(database, monkeypatch):
     with pytest.raises(StoreError, match="does not exist") as told:
-        PostgresItems(database.url.replace("/postgres?", "/nowhere?") + "&password=hush", 2**30, A_MONTH)
+        PostgresStore(database.url.replace("/postgres?", "/nowhere?") + "&password=hush", 2**30, A_MONTH)
     assert "hush" not in str(told.value)
 
 
@@ -249,7 +249,7 @@ def test_a_store_of_another_version_is_refused(database, store):
     with database.connect() as db:
         db.execute("update gptoss_store set version = 99")
     with pytest.raises(StoreError, match="it is of version 99, and this program reads version 1"):
-        PostgresItems(database.url, 2**30, A_MONTH)
+        PostgresStore(database.url, 2**30, A_MONTH)
 
 
 async def _unavailable(store, function, *args):
@@ -263,7 +263,7 @@ async def _unavailable(store, function, *args):
 
 
 def test_a_database_that_goes_is_told_and_one_that_comes_back_is_used_again(database, store, monkeypatch):
-    monkeypatch.setattr(database_of_store, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(postgres_connections, "PAUSE_SECONDS", 0.05)
 
     async def outage():
         await store.run(store.put, MINE, response("resp_1"))
@@ -316,7 +316,7 @@ def test_no_more_calls_wait_than_can(database, store, monkeypatch):
         go = threading.Event()
         waiting = [asyncio.ensure_future(store.run(go.wait, 20)) for _ in range(8)]
         await asyncio.to_thread(_wait_for_queue, store, 0)  # each thread has one
-        monkeypatch.setattr(database_of_store, "MAX_WAITING", 5)
+        monkeypatch.setattr(postgres_connections, "MAX_WAITING", 5)
         waiting += [asyncio.ensure_future(store.run(go.wait, 20)) for _ in range(5)]
         await asyncio.to_thread(_wait_for_queue, store, 5)
         assert await _unavailable(store, store.get, MINE, "resp_1") < 1
@@ -349,7 +349,7 @@ def test_reading_a_store_writes_to_it_once_a_minute(database, store, monkeypatch
 
 def test_a_store_that_is_closed_leaves_no_connection(database):
     database.clear()
-    store = PostgresItems(database.url, 2**30, A_MONTH)
+    store = PostgresStore(database.url, 2**30, A_MONTH)
 
     async def asked():
         await asyncio.gather(*(store.run(store.get, MINE, "resp_1") for _ in range(8)))
@@ -372,7 +372,7 @@ def test_saves_are_done_in_their_order(store):
 
 
 def test_a_full_disk_spoils_no_answer(monkeypatch, caplog):
-    store = Items(None, 2**20, A_MONTH)
+    store = SqliteStore(None, 2**20, A_MONTH)
 
     def fails():
         raise sqlite_store.sqlite3.OperationalError("disk is full")

@@ -3,8 +3,8 @@
 import json
 import time
 
-from server.dialogue.items import Items
 from server.dialogue.records import Group
+from server.dialogue.sqlite_store import SqliteStore
 from server.settings import Settings
 from tests.server.api.responses.loop import ASK, Client, until
 from tests.server.api.responses.response_events import parsed, shape
@@ -186,7 +186,7 @@ def test_a_job_keeps_its_watchers_awake_by_events(client, monkeypatch):
 def test_a_job_that_the_server_did_not_end_has_failed_after_a_restart(tmp_path):
     """Killed, it cannot say so itself; nobody goes on with the job, and whoever polls would wait for ever."""
     settings = Settings(date="2025-06-28", store=tmp_path / "store.db")
-    store = Items(tmp_path / "store.db", 2**20, 3600)
+    store = SqliteStore(tmp_path / "store.db", 2**20, 3600)
     body = {"id": "resp_1", "status": "in_progress", "error": None, "previous_response_id": None}
     store.put(b"", Group("resp_1", "response", "in_progress", None, body))
     store.close()

@@ -105,7 +105,7 @@ def test_four_hundred_clients_that_vanish_leave_nothing_behind(tiny_tokenizer):
     with pressed(tiny_tokenizer) as server:
         asyncio.run(crowd(server.port))
         server.check_nothing_is_left()
-        assert server.app.state.service.items.size == 0
+        assert server.app.state.service.store.size == 0
         assert server.http.post(RESPONSES, json=body(stream=False)).status_code == 200
 
 
@@ -129,7 +129,7 @@ def test_jobs_that_pile_up_are_bounded_and_can_all_be_cancelled(tiny_tokenizer):
         server.check_nothing_is_left()
         for id in ids:
             assert server.http.delete(f"{RESPONSES}/{id}").status_code == 200
-        assert (server.app.state.service.items.size, server.app.state.service.items.count) == (0, 0)
+        assert (server.app.state.service.store.size, server.app.state.service.store.count) == (0, 0)
 
 
 def test_watchers_that_leave_end_nothing_and_leave_nothing(tiny_tokenizer):

@@ -1,8 +1,7 @@
-"""The store of responses and conversations in PostgreSQL, which several servers can share.
+"""The operations of the store.
 
-It does the same as the SQLite store (items.py).  Because all servers have the same store, any of them can
-continue any conversation.  The event loop must not wait for the database, so all queries run in threads
-(database.py).  After DEADLINE_SECONDS without an answer, the client gets status 503.
+The event loop must not wait for the database, so all queries run in threads (connections.py).  After
+DEADLINE_SECONDS without an answer, the client gets status 503.
 
     run    runs a function that reads the store, in one of several threads; the request waits for the result
     save   writes in a single thread, so that writes keep their order; a failure is logged, and the request's
@@ -18,8 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import psycopg
 
-from server.dialogue.database import Connections, StoreUnavailable, Threads
-from server.dialogue.postgres_tables import (
+from server.dialogue.postgres.connections import Connections, StoreUnavailable, Threads
+from server.dialogue.postgres.tables import (
     CHAIN,
     NOW,
     STALE,
@@ -37,12 +36,12 @@ from server.dialogue.records import (
     ROW_BYTES,
     ChainTooLong,
     Group,
-    Kept,
     Link,
+    StoredItem,
     StoreError,
     cost_of,
     first_that_fit,
-    kept_of,
+    item_of,
     rows_of,
 )
 from server.sse import written
@@ -57,7 +56,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class PostgresItems:
+class PostgresStore:
     """Implements `Store` (store.py), where each operation is described.
 
     url          such as postgresql://user@host/database; the password may be in PGPASSWORD or ~/.pgpass
@@ -105,7 +104,7 @@ class PostgresItems:
 
     # -- groups ----------------------------------------------------------------------------------------------
 
-    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> bool:
+    def put(self, owner: bytes, group: Group, items: Sequence[StoredItem] = ()) -> bool:
         body = written(group.body)
         rows = rows_of(owner, group.id, items)
         with self._database.transaction() as db:
@@ -137,7 +136,7 @@ class PostgresItems:
                 (text, len(text), storable(id), owner),
             )
 
-    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
+    def add(self, owner: bytes, id: str, items: Sequence[StoredItem]) -> bool:
         rows = rows_of(owner, id, items)
         with self._database.transaction() as db:
             found = db.execute(
@@ -170,7 +169,7 @@ class PostgresItems:
 
     # -- items -----------------------------------------------------------------------------------------------
 
-    def item(self, owner: bytes, id: str) -> Kept | None:
+    def item(self, owner: bytes, id: str) -> StoredItem | None:
         with self._database.statements() as db:
             row = db.execute(
                 f"select i.body, i.tokens, i.kind, g.id, {STALE} "
@@ -182,16 +181,16 @@ class PostgresItems:
                 return None
             if row[4]:
                 mark_used(db, [row[3]])
-        return kept_of(row)
+        return item_of(row)
 
-    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
+    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[StoredItem]:
         with self._database.statements() as db:
             rows = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s "
                 "order by serial",
                 (owner, storable(group_id)),
             ).fetchall()
-        return [kept_of(row) for row in rows if kind in (None, row[2])]
+        return [item_of(row) for row in rows if kind in (None, row[2])]
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
         with self._database.transaction() as db:
@@ -213,7 +212,7 @@ class PostgresItems:
         kind: str | None = None,
         after: str | None = None,
         ascending: bool = True,
-    ) -> tuple[list[Kept], bool]:
+    ) -> tuple[list[StoredItem], bool]:
         than, order = (">", "asc") if ascending else ("<", "desc")
         asked = {"owner": owner, "group": storable(group_id), "kind": kind, "after": storable(after)}
         first: int | None = None
@@ -237,14 +236,14 @@ class PostgresItems:
                 )
                 return first_that_fit(rows, limit, max_bytes)
 
-    def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
+    def find(self, owner: bytes, group_id: str, item_id: str) -> StoredItem | None:
         with self._database.statements() as db:
             row = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s and id = %s "
                 "limit 1",
                 (owner, storable(group_id), storable(item_id)),
             ).fetchone()
-        return None if row is None else kept_of(row)
+        return None if row is None else item_of(row)
 
     def history_bytes(self, owner: bytes, id: str) -> int:
         with self._database.statements() as db:

@@ -1,10 +1,10 @@
-"""What is kept for clients is bounded, and is read no further than it is asked for."""
+"""A store stays within its limits, and reads no more than was requested."""
 
 import json
 
 import pytest
 
-from server.dialogue.records import ChainTooLong, Group, Kept, Link
+from server.dialogue.records import ChainTooLong, Group, Link, StoredItem
 from tests.server.dialogue.test_stores import database, opened, postgres_store, sqlite_store  # noqa: F401
 
 OWNER = b"me"
@@ -16,7 +16,7 @@ def response(id, previous=None, **more):
 
 
 def message(id, text="x"):
-    return Kept({"id": id, "text": text})
+    return StoredItem({"id": id, "text": text})
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_page_has_one_item_of_any_size_and_others_while_they_fit(kept):
 
 
 def test_only_items_of_a_kind_are_listed(kept):
-    output = Kept({"id": "o"}, [1, 2], "output")
+    output = StoredItem({"id": "o"}, [1, 2], "output")
     kept.put(OWNER, response("r"), [message("m"), output])
     assert ids(kept.page(OWNER, "r", 9, 10**6, kind="input")[0]) == ["m"]
     found = kept.find(OWNER, "r", "o")

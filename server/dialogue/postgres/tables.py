@@ -1,6 +1,6 @@
 """The tables of the store in PostgreSQL: how they are created, and how they are kept within their bounds.
 
-postgres.py has the operations of the store.  Here is what several of them share.
+store.py has the operations of the store.  Here is what several of them share.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from server.dialogue.database import Connections
+from server.dialogue.postgres.connections import Connections
 from server.dialogue.records import Group, Row, StoreError, cost_of
 
 EVICTION_SECONDS = 60.0

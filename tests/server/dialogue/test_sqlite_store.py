@@ -2,8 +2,8 @@
 
 import pytest
 
-from server.dialogue.items import Items
-from server.dialogue.records import Group, Kept, StoreError
+from server.dialogue.records import Group, StoredItem, StoreError
+from server.dialogue.sqlite_store import SqliteStore
 
 US = b"us"
 
@@ -13,12 +13,12 @@ def response(id, previous=None, status="completed", **body):
 
 
 def message(id, text="", tokens=(), kind="input"):
-    return Kept({"type": "message", "id": id, "text": text}, tokens, kind)
+    return StoredItem({"type": "message", "id": id, "text": text}, tokens, kind)
 
 
 @pytest.fixture
 def store():
-    items = Items(None, 100_000, 3600)
+    items = SqliteStore(None, 100_000, 3600)
     yield items
     items.close()
 
@@ -44,8 +44,8 @@ def test_many_small_ones_give_way_to_a_large_one_at_once(store):
 
 def test_age_ends_what_is_not_used(monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr("server.dialogue.items.time.time", lambda: clock[0])
-    store = Items(None, 100_000, 100)
+    monkeypatch.setattr("server.dialogue.sqlite_store.time.time", lambda: clock[0])
+    store = SqliteStore(None, 100_000, 100)
     store.put(US, response("used"), [message("m1")])
     store.put(US, response("idle"))
     clock[0] += 60
@@ -59,13 +59,13 @@ def test_age_ends_what_is_not_used(monkeypatch):
 
 def test_a_file_keeps_all_of_it_and_forgets_what_is_deleted(tmp_path):
     file = tmp_path / "store.db"
-    store = Items(file, 100_000, 3600)
+    store = SqliteStore(file, 100_000, 3600)
     store.put(US, response("r1", status="queued"), [message("m1", "a secret", [5], "output")])
     store.put(US, response("r2"), [message("m2", "another")])
     size = store.size
     store.close()
     assert file.stat().st_mode & 0o777 == 0o600
-    store = Items(file, 100_000, 3600)
+    store = SqliteStore(file, 100_000, 3600)
     assert store.size == size
     assert [(owner, group.id) for owner, group in store.unfinished()] == [(US, "r1")]
     assert list(store.item(US, "m1").tokens) == [5]
@@ -78,4 +78,4 @@ def test_a_file_keeps_all_of_it_and_forgets_what_is_deleted(tmp_path):
 def test_a_file_that_is_no_store_is_refused(tmp_path):
     (tmp_path / "other").write_text("not a database, but long enough to be told from one" * 10)
     with pytest.raises(StoreError):
-        Items(tmp_path / "other", 1000, 10)
+        SqliteStore(tmp_path / "other", 1000, 10)

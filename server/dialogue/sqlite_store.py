@@ -1,6 +1,6 @@
 """The store of responses and conversations in one SQLite database: in memory, or in a file.
 
-Only one server can use it (postgres.py is for several).  Deleted data are overwritten in the file.
+Only one server can use it (postgres/ is for several).  Deleted data are overwritten in the file.
 
 A response has the id of the previous one.  So the history of a response is a chain of responses, and nothing
 is copied from one to the next.
@@ -23,13 +23,13 @@ from server.dialogue.records import (
     ROW_BYTES,
     ChainTooLong,
     Group,
-    Kept,
     Link,
     Row,
+    StoredItem,
     StoreError,
     cost_of,
     first_that_fit,
-    kept_of,
+    item_of,
     rows_of,
 )
 from server.sse import written
@@ -58,7 +58,7 @@ create index if not exists items_by_group on items (group_id, serial);
 """
 
 
-class Items:
+class SqliteStore:
     """Implements `Store` (store.py), where each operation is described.
 
     Safe to use from several threads: a lock lets one at a time use the database.
@@ -107,7 +107,7 @@ class Items:
 
     # -- groups ----------------------------------------------------------------------------------------------
 
-    def put(self, owner: bytes, group: Group, items: Sequence[Kept] = ()) -> bool:
+    def put(self, owner: bytes, group: Group, items: Sequence[StoredItem] = ()) -> bool:
         now = time.time()
         body = written(group.body)
         rows = rows_of(owner, group.id, items)
@@ -133,7 +133,7 @@ class Items:
                 self._db.execute(f"update groups set body = ? {where}", (text, id, owner))
                 self._grow(id, len(text) - len(found[0]))
 
-    def add(self, owner: bytes, id: str, items: Sequence[Kept]) -> bool:
+    def add(self, owner: bytes, id: str, items: Sequence[StoredItem]) -> bool:
         rows = rows_of(owner, id, items)
         with self._transaction():
             where = "where id = ? and owner = ?"
@@ -165,7 +165,7 @@ class Items:
 
     # -- items -----------------------------------------------------------------------------------------------
 
-    def item(self, owner: bytes, id: str) -> Kept | None:
+    def item(self, owner: bytes, id: str) -> StoredItem | None:
         with self._lock:
             row = self._db.execute(
                 "select body, tokens, kind, group_id from items where owner = ? and id = ? "
@@ -175,15 +175,15 @@ class Items:
             if row is None:
                 return None
             self._touch(row[3])
-        return kept_of(row)
+        return item_of(row)
 
-    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[Kept]:
+    def items(self, owner: bytes, group_id: str, kind: str | None = None) -> list[StoredItem]:
         with self._lock:
             rows = self._db.execute(
                 "select body, tokens, kind from items where owner = ? and group_id = ? order by serial",
                 (owner, group_id),
             ).fetchall()
-        return [kept_of(row) for row in rows if kind in (None, row[2])]
+        return [item_of(row) for row in rows if kind in (None, row[2])]
 
     def remove(self, owner: bytes, group_id: str, item_id: str) -> bool:
         with self._transaction():
@@ -207,7 +207,7 @@ class Items:
         kind: str | None = None,
         after: str | None = None,
         ascending: bool = True,
-    ) -> tuple[list[Kept], bool]:
+    ) -> tuple[list[StoredItem], bool]:
         than, order = (">", "asc") if ascending else ("<", "desc")
         with self._lock:
             first = None if after is None else self._serial(owner, group_id, after)
@@ -220,13 +220,13 @@ class Items:
             )
             return first_that_fit(rows, limit, max_bytes)
 
-    def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
+    def find(self, owner: bytes, group_id: str, item_id: str) -> StoredItem | None:
         with self._lock:
             row = self._db.execute(
                 "select body, tokens, kind from items where owner = ? and group_id = ? and id = ? limit 1",
                 (owner, group_id, item_id),
             ).fetchone()
-        return None if row is None else kept_of(row)
+        return None if row is None else item_of(row)
 
     def _serial(self, owner: bytes, group_id: str, item_id: str) -> int | None:
         row = self._db.execute(
