@@ -11,7 +11,7 @@ from server.metrics import EngineFigures
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import connect, request_bytes, wait_for
-from tests.server.test_pressure import CHAT, body, idle, pressed, until
+from tests.server.test_pressure import CHAT, body, idle, pressed
 
 
 def read(text):
@@ -133,8 +133,9 @@ def test_gauges_rise_under_load_and_return_to_nothing(tiny_tokenizer):
         others = asyncio.ensure_future(
             load.run("127.0.0.1", port, CHAT, [body(max_tokens=60, ignore_eos=True)] * 60, 60)
         )
-        await until(lambda: worker.stats().running == 32 and worker.stats().waiting > 0)
         busy = await scrape(port)
+        while busy["gptoss_num_requests_running",] < 32 and not others.done():
+            busy = await scrape(port)
         await others
         return busy
 
