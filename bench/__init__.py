@@ -1,1 +1,1 @@
-"""Benchmarks.  Not timed tests: each says what its number means; dated outcomes are in LOG.md."""
+"""Benchmarks.  Each module says what its numbers mean.  LOG.md has the results, with dates and hardware."""

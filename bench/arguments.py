@@ -1,9 +1,9 @@
-"""What it costs that the arguments of calls follow their schema, against any JSON object.
+"""The cost of making the arguments of calls follow their schema, compared with allowing any JSON object.
 
-Twelve functions as a coding agent declares them.  Measured in turn, so that both sides see the same other
-programs: compiling the grammar when its schemas are new and when they are known, and for each token of a
-call the time of its mask and of the grammar's step.  The engine computes masks beside the model's step, so
-a step is longer only where its mask takes longer than the model.
+There are twelve functions, such as a coding agent declares.  Measured are the time to compile the grammar,
+with new and with known schemas, and for each token of a call the time of its mask and of the grammar's step.
+Both variants are measured alternately, so that other programs disturb both equally.  The engine computes
+masks during the model's step, so a step takes longer only if its mask takes longer than the model.
 
     python -m bench.arguments TOKENIZER.json | tail -1 | jq .schema.mask_us
 """
@@ -34,7 +34,7 @@ def function(name: str, required: str, **properties: Any) -> Tool:
 
 
 def tools(round: int) -> tuple[Tool, ...]:
-    """Schemas that are new in each round."""
+    """The functions, with other schemas in each round."""
     new = {"type": "string", "description": f"round {round}"}
     todo = {
         "type": "object",
@@ -75,7 +75,7 @@ def milliseconds(since: float) -> float:
 
 
 def masks(constraints: Constraints, spec: AnswerSpec, answers: dict[str, list[int]]) -> list[float]:
-    """Microseconds of each mask with the step before it, over all answers."""
+    """For each token of all answers: microseconds of the grammar's step and of the next mask."""
     whole = constraints.compile(spec)
     assert whole is not None
     taken = []
@@ -95,7 +95,7 @@ def masks(constraints: Constraints, spec: AnswerSpec, answers: dict[str, list[in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("tokenizer", type=Path, help="tokenizer.json")
+    parser.add_argument("tokenizer", type=Path, help="a tokenizer.json")
     tokenizer = Tokenizer(parser.parse_args().tokenizer)
     constraints, headers = Constraints(tokenizer, tokenizer.end), HeaderTokens(tokenizer)
     constraints.compile(AnswerSpec(response_format="json_object"))  # starts the sandbox

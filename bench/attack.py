@@ -1,13 +1,14 @@
-"""All attacks at once while honest clients stream: nobody is lost, gaps stay short, the memory comes back.
+"""Runs all attacks of docs/security.md at once, and measures how they affect other clients.
 
-A server with the demo model is started.  `--streams` honest clients stream one answer after the other.  First
-they are alone; then the attackers join them, each a loop over one attack of docs/security.md, on every API:
-heads and trailers without end, clients that drip or never read, requests sent ahead, connections without
-number, multiplied prompts, dense JSON, lists of wrong elements, long texts, colliding names, costly schemas,
-references to what is stored, large answers, hostile Markdown.  /health is asked every 50 ms.
+It starts a server with the demo model.  `--streams` ordinary clients stream one answer after the other: first
+alone, then together with the attackers.  Each attacker repeats one attack: endless headers and trailers,
+clients that send slowly or never read, pipelined requests, very many connections, multiplied prompts, dense
+JSON, lists of wrong elements, long texts, colliding names, costly schemas, references to stored items, large
+answers, hostile Markdown.  /health is requested every 50 ms.
 
-Two kinds of memory that the server fills by design, and never more, are made small (SETTINGS), so that what
-it has beyond its idle memory at the end is what attacks have left.
+Reported are the answers that were lost, the gaps between tokens, and the server's memory.  The KV cache and
+the store of responses always grow to their limits.  These limits are low here (SETTINGS), so that the memory
+that remains at the end was left by attacks.
 
     python -m bench.attack --seconds 300 | tail -1 | jq
 """
@@ -53,7 +54,7 @@ def dense(part: bytes, size: int = 2**20) -> bytes:
 
 
 def bodies() -> dict[str, tuple[str, bytes]]:
-    """Attacks that are one body: name → path and body."""
+    """The attacks that consist of one body: name → path and body."""
 
     def written(path: str, body: dict[str, Any]) -> tuple[str, bytes]:
         return path, json.dumps(body).encode()
@@ -110,7 +111,7 @@ def bodies() -> dict[str, tuple[str, bytes]]:
 
 
 async def post_body(port: int, path: str, body: bytes) -> None:
-    """Ask, read the answer, but not for ever."""
+    """Send a request and read its answer, for a limited time."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         head = (
@@ -118,7 +119,7 @@ async def post_body(port: int, path: str, body: bytes) -> None:
         )
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         if random.random() < 0.2:
-            return  # leave at once
+            return  # disconnect at once
         with suppress(TimeoutError):
             async with asyncio.timeout(20):
                 while await reader.read(2**16):
@@ -128,7 +129,7 @@ async def post_body(port: int, path: str, body: bytes) -> None:
 
 
 async def flood(port: int, start: bytes, piece: bytes, seconds: float = 10.0) -> None:
-    """Send `piece` without end, until the server hangs up."""
+    """Send `piece` again and again, until the server closes the connection or the time is up."""
     _, writer = await asyncio.open_connection(HOST, port)
     try:
         writer.write(start)
@@ -137,13 +138,13 @@ async def flood(port: int, start: bytes, piece: bytes, seconds: float = 10.0) ->
                 while True:
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(0)  # a drain that need not wait does not yield
+                    await asyncio.sleep(0)  # drain() does not yield if it need not wait
     finally:
         writer.transport.abort()
 
 
 async def drip(port: int) -> None:
-    """Two hundred connections that begin a head and go on with a byte a second."""
+    """Open two hundred connections that each send a byte of a header per second."""
     writers = []
     try:
         for _ in range(200):
@@ -173,7 +174,7 @@ async def never_read(port: int) -> None:
 
 
 async def refer(port: int) -> None:
-    """Keep an item, and name it ten thousand times."""
+    """Store an item, and send a request that refers to it ten thousand times."""
     item = {"role": "user", "content": "some words " * 10_000, "id": f"msg_{random.getrandbits(64):x}"}
     await post_body(port, CONVERSATIONS, json.dumps({"items": [item]}).encode())
     named = {"type": "item_reference", "id": item["id"]}
@@ -200,7 +201,7 @@ def attacks(port: int) -> dict[str, Callable[[], Awaitable[None]]]:
 
 
 async def attack_only(port: int, seconds: float) -> dict[str, int]:
-    """Every attack again and again; how often."""
+    """Repeat every attack.  Returns how often each was made."""
     until, rounds = time.perf_counter() + seconds, Counter[str]()
 
     async def repeat(name: str, attack: Callable[[], Awaitable[None]]) -> None:
@@ -215,7 +216,7 @@ async def attack_only(port: int, seconds: float) -> dict[str, int]:
 
 
 class Run:
-    """One server, those who ask it, and what they saw."""
+    """One server, its clients, and the measurements."""
 
     def __init__(self, port: int, pid: int):
         self._port, self._pid = port, pid
@@ -275,13 +276,13 @@ async def measure(port: int, pid: int, streams: int, seconds: float, niceness: i
     alone = quantiles(await phase(max(10.0, seconds / 10)))
     run.health.clear()
     run.failures.clear()
-    # The attackers are a process of their own: else those who measure would wait for them.
+    # The attackers are in another process, so that they do not delay the measurements in this one.
     command = ["nice", "-n", str(niceness), sys.executable, "-m", "bench.attack", "--against", str(port)]
     command += ["--seconds", str(seconds)]
     attackers = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     under = await phase(seconds)
     told, _ = await attackers.communicate()
-    await asyncio.sleep(25)  # for connections that linger
+    await asyncio.sleep(25)  # until lingering connections are closed
     health = sorted(run.health)
     return {
         "seconds": seconds,
@@ -308,10 +309,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument(
-        "--nice", type=int, default=0, help="of the attackers: 19 leaves the processors to the server, as if"
-        " they were on other machines",
+        "--nice", type=int, default=0, help="niceness of the attackers; with 19, the server has"
+        " priority, as if they ran on other machines",
     )  # fmt: skip
-    parser.add_argument("--against", type=int, metavar="PORT", help="only attack the server there")
+    parser.add_argument("--against", type=int, metavar="PORT", help="only attack the server on this port")
     asked = parser.parse_args()
     if asked.against:
         print(json.dumps(asyncio.run(attack_only(asked.against, asked.seconds))))

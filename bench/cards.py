@@ -1,7 +1,7 @@
-"""Which cards have room for which model with which context, alone and together (`--tensor-parallel`).
+"""Calculates the longest context of each model on GPUs of different sizes, alone or with `--tensor-parallel`.
 
-The server's own memory plan (engine/memory.py) for cards that are not there: of each rank's part of the
-weights and of the KV cache.  Nothing is loaded or measured.  docs/tensor-parallel.md has the table.
+It uses the server's memory plan (engine/memory.py), with each rank's part of the weights and of the KV cache.
+It needs no GPU, and loads and measures nothing.  docs/tensor-parallel.md has the table.
 
     python -m bench.cards
 """
@@ -26,13 +26,13 @@ CARDS = {
 RANKS = (1, 2, 4, 8)
 
 TAKEN = 2**30
-"""Bytes of a card that the driver, CUDA and NCCL take."""
+"""Bytes of a GPU's memory that the driver, CUDA and NCCL take."""
 
 PAGE_SIZE = 32
 
 
 def context(config: ModelConfig, ranks: int, card_bytes: int, dense: str = "bf16") -> int:
-    """The longest context, in tokens, of one request alone; 0 if the weights leave no room."""
+    """The longest context of a single request, in tokens; 0 if the weights leave no room for a KV cache."""
     part = Ranks(0, ranks).config(config)
     try:
         return memory.plan(
@@ -50,7 +50,7 @@ def context(config: ModelConfig, ranks: int, card_bytes: int, dense: str = "bf16
 
 
 def table() -> str:
-    """In Markdown: a row for each model and number of cards."""
+    """The table in Markdown: a row for each model and number of GPUs."""
     lines = [
         f"| model | cards | weights each | {' | '.join(CARDS)} |",
         "|---|---|---|" + "---|" * len(CARDS),

@@ -1,17 +1,17 @@
-"""How close the CPU backend comes to the memory's speed, at the real sizes of gpt-oss.
+"""The speed of the CPU backend, compared with the speed of the memory, at the real sizes of gpt-oss.
 
-At one token per step a CPU reads every weight the token uses once, and computes in the time that takes: the
-roofline is bytes over bandwidth.  model/speed.py has how steps and memory are timed in the same round; here
-the memory's speed is that of all threads reading one layer's experts as fast as they can.  `gptoss bench` is
-the short form of this, for any device.
+A step of one token reads each weight that the token uses once, and its arithmetic is done during this time.
+So the roofline is bytes divided by bandwidth.  The bandwidth is measured by reading one layer's experts with
+all threads; model/speed.py measures steps and bandwidth in the same round.  `gptoss bench` is a shorter
+version for any device.
 
     python -m bench.cpu --synthetic 20b                        # decode, batches, long context, prefill
     python -m bench.cpu --synthetic 20b --only decode --isa avx2
     python -m bench.cpu --model DIR --only load,decode         # from safetensors on disk
     python -m bench.cpu --synthetic 20b --layers 4 | tail -1 | jq .decode.share_of_bandwidth
 
-Of a step's bytes only weights and the keys and values it reads are counted; experts by what the batch
-really chose.
+The counted bytes of a step are the weights, keys and values that it reads; of the experts, only those that
+the batch chose.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ def arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--synthetic", choices=SIZES, help="random weights of this size, made in memory")
     source.add_argument("--model", type=Path, help="a folder of safetensors")
-    parser.add_argument("--layers", type=int, help="with --synthetic: only so many layers")
+    parser.add_argument("--layers", type=int, help="with --synthetic: number of layers")
     parser.add_argument("--dense", default="int8", help="int8 (default) or bf16")
     parser.add_argument("--threads", type=int, help="default: one for each core")
-    parser.add_argument("--isa", help="amx, avx512, avx2 or portable; default: the best there is")
+    parser.add_argument("--isa", help="amx, avx512, avx2 or portable; default: the best of this processor")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--only", default=",".join(("load", *MEASURES)), help="which to take, by commas")
+    parser.add_argument(
+        "--only", default=",".join(("load", *MEASURES)), help="what to measure, separated by commas"
+    )
     asked = parser.parse_args()
     asked.only = asked.only.split(",")
     return asked
@@ -106,7 +108,7 @@ def processor() -> str:
 
 
 def steps(model: CpuModel, load: Load, rounds: int, bandwidth: bool = True) -> Result:
-    """Times of steps, each with a measurement of the memory's speed."""
+    """Time steps, and measure the memory's speed after each."""
     timing = time_steps(
         load,
         rounds=rounds,
@@ -138,13 +140,13 @@ def quartiles(values: list[float]) -> tuple[float, float]:
 
 
 def read_speed(model: CpuModel, turn: int) -> float:
-    """Bytes per second of reading one layer's first matrices; another layer's each time."""
+    """Bytes per second of reading the first matrices of a layer; each turn reads another layer."""
     layer = model.weights.layers[turn % len(model.weights.layers)]
     return model.read_bandwidth(layer.mlp1.data)
 
 
 def step_bytes(model: CpuModel, load: Load) -> int:
-    """Weights and keys and values that one step reads."""
+    """Bytes of weights, keys and values that one step reads."""
     config, weights = model.config, model.weights
     dense = unembedding_bytes(model, load)
     for layer in weights.layers:
@@ -155,15 +157,17 @@ def step_bytes(model: CpuModel, load: Load) -> int:
 
 
 def unembedding_bytes(model: CpuModel, load: Load) -> int:
-    """Of a greedy step, or of one for which all logits count."""
+    """Bytes of the unembedding that a step reads: a greedy step, or one that needs all logits."""
     first, *others = model.weights.unembedding
     rescored = load.sequences * (model.greedy_bytes - first.data.nbytes)
     return first.data.nbytes + rescored + sum(half.data.nbytes for half in others if load.temperature > 0)
 
 
 def expert_bytes(model: CpuModel) -> int:
-    """Of the last step: the experts' weights it read, each counted once however many tokens used it."""
-    starts = model.scratch.starts  # of the last layer, still there; the others chose as many, near enough
+    """Bytes of experts' weights that the last step read.  Each expert counts once, whatever number of tokens
+    used it.
+    """
+    starts = model.scratch.starts  # of the last layer; about as many were chosen in each other layer
     active = int((starts[1:] > starts[:-1]).sum())
     every = sum(layer.mlp1.data.nbytes + layer.mlp2.data.nbytes for layer in model.weights.layers)
     return every // model.config.num_experts * active
@@ -185,7 +189,7 @@ def prefill(length: int) -> Callable[[CpuModel, int], Result]:
 
 
 def through_the_engine(model: CpuModel, rounds: int) -> Result:
-    """One greedy stream through the engine: what a token costs outside the kernels."""
+    """The time of a token outside the kernels, in one greedy stream through the engine."""
     runner = Runner(model, num_pages=64)
     limits = Limits(64, model.page_size, model.config.sliding_window, max_context=1024)
     engine = Engine(runner, limits)
@@ -198,7 +202,7 @@ def through_the_engine(model: CpuModel, rounds: int) -> Result:
         engine.step()
         elapsed = time.perf_counter() - start
         outside.append(1e3 * (elapsed - (sum(model.program.seconds().values()) - before)))
-    outside = outside[2:]  # the prompt, and a first token
+    outside = outside[2:]  # without the steps of the prompt and of the first token
     return {
         "outside_kernels_ms_median": round(statistics.median(outside), 3),
         "outside_kernels_ms_best": round(min(outside), 3),

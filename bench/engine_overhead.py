@@ -1,11 +1,11 @@
-"""What the engine itself costs: microseconds of its own CPU per token, around a model that costs nothing.
+"""CPU time of the engine itself per token, with a model that computes nothing.
 
-The model returns the same logits every time, so all that is measured is planning, putting the batch together,
-choosing tokens and taking note of them, on the engine's thread.  On a GPU this is added to every step.
+The model always returns the same logits.  So the measured time is that of planning, building the batch,
+choosing tokens and recording them, on the engine's thread.  On a GPU, it is added to the time of each step.
 
-With --overlap the model edits and chooses and steps are launched ahead, as on a GPU: what is measured then is
-what the host does in a step besides launching kernels.  While that takes less time than the GPU's step, none
-is added.
+With --overlap, the model edits logits and chooses tokens, and steps are launched ahead, as on a GPU.  Then
+the measured time is what the host does in a step, except for launching kernels.  If it is shorter than the
+GPU's step, it adds nothing to that.
 
     python -m bench.engine_overhead --running 64 | tail -1 | jq .decode_us_per_token
     python -m bench.engine_overhead --running 1 --overlap
@@ -37,8 +37,8 @@ PAGE_SIZE = 32
 ROWS = 512
 
 
-class Half:
-    """A constraint: every second token may come."""
+class EverySecondToken:
+    """A constraint that allows every second token."""
 
     def __init__(self, vocab_size: int):
         self._words = memoryview(b"\x55\x55\x55\x55" * -(-vocab_size // 32))
@@ -56,14 +56,14 @@ class Half:
 KINDS = {
     "greedy": SamplingParams(temperature=0),
     "sampled": SamplingParams(),
-    # Little of each: the same logits are penalised again in every step.
+    # Small penalties, because the same logits are penalised again in every step.
     "penalised": SamplingParams(repetition_penalty=1.001, presence_penalty=0.001, frequency_penalty=0.001),
     "masked": SamplingParams(),
 }
 
 
-class Nothing:
-    """A model without weights, work or memory."""
+class NoModel:
+    """A model without weights that computes nothing."""
 
     device = torch.device("cpu")
     page_size, page_bytes, weight_bytes, cache_format = PAGE_SIZE, 1, 0, "nothing"
@@ -80,13 +80,14 @@ class Nothing:
         return self._logits[: len(batch.samples)]
 
 
-class Chooser(Nothing):
-    """Edits nothing, and chooses this and that."""
+class SamplingModel(NoModel):
+    """A model that samples, without editing logits: its tokens were drawn in advance."""
 
     def __init__(self, vocab_size: int):
         super().__init__(vocab_size)
         noise = torch.Generator().manual_seed(0)
-        chosen = torch.randint(vocab_size // 2, (997, 1, ROWS), generator=noise) * 2  # as masks want it
+        # Even numbers, which the mask of `EverySecondToken` allows.
+        chosen = torch.randint(vocab_size // 2, (997, 1, ROWS), generator=noise) * 2
         self._chosen = itertools.cycle(torch.cat((chosen, torch.ones_like(chosen)), 1))
 
     def edit(self, logits: Tensor, edits: Edits, latest: Tensor | None = None) -> None:
@@ -108,11 +109,11 @@ def measure(
         max_running=running,
         max_tokens_per_step=max(512, running),
     )
-    model = Chooser(vocab_size) if overlap else Nothing(vocab_size)
+    model = SamplingModel(vocab_size) if overlap else NoModel(vocab_size)
     engine = Engine(Runner(model, limits.num_pages, overlaps=overlap), limits)
     for n in range(running):
         tokens = [(7 * n + i) % vocab_size for i in range(prompt)]
-        constraint = Half(vocab_size) if kind == "masked" else None
+        constraint = EverySecondToken(vocab_size) if kind == "masked" else None
         engine.add(Request(str(n), tokens, steps, sampling=KINDS[kind], constraint=constraint))
     started = time.thread_time()
     while engine.stats().prompt_tokens < running * prompt:
@@ -144,10 +145,14 @@ def main() -> None:
     parser.add_argument("--running", type=int, default=64, help="sequences that decode together")
     parser.add_argument("--prompt", type=int, default=1000, help="tokens of each prompt")
     parser.add_argument("--steps", type=int, default=500, help="tokens of each answer")
-    parser.add_argument("--vocabulary", type=int, default=1000, help="small: choosing costs little")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="of sampling, separated by commas")
-    parser.add_argument("--overlap", action="store_true", help="as on a GPU: chosen there, launched ahead")
-    parser.add_argument("--profile", action="store_true", help="where the time goes (itself costs time)")
+    parser.add_argument(
+        "--vocabulary", type=int, default=1000, help="number of tokens; with few, choosing takes little time"
+    )
+    parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of sampling, separated by commas")
+    parser.add_argument(
+        "--overlap", action="store_true", help="as on a GPU: the model chooses, steps are launched ahead"
+    )
+    parser.add_argument("--profile", action="store_true", help="print a profile; this makes steps slower")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}")

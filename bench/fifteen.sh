@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# All that is worth knowing from a GPU that is here for a quarter of an hour, perhaps once: at most nine minutes.
+# Runs all tests and benchmarks of a GPU in at most nine minutes: the GPU may be available for only fifteen, once.
 #
-#   bash bench/fifteen.sh [FOLDER]               results go to FOLDER, build/fifteen unless given
-#   bash bench/fifteen.sh --second [FOLDER]      what failed there, again; and loading, and eight bits
-#   bash bench/fifteen.sh --rehearse ...         either without a GPU: a tiny model in Triton's interpreter
+#   bash bench/fifteen.sh [FOLDER]               writes results to FOLDER; default: build/fifteen
+#   bash bench/fifteen.sh --second [FOLDER]      repeats the parts that failed, and adds loading and eight bits
+#   bash bench/fifteen.sh --rehearse ...         the same without a GPU, with a tiny model in Triton's interpreter
 #
-# Each part is a process of its own with a limit, and leaves FOLDER/PART.log, .json and .status as soon as it
-# is over: whatever one does, the others report.  Short tables come last.
+# Each part is a process of its own with a time limit.  It writes FOLDER/PART.log, .json and .status.  If a part
+# fails, the others still run.  Short tables are printed at the end.
 #
-#   PYTHON         the interpreter
-#   LIMIT_SCALE    of all limits, for a machine that is slower
-#   LIMIT_PART     seconds of one part, as LIMIT_prefill=10
-#   LIMIT_total    seconds until the tables: whatever is under way then is ended, and the rest is not begun
-#   GPTOSS_PLANT   faults of a rehearsal: bench/gpu/rehearsal.py
+#   PYTHON         the Python interpreter
+#   LIMIT_SCALE    factor of all time limits, for a slower machine
+#   LIMIT_PART     seconds of one part, such as LIMIT_prefill=10
+#   LIMIT_total    seconds until the tables; then the running part is ended, and the others are skipped
+#   GPTOSS_PLANT   injects faults into a rehearsal: bench/gpu/rehearsal.py
 set -u
 cd "$(dirname "$0")/.." || exit 1
 rehearse='' second=''
@@ -35,10 +35,10 @@ if [ -z "$second" ]; then
     rm -rf "$out/triton"
 fi
 if [ -n "$rehearse" ]; then
-    export TRITON_INTERPRET=1 TRITON_CACHE_DIR=$out/triton     # an empty one, as on a machine that is new
+    export TRITON_INTERPRET=1 TRITON_CACHE_DIR=$out/triton     # an empty cache, as on a new machine
     card=(echo "none: a rehearsal")
 fi
-export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1      # a log holds all that was said before an end of any kind
+export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1      # so that a log is complete however the process ends
 ulimit -c 0
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 started=$SECONDS
@@ -57,7 +57,7 @@ part() {    # NAME LIMIT COMMAND...
     fi
     timeout --signal=ABRT --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1     # Python says where it was
     code=$?
-    if [ $code -eq 137 ] && [ $((SECONDS - began)) -ge "$limit" ]; then     # of timeout's own, not for want of memory
+    if [ $code -eq 137 ] && [ $((SECONDS - began)) -ge "$limit" ]; then     # killed by timeout, not because memory ran out
         code=124
     fi
     case $code in

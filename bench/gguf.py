@@ -1,10 +1,11 @@
-"""A GGUF file with gpt-oss's shapes and random weights, so that llama.cpp can be timed on the same work.
+"""Writes a GGUF file with random weights of gpt-oss's shapes, to measure llama.cpp with the same sizes.
 
     python -m bench.gguf 20b model.gguf --layers 4
     llama-bench -m model.gguf -t 2 -p 512 -n 32
 
-Experts are MXFP4, matrices of attention, embedding and unembedding Q8_0, all else float32: as published for
-llama.cpp.  It has no vocabulary, only its size.  Format: github.com/ggml-org/ggml, docs/gguf.md, version 3.
+Experts are MXFP4; the matrices of attention, the embedding and the unembedding are Q8_0; all other tensors
+are float32.  The published GGUF files have the same formats.  The file has no vocabulary, only its size.
+Format: github.com/ggml-org/ggml, docs/gguf.md, version 3.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ UINT32, FLOAT32, STRING = 4, 6, 8
 
 @dataclass(frozen=True)
 class Type:
-    """A type of tensor: bytes that hold so many numbers."""
+    """A type of tensor: each block of `nbytes` bytes has `numbers` numbers."""
 
     number: int
     nbytes: int
@@ -41,7 +42,7 @@ F32, Q8_0, MXFP4 = Type(0, 4, 1), Type(8, 34, 32), Type(39, 17, 32)
 
 
 def tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], Type]]:
-    """Names, shapes (rows before columns) and types."""
+    """Name, shape (rows before columns) and type of each tensor."""
     hidden, width, experts = config.hidden_size, config.intermediate_size, config.num_experts
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     yield "token_embd.weight", (config.vocab_size, hidden), Q8_0
@@ -101,7 +102,7 @@ def nbytes(shape: tuple[int, ...], type: Type) -> int:
 
 
 def content(shape: tuple[int, ...], type: Type, random: torch.Generator) -> Tensor:
-    """Random bytes, with scales that keep activations near 1."""
+    """Random contents of a tensor, with scales that keep activations near 1."""
     size = nbytes(shape, type)
     if type is F32:
         return (torch.rand(math.prod(shape), generator=random) / 50).view(torch.uint8)
@@ -159,7 +160,7 @@ def main() -> int:
     )
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--layers", type=int, help="only so many layers")
+    parser.add_argument("--layers", type=int, help="number of layers")
     asked = parser.parse_args()
     config = SIZES[asked.size]
     write(asked.path, replace(config, num_layers=asked.layers) if asked.layers else config)

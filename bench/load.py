@@ -1,8 +1,8 @@
-"""A load generator for streamed completions: many connections, almost no work per byte.
+"""Requests many streams at once from a server, and measures when their events arrive.
 
-It shares the machine with the server it measures, so it counts events instead of parsing them: one asyncio
-protocol per stream, one `bytes.count` per read.  The answers themselves are checked by the tests; here a
-stream counts as good when its status is 200 and it ends in `[DONE]` without an error event.
+It runs on the same machine as the server, so it must take little CPU time: it counts events, and does not
+parse them.  A stream is good if its status is 200 and it ends with `[DONE]`, without an error event.  The
+contents of answers are checked by the tests, not here.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ EVENT, DONE, ERROR = b"data: {", b"data: [DONE]", b'data: {"error"'
 
 @dataclass(slots=True)
 class Stream:
-    """What one streamed answer looked like from outside; times in seconds of `time.perf_counter`."""
+    """Measurements of one streamed answer.  Times are in seconds of `time.perf_counter`."""
 
     status: int = 0
     started: float = 0.0
     ended: float = 0.0
     arrivals: list[float] = field(default_factory=list)
-    """When each event arrived."""
+    """Time of arrival of each event."""
     end: str = "cut"
-    """done; error: an event said so; late: not over in time; cut: the connection ended before [DONE]."""
+    """done; error: there was an error event; late: it did not end in time; cut: the connection ended before
+    [DONE].
+    """
 
     @property
     def failed(self) -> bool:
@@ -52,7 +54,7 @@ class _Reader(asyncio.Protocol):
         now, stream = time.perf_counter(), self.stream
         if not stream.status:
             stream.status = int(data[9:12])
-        seen = self.tail + data  # a marker may be cut in two by the network
+        seen = self.tail + data  # a marker may be divided between two reads
         stream.arrivals += [now] * (seen.count(EVENT) - self.tail.count(EVENT))
         if ERROR in seen:
             stream.end = "error"
@@ -78,7 +80,7 @@ def post(host: str, port: int, path: str, body: dict[str, Any]) -> bytes:
 
 
 async def stream_once(host: str, port: int, path: str, body: dict[str, Any], patience: float) -> Stream:
-    """One streamed answer, from connect to the last byte; `failed` if it did not end within `patience` s."""
+    """Request one stream, and read it to its end, for at most `patience` seconds."""
     stream = Stream()
     loop = asyncio.get_running_loop()
     finished: asyncio.Future[None] = loop.create_future()
@@ -100,12 +102,14 @@ async def stream_once(host: str, port: int, path: str, body: dict[str, Any], pat
 async def run(
     host: str, port: int, path: str, bodies: Sequence[dict[str, Any]], patience: float
 ) -> list[Stream]:
-    """All of `bodies` at once."""
+    """Request the answers to all bodies at once."""
     return list(await asyncio.gather(*(stream_once(host, port, path, body, patience) for body in bodies)))
 
 
 def summary(streams: list[Stream]) -> dict[str, float]:
-    """Tokens/s over the whole run; time to first event and gaps between events in milliseconds."""
+    """Tokens per second over the whole run; time to the first event, and gaps between events, in
+    milliseconds.
+    """
     good = [s for s in streams if s.status == 200 and not s.failed and s.arrivals]
     events = sum(len(s.arrivals) for s in good)
     wall = max(s.ended for s in good) - min(s.started for s in good)

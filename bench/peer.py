@@ -1,12 +1,11 @@
-"""Decoding and prompts against llama.cpp and ik_llama.cpp: a turn of one, a turn of the next, over and over.
+"""Compares the speed of decoding and of prompts with llama.cpp and ik_llama.cpp.
 
-On a shared machine the memory's speed changes within minutes, and a ratio of runs minutes apart tells as
-much about that as about the programs.  Here turns alternate and take seconds.  So that all have room in
-memory they get half of gpt-oss's experts: a token uses four of them however many there are, and reads as
-many bytes.
+The programs run alternately, each for a few seconds, because the memory's speed of a shared machine changes
+within minutes.  The model has half of gpt-oss's experts, so that all programs have room in memory.  This does
+not change the bytes that a token reads, because it uses four experts in any case.
 
-How the peers are built, from the sources on PyPI (`pip download --no-deps --no-binary :all: llama-cpp-python
-ik-llama-cpp-python`, unpacked here):
+To build the other programs, download their sources from PyPI (`pip download --no-deps --no-binary :all:
+llama-cpp-python ik-llama-cpp-python`), unpack them in the current folder, and run:
 
     cmake -S llama_cpp_python-*/vendor/llama.cpp -B llama -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
         && cmake --build llama --target llama-bench
@@ -15,17 +14,17 @@ ik-llama-cpp-python`, unpacked here):
     cmake -S ik_llama_cpp_python-*/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
         -DGGML_IQK_FA_ALL_QUANTS=OFF && cmake --build ik --target llama-bench
 
-Where llama.cpp dies of its AMX kernels (it did on a Granite Rapids, of a segmentation fault), add
+If llama.cpp crashes in its AMX kernels (on a Granite Rapids there was a segmentation fault), add
 -DCMAKE_CXX_FLAGS="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16" to its first command.
 
     python -m bench.peer --llama-bench llama/bin/llama-bench --ik-llama-bench ik/bin/llama-bench
     python -m bench.peer --ik-llama-bench ik/bin/llama-bench --only prompt_512 | tail -1 | jq .prompt_512
 
-A prompt goes through in steps of 512 tokens, as the engine and the peers have it; ours once with activations
-of 16 bits and once with 8 (`--prompt-activations`).  A round's ratio is of a peer's turn and the mean of our
-turns before and after it.  ik_llama.cpp takes its turns twice, as it is and with weights repacked when they
-are loaded (-rtr 1).  Its llama-bench cannot begin behind other tokens: 512 tokens behind 4,000 are the
-difference of 4,512 and 4,000.
+All programs compute prompts in steps of 512 tokens.  Ours is measured with activations of 16 and of 8 bits
+(`--prompt-activations`), ik_llama.cpp with weights as they are and repacked at loading (-rtr 1).  The ratio
+of a round compares another program's run with the mean of our runs before and after it.  ik_llama.cpp's
+llama-bench cannot measure 512 tokens after 4,000 others, so this is the difference between 4,512 and 4,000
+tokens.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ from model.speed import Load, time_steps
 EXPERTS = 16
 CONTEXT = 100
 STEP = 512
-"""Tokens of a prompt that go through together: `--max-tokens-per-step` of the server, `-ub` of the peers."""
+"""Tokens of a prompt in one step: `--max-tokens-per-step` of the server, `-ub` of the other programs."""
 
 DEPTH = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A llama-bench, how it is told to run, and how it is told to begin behind other tokens."""
+    """A llama-bench, its arguments, and its argument for tokens before the measured ones."""
 
     name: str
     program: Path
@@ -72,16 +71,18 @@ class Peer:
         done = subprocess.run(
             [self.program, *common, *self.options, *words], capture_output=True, text=True, check=True
         )
-        # ik_llama.cpp prints what it does before the array.
+        # ik_llama.cpp prints other lines before the array.
         results: list[dict[str, Any]] = json.loads(done.stdout[done.stdout.index("[\n") :])
         return results
 
     def decode(self, file: Path, threads: int, tokens: int) -> float:
-        """Tokens per second, after one to warm up."""
+        """Tokens per second, without the first one."""
         return float(self.run(file, threads, "-p", "0", "-n", str(tokens))[0]["avg_ts"])
 
     def prompt(self, file: Path, threads: int, length: int, depth: int) -> float:
-        """Tokens per second of `length` behind `depth`, after a token to warm up."""
+        """Tokens per second of `length` prompt tokens after `depth` others.  Computes one token before, to
+        warm up.
+        """
         if depth and not self.knows_depth:
             lengths = f"{depth},{depth + length}"
             short, long = self.run(file, threads, "-n", "0", "-p", lengths, "-w", "0")
@@ -91,7 +92,7 @@ class Peer:
 
 
 class Ours:
-    """The CPU backend, its weights and caches in memory."""
+    """Our CPU backend, with weights and caches in memory."""
 
     def __init__(self, model: CpuModel):
         self.model = model
@@ -101,7 +102,10 @@ class Ours:
         return 1 / statistics.mean(time_steps(self._load(1, CONTEXT), rounds=tokens).seconds)
 
     def prompt(self, length: int, depth: int, bits: int) -> float:
-        """`bits` of activations."""
+        """Tokens per second of `length` prompt tokens after `depth` others.
+
+        bits  of activations
+        """
         self.model.shorten_prompts(bits)
         steps = [self._load(STEP, depth + first) for first in range(0, length, STEP)]
         return length / sum(time_steps(step, rounds=1).seconds[0] for step in steps)
@@ -119,7 +123,7 @@ MEASURES: dict[str, tuple[int, int] | None] = {
     "prompt_2048": (2048, 0),
     "prompt_512_behind_4000": (512, DEPTH),
 }
-"""Tokens of the prompt and tokens before it."""
+"""Name → number of measured prompt tokens, and of tokens before them."""
 
 
 def main() -> int:
@@ -145,15 +149,19 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.peer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--llama-bench", type=Path, help="llama.cpp's")
-    parser.add_argument("--ik-llama-bench", type=Path, help="ik_llama.cpp's")
-    parser.add_argument("--only", default=",".join(MEASURES), help="which to take, by commas")
+    parser.add_argument("--llama-bench", type=Path, help="path of llama.cpp's llama-bench")
+    parser.add_argument("--ik-llama-bench", type=Path, help="path of ik_llama.cpp's llama-bench")
+    parser.add_argument("--only", default=",".join(MEASURES), help="what to measure, separated by commas")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=16, help="of one turn of decoding")
-    parser.add_argument("--layers", type=int, default=24, help="fewer need less memory: 0.24 GB each, twice")
-    parser.add_argument("--threads", type=int, help="of all; default: one for each core")
-    parser.add_argument("--isa", help="of ours; default: the best there is")
-    parser.add_argument("--folder", type=Path, help="where there are 7 GB for a while; default: the system's")
+    parser.add_argument("--tokens", type=int, default=16, help="tokens of each run of decoding")
+    parser.add_argument(
+        "--layers", type=int, default=24, help="number of layers; each needs 0.24 GB of memory twice"
+    )
+    parser.add_argument("--threads", type=int, help="threads of each program; default: one for each core")
+    parser.add_argument("--isa", help="our instruction set; default: the best of this processor")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for a temporary file of 7 GB; default: the system's"
+    )
     asked = parser.parse_args()
     if not (asked.llama_bench or asked.ik_llama_bench):
         parser.error("there is no peer: give --llama-bench, --ik-llama-bench or both")
@@ -176,7 +184,9 @@ def _peers(asked: argparse.Namespace) -> list[Peer]:
 def _measure(
     name: str, asked: argparse.Namespace, ours: Ours, peers: list[Peer], file: Path
 ) -> dict[str, Any]:
-    """Rounds of turns of one kind: tokens per second, and ratios of each of ours to each peer."""
+    """All rounds of one measurement: tokens per second, and the ratio of each of our variants to each other
+    program.
+    """
     size = MEASURES[name]
     own: dict[str, Callable[[], float]]
     if size is None:
@@ -221,7 +231,7 @@ def _memory(model: CpuModel, turn: int) -> float:
 
 
 def _summary(of: dict[str, list[float]], digits: int) -> dict[str, list[float]]:
-    """First quartile, median and third of each."""
+    """First quartile, median and third quartile of each list."""
     return {name: [round(value, digits) for value in _quartiles(values)] for name, values in of.items()}
 
 

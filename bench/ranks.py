@@ -1,8 +1,8 @@
-"""What it costs to split a model over processes of one CPU: a sum over the ranks, and a token.
+"""The cost of splitting a model over processes of one CPU: the time of a sum over the ranks, and of a token.
 
-A token of L layers has 2 L + 1 sums and one gathering of logits.  N ranks of one thread have the cores that
-one rank has with N threads, so the difference is what the sums cost, and the work that every rank
-does (router, norms, the choice).
+A token of a model with L layers needs 2 L + 1 sums over the ranks, and one gathering of logits.  N ranks with
+one thread each use as many cores as one rank with N threads.  So the difference in time is that of the sums,
+and of the work that every rank repeats (router, norms, the choice of experts).
 
     python -m bench.ranks --synthetic 20b --layers 4       # a table, and a line of JSON last
 """
@@ -34,10 +34,11 @@ CONTEXT = 100
 
 @dataclass(frozen=True)
 class Figures:
-    """
-    sum_ms     of one row of the hidden width: median, and the worst of a hundred
-    prompt_ms  of one sum of 512 rows
-    token_ms   of one greedy token: median, least, most
+    """Times in milliseconds.
+
+    sum_ms     of a sum of one row [C]: the median and the maximum of a hundred
+    prompt_ms  of a sum of 512 rows
+    token_ms   of one greedy token: median, minimum, maximum
     """
 
     ranks: int
@@ -48,7 +49,7 @@ class Figures:
 
 
 def measure(config: ModelConfig, ranks: Ranks, threads: int, steps: int) -> Figures:
-    """On every rank alike."""
+    """The measurement; every rank calls this."""
     torch.set_num_threads(threads)
     source = Synthetic(config)
     model = cpu.build(source if ranks.size == 1 else Part(source, ranks), CPU, threads=threads, ranks=ranks)
@@ -82,7 +83,7 @@ def _times(ranks: Ranks, x: torch.Tensor, count: int) -> list[float]:
 
 
 def together(words: list[str], config: ModelConfig, size: int, threads: int, steps: int) -> Figures:
-    """Rank 0's figures, the others being processes of their own."""
+    """The times of rank 0; starts the other ranks as processes."""
     if size == 1:
         return measure(config, ALONE, threads, steps)
     with tempfile.TemporaryDirectory() as folder:

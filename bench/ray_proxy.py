@@ -1,9 +1,9 @@
-"""What Ray Serve costs a streamed token, against the same application on a port of its own.
+"""The CPU time of a streamed token behind Ray Serve, compared with the same application without Ray.
 
-The stand-in of bench.standin computes nothing, and its steps last `--step-ms`, so that each token is an event
-of its own.  Counted is the CPU time of the processes that a token goes through: the server's alone, or Ray's
-HTTP proxy and the replica.  The first event tells what a request costs, reading its body for its session
-included.
+The model is replaced (bench/standin.py): it computes nothing, and its steps take `--step-ms`, so that each
+token is sent as a separate event.  Measured is the CPU time of all processes that a token passes: the
+server's, or those of Ray's HTTP proxy and of the replica.  The time to the first event includes reading the
+body to find its session.
 
     python -m bench.ray_proxy --streams 32 | tail -1 | jq .ray_over_direct
 """
@@ -39,7 +39,7 @@ PATH = "/v1/chat/completions"
 
 @serve.ingress()
 class StandIn:
-    """A replica around the stand-in."""
+    """A replica with the engine of bench/standin.py."""
 
     def __init__(self, step_ms: float, running: int):
         self._step_ms, self._running = step_ms, running
@@ -53,9 +53,11 @@ class StandIn:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What Ray Serve costs a streamed token")
     parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=128, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of each answer")
     parser.add_argument("--step-ms", type=float, default=30.0)
-    parser.add_argument("--rounds", type=int, default=3, help="counted; the medians are reported")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of measured rounds, of which the medians are reported"
+    )
     parser.add_argument("--port", type=int, default=8124)
     asked = parser.parse_args()
     direct, through = of_server(asked), of_ray(asked)
@@ -76,7 +78,7 @@ def of_server(asked: argparse.Namespace) -> dict[str, float]:
 def of_ray(asked: argparse.Namespace) -> dict[str, float]:
     os.environ |= {
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploy.ray.sticky:middlewares",
-        "RAY_worker_niceness": "0",  # as the server's
+        "RAY_worker_niceness": "0",  # the same as the server's
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
@@ -96,7 +98,7 @@ def of_ray(asked: argparse.Namespace) -> dict[str, float]:
 
 
 def process(name: str) -> int:
-    """The process that calls itself so."""
+    """Id of the process with this name."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         if path.read_bytes().startswith(name.encode()):
             return int(path.parent.name)
@@ -104,7 +106,7 @@ def process(name: str) -> int:
 
 
 def rounds(asked: argparse.Namespace, processes: dict[str, int], port: int) -> dict[str, float]:
-    """Medians; the first round, which warms up, is not counted."""
+    """The medians of all rounds but the first."""
     found = [one_round(asked, processes, port) for _ in range(asked.rounds + 1)][1:]
     return {name: statistics.median(each[name] for each in found) for name in found[0]}
 

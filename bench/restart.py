@@ -1,13 +1,14 @@
-"""What a long prompt costs again after a restart, with its pages on disk (`--prefix-cache-dir`).
+"""The time to the first token of a long prompt after a restart, with its pages on disk
+(`--prefix-cache-dir`).
 
-The prompt is computed once, with random weights in the exact shapes, and written to a folder.  Then engines
-with an empty cache begin with that folder, one after the other, as a server does that was started again: the
-time from the request to the first token, with the files in the system's page cache and without.  Loading
-weights is not in it.  The tokens, and the logits they were chosen by, must be the same bits.
+The prompt is computed once, with random weights of the real shapes, and its pages are written to a folder.
+Then new engines with an empty cache use this folder, as a restarted server does.  Measured is the time from
+the request to the first token, with the files in the system's page cache and without.  It does not include
+loading weights.  The tokens and their logits must be bit-identical.
 
     python -m bench.restart --synthetic 20b --experts 8 --dir FOLDER | tail -1 | jq .cached_seconds
 
-A FOLDER that is named keeps its pages; another run finds them there, and measures restarts only.
+With `--dir` the folder is kept.  The next run with it measures only restarts.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from model.loading.synthetic import SIZES, Synthetic
 from model.page_copies import PageCopies
 
 ANSWER = 4
-"""Tokens, to be the same again."""
+"""Tokens of the answers that are compared."""
 
 
 def main() -> int:
@@ -72,13 +73,17 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--synthetic", choices=SIZES, default="20b", help="random weights of this size")
-    parser.add_argument("--layers", type=int, help="only so many")
-    parser.add_argument("--experts", type=int, help="only so many in each layer, where memory is short")
+    parser.add_argument("--layers", type=int, help="number of layers")
+    parser.add_argument("--experts", type=int, help="number of experts of a layer; fewer need less memory")
     parser.add_argument(
-        "--tokens", type=int, nargs="+", default=[7500], help="of the prompt, or of several (default: 7500)"
+        "--tokens",
+        type=int,
+        nargs="+",
+        default=[7500],
+        help="tokens of the prompt; several numbers: of several prompts (default: 7500)",
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", type=Path, help="where the pages are kept (default: a temporary folder)")
+    parser.add_argument("--dir", type=Path, help="folder for the pages (default: a temporary one)")
     return parser.parse_args()
 
 
@@ -109,7 +114,9 @@ def measure(model: CpuModel, prompt: list[int], folder: Path, rounds: int) -> di
 def answered(
     model: CpuModel, prompt: list[int], folder: Path
 ) -> tuple[float, float, list[tuple[int, float | None]]]:
-    """One engine's life: seconds to the first token, seconds of a later one, tokens and their logits."""
+    """Answer the prompt with a new engine.  Returns the seconds to the first token, the seconds of a later
+    token, and the tokens with their logits.
+    """
     page_size, window = model.page_size, model.config.sliding_window
     num_pages = Pages(0, page_size, window).needed(len(prompt) + 512 + ANSWER) + 2 * (512 // page_size)
     runner = Runner(model, num_pages)

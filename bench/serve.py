@@ -1,13 +1,14 @@
-"""What the server itself costs: many concurrent streams over real HTTP, against a stand-in for the model,
-the demo model, or one on disk.
+"""The CPU time of the server itself: many concurrent streams over HTTP, without a model, or with the demo
+model or another one.
 
-The stand-in computes nothing, so every microsecond is the engine's, the server's or the kernel's.
-`cpu_us_per_token` is the CPU time of the whole server process (user and system, all threads) over the tokens
-it streamed; `http_over_offline` compares with the same requests given straight to an engine in this process.
-The load comes from this process, on the same machine: with two cores, one is left for the server.
+Without a model (bench/standin.py), all CPU time is that of the engine, the server and the operating system.
+`cpu_us_per_token` is the CPU time of the server's process (user and system, all threads) for each streamed
+token.  `http_over_offline` compares the speed with that of the same requests to an engine in this process,
+without HTTP.  This process sends the requests, on the same machine: of two cores, one is left for the server.
 
-With `--step-ms 0` steps follow each other as fast as the engine goes, and tokens that arrive together share a
-chunk; a pace (`--step-ms 17`: what a GPU would take) gives one chunk per token: `events_per_token` shows it.
+With `--step-ms 0`, steps follow each other without a pause, and tokens that arrive together share a chunk.
+With `--step-ms 17`, about the time of a GPU, each token has a chunk of its own; `events_per_token` shows
+this.
 
     python -m bench.serve --streams 64 --step-ms 16 | tail -1 | jq .cpu_us_per_token
     python -m bench.serve --target demo --streams 16 --tokens 32
@@ -41,7 +42,7 @@ def main() -> None:
     server = start(asked)
     try:
         wait_until_ready(asked.port, server)
-        rounds = [measure(asked, server.pid) for _ in range(asked.rounds + 1)][1:]  # the first one warms up
+        rounds = [measure(asked, server.pid) for _ in range(asked.rounds + 1)][1:]  # without the first round
     finally:
         server.terminate()
         server.wait(30)
@@ -55,13 +56,19 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--target", default="standin", help="standin, demo, or a model's folder")
+    parser.add_argument(
+        "--target", default="standin", help="standin (no model), demo, or the folder of a model"
+    )
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=256, help="of each answer")
-    parser.add_argument("--step-ms", type=float, default=0.0, help="how long a step of the stand-in takes")
-    parser.add_argument("--rounds", type=int, default=5, help="counted; the median is reported")
+    parser.add_argument("--tokens", type=int, default=256, help="tokens of each answer")
+    parser.add_argument("--step-ms", type=float, default=0.0, help="time of a step without a model")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="number of measured rounds, of which the median is reported"
+    )
     parser.add_argument("--port", type=int, default=8123)
-    parser.add_argument("--tokenizer", type=Path, default=standin.DEMO_TOKENIZER, help="of the stand-in")
+    parser.add_argument(
+        "--tokenizer", type=Path, default=standin.DEMO_TOKENIZER, help="tokenizer to use without a model"
+    )
     return parser.parse_args()
 
 
@@ -99,7 +106,7 @@ def wait_until_ready(port: int, server: subprocess.Popen[bytes], seconds: float 
 
 
 def body(asked: argparse.Namespace) -> dict[str, Any]:
-    """One request; the answer is as long as it may become."""
+    """A request whose answer has the maximum length."""
     return {
         "messages": [{"role": "user", "content": PROMPT}],
         "max_tokens": asked.tokens,
@@ -110,7 +117,7 @@ def body(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(asked: argparse.Namespace, pid: int) -> dict[str, float]:
-    """All streams at once, from the first connection to the last byte."""
+    """Request all streams at once, and read them to their ends."""
     before = cpu_seconds(pid)
     bodies = [body(asked)] * asked.streams
     streams = asyncio.run(load.run("127.0.0.1", asked.port, "/v1/chat/completions", bodies, patience=300))
@@ -128,7 +135,7 @@ def measure(asked: argparse.Namespace, pid: int) -> dict[str, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all its threads."""
+    """User and system time of all threads of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,13 +1,14 @@
-"""Mixed traffic for a long time: the server's memory must stay flat, and nothing may be left over.
+"""Sends mixed traffic to a server for a long time, and checks that its memory does not grow.
 
-Clients of every kind at once, each a loop: patient ones (streaming or not, chat or completion, short prompts
-and long), ones that vanish (before the first byte, in the middle, without reading), ones that send nonsense,
-ones that carry a conversation on (so that the prefix cache has something to find).  Every few seconds the
-server's resident memory and threads are noted.  Afterwards the server must be idle by its own /metrics, and
-hold as many descriptors as before.
+Several kinds of clients run at once, each in a loop: clients that read their answers (streamed or not, chats
+and completions, short and long prompts); clients that disconnect (before the first byte, during the answer,
+without reading); clients that send invalid requests; and clients that continue a conversation, for the prefix
+cache.  Every few seconds the resident memory and the number of threads are recorded.  At the end, the server
+must be idle according to /metrics, and have as many open file descriptors as at the beginning.
 
-Flat means: the median of the last quarter is at most `--growth` above the median of the second quarter.  The
-first is left out: allocators, caches and the pool of pages fill up then.
+The memory does not grow if the median of the last quarter of the time is at most `--growth` above the median
+of the second quarter.  The first quarter does not count, because caches and allocators grow to their usual
+size.
 
     python -m bench.soak --minutes 30 | tail -1 | jq
 """
@@ -49,12 +50,12 @@ WORDS = (
 
 
 BAD = ("error", "late", "cut", "no answer", "500", "TimeoutError")
-"""Endings that no load excuses."""
+"""Outcomes that are errors under any load."""
 
 
 @dataclass(slots=True)
 class Samples:
-    """What was seen of the server's process, a value each few seconds."""
+    """Measurements of the server's process, one every few seconds."""
 
     seconds: list[float] = field(default_factory=list)
     resident_mib: list[float] = field(default_factory=list)
@@ -73,13 +74,13 @@ def descriptors(pid: int) -> int:
 
 
 def quarters(values: list[float]) -> tuple[float, float]:
-    """Medians of the second and of the last quarter."""
+    """Medians of the second and of the last quarter of the values."""
     size = len(values) // 4
     return statistics.median(values[size : 2 * size]), statistics.median(values[3 * size :])
 
 
 class Client:
-    """One visitor with moods, drawn from its own seed."""
+    """A client that chooses randomly, from a seed, what to do next."""
 
     def __init__(self, port: int, seed: int, outcomes: Counter[str]):
         self._port, self._outcomes = port, outcomes
@@ -157,7 +158,7 @@ class Client:
         return await self._send(load.post("127.0.0.1", self._port, "/v1/chat/completions", body))
 
     async def _send(self, request: bytes) -> str:
-        """The status of a request that is answered whole."""
+        """The status of a request, after its whole answer was read."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             writer.write(request)
@@ -183,7 +184,7 @@ async def traffic(asked: argparse.Namespace, pid: int) -> tuple[Samples, Counter
 
 
 async def left_over(port: int) -> dict[str, float]:
-    """What the gauges show when everybody has gone; they get a second to notice."""
+    """Gauges that are not zero a second after all clients have disconnected."""
     await asyncio.sleep(1)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
@@ -202,10 +203,10 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=24)
-    parser.add_argument("--every", type=float, default=5, help="seconds between two looks at the process")
-    parser.add_argument("--growth", type=float, default=0.02, help="of memory that still counts as flat")
+    parser.add_argument("--every", type=float, default=5, help="seconds between two measurements")
+    parser.add_argument("--growth", type=float, default=0.02, help="maximum growth of memory, as a share")
     parser.add_argument("--port", type=int, default=8124)
-    parser.add_argument("--model", help="folder of a checkpoint; the demo without")
+    parser.add_argument("--model", help="folder of a checkpoint; default: the demo")
     asked = parser.parse_args()
     words = [sys.executable, "-m", "gptoss", "serve", f"--port={asked.port}", "--log-level=warning"]
     words += ["--max-running=8", "--max-queued=16", "--kv-cache-memory=24MiB"]
@@ -226,7 +227,7 @@ def main() -> None:
 def report(
     asked: argparse.Namespace, samples: Samples, outcomes: Counter[str], left: dict[str, float], code: int
 ) -> None:
-    """A table for people, one line of JSON for programs; exits with 1 if anything grew or stayed."""
+    """Print a table and one line of JSON; exit with 1 if memory grew, or something was left."""
     for outcome, count in sorted(outcomes.items()):
         print(f"  {outcome:36}{count:8}")
     memory = quarters(samples.resident_mib)

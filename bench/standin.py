@@ -1,9 +1,9 @@
-"""A runner without a model: it computes nothing, so that what is measured is the engine and the server.
+"""A runner without a model, to measure only the engine and the server.
 
-It answers each chat with a harmony header and then the same word for ever; a request's `max_tokens` ends it.
-A step can be made to last: the thread then sleeps and holds nothing, as it does while a GPU works.
+Each answer is a harmony header, and then the same word until `max_tokens` is reached.  Steps can take a given
+time: then the thread sleeps without the GIL, as while it waits for a GPU.
 
-    python -m bench.standin --port 8123 --step-ms 17        the real server around it
+    python -m bench.standin --port 8123 --step-ms 17        the real server with this runner
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEMO_TOKENIZER = Path(__file__).parent.parent / "demo" / "weights" / "tokenizer.
 
 
 class StandIn:
-    """Runs plans in no time, or in `step_seconds`; a `StepRunner` for the engine."""
+    """A `StepRunner` whose steps take `step_seconds`; 0: no time."""
 
     def __init__(self, tokenizer: Tokenizer, step_seconds: float = 0.0):
         self.vocab_size = max(tokenizer.size, *tokenizer.specials.values()) + 1
@@ -41,7 +41,7 @@ class StandIn:
 
     def run(self, plan: Plan) -> Sampled:
         if self._step_seconds:
-            # Like a GPU that is kept busy: a step begins when the last one ended, if it can.
+            # Like a busy GPU: a step begins when the previous one has ended, if it was launched by then.
             self._due = max(self._due, time.perf_counter() - self._step_seconds) + self._step_seconds
             time.sleep(max(0.0, self._due - time.perf_counter()))
         header, word, sampling = self._header, self._word, (c.sequence for c in plan.chunks if c.samples)
@@ -49,7 +49,7 @@ class StandIn:
 
 
 def engine(tokenizer: Tokenizer, step_seconds: float, running: int) -> Engine:
-    """An engine around the stand-in, with room for `running` long answers at once."""
+    """An engine with this runner, and room for `running` long answers at once."""
     pages = running * 64
     limits = Limits(
         num_pages=2 * pages,

@@ -1,10 +1,12 @@
-"""Full-size gpt-oss checkpoints with random weights on disk: for loading, and for the servers of others.
+"""Writes checkpoints with random weights of the real sizes, to measure loading, and to use with other
+servers.
 
     python -m bench.synthetic 20b FOLDER                        # original layout, 13.8 GB
     python -m bench.synthetic 120b FOLDER --layout hf           # transformers' layout, in shards
-    python -m bench.synthetic 20b FOLDER --layers 2             # a quick look
+    python -m bench.synthetic 20b FOLDER --layers 2             # a small one
 
-The tensors are those of model/loading/synthetic.py, so both layouts, and the same model in memory, are one.
+The tensors are those of model/loading/synthetic.py, so both layouts contain the same model, which can also be
+made in memory.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ SHARD_BYTES = 5 << 30
 
 
 def write(folder: Path, checkpoint: TensorSource, layout: str = "original") -> None:
-    """config.json and safetensors in `folder`, with never more than one tensor in memory.
+    """Write config.json and safetensors files to `folder`, with at most one tensor in memory.
 
-    A safetensors file is the length of its header, the header in JSON, and the tensors end to end.
+    A safetensors file consists of the length of its header, the header as JSON, and the tensors,
+    concatenated.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = checkpoint.config
@@ -53,11 +56,11 @@ def write(folder: Path, checkpoint: TensorSource, layout: str = "original") -> N
 
 
 Rows = tuple[str, slice]
-"""Rows of one of our tensors, as a stored one."""
+"""A stored tensor: some rows of one of our tensors."""
 
 
 def _stored(config: ModelConfig, layout: str) -> dict[str, Rows]:
-    """Each stored name, and what of ours it holds."""
+    """Name of each stored tensor → the rows that it has."""
     ours = shapes(config)
     if layout == "original":
         return {name: (name, slice(0, shape[0])) for name, shape in ours.items()}
@@ -74,7 +77,7 @@ def _stored(config: ModelConfig, layout: str) -> dict[str, Rows]:
 
 
 def _theirs(name: str) -> str:
-    """Our name in transformers' words."""
+    """The name of one of our tensors in transformers."""
     for ours, theirs in (
         ("block.", "model.layers."),
         ("mlp.norm.scale", "post_attention_layernorm.weight"),
@@ -108,7 +111,7 @@ def _is_mxfp4(name: str) -> bool:
 
 
 def _shards(config: ModelConfig, stored: dict[str, Rows]) -> Iterator[list[str]]:
-    """The stored names, in files of about SHARD_BYTES."""
+    """The names of the stored tensors, divided into files of about SHARD_BYTES."""
     shard: list[str] = []
     size = 0
     for name, rows in stored.items():
@@ -134,7 +137,9 @@ def _write_file(path: Path, checkpoint: TensorSource, stored: dict[str, Rows]) -
         file.write(len(text).to_bytes(8, "little") + text)
         for ours, part in stored.values():
             data = checkpoint.read(ours)[part].contiguous().cpu()
-            file.write((ctypes.c_char * data.nbytes).from_address(data.data_ptr()))  # NumPy may be missing
+            file.write(
+                (ctypes.c_char * data.nbytes).from_address(data.data_ptr())
+            )  # without NumPy, which may not be installed
 
 
 def original_config(config: ModelConfig) -> dict[str, object]:
@@ -210,7 +215,7 @@ def main() -> int:
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layout", choices=LAYOUTS, default="original")
-    parser.add_argument("--layers", type=int, help="only so many layers")
+    parser.add_argument("--layers", type=int, help="number of layers")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     config = SIZES[arguments.size]

@@ -1,2 +1,3 @@
-"""How fast the Triton backend is on a GPU (`python -m bench.gpu`), and how its kernels compile without one
-(`python -m bench.gpu.compile`)."""
+"""The speed of the Triton backend on a GPU (`python -m bench.gpu`), and what its kernels compile to, which
+needs no GPU (`python -m bench.gpu.compile`).
+"""

@@ -1,21 +1,22 @@
-"""How close the Triton backend comes to a GPU's memory speed, at the true sizes of gpt-oss.
+"""The speed of the Triton backend, compared with the speed of the GPU's memory, at the real sizes of gpt-oss.
 
-First every kernel is compared with plain PyTorch, and it is measured whether kernels should overlap
-(dependent_launch.py), as where a model is built.  Then: the copy bandwidth, each kernel by itself, decode
-steps through captured graphs, their kernels as the driver saw them, the same by the engine in turn and
-overlapped, prefill, loading, and plain eager PyTorch and transformers as the floor.  A part that fails keeps
-no other from running, and bench/fifteen.sh runs each in a process of its own.
+First, as when a model is built, every kernel is compared with plain PyTorch, and it is measured whether
+kernels should overlap (dependent_launch.py).  The other parts measure: the copy bandwidth; each kernel by
+itself; decode steps through graphs; the kernels of these steps, as the driver traces them; steps of the
+engine, with and without overlap; prefill; loading; and, for comparison, plain PyTorch and transformers.  If a
+part fails, the others still run.  bench/fifteen.sh runs each part in a process of its own.
 
     python -m bench.gpu                                  # 20b, random weights made on the GPU
     python -m bench.gpu --only check,copy,kernels        # parts of it
-    python -m bench.gpu --only tune                      # tiles of the kernels that decide, tried one by one
-    python -m bench.gpu --dense int8 --kv-cache-dtype fp8     # what the server can be asked for
+    python -m bench.gpu --only tune                      # other tiles for the most important kernels
+    python -m bench.gpu --dense int8 --kv-cache-dtype fp8     # with these settings of the server
     python -m bench.gpu --size 20b --layers 4 | tail -1 | jq .decode
 
-A share is the time that the bytes would take at the copy rate of the same run, over the time measured.  Bytes
-are weights, and the keys and values that are seen, each once; of experts those that the batch chose.  Times
-are medians; kernels run on all layers' weights in turn, so that no weight is found in the cache.  Needs torch
-and Triton alone."""
+A share is the time in which the bytes could be copied, at the bandwidth of the same run, divided by the
+measured time.  The bytes are those of weights, and of visible keys and values, each counted once; of the
+experts, only those that the batch chose.  Times are medians.  Kernels run with the weights of one layer after
+the other, so that no weight is in a cache already.  Needs only torch and Triton.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +102,7 @@ def made(asked: argparse.Namespace, options: dict[str, Any]) -> TritonModel:
     if asked.layers:
         config = replace(config, num_layers=asked.layers)
     device = torch.device("cpu") if asked.rehearse else torch.device("cuda", 0)
-    dtype = torch.float32 if asked.rehearse else torch.bfloat16  # an interpreter cannot multiply bfloat16
+    dtype = torch.float32 if asked.rehearse else torch.bfloat16  # the interpreter cannot multiply bfloat16
     weights = Reader(Random(config, device.type), device, dtype, asked.dense).all()
     return TritonModel(config, weights, **options)
 
@@ -109,18 +110,18 @@ def made(asked: argparse.Namespace, options: dict[str, Any]) -> TritonModel:
 def run(
     name: str, part: Callable[[TritonModel, Result], Any], model: TritonModel, results: Result, rehearse: bool
 ) -> bool:
-    """One part, its outcome among the results.  Returns whether all was well."""
+    """Run one part, and put its result into `results`.  Returns whether it succeeded."""
     began = time.perf_counter()
     try:
         if rehearse:
             rehearsal.planted(name)
         results[name] = part(model, results)
-    except Exception as error:  # whatever a kernel or a driver may raise: the other parts are worth having
+    except Exception as error:  # any exception of a kernel or a driver: the other parts should still run
         traceback.print_exc(file=sys.stdout)
         results[name] = {"error": " ".join(str(error).split())[:300] or repr(error)}
     print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
     gc.collect()
-    with suppress(RuntimeError):  # after a fault of the device all calls fail
+    with suppress(RuntimeError):  # after an error of the device, all calls fail
         torch.cuda.empty_cache()
     told = results[name]
     return not (isinstance(told, dict) and ("error" in told or told.get("passed") is False))
@@ -131,16 +132,26 @@ def arguments() -> argparse.Namespace:
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=SIZES, default="20b")
-    parser.add_argument("--layers", type=int, help="only so many layers")
-    parser.add_argument("--dense", choices=DENSE_FORMATS, default="bf16", help="as the server's flag")
-    parser.add_argument("--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="likewise")
-    parser.add_argument("--batch-invariant", action="store_true", help="as the server's flag, on")
+    parser.add_argument("--layers", type=int, help="number of layers")
     parser.add_argument(
-        "--only", default=",".join(name for name in PARTS if name != "tune"), help="by commas"
+        "--dense", choices=DENSE_FORMATS, default="bf16", help="the same as the server's flag"
     )
-    parser.add_argument("--results", type=Path, help="a file that is written anew after each part")
-    parser.add_argument("--rehearse", action="store_true", help="without a GPU: a tiny model, interpreted")
-    parser.add_argument("--commit", help="to be written into the result")
+    parser.add_argument(
+        "--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="the same as the server's flag"
+    )
+    parser.add_argument(
+        "--batch-invariant", action="store_true", help="the same as the server's flag, switched on"
+    )
+    parser.add_argument(
+        "--only",
+        default=",".join(name for name in PARTS if name != "tune"),
+        help="parts to run, separated by commas",
+    )
+    parser.add_argument("--results", type=Path, help="file for the results, rewritten after each part")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="use no GPU, but a tiny model in Triton's interpreter"
+    )
+    parser.add_argument("--commit", help="commit to name in the results")
     asked = parser.parse_args()
     asked.only = asked.only.split(",")
     if unknown := set(asked.only) - PARTS.keys():
@@ -165,11 +176,13 @@ def rehearsed(model: TritonModel) -> bool:
     return model.device.type == "cpu"
 
 
-# The parts: each prints a table and returns what it found.
+# The parts: each prints a table and returns its results.
 
 
 def check(model: TritonModel, _: Result) -> Result:
-    """Every kernel against plain PyTorch; graphs against the same pass without; chunks against the whole."""
+    """Compares each kernel with plain PyTorch, graphs with the same pass without a graph, and chunks of a
+    prompt with the whole prompt.
+    """
     worst: dict[str, float] = {}
     wrong = []
     for found in triton_checks.checks(model, triton_checks.TOKENS, seed=int(time.time())):
@@ -184,8 +197,9 @@ def check(model: TritonModel, _: Result) -> Result:
         padded = graphs.blank(graphs.size_for(rows), 64, model.device)
         graphs.stage(load.batch(0), padded)
         want = model.network(padded, load.cache)[:rows]
-        # The same kernels: the same bits, unless the library chose another product inside the graph.  Then a
-        # rounding may choose another expert for a row, and random weights make much of that.
+        # The kernels are the same, so the results are bit-identical, unless the library uses another kernel
+        # inside the graph.  Then rounding may choose another expert for a row, which changes much if weights
+        # are random.
         error = float(((got - want).norm(dim=1) / want.norm(dim=1)).median())
         worst[f"graph of {rows}"] = error
         print(f"{f'graph of {rows} against none':32} {error:.2e}")
@@ -198,7 +212,7 @@ def check(model: TritonModel, _: Result) -> Result:
 
 
 def overlapping(model: TritonModel, _: Result) -> Result:
-    """Whether kernels are to overlap: measured, as where a model is built."""
+    """Whether kernels should overlap: measured as when a model is built."""
     if torch.cuda.get_device_capability(model.device) < dependent_launch.OLDEST:
         return {"used": False}
     apart, overlapping, same = overlap.measure(model)
@@ -211,7 +225,7 @@ def overlapping(model: TritonModel, _: Result) -> Result:
 
 
 def copy(model: TritonModel, _: Result) -> Result:
-    """Bytes per second of a device-to-device copy, read and written, and of reading alone."""
+    """Bytes per second of a copy on the device (read plus written), and of reading alone."""
     source = torch.empty(1 << (20 if rehearsed(model) else 30), dtype=torch.uint8, device=model.device)
     target = torch.empty_like(source)
     seconds = gpu_kernels.median_seconds(lambda: target.copy_(source), 20)
@@ -226,7 +240,7 @@ def copy(model: TritonModel, _: Result) -> Result:
 
 
 def bandwidth(results: Result) -> float:
-    """Bytes per second that a share is of."""
+    """The bandwidth, in bytes per second, with which shares are calculated."""
     return float(results.get("copy", {}).get("copy_gb_s") or 3000.0) * 1e9  # 0.0 on a very slow machine
 
 
@@ -239,7 +253,9 @@ def kernels(model: TritonModel, results: Result) -> list[Result]:
 
 
 def decode(model: TritonModel, results: Result) -> list[Result]:
-    """Steps through graphs, as the engine runs them, each ending with the chosen tokens on the host."""
+    """Decode steps through graphs, as the engine runs them, each including the copy of the tokens to the
+    host.
+    """
     rows = []
     print(
         f"{'streams':>8} {'context':>8} {'ms':>8} {'tok/s':>9} {'share':>6} {'host us':>8} {'capture s':>9}"
@@ -275,7 +291,7 @@ def decode(model: TritonModel, results: Result) -> list[Result]:
 
 
 def profile(model: TritonModel, _: Result) -> list[Result]:
-    """The kernels of decode steps, of one stream and of many."""
+    """The kernels of decode steps, with one stream and with many."""
     rows = []
     several, context, steps = rehearsal.PROFILED if rehearsed(model) else ((1, 64), 1024, 20)
     print(f"{'streams':>8} {'kernel':40} {'launches':>9} {'us':>9}")
@@ -287,7 +303,7 @@ def profile(model: TritonModel, _: Result) -> list[Result]:
 
 
 def engine(model: TritonModel, _: Result) -> list[Result]:
-    """Steps of the engine: what the host adds to the model's own, in turn and overlapped."""
+    """Steps of the engine, with and without overlap: how much time the host adds to the model's."""
     rows = []
     print(
         f"{'streams':>8} {'sampling':>8} {'in turn ms':>11} {'adds us':>8}"
@@ -306,7 +322,7 @@ def engine(model: TritonModel, _: Result) -> list[Result]:
 
 
 def prefill(model: TritonModel, _: Result) -> list[Result]:
-    """One prompt in one step, its first token on the host at the end."""
+    """One prompt in one step, including the copy of its first token to the host."""
     rows = []
     print(f"{'tokens':>8} {'ms':>9} {'tok/s':>9} {'TFLOP/s':>8}")
     for tokens in rehearsal.PREFILLS if rehearsed(model) else PREFILLS:
@@ -326,7 +342,7 @@ def prefill(model: TritonModel, _: Result) -> list[Result]:
 
 
 def load(model: TritonModel, _: Result) -> Result:
-    """Weights from files in the page cache, and then the probe: what a server waits for."""
+    """Loading weights from files in the page cache, and the checks of the kernels afterwards."""
     found = gpu_weights.measure(model.config, model.device, model.dense)
     if "skipped" in found:
         print(found["skipped"])

@@ -1,8 +1,7 @@
-"""What the Triton kernels become on a GPU that is not here: compiled for it, at the true sizes, without one.
+"""Compiles the Triton kernels for any GPU, at the real sizes of gpt-oss, on a machine without a GPU.
 
-The network runs on tensors that have shapes and no memory, and each launch stops after compiling.  A kernel
-that does not compile, needs more shared memory than there is, or spills registers, shows here and not on the
-day when a GPU is at hand.
+The network runs on tensors that have shapes but no memory, and each launch stops after compiling.  So a
+kernel that does not compile, needs too much shared memory, or spills registers is found without a GPU.
 
     python -m bench.gpu.compile                       # 20b, compute capability 9.0
     python -m bench.gpu.compile --capability 80 --size 120b --keep FOLDER     # PTX and machine code too
@@ -34,12 +33,11 @@ from model.config import CheckpointError, ModelConfig
 
 STEPS = "1x1,2x1,8x1,24x1,64x1,256x1,1x7,1x128,1x200,1x512,1x2048"
 SHARED_BYTES = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
-"""KiB of shared memory that one program may have, by compute capability (CUDA programming guide, table
-30)."""
+"""Compute capability → maximum KiB of shared memory of one program (CUDA programming guide, table 30)."""
 
 
 Kernels = dict[tuple[str, str], Any]
-"""(name, constants) → what it became."""
+"""(name, constants) → the compiled kernel."""
 
 
 def compile_all(
@@ -51,7 +49,7 @@ def compile_all(
     batch_invariant: bool = False,
     multiprocessors: int = 132,
 ) -> Kernels:
-    """Every kernel of steps of so many sequences, with so many tokens each."""
+    """Compile all kernels of these steps."""
     found: Kernels = {}
 
     def note(function: Any, named: dict[str, Any], kernel: Any) -> None:
@@ -81,7 +79,7 @@ def compile_all(
 
 
 class Figures:
-    """What `cuobjdump` says of one kernel."""
+    """Properties of one compiled kernel, from `cuobjdump`."""
 
     USAGE: ClassVar = re.compile(r"REG:(\d+) STACK:(\d+)")
     BUFFERS: ClassVar = re.compile(r"local_alloc : \(\) -> !ttg\.memdesc<(\d+)x\d+x\d+x")
@@ -97,18 +95,20 @@ class Figures:
         self.registers, self.stack = map(int, self.USAGE.findall(usage)[-1])
         loop = machine_code.longest_loop(binary)
         self.loop = loop.total()
-        """Instructions of the longest loop, and of those what all warps wait at, and products of matrices."""
+        """Number of instructions in the longest loop; of barriers among them; and of matrix products."""
         self.barriers = loop["BAR"]
         self.products = sum(loop[name] for name in machine_code.TENSOR)
         self.shared = int(kernel.metadata.shared)
         self.warps = int(kernel.metadata.num_warps)
         tiles = self.BUFFERS.findall(kernel.asm["ttgir"])
         self.buffers = min(map(int, tiles), default=0)
-        """Tiles of a loop that there is room for at once: of one alone, none is under way."""
+        """Number of tiles that fit into shared memory at once; with only one, none is loaded during
+        computation.
+        """
 
 
 def steps_of(text: str) -> list[tuple[int, int]]:
-    """(sequences, tokens) of each step."""
+    """Parse `--steps`: sequences, and tokens of each, for each step."""
     pairs = [each.split("x") for each in text.split(",")]
     return [(int(sequences), int(tokens)) for sequences, tokens in pairs]
 
@@ -121,10 +121,16 @@ def main() -> int:
     parser.add_argument("--steps", type=steps_of, default=STEPS, help=f"sequences x tokens: {STEPS}")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--size", choices=SIZES, default="20b")
-    which.add_argument("--model", type=Path, help="folder of a checkpoint; of it config.json is read")
-    parser.add_argument("--dense", choices=DENSE_FORMATS, default="bf16", help="as the server's flag")
-    parser.add_argument("--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="likewise")
-    parser.add_argument("--batch-invariant", action="store_true", help="as the server's flag, on")
+    which.add_argument("--model", type=Path, help="folder of a checkpoint, of which only config.json is read")
+    parser.add_argument(
+        "--dense", choices=DENSE_FORMATS, default="bf16", help="the same as the server's flag"
+    )
+    parser.add_argument(
+        "--kv-cache-dtype", choices=KV_CACHES, default="bf16", help="the same as the server's flag"
+    )
+    parser.add_argument(
+        "--batch-invariant", action="store_true", help="the same as the server's flag, switched on"
+    )
     parser.add_argument(
         "--keep", type=Path, default=Path("build/gpu"), help="folder for PTX and machine code"
     )

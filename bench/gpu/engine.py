@@ -1,4 +1,4 @@
-"""What the host adds to a decode step: the real engine on the GPU, each step in turn and overlapped."""
+"""How much time the host adds to a decode step of the real engine on a GPU, with and without overlap."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SAMPLING = {
 }
 
 TOKENS_PER_STEP = 2048
-"""While prompts are read."""
+"""Maximum tokens of a step while prompts are computed."""
 
 
 def measure(
     model: TritonModel, streams: int, context: int, steps: int, turns: int = 30
 ) -> list[dict[str, Any]]:
-    """Rows of the table, for each way to choose: milliseconds of a step that the engine makes in turn and
-    overlapped, and what that is more than the model's alone, in microseconds.
+    """The rows of the table, one for each kind of sampling: milliseconds of the engine's steps without and
+    with overlap, and the microseconds by which they are longer than the model's own.
 
-    steps  measured of each, after a few
-    turns  steps of the model alone
+    steps  number of measured steps of the engine, after some to warm up
+    turns  number of measured steps of the model alone
     """
     alone = Decode(model, streams, context)
     device, _ = alone.seconds(turns)
@@ -51,10 +51,12 @@ def measure(
 def _step_seconds(
     model: TritonModel, streams: int, context: int, steps: int, sampling: SamplingParams, overlaps: bool
 ) -> float:
-    """Of a step of `streams` sequences around `context` tokens: the median."""
+    """Seconds of a step of `streams` sequences with about `context` tokens each: the median."""
     window, size = model.config.sliding_window, model.page_size
     prompt = max(1, context - steps // 2)
-    reading = streams * (1 + prompt // (TOKENS_PER_STEP - streams))  # steps in which the first answer already
+    reading = streams * (
+        1 + prompt // (TOKENS_PER_STEP - streams)
+    )  # steps in which the first sequences already answer
     answer = reading + steps + 20
     full = streams * -(-(prompt + answer) // size)
     banded = streams * (-(-window // size) + 2) + -(-TOKENS_PER_STEP // size)
@@ -81,5 +83,5 @@ def _step_seconds(
         walls.append(time.perf_counter() - began)
     assert engine.stats().running == streams, "pages ran out, or an answer ended"
     if model.graphs is not None:
-        model.graphs.forget()  # they hold on to the cache
+        model.graphs.forget()  # graphs keep a reference to the cache
     return statistics.median(walls[5:])

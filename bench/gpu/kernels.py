@@ -1,8 +1,9 @@
-"""Each kernel of a decode step by itself: its time, its bytes, its share of the copy bandwidth; and other
-tiles.
+"""Each kernel of a decode step by itself: its time, its bytes, and its share of the copy bandwidth; and the
+same with other tiles.
 
-A kernel runs once on each layer's weights, all in one graph, which is replayed: so launches cost what they
-cost in a step, and of the weights none is still in the cache when its turn comes again."""
+A kernel runs with the weights of each layer, one after the other, all in one graph, which is replayed.  So a
+launch takes as long as in a real step, and weights are no longer in the cache when they are read again.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ Run = Callable[[], object]
 
 
 def median_seconds(run: Run, rounds: int) -> float:
-    """Of one run on the device, by its own clock."""
+    """Median time of a run, by the device's clock."""
     for _ in range(3):
         run()
     times = []
@@ -47,7 +48,7 @@ def median_seconds(run: Run, rounds: int) -> float:
 
 
 def graph_of(run: Run) -> Run:
-    """`run`, captured after a first time without: what replays it."""
+    """Run once, then capture `run` in a graph.  Returns a function that replays it."""
     run()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -57,7 +58,7 @@ def graph_of(run: Run) -> Run:
 
 
 def measure(model: TritonModel, bandwidth: float) -> list[dict[str, Any]]:
-    """Rows of the table: kernel, us, mb, share."""
+    """The rows of the table: kernel, us, mb, share."""
     rows = []
     for name, run, count, nbytes in pieces(model):
         seconds = median_seconds(graph_of(run), 20) / count
@@ -74,7 +75,7 @@ def measure(model: TritonModel, bandwidth: float) -> list[dict[str, Any]]:
 
 
 Piece = tuple[str, Run, int, float]
-"""Name, something to run, how many kernels that is, and the bytes that each has to read."""
+"""Name, function to run, number of kernels that it launches, and the bytes that each must read."""
 
 
 def pieces(model: TritonModel) -> Iterator[Piece]:
@@ -161,7 +162,7 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
     rows, written = _normal(model, tokens, config.hidden_size), (chosen.clone(), shares.clone())
 
     def run_choice() -> None:
-        """As the network does."""
+        """The router and the choice of experts, as in the network."""
         for layer in layers:
             parts = gate_parts(rows, layer.gate)
             if expert_order.at_once(tokens, config.num_experts):
@@ -189,7 +190,7 @@ def _many(model: TritonModel, tokens: int) -> Iterator[Piece]:
 
 
 def _chosen(model: TritonModel, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Some experts of each token, and their shares."""
+    """Random experts for each token, and their shares."""
     logits = torch.randn(1, tokens, model.config.num_experts, device=model.device)
     shares = torch.empty(tokens, model.config.experts_per_token, device=model.device)
     chosen = torch.empty_like(shares, dtype=torch.int32)
@@ -198,7 +199,7 @@ def _chosen(model: TritonModel, tokens: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _active_bytes(model: TritonModel, chosen: torch.Tensor) -> tuple[float, float]:
-    """Of both matrices of one layer's experts that are chosen, without biases."""
+    """Bytes of both matrices of the chosen experts of one layer, without biases."""
     share = len(set(chosen.flatten().tolist())) / model.config.num_experts
     layer = model.weights.layers[0]
     up, back = (share * (each.words.nbytes + each.scales.nbytes) for each in (layer.mlp1, layer.mlp2))
@@ -231,14 +232,14 @@ def _normal(model: TritonModel, *shape: int) -> torch.Tensor:
     return torch.randn(shape, device=model.device).to(model.dtype)
 
 
-# Other tiles, one by one: the best of each belongs into the kernel's file.
+# Other tiles: the best ones should be put into the kernels' files.
 
 
 Tile = dict[str, int]
 
 
 def tune(model: TritonModel) -> list[dict[str, Any]]:
-    """Kernels under other tiles: the three best of each, and what is set now."""
+    """Time kernels with other tiles: the rows of the three best ones of each, and of the current one."""
     rows = []
     for (name, run, count, _), tile, choices in candidates(model):
         now = dict(tile)
@@ -247,7 +248,7 @@ def tune(model: TritonModel) -> list[dict[str, Any]]:
             tile.update(zip(choices, values, strict=True))
             try:
                 tried.append((median_seconds(graph_of(run), 10) / count, dict(tile)))
-            except Exception as error:  # too much shared memory, too many registers: not a candidate
+            except Exception as error:  # too much shared memory, or too many registers
                 print(f"{name} {dict(tile)}: {str(error).splitlines()[0]}")
                 torch.cuda.synchronize()
         tile.update(now)
@@ -261,7 +262,7 @@ def tune(model: TritonModel) -> list[dict[str, Any]]:
 
 
 def candidates(model: TritonModel) -> Iterator[tuple[Piece, Tile, dict[str, tuple[int, ...]]]]:
-    """What is tried: a piece, the tile that it takes, and values for some of that."""
+    """What to try: a piece, its tile, and other values for some sizes of the tile."""
     row, small = dense.ROW_TILE, dense.SMALL_TILE
     along: dict[str, tuple[int, ...]] = {"BK": (256, 512)}
     stages: dict[str, tuple[int, ...]] = {"BK": (64, 128, 256), "num_stages": (3, 5)}

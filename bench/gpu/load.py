@@ -1,4 +1,4 @@
-"""Random weights made on the device, and steps to run with them: decodes and prefills."""
+"""Random weights that are generated on the device, and steps to run with them: decodes and prefills."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from model.loading.tensors import DeviceTensors, ReadAndMoved, shapes
 
 
 class Random:
-    """`Synthetic`, made where it is used: 14 GB in no time.  The same sizes and spreads, other numbers."""
+    """Like `Synthetic`, but generated on the device, which is much faster.  Sizes and scales are the same,
+    the numbers are not.
+    """
 
     def __init__(self, config: ModelConfig, device: str = "cuda", seed: int = 0):
         self.config = config
@@ -45,14 +47,14 @@ class Random:
 
 
 class Decode:
-    """Steps of `streams` sequences of `context` tokens each, over scattered pages."""
+    """Decode steps of `streams` sequences with `context` tokens each, over scattered pages."""
 
     def __init__(self, model: TritonModel, streams: int, context: int):
         self.model, self.streams, self.context = model, streams, context
         device, size = model.device, model.page_size
         pages = -(-(context + 1) // size)
         window = -(-model.config.sliding_window // size) + 1
-        # Banded pages behind the window are given back: those in sight come from few numbers.
+        # Banded pages behind the window have been freed, so the visible ones have few different numbers.
         self.cache = model.new_cache(pages_for(streams * window, streams * pages, model.page_bytes))
         for pool in self.cache.tensors:
             pool.view(torch.uint8).random_(0x3C, 0x3F)  # small positive numbers, in bfloat16 and in fp8
@@ -68,11 +70,11 @@ class Decode:
         self.tokens = torch.randint(0, model.config.vocab_size, (16, streams), generator=noise, device=device)
 
     def batch(self, turn: int) -> Batch:
-        """Other tokens each turn, so that other experts are chosen."""
+        """A batch with other tokens in each turn, so that other experts are chosen."""
         return replace(self._batch, tokens=self.tokens[turn % len(self.tokens)])
 
     def seconds(self, steps: int) -> tuple[float, float]:
-        """Of one step: on the device alone, and from host to host with the chosen tokens read back."""
+        """Seconds of one step: on the device alone, and on the host until the chosen tokens have arrived."""
         batches = [self.batch(turn) for turn in range(16)]
         for batch in batches[:3]:
             self.model.forward(batch, self.cache)
@@ -92,7 +94,7 @@ class Decode:
         return device, statistics.median(walls)
 
     def bytes(self) -> float:
-        """What a step reads: dense weights, experts as many as it may choose, keys and values in sight."""
+        """Bytes that a step reads: dense weights, the most experts it may choose, visible keys and values."""
         config, weights = self.model.config, self.model.weights
         experts = sum(layer.mlp1.nbytes + layer.mlp2.nbytes for layer in weights.layers)
         tables = weights.embedding.nbytes
@@ -104,7 +106,7 @@ class Decode:
         return weights.nbytes - experts - tables + experts * share + keys
 
     def close(self) -> None:
-        """Its graphs hold on to the cache."""
+        """Free the graphs, which keep a reference to the cache."""
         if self.model.graphs is not None:
             self.model.graphs.forget()
 
@@ -122,7 +124,7 @@ class Prefill:
         self.batch = Batch.of([(0, tokens)], table.view(2, 1, pages), size, words)
 
     def seconds(self, rounds: int) -> float:
-        """From host to host with the chosen token read back."""
+        """Seconds on the host until the chosen token has arrived."""
         times = []
         for each in range(rounds + 2):
             began = time.perf_counter()
@@ -132,7 +134,9 @@ class Prefill:
         return statistics.median(times)
 
     def flops(self) -> float:
-        """Two for each weight that meets a token, four for each query, key and dimension."""
+        """Operations: two for each token and weight that it uses, four for each query, visible key and
+        dimension.
+        """
         config = self.model.config
         dense = config.hidden_size * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
         expert = 3 * config.hidden_size * config.intermediate_size

@@ -1,4 +1,4 @@
-"""What is in the longest loop of a kernel: its machine code, read by the `nvdisasm` of the package triton."""
+"""Counts the machine instructions in the longest loop of a kernel, with `nvdisasm` of the package triton."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 LABEL = re.compile(r"^(\.L_x_\d+):")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_]+)[^;]*;")
 TARGET = re.compile(r"`\((\.L_x_\d+)\)")
-"""Of a branch.  For Blackwell some versions say behind it how long to wait."""
+"""The target of a branch.  For Blackwell, some versions of nvdisasm write a wait time after it."""
 
 TENSOR = ("HGMMA", "HMMA", "UTCHMMA")
-"""Products of matrices: of warp groups, of a warp, of the large Blackwells."""
+"""Instructions for products of matrices: of warp groups, of a warp, of the large Blackwells."""
 
 
 def longest_loop(binary: Path) -> Counter[str]:
-    """How often each instruction is in the longest loop, by its name; empty if there is none."""
+    """Name of each instruction in the longest loop → how often it is there; empty if there is no loop."""
     text = subprocess.check_output([TOOLS / "nvdisasm", "-c", binary], text=True, stderr=subprocess.DEVNULL)
     return loop_of(text)
 
 
 def loop_of(text: str) -> Counter[str]:
-    """A loop is what lies between a label and a branch back to it."""
+    """The same for disassembled text.  A loop lies between a label and a branch back to it."""
     labels: dict[str, int] = {}
     names: list[str] = []
     longest = range(0)

@@ -1,4 +1,4 @@
-"""Where the time of a decode step goes on the GPU: its kernels, as the driver's tracer saw them."""
+"""The time of each kernel in a decode step on the GPU, from the driver's tracer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bench.gpu.load import Decode
 from model.backends.triton.triton_model import TritonModel
 
 Span = tuple[float, float, str]
-"""Of a kernel: its beginning and its end in microseconds, and its name."""
+"""Beginning and end of a kernel in microseconds, and its name."""
 
 
 def measure(model: TritonModel, streams: int, context: int, steps: int) -> list[dict[str, Any]]:
-    """Rows of the table, as `table` has them, of steps as the engine runs them."""
+    """Trace steps as the engine runs them.  Returns the rows of `table`."""
     load = Decode(model, streams, context)
     on_gpu = model.device.type == "cuda"
     for turn in range(3):
@@ -34,10 +34,11 @@ def measure(model: TritonModel, streams: int, context: int, steps: int) -> list[
 
 
 def table(spans: Iterable[Span], steps: int) -> list[dict[str, Any]]:
-    """Kernels by name, the longest together first: how many there are in a step, and microseconds of a step.
+    """A row for each kernel: how often it runs in a step, and its microseconds in a step.  The kernel that
+    takes the most time is first.
 
-    The last row is the time in which no kernel ran.  Where kernels begin early (dependent_launch.py), the sum
-    is more than the time that passed: each waits for the one before.
+    The last row is the time in which no kernel ran.  If kernels begin early (dependent_launch.py), the sum is
+    larger than the elapsed time, because each kernel waits for the previous one.
     """
     launches: dict[str, int] = {}
     busy: dict[str, float] = {}

@@ -1,11 +1,12 @@
-"""bench.gpu without a GPU, to try its order and its way through faults: a tiny model in Triton's interpreter.
+"""Runs bench.gpu without a GPU, with a tiny model in Triton's interpreter, to test its parts and their
+handling of faults.
 
-Its times mean nothing.  Faults are planted by `GPTOSS_PLANT`, as `check=tolerance,decode=crash`:
+The times mean nothing.  `GPTOSS_PLANT=check=tolerance,decode=crash` injects a fault into each named part:
 
-    tolerance  checks fail, as if kernels computed something else
-    exception  is raised in the middle of a part
-    hang       a part never ends
-    crash      the process of a part dies, as by a fault in native code
+    tolerance  checks fail, as if kernels computed wrong results
+    exception  an exception is raised in the middle of the part
+    hang       the part never ends
+    crash      the process of the part dies, as by a fault in native code
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ CONFIG = replace(
     sliding_window=7,
     initial_context_length=256,
 )
-"""As little as can be: an interpreter takes seconds for a step."""
+"""A very small model, because the interpreter takes seconds for a step."""
 DECODES = ((1, 20),)
 PREFILLS = (5,)
 STREAMS, CONTEXT, STEPS = (1,), 20, 1
@@ -50,7 +51,7 @@ PROFILED = (1,), 20, 1
 
 
 class Event:
-    """In the place of torch.cuda.Event, by the host's clock."""
+    """Replaces torch.cuda.Event; uses the host's clock."""
 
     def __init__(self, enable_timing: bool = False):
         self._at = 0.0
@@ -66,7 +67,7 @@ class Event:
 
 
 class Graph:
-    """In the place of torch.cuda.CUDAGraph: what was captured has run once, and a replay does nothing."""
+    """Replaces torch.cuda.CUDAGraph: a capture runs its operations once, and a replay does nothing."""
 
     def replay(self) -> None:
         pass
@@ -83,7 +84,7 @@ def pieces(model: TritonModel) -> Iterator[gpu_kernels.Piece]:
 
 
 def begin() -> None:
-    """From now on this process has the clock and the graphs of a GPU, and needs none."""
+    """Replace the clock and the graphs of a GPU in this process."""
     assert os.environ.get("TRITON_INTERPRET") == "1", "kernels are interpreted from their definition on"
     told = SimpleNamespace(
         name="none: a rehearsal", major=9, minor=0, multi_processor_count=4, total_memory=2**33
@@ -103,12 +104,14 @@ def begin() -> None:
     mock.patch.object(triton_checks, "TOKENS", (1, 9)).start()
     mock.patch.object(gpu_engine, "SAMPLING", {"greedy": gpu_engine.SAMPLING["greedy"]}).start()
     for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
-        mock.patch.dict(tile, {"BN": 64}).start()  # an interpreter is slow by the program
-    torch.set_num_threads(1)  # several wait for each other, on a machine that is busy
+        mock.patch.dict(
+            tile, {"BN": 64}
+        ).start()  # the time of the interpreter depends on the number of programs
+    torch.set_num_threads(1)  # several threads would wait for each other on a busy machine
 
 
 def planted(part: str) -> None:
-    """Does what `GPTOSS_PLANT` says of a part."""
+    """Inject the fault that `GPTOSS_PLANT` names for this part, if it names one."""
     faults = dict(each.split("=") for each in os.environ.get("GPTOSS_PLANT", "").split(",") if each)
     acts: dict[str, Callable[[], None]] = {
         "tolerance": lambda: triton_checks.TOLERANCE.update(dict.fromkeys(triton_checks.TOLERANCE, -1.0)),

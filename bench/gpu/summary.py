@@ -1,4 +1,4 @@
-"""Short tables of what bench/fifteen.sh left in a folder, the most important last.
+"""Prints short tables of the results that bench/fifteen.sh wrote to a folder, the most important ones last.
 
 python -m bench.gpu.summary build/fifteen
 """
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 SHOWN = 8
-"""Of wrong results: more would push the tables out of sight."""
+"""Maximum wrong results that are shown, so that the tables remain visible."""
 EIGHT_BITS = "eight_bits"
-"""Decodes again, with weights and keys in eight bits."""
+"""Part with decode steps in eight bits: weights, keys and values."""
 PROFILED = 9
-"""Kernels of a step, the longest, beside the time without any."""
+"""Number of kernels that are shown of a step, the longest ones, beside the time without a kernel."""
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """All parts of all result files, those of a model with other options by that file's name; a file that a
-    process was writing when it died is left out."""
+    """The results of all parts.  Those of a model with other options have the name of their file.  A file
+    that is incomplete, because its process died, is left out.
+    """
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.json")):
         try:

@@ -1,9 +1,9 @@
-"""Fills Triton's cache with all kernels of 20b, for the GPU that is here, by as many processes as there are
-cores: what comes after finds them compiled.
+"""Compiles all kernels of 20b for the GPU of this machine, with one process for each core.  Later programs
+find them in Triton's cache.
 
     python -m bench.gpu.warm
-    python -m bench.gpu.warm --capability 90    # for a GPU that is not here: how long that takes
-    python -m bench.gpu.warm --rehearse         # likewise, the kernels of a tiny model
+    python -m bench.gpu.warm --capability 90    # for another GPU, to measure how long it takes
+    python -m bench.gpu.warm --rehearse         # the same with a tiny model
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ REHEARSED = 90
 """The compute capability that a rehearsal compiles for."""
 
 MULTIPROCESSORS = 132
-"""Of a GPU that is not here: an H200's."""
+"""Multiprocessors of an H200, used if `--capability` is given."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.warm", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--capability", type=int, help="of a GPU that is not here, as 90")
+    parser.add_argument(
+        "--capability",
+        type=int,
+        help="compute capability of a GPU that this machine does not have, such as 90",
+    )
     parser.add_argument("--rehearse", action="store_true", help="a tiny model, without a GPU")
     asked = parser.parse_args()
     capability = REHEARSED if asked.rehearse else asked.capability
@@ -53,9 +57,9 @@ def main() -> int:
 def warm(
     capability: int | None, config: ModelConfig, dense: str, kv_cache_dtype: str, invariant: bool
 ) -> int:
-    """How many kernels a model has; they are compiled now.
+    """Compile all kernels of a model.  Returns their number.
 
-    capability  of a GPU that is not here; None for the one that is, which also loads them
+    capability  compute capability times ten; None: this machine's GPU, which also loads the kernels
     """
     options, kernels = (config, dense, kv_cache_dtype, invariant), set()
 

@@ -1,14 +1,14 @@
-"""How fast weights come from files in the page cache to the GPU, by the very path that the server takes.
+"""The speed of loading weights from files in the page cache to the GPU, with the code that the server uses.
 
-A checkpoint of some of the model's layers is written to a temporary folder once; all that is measured reads
-it, after one round that does not count.  The ceiling is the link: pinned memory copied in large pieces, in
-the same run.  Between the two lie, each measured by itself:
+A checkpoint with some layers of the model is written to a temporary folder, and then read several times; the
+first time is not counted.  The upper limit is the speed of the link, measured in the same run by copying
+pinned memory in large pieces.  Measured separately:
 
-    reading      files into buffers by so many threads, and nothing else
-    arriving     the same, and the copies to the GPU: every tensor of the checkpoint is there
-    weights      the same, and each in the form that kernels read: what a server waits for
+    reading      reading the files into buffers, with different numbers of threads
+    arriving     the same, and copying all tensors to the GPU
+    weights      the same, and converting them to the kernels' format: the time that a server waits
 
-The seconds of a whole model are its bytes over the rate of `weights`, a layer being like another.
+The time for a whole model is calculated from the speed of `weights`, because all layers are alike.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from model.loading.shards import open_all
 from model.loading.upload import Buffer, SharedMemory, Uploads
 
 LAYERS = 8
-"""Of the model, if there are so many and they fit: 6 GB of 20b."""
+"""Maximum number of layers: 6 GB of 20b."""
 
 READERS = (1, 4, 8, 12, 16)
 ROUNDS = 5
@@ -45,7 +45,10 @@ COPIES, LINK_BYTES = 16, 64 << 20
 
 
 def measure(config: ModelConfig, device: torch.device, dense: str) -> dict[str, Any]:
-    """`dense` as the server's flag.  Rates are in 10^9 bytes of the files per second, medians."""
+    """The results.  Speeds are medians, in 10^9 bytes of the files per second.
+
+    dense  as the server's flag
+    """
     with tempfile.TemporaryDirectory(prefix="gptoss-bench-") as place:
         layers = _layers_that_fit(config, device, Path(place))
         if not layers:
@@ -78,7 +81,7 @@ def _measure(config: ModelConfig, folder: Path, device: torch.device, dense: str
 
 
 def _layers_that_fit(config: ModelConfig, device: torch.device, folder: Path) -> int:
-    """On the device, in whose memory each is made too, and on the disk."""
+    """Number of layers for which there is room on the disk, and on the device, which also generates them."""
     room = [shutil.disk_usage(folder).free]
     if device.type == "cuda":
         room.append(free_bytes(device))
@@ -89,8 +92,9 @@ def _layers_that_fit(config: ModelConfig, device: torch.device, folder: Path) ->
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Median of several rounds, after one that does not count.  What a round returns is let go of: each has
-    to take its memory of the GPU anew, as a server does."""
+    """Median seconds of several rounds, after one that is not counted.  The memory of each round's result is
+    freed, so that each round allocates its own, as a server does.
+    """
     seconds = []
     for _ in range(ROUNDS + 1):
         if device.type == "cuda":
@@ -105,7 +109,7 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 class _Nowhere(SharedMemory):
-    """A device that has no memory, and to which nothing is copied."""
+    """Stands for a device, but copies nothing."""
 
     def __init__(self) -> None:
         super().__init__(torch.device("meta"))
@@ -128,7 +132,7 @@ def _arrive(folder: Path, device: torch.device) -> None:
 
 
 def _link(device: torch.device) -> float:
-    """Bytes per second of pinned memory that is copied in large pieces."""
+    """Bytes per second of copying pinned memory to the device in large pieces."""
     channel = upload.channel(device)
     with torch.inference_mode(), channel.thread():
         buffer, target = channel.buffer(LINK_BYTES), channel.place(LINK_BYTES)
