@@ -235,7 +235,7 @@ class Network(nn.Module):
         """Take over exported weights, with their rounding, to continue training."""
         checkpoint = Checkpoint.open(folder)
         if checkpoint.config != self.config:
-            raise ValueError(f"{folder} is of another shape: {checkpoint.config}")
+            raise ValueError(f"{folder} has a model of other sizes: {checkpoint.config}")
         for name, parameter, layer in self._places():
             if name.endswith("mlp1_weight") or name.endswith("mlp2_weight"):
                 blocks, scales = (checkpoint.read(f"{name}.{part}") for part in ("blocks", "scales"))

@@ -32,7 +32,7 @@ from engine.request import Plan, Sampled, Sequence
 from engine.sampling import draws, edit_and_choose, finish_sampling, keep_raw, logit_edits, logprobs
 from model.batch import Batch, PerKind
 from model.draws import DeviceSampler
-from model.interfaces import Prepares
+from model.interfaces import PreparableModel
 from model.transfer import link
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Runner:
 
     def prepare(self, rows: int) -> None:
         """Prepare the model, so that the first decode steps of up to `rows` sequences are not slow."""
-        if isinstance(self.model, Prepares):
+        if isinstance(self.model, PreparableModel):
             self.model.prepare(self.cache, rows)
         if self._faults:
             log.warning("GPTOSS_FAULT is set: this engine will fail on purpose, %s", self._faults)

@@ -35,7 +35,7 @@ from server import settings_sources
 from server.api.chat import ChatBody
 from server.api.completions import CompletionBody
 from server.dialogue.answer import AnswerReader
-from server.dialogue.choices import ReadsTokens
+from server.dialogue.choices import TokenReader
 from server.dialogue.continuation import TextReader
 from server.dialogue.reasoning_cache import ReasoningCache
 from server.dialogue.turn import Turn
@@ -262,7 +262,7 @@ class LLM:
             raise ValueError(error.message) from None
         return turn
 
-    def _read(self, token: Token, reader: ReadsTokens, news: list[Any]) -> None:
+    def _read(self, token: Token, reader: TokenReader, news: list[Any]) -> None:
         ended = reader.finish is not None
         if not ended:
             reader.add(token, news)

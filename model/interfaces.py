@@ -57,7 +57,7 @@ Setting = str | int | bool
 
 
 @runtime_checkable
-class Prepares(Protocol):
+class PreparableModel(Protocol):
     """A `Model` whose first decode step of each size is slow, unless it is prepared."""
 
     def prepare(self, cache: KVCache, rows: int) -> None:

@@ -54,5 +54,5 @@ def _text(value: Any) -> str:
         case date() if not isinstance(value, datetime):
             return value.isoformat()
         case dict():
-            raise ValueError("settings stand at the top of the file, not in a [section]")
+            raise ValueError("settings must be at the top of the file, not in a [section]")
     raise ValueError("must be text, a number, a date, true or false")

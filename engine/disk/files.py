@@ -217,7 +217,7 @@ def _read_secret(path: Path) -> bytes | None:
     with open(file, "rb") as reading:
         about = os.fstat(file)
         if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o077:
-            raise Unusable(f"{path} must be a file of this user's that nobody else can read (chmod 600)")
+            raise Unusable(f"{path} must belong to this user, and nobody else may read it (chmod 600)")
         secret = reading.read(SECRET_BYTES + 1)
     return secret if len(secret) == SECRET_BYTES else None
 

@@ -98,7 +98,7 @@ class PageStore:
         self._scan()
         if not files.owner:
             log.warning(
-                "another server writes prefix pages to %s: this one only reads them until that one ends",
+                "another server writes the prefix cache to %s; this one only reads it until that one ends",
                 files.folder,
             )
         self._thread = threading.Thread(target=self._run, name="page store", daemon=True)
@@ -155,7 +155,7 @@ class PageStore:
             while (job := self._next()) is not None:
                 self._do(job)
         except BaseException:  # a bug: without this thread, all pages are computed
-            log.exception("prefix pages are no longer kept on disk")
+            log.exception("the prefix cache is no longer written to disk")
         self._sizes = {}
         self._resting_until = float("inf")
         self.files.close()
@@ -255,7 +255,7 @@ class PageStore:
         self._lock_asked_at = time.monotonic()
         if not self.files.acquire():
             return False
-        log.info("the other server is gone: this one writes prefix pages to %s now", self.files.folder)
+        log.info("the other server has ended: this one now writes the prefix cache to %s", self.files.folder)
         self._scan()
         return True
 

@@ -31,7 +31,7 @@ def locate(model: Path) -> Path:
     repo = str(model)
     folder = snapshot(repo)
     if folder is None:
-        raise NotDownloaded(repo, "is no folder here, and was not downloaded")
+        raise NotDownloaded(repo, "is not a folder, and was not downloaded")
     if lacking := missing(folder):
         raise NotDownloaded(repo, f"was not downloaded completely ({folder} lacks {lacking})")
     return folder

@@ -72,7 +72,7 @@ class CompilerSandbox:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True)
         weakref.finalize(self, _stop, process)
         if _ask(process, json.dumps({"lark": 'start: "a"', "limits": self._limits})) is None:
-            raise RuntimeError(f"the process that tries schemas did not start: {' '.join(command)}")
+            raise RuntimeError(f"the process that compiles schemas did not start: {' '.join(command)}")
         self._process = process
         return process
 

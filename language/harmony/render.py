@@ -58,7 +58,9 @@ class Renderer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if missing := [token.value for token in _Special if token.value not in tokenizer.specials]:
-            raise TokenizerError(f"this tokenizer cannot speak harmony: it lacks {', '.join(missing)}")
+            raise TokenizerError(
+                f"this tokenizer lacks special tokens of the harmony format: {', '.join(missing)}"
+            )
         self.tokenizer = tokenizer
         self._headers = HeaderTokens(tokenizer)
         self._replay = Replay(tokenizer)

@@ -19,7 +19,7 @@ from model.batch import Batch, KVCache, PerKind
 from model.config import ModelConfig
 from model.device import Meter
 from model.draws import DeviceSampler, Draws
-from model.interfaces import LoadedModel, Prepares, Setting
+from model.interfaces import LoadedModel, PreparableModel, Setting
 from model.logit_edits import Edits
 from model.parallel.ranks import Group
 
@@ -144,7 +144,7 @@ def follow(model: LoadedModel, group: Group, orders: Iterable[Order]) -> None:
                 continue
             assert cache is not None, "the first order must create a cache"
             if order["do"] == "prepare":
-                assert isinstance(model, Prepares)
+                assert isinstance(model, PreparableModel)
                 model.prepare(cache, order["rows"])
             else:
                 model.forward(_received(order, group, model.device), cache)

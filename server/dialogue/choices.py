@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from engine.worker import TokenStream
 
 
-class ReadsTokens(Protocol):
+class TokenReader(Protocol):
     """Reads the tokens of one answer: AnswerReader (answer.py) or TextReader (continuation.py)."""
 
     token_ids: list[int]
@@ -28,7 +28,7 @@ class ReadsTokens(Protocol):
     def add(self, token: Token, news: list[Any], /) -> None: ...
 
 
-R = TypeVar("R", bound=ReadsTokens)
+R = TypeVar("R", bound=TokenReader)
 
 
 class Choice(Generic[R]):

@@ -76,7 +76,7 @@ class SqliteStore:
             self._db = sqlite3.connect(file or ":memory:", check_same_thread=False, isolation_level=None)
             (version,) = self._db.execute("pragma user_version").fetchone()
             if version not in (0, VERSION):
-                raise StoreError(f"it is of version {version}, and this program reads version {VERSION}")
+                raise StoreError(f"its format has version {version}; this program reads version {VERSION}")
             if file is not None:
                 self._db.execute("pragma journal_mode = wal")
                 self._db.execute("pragma synchronous = normal")

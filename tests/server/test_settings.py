@@ -184,7 +184,7 @@ def test_the_file_has_values_of_toml(tmp_path):
         ("prot = 1", "'prot'; did you mean port?"),
         ("zzzzzzz = 1", "known are allowed_host, "),
         ("config = 'other.toml'", "no setting 'config'"),
-        ("[server]\nport = 1", "server: settings stand at the top"),
+        ("[server]\nport = 1", "server: settings must be at the top"),
         ("port = true", "port: must be a whole number"),
         ("port = 1.5", "port: must be a whole number"),
         ("port = [1]", "port: must be one value"),

@@ -34,7 +34,6 @@ from model.backends.cpu.program import (
     Dense,
     Embed,
     Experts,
-    Meet,
     Norm,
     Program,
     Quantise,
@@ -43,6 +42,7 @@ from model.backends.cpu.program import (
     Rows,
     Step,
     Store,
+    SumOverRanks,
 )
 from model.backends.cpu.weights import DENSE_FORMATS, Packed, Packer, Weights, allocate
 from model.batch import Batch, KVCache
@@ -87,7 +87,7 @@ class CpuModel:
         self.ranks = ranks
         self._failure: BaseException | None = None
         add_up = weakref.WeakMethod(self._add_up)  # otherwise a reference cycle would keep the model alive
-        self._meet = Meet(lambda rows: add_up()(rows))  # type: ignore[misc]
+        self._meet = SumOverRanks(lambda rows: add_up()(rows))  # type: ignore[misc]
         self._machine = library.gptoss_open(threads, isa.encode())
         weakref.finalize(self, library.gptoss_close, self._machine)
         self.weights = Packer(library, self._machine, checkpoint, DENSE_FORMATS[dense]).all()

@@ -43,5 +43,9 @@ def prefetching_helps(model: CpuModel) -> bool:
                 seconds[wanted] = time.perf_counter() - start
             ratios.append(seconds[True] / seconds[False])
     ratio = statistics.median(ratios)
-    log.debug("prefetching weights takes %.2f times as long as not: %s", ratio, "off" if ratio > 1 else "on")
+    log.debug(
+        "a step that prefetches weights takes %.2f times as long as one without: %s",
+        ratio,
+        "off" if ratio > 1 else "on",
+    )
     return ratio <= 1

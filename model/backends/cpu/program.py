@@ -20,7 +20,7 @@ MXFP4, INT8, BF16, HIGH, LOW = range(5)
 ALL, SAMPLED, WHOLE = range(3)
 """The rows of a step that an instruction computes."""
 
-Meet = ctypes.CFUNCTYPE(c_int32, c_int64)
+SumOverRanks = ctypes.CFUNCTYPE(c_int32, c_int64)
 """The function that `AddUp` calls: number of rows of the step → 0, or another number to end the step."""
 
 
@@ -171,7 +171,7 @@ class Clear(Structure):
 
 
 class AddUp(Structure):
-    _fields_: ClassVar = [("meet", Meet)]
+    _fields_: ClassVar = [("meet", SumOverRanks)]
 
 
 class Instruction(Structure):

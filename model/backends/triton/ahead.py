@@ -178,7 +178,7 @@ def waited(processes: list[subprocess.Popen[bytes]]) -> None:
     try:
         failed = sum(process.wait(max(0.0, end - time.monotonic())) != 0 for process in processes)
     except subprocess.TimeoutExpired:
-        log.warning("processes that compile the Triton kernels are not done after %.0f s", SECONDS)
+        log.warning("the processes that compile the Triton kernels have not finished after %.0f s", SECONDS)
         return
     if failed:
         log.warning("%d of %d processes that compile the Triton kernels failed", failed, len(processes))

@@ -33,7 +33,7 @@ def pays(model: TritonModel) -> bool:
         return False
     log.info("a token takes %.2f ms, or %.2f if kernels overlap", 1e3 * apart, 1e3 * overlapping)
     if not same:
-        log.warning("kernels will not overlap: it changes results here")
+        log.warning("kernels will not overlap, because results would not be bit-identical on this GPU")
     return same and overlapping < apart
 
 

@@ -68,7 +68,7 @@ def create_tables(database: Connections) -> None:
         db.execute(SCHEMA % VERSION)
         (found,) = only_row(db.execute("select version from gptoss_store"))
     if found != VERSION:
-        raise StoreError(f"it is of version {found}, and this program reads version {VERSION}")
+        raise StoreError(f"its format has version {found}; this program reads version {VERSION}")
 
 
 class Eviction:

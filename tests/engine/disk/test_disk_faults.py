@@ -244,7 +244,7 @@ def test_a_page_that_comes_too_late_is_written_nowhere(tmp_path, monkeypatch):
 def test_a_secret_that_others_could_read_is_refused(tmp_path):
     served(tmp_path)
     (tmp_path / "secret").chmod(0o644)
-    with pytest.raises(Unusable, match="nobody else can read"):
+    with pytest.raises(Unusable, match="nobody else may read it"):
         PageFiles(tmp_path, "any")
 
 

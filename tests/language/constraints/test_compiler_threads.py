@@ -32,7 +32,7 @@ def constraints():
 
 @pytest.fixture
 def turn(constraints):
-    """Held as long as the process that tries schemas is busy."""
+    """Held as long as the process that compiles schemas is busy."""
     return constraints._compiler._sandbox._turn
 
 

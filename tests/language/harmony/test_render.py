@@ -169,7 +169,9 @@ def test_text_never_adds_a_special_token(small: Tokenizer, conversation: Convers
 def test_a_tokenizer_that_cannot_speak_harmony_is_refused(tmp_path: Any) -> None:
     few = [name for name in SPECIALS if name not in ("<|call|>", "<|constrain|>")]
     tokenizer = Tokenizer(small_tokenizer_file(tmp_path, few))
-    with pytest.raises(TokenizerError, match=r"cannot speak harmony: it lacks <\|constrain\|>, <\|call\|>"):
+    with pytest.raises(
+        TokenizerError, match=r"lacks special tokens of the harmony format: <\|constrain\|>, <\|call\|>"
+    ):
         Renderer(tokenizer)
 
 

@@ -248,7 +248,7 @@ def test_a_password_is_never_told_and_why_it_cannot_be_opened_is(database, monke
 def test_a_store_of_another_version_is_refused(database, store):
     with database.connect() as db:
         db.execute("update gptoss_store set version = 99")
-    with pytest.raises(StoreError, match="it is of version 99, and this program reads version 1"):
+    with pytest.raises(StoreError, match="its format has version 99; this program reads version 1"):
         PostgresStore(database.url, 2**30, A_MONTH)
 
 

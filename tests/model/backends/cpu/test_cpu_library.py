@@ -18,7 +18,7 @@ from gptoss.start import StartError
 from model.backends import cpu as kernels_cpu
 from model.backends.cpu import library, toolchain
 from model.backends.cpu.library import NativeLibraryMissing, choose_isa, isas, open_library
-from model.backends.cpu.program import OPCODES, STRUCTS, Assignment, Meet, Rows
+from model.backends.cpu.program import OPCODES, STRUCTS, Assignment, Rows, SumOverRanks
 from model.device import physical_cores
 from server.settings import Settings
 
@@ -108,7 +108,7 @@ def test_structures_are_those_of_the_header_field_by_field(struct):
     declared = []
     for declaration in re.sub("//.*", "", body).split(";")[:-1]:
         if function := re.fullmatch(r"\s*\w+ \(\*(\w+)\)\(.*\)", declaration):
-            declared.append((function[1], Meet))
+            declared.append((function[1], SumOverRanks))
             continue
         kind, names = re.fullmatch(r"\s*((?:const )?\w+\W*?)(?=\w)([\w, ]+)", declaration).groups()
         declared += [(name.strip(), C_TYPES.get(kind.split()[0]) or c_void_p) for name in names.split(",")]
