@@ -87,7 +87,7 @@ class CpuModel:
         self.ranks = ranks
         self._failure: BaseException | None = None
         add_up = weakref.WeakMethod(self._add_up)  # otherwise a reference cycle would keep the model alive
-        self._meet = SumOverRanks(lambda rows: add_up()(rows))  # type: ignore[misc]
+        self._sum_over_ranks = SumOverRanks(lambda rows: add_up()(rows))  # type: ignore[misc]
         self._machine = library.gptoss_open(threads, isa.encode())
         weakref.finalize(self, library.gptoss_close, self._machine)
         self.weights = Packer(library, self._machine, checkpoint, DENSE_FORMATS[dense]).all()
@@ -196,7 +196,7 @@ class CpuModel:
         if tokens > self._capacity:
             self._capacity = 1 << (tokens - 1).bit_length()
             self.scratch = Scratch(self.config, self._capacity, self.ranks)
-            self.program = network(self.config, self.weights, self.scratch, self.ranks, self._meet)
+            self.program = network(self.config, self.weights, self.scratch, self.ranks, self._sum_over_ranks)
 
     def prefetch(self, wanted: bool) -> None:
         """Set whether steps of one token prefetch weights, or leave that to the processor."""
@@ -270,7 +270,11 @@ class Scratch:
 
 
 def network(
-    config: ModelConfig, weights: Weights, scratch: Scratch, ranks: Ranks, meet: Callable[[int], int]
+    config: ModelConfig,
+    weights: Weights,
+    scratch: Scratch,
+    ranks: Ranks,
+    sum_over_ranks: Callable[[int], int],
 ) -> Program:
     """Embedding → L x (attention, experts) → norm → unembedding, as in backends/reference/gpt_oss.py."""
     s, hidden, width = scratch, config.hidden_size, config.intermediate_size
@@ -294,7 +298,7 @@ def network(
             data, bias, rows, out.data_ptr(), s.assignment, packed.inputs, packed.outputs, by_token
         )
 
-    add_up: list[Structure] = [] if ranks.size == 1 else [AddUp(meet)]
+    add_up: list[Structure] = [] if ranks.size == 1 else [AddUp(sum_over_ranks)]
     alone: list[Structure] = [] if ranks.rank == 0 else [Clear(x, hidden)]
     """Comes before operations that add to x and are followed by `add_up`, so that only rank 0's old x is
     summed.

@@ -171,7 +171,7 @@ class Clear(Structure):
 
 
 class AddUp(Structure):
-    _fields_: ClassVar = [("meet", SumOverRanks)]
+    _fields_: ClassVar = [("add_up", SumOverRanks)]
 
 
 class Instruction(Structure):

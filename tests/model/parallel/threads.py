@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Meeting:
-    """Where the threads of `size` ranks meet.  sums, gathers: how many they have made together."""
+    """The communication between the threads of `size` ranks.  sums, gathers: numbers made so far."""
 
     def __init__(self, size: int):
         self.size = size

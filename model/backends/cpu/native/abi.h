@@ -1,15 +1,15 @@
-// What Python and the library say to each other: plain C structs, mirrored field by field in ../program.py.
+// The interface between Python and the library: plain C structs, with the same fields as in ../program.py.
 //
-// A program is a flat array of instructions, built once; a step runs it over the batch that `Step` describes.
-// Every instruction writes memory that Python allocated, so the library owns nothing but its threads and a
-// little scratch.
+// A program is a flat array of instructions and is built once.  A step runs it over the batch that `Step`
+// describes.  All instructions write to memory that Python has allocated; the library has only its threads and a
+// little scratch memory.
 //
 // Letters as in the rest of the project: T tokens, S sequences, N sampled rows, P pages of the longest
 // sequence, H query heads, KV key and value heads, D width of a head, C hidden width, F width inside an
 // expert, E experts, A experts a token uses, V vocabulary.  C, F and H * D are multiples of 32, D of 2.
 //
-// Where several ranks compute one model (model/parallel), H, KV, V and the experts' weights are one rank's own.
-// E is all experts: each rank chooses among all, and computes those that are its own.
+// If several ranks compute one model (model/parallel), H, KV, V and the experts' weights are those of this rank.
+// E counts all experts: each rank chooses among all, and computes its own.
 #pragma once
 
 #include <cstdint>
@@ -37,15 +37,15 @@ enum Opcode : int32_t {
 
 enum Format : int32_t { MXFP4, INT8, BF16, HIGH, LOW, FORMATS };
 
-// Which rows of a step an instruction is about.
+// The rows of a step that an instruction computes.
 enum Which : int32_t {
-    ALL,      // of the T tokens
-    SAMPLED,  // those that Step.samples names
-    WHOLE     // those among them that Decide chose
+    ALL,      // all T tokens
+    SAMPLED,  // the rows in Step.samples
+    WHOLE     // those of them that Decide chose
 };
 
-// Rows of activations as 16-bit integers: x = scale * code.  The order of the codes is the instruction set's
-// own affair.  Tokens of prompts may have 8-bit codes instead, with a scale for each block.
+// Rows of activations as 16-bit integers: x = scale * code.  The order of the codes depends on the
+// instruction set.  Tokens of prompts may have 8-bit codes instead, with a scale for each block.
 struct Rows {
     int8_t* codes;  // [rows, 4 * inputs]  bytes
     int32_t* sums;  // [rows, inputs / 32] of the codes of each block of 32 columns
@@ -56,25 +56,25 @@ struct Rows {
 struct Embed {              // x = table[token - first]; 0 if another rank has that row
     const uint16_t* table;  // [V, C]  bf16
     float* x;               // [T, C]
-    int32_t width, vocabulary, first, all;  // V, and all ranks' together
+    int32_t width, vocabulary, first, all;  // V of this rank, its first row, V of all ranks
 };
 
-struct Norm {                // RMSNorm, and its result as rows
+struct Norm {                // RMSNorm; the result also as rows of codes
     const float* x;          // [T, C]
     const float* scale;      // [C]
     float* normed;           // [T or N, C], or null
-    Rows rows;               // of the same; codes may be null
+    Rows rows;               // of the result; codes may be null
     int32_t width, which;  // ALL or SAMPLED
     float epsilon;
 };
 
-struct Quantise {         // values as rows
+struct Quantise {         // values → rows of codes
     const float* values;  // [T, width]
     Rows rows;
     int32_t width;
 };
 
-struct Dense {               // out = rows @ weights.T + bias, added to what is there if `add`
+struct Dense {               // out = rows @ weights.T + bias; with `add`, out += the same
     const uint8_t* weights;  // tiles of 32 outputs, see layout.h
     const float* bias;       // [outputs rounded up to 32], or null
     Rows rows;               // read by MXFP4 and INT8
@@ -97,10 +97,10 @@ struct Attend {          // causal grouped-query attention over pages, with a le
     int32_t layer, heads, kv_heads, head_dim, window;  // window 0: all
 };
 
-struct Assignment {   // which experts see which tokens; pair = token * A + rank
+struct Assignment {   // which experts compute which tokens; pair = token * A + rank
     int32_t* chosen;  // [T, A]  experts, best first
     float* shares;    // [T, A]  softmax over the chosen
-    int32_t* starts;  // [E + 1] expert e sees pairs[starts[e] : starts[e + 1]]
+    int32_t* starts;  // [E + 1] expert e computes pairs[starts[e] : starts[e + 1]]
     int32_t* pairs;   // [T * A]
     int32_t experts, used;  // E, A
     int32_t first, own;     // experts [first, first + own) are this rank's
@@ -120,7 +120,7 @@ struct Experts {             // out[pair] = weights[expert] @ row + bias[expert]
     int32_t inputs, outputs, by_token;
 };
 
-struct Activate {         // clamped SwiGLU, in place, and its result as rows
+struct Activate {         // clamped SwiGLU, in place; the result also as rows of codes
     float* values;        // [T * A, 2F]  each 32: 16 gates, then their 16 values
     Rows rows;            // [T * A]
     int32_t width, used;  // F, A
@@ -134,14 +134,14 @@ struct Combine {          // x += sum of shares * values
     int32_t width, used;
 };
 
-// Which rows need all of their logits' bits, the logits of HIGH weights being there: those whose tokens apart
-// from the best `candidates` have more than `tail` of the probability at the row's temperature.
+// Decides, from the logits of HIGH weights, which rows need exact logits: those in which all tokens but the best
+// `candidates` together have more than `tail` of the probability at the row's temperature.
 struct Decide {
     int32_t vocabulary, candidates;
     float tail;
 };
 
-struct Rescore {            // the best `candidates` logits of each row, again from the bf16 weights
+struct Rescore {            // computes the best `candidates` logits of each row again, from the bf16 weights
     const float* normed;    // [N, C]
     const uint16_t* table;  // [V, C]  bf16
     int32_t width, vocabulary, candidates;
@@ -152,14 +152,14 @@ struct Clear {  // x = 0
     int32_t width;
 };
 
-struct AddUp {                     // the sum over all ranks, which `meet` makes: of so many rows
-    int32_t (*meet)(int64_t rows);  // returns 0, or ends the step
+struct AddUp {                       // the sum over all ranks
+    int32_t (*add_up)(int64_t rows);  // computes it for so many rows; any result but 0 ends the step
 };
 
 struct Instruction {
     int32_t opcode;
     const void* operands;  // one of the structs above
-    int64_t nanoseconds;   // time spent, added up over steps
+    int64_t nanoseconds;   // total time of all steps
 };
 
 struct Step {                   // the batch, see model/batch.py
@@ -173,7 +173,7 @@ struct Step {                   // the batch, see model/batch.py
     uint16_t* values;           // [ceil(L / 2), pages] of bf16 [KV, 32, D rounded up to 32], woven
     float* logits;              // [N, V rounded up to 32]
     const float* temperatures;  // [N], see model/batch.py, or null
-    const int32_t* prompts;     // [S] positions of each sequence that are its prompt's, or null: none
+    const int32_t* prompts;     // [S] how many positions of each sequence belong to its prompt; null: none
     int64_t num_pages;
     int32_t num_tokens, num_sequences, num_samples, table_width;
 };
@@ -182,18 +182,18 @@ struct Step {                   // the batch, see model/batch.py
 extern "C" {
 struct Machine;
 
-const char* gptoss_sources();  // what toolchain.py calls the digest of these files
+const char* gptoss_sources();  // the digest of the source files, see toolchain.py
 
 // The version; sizes of the structs in the order of OPCODES, then Instruction and Step.
 int gptoss_abi(int32_t* sizes);
-const char* gptoss_isas();  // what this processor can run, best first, separated by spaces
+const char* gptoss_isas();  // the instruction sets that this processor can run, best first, separated by spaces
 
 Machine* gptoss_open(int threads, const char* isa);  // null if this processor cannot run it
 void gptoss_close(Machine*);
-void gptoss_prompt_bits(Machine*, int bits);  // of the activations of prompts: 16 if not told otherwise, or 8
-void gptoss_prefetch(Machine*, int wanted);  // weights, in steps of one token; on if not told otherwise
+void gptoss_prompt_bits(Machine*, int bits);  // bits of the activations of prompts: 16 (the default) or 8
+void gptoss_prefetch(Machine*, int wanted);  // whether to prefetch weights in steps of one token; on by default
 
-// 0, or 1 + the index of the token that is not in the vocabulary, or -1: `meet` has ended it.
+// Returns 0; 1 + the index of a token that is not in the vocabulary; or -1 if `add_up` has ended the step.
 int64_t gptoss_run(Machine*, Instruction* program, int length, const Step*);
 
 int64_t gptoss_packed_bytes(int format, int64_t outputs, int64_t inputs);

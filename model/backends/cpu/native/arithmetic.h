@@ -1,5 +1,5 @@
-// The float arithmetic, written once and compiled once per instruction set: `Lanes` is 32 float32 values
-// there.
+// The floating-point arithmetic.  It is written once, and compiled for each instruction set, where `Lanes` is 32
+// float32 values.
 //
 // Included by isa_*.cpp after they define Lanes; everything is in their unnamed namespace, so that no
 // function compiled for one instruction set can be linked into another.

@@ -1,4 +1,4 @@
-// Writing keys and values into pages, and attention over them.
+// Writes keys and values into pages, and computes attention over them.
 #include "abi.h"
 #include "bf16.h"
 #include "layout.h"

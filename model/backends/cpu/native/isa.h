@@ -1,25 +1,25 @@
-// What is written once per instruction set: the arithmetic of one tile or one row.  Everything above it is
+// The functions that each instruction set implements: the arithmetic of one tile or one row.  All other code is
 // plain C++.
 //
-// All of them compute the same bits.  Products of codes are exact integers; float32 operations happen in an
+// All instruction sets give bit-identical results.  Products of codes are exact integers; float32 operations happen in an
 // order that depends on neither the width of the vectors, nor the number of rows at a time, nor the number of
 // threads.
 #pragma once
 
 #include <cstdint>
 
-constexpr int SEGMENT = 512;        // positions whose softmax is computed together, from a multiple of itself
+constexpr int SEGMENT = 512;        // positions whose softmax is computed together; the first is a multiple of this
 constexpr int MAX_ROWS = 4;         // rows that share one pass over a tile
-constexpr int READ_AHEAD = 4096;    // bytes, where weights are prefetched: 4 to 16 KB are alike, less and more are slower
+constexpr int READ_AHEAD = 4096;    // bytes between reading and prefetching weights: 4 to 16 KB are equally fast, others slower
 constexpr float SMALLEST = 1e-30f;  // a row without larger values is zero: 1 / x must be finite
 
 struct Tile {
     const uint8_t* weights;
     const float* bias;  // 32, or null
     int inputs;
-    bool add;    // to what is in `out`
+    bool add;    // add the result to `out`
     int offset;     // of HIGH and LOW: a code n stands for 2 n - offset
-    int64_t ahead;  // prefetch so many bytes ahead: READ_AHEAD or 0
+    int64_t ahead;  // bytes to prefetch ahead: READ_AHEAD or 0
 };
 
 struct Row {
@@ -28,7 +28,7 @@ struct Row {
     float scale;
     const float* values;
     float* out;           // 32
-    const float* blocks;  // scales of 8-bit codes; null: the codes have 16
+    const float* blocks;  // scales of 8-bit codes; null: the codes have 16 bits
 };
 
 // The sum of a row's codes over the group of columns that begins at `first`: one block or two.
@@ -37,7 +37,7 @@ inline int32_t group_sum(const Row& row, int first, int columns) {
     return columns == 32 ? sums[0] : sums[0] + sums[1];
 }
 
-struct Span {              // the keys and values that one query sees within a segment
+struct Span {              // the visible keys and values of one query in a segment
     const uint16_t* keys;  // those of one layer and one head in page 0
     const uint16_t* values;
     int64_t key_stride, value_stride;  // elements from page to page
@@ -48,19 +48,19 @@ struct Span {              // the keys and values that one query sees within a s
 };
 
 struct Isa {
-    // One tile times up to MAX_ROWS rows.
+    // Multiplies one tile with up to MAX_ROWS rows.
     void (*mxfp4)(const Tile&, const Row*, int rows);
     void (*int8)(const Tile&, const Row*, int rows);
     void (*half)(const Tile&, const Row*, int rows);  // HIGH and LOW
     void (*bf16)(const Tile&, const Row*, int rows);
 
-    // The same of rows with 8-bit codes.  Each block of 32 columns counts by itself, in int8 too: its whole sum times the
-    // row's scale for the block, rounded, times the weights' scale and added, rounded once.
+    // The same for rows with 8-bit codes.  Each block of 32 columns is added separately, also with int8 weights: its
+    // integer sum times the row's scale for the block, rounded; then times the weights' scale and added, rounded once.
     void (*mxfp4_coarse)(const Tile&, const Row*, int rows);
     void (*int8_coarse)(const Tile&, const Row*, int rows);
 
     void (*quantise)(const float* values, int width, int8_t* codes, int32_t* sums, float* scale);
-    // To 8 bits: of each 8 columns first the even ones, then the odd ones.
+    // Quantises to 8 bits; of each 8 columns first the even ones, then the odd ones.
     void (*quantise_coarse)(const float* values, int width, int8_t* codes, int32_t* sums, float* blocks);
     void (*norm)(const float* x, const float* scale, int width, float epsilon, float* out);
     void (*swiglu)(float* values, int width, float limit, float alpha);
@@ -69,10 +69,10 @@ struct Isa {
     // For `heads` queries of one token [heads, head_dim]: the maximum of the scores, the sum of exp(score -
     // maximum), and the values weighted by exp(score - maximum) [heads, padded_dim].
     void (*segment)(const Span&, const float* queries, int heads, float* maxima, float* sums, float* out);
-    // Fold a later segment into an earlier one.
+    // Adds a later segment to an earlier one.
     void (*merge)(int heads, int padded_dim, float* maxima, float* sums, float* out,
                   const float* later_maxima, const float* later_sums, const float* later_out);
-    // Spend the sinks' share and divide by the sum.
+    // Adds the sinks to the sum, and divides by it.
     void (*finish)(int heads, int padded_dim, const float* sinks, const float* maxima, const float* sums,
                    float* out);
 

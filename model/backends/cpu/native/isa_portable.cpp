@@ -1,4 +1,4 @@
-// Any processor, in plain loops: the definition of what the others compute, and slow (README: what it costs).
+// Any processor, in plain loops: slow.  It defines the results of the other instruction sets.
 #include "isa.h"
 #include "layout.h"
 

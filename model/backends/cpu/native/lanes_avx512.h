@@ -1,5 +1,5 @@
-// 32 float32 values as two registers of AVX-512, and the scales of weights as such.  Included by the files that
-// are compiled for it, after they said so.
+// `Lanes` as two registers of AVX-512, and the scales of weights in this form.  Included by the files that are
+// compiled for AVX-512, after they have selected it.
 
 #include <cstdint>
 #include <immintrin.h>

@@ -1,8 +1,8 @@
-// How packed weights lie in memory.
+// The layout of packed weights in memory.
 //
-// A matrix [outputs, inputs] is a row of tiles; a tile is 32 outputs and all inputs, one linear stream of
-// bytes.  The 32 outputs are the lanes of the vectors, so an activation is a broadcast and there is no sum
-// across lanes.
+// A matrix [outputs, inputs] consists of tiles.  A tile has 32 outputs and all inputs, as one contiguous stream of
+// bytes.  The 32 outputs are the lanes of the vectors.  So an activation is broadcast to all lanes, and nothing is
+// added across lanes.
 //
 //   MXFP4  for each two blocks of 32 columns: 64 B of e8m0 scales [2, 32 rows], then for each block
 //          [4, 32 rows, 4 B]: 4 bytes hold 8 columns as in the checkpoint, even ones in the low nibbles, odd

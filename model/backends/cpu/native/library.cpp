@@ -1,4 +1,4 @@
-// The rest of the interface: opening, and measuring memory.
+// Other functions of the interface: opening the library, and measuring the memory.
 #include "abi.h"
 #include "machine.h"
 
@@ -67,7 +67,7 @@ int gptoss_abi(int32_t* sizes) {
 }
 
 const char* gptoss_isas() {
-    static const std::string names = [] {  // made once, whichever thread asks first
+    static const std::string names = [] {  // computed once, by the first thread that asks
         std::string found;
         for (const Choice& choice : CHOICES)
             if (choice.runs_here()) found += (found.empty() ? "" : " ") + std::string(choice.name);

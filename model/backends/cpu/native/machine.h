@@ -1,5 +1,4 @@
-// What a step has at hand: threads, the arithmetic of one instruction set, and scratch memory that grows as
-// needed.
+// What a step uses: threads, the arithmetic of one instruction set, and scratch memory that grows when needed.
 #pragma once
 
 #include "abi.h"
@@ -54,7 +53,7 @@ constexpr int ROWS_IN_CACHE = 64;
 struct Machine {
     Machine(int threads, const Isa& isa, const Panels* panels) : pool(threads), isa(isa), panels(panels) {}
 
-    // For so many rows; null where they pass over a tile a few at a time.
+    // The functions for this many rows; null if rows are multiplied with a tile a few at a time.
     const PanelKernel* panel_kernel(int format, bool coarse, int count) const {
         if (format != MXFP4 && format != INT8) return nullptr;
         for (const Panels* each = panels; each; each = each->smaller) {
@@ -75,7 +74,7 @@ struct Machine {
     int prompt_bits = 16;             // of the activations of prompts
     std::vector<uint8_t> coarse;      // [T] whether a token's rows have 8-bit codes; empty: none
     std::vector<float> rotation;      // [T, 2, D / 2]  cosines and sines
-    std::vector<float> partials;      // of attention, where one query's segments are different threads'
+    std::vector<float> partials;      // of attention, if several threads compute the segments of one query
     std::vector<float> unwoven;       // [N, C]
     std::vector<float> block_maxima;  // [N, V / 32]
     std::vector<int32_t> whole;       // the samples that DECIDE chose, in order

@@ -1,4 +1,4 @@
-// Weights of a checkpoint into the layout of layout.h.
+// Converts weights of a checkpoint to the layout of layout.h.
 #include "abi.h"
 #include "bf16.h"
 #include "layout.h"

@@ -1,11 +1,11 @@
-// Products of many rows at once, as prompts have them, where an instruction set has more to offer than passes of
-// MAX_ROWS rows.
+// Products of many rows at once, for prompts, if an instruction set has something faster than MAX_ROWS rows at a
+// time.
 //
-// A panel holds the codes of some rows in the order in which a product reads them, so that rows from anywhere
-// in memory become one stream.  It is made once and then multiplied with tile after tile; a matrix is read once per
-// panel, so a panel has as many rows as the second level of cache has room for.
+// A panel has the codes of some rows in the order in which a product reads them, so that rows from different places
+// in memory become one stream.  It is built once, and then multiplied with one tile after the other.  A matrix is
+// read once per panel, so a panel has as many rows as fit into the second level of cache.
 //
-// The results are those of `Isa`, bit for bit.
+// The results are bit-identical to those of `Isa`.
 #pragma once
 
 #include "isa.h"

@@ -451,7 +451,7 @@ extern "C" int64_t gptoss_run(Machine* machine, Instruction* program, int length
     int64_t outcome = 0;
     for (int i = 0; i < length && !outcome; i++) {
         if (program[i].opcode == ADD_UP)
-            outcome = static_cast<const AddUp*>(program[i].operands)->meet(step->num_tokens) ? -1 : 0;
+            outcome = static_cast<const AddUp*>(program[i].operands)->add_up(step->num_tokens) ? -1 : 0;
         else
             execute(*machine, program[i], *step);
         const auto now = std::chrono::steady_clock::now();
