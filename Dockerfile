@@ -5,17 +5,17 @@
 #
 # URL is the index of torch's CPU wheels, which pytorch.org/get-started shows for Linux, pip and CPU.
 #
-#   base          Debian with Python ─┬─ dependencies ── application   have compilers, and are left behind
-#                                     └─ cpu ── cuda ── the image      takes what they made
+#   base          Debian with Python ─┬─ dependencies ── application   have compilers; not part of the image
+#                                     └─ cpu ── cuda ── the image      copies what they have built
 
-# Another base needs apt-get and Python 3.11, for which deploy/requirements/ are locked.
+# Another base image needs apt-get, and Python 3.11, for which deploy/requirements/ is locked.
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 ARG VARIANT=cuda
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS base
 SHELL ["/bin/sh", "-euc"]
-# Debian is patched by taking what it has today, not by naming versions that it no longer serves.
+# Debian's packages have no versions here: the newest ones have all security fixes, and old ones are not available.
 # hadolint ignore=DL3008
 RUN apt-get update; \
     apt-get install --yes --no-install-recommends ca-certificates libstdc++6 python3 tini; \
@@ -30,7 +30,7 @@ RUN apt-get update; \
 ARG VARIANT
 ARG TORCH_INDEX=
 COPY deploy/requirements/${VARIANT}.txt deploy/requirements/build.txt /build/
-# pip stays outside of the environment that it fills.
+# pip is not installed in the environment into which it installs.
 RUN if [ "${VARIANT}" = cpu ] && [ -z "${TORCH_INDEX}" ]; then \
         echo "VARIANT=cpu needs --build-arg TORCH_INDEX=URL: the index of torch's CPU wheels" >&2; exit 1; \
     fi; \
@@ -39,7 +39,7 @@ RUN if [ "${VARIANT}" = cpu ] && [ -z "${TORCH_INDEX}" ]; then \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --requirement "/build/${VARIANT}.txt"
 
 
-# Apart from its dependencies, so that a change of ours does not make a new layer of them.
+# Separate from the dependencies, so that their layer stays the same when only the project changes.
 FROM dependencies AS application
 WORKDIR /build
 RUN python3 -m venv tools; \
@@ -55,7 +55,7 @@ RUN tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-di
     pip --python /opt/gptoss/bin/python install --no-cache-dir --no-deps --prefix /application wheels/*.whl
 
 
-# What Triton compiles with a C compiler at its first use, compiled now: see deploy/image/triton_driver.py.
+# Compile now what Triton would compile with a C compiler at its first use: see deploy/image/triton_driver.py.
 FROM dependencies AS triton
 ENV TRITON_CACHE_DIR=/var/cache/triton TRITON_LIBCUDA_PATH=/usr/lib/x86_64-linux-gnu
 COPY deploy/image/triton_driver.py /build/
@@ -75,7 +75,7 @@ ENV PATH=/opt/gptoss/bin:$PATH \
     GPTOSS_PORT=8000
 USER 10001:10001
 WORKDIR /home/gptoss
-# The kernels were compiled, or this fails: there is no compiler here to do it later.
+# Fails if the kernels were not compiled, because this stage has no compiler.
 RUN python -c "from model.backends.cpu import library; library.load()"; gptoss --version
 
 
@@ -95,8 +95,8 @@ VOLUME /models
 EXPOSE 8000
 # Refuses new requests, lets running answers end for GPTOSS_GRACE seconds, and exits 0.
 STOPSIGNAL SIGTERM
-# A large model takes minutes to load, during which nothing answers.
+# Loading a large model takes minutes, during which the port is closed.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=15m --retries=3 CMD ["python", "-IS", "/opt/gptoss/health.py"]
-# tini is process 1, which must have a handler for a signal to be stopped by it: the server has none while it loads.
+# tini is process 1.  Process 1 ignores signals without a handler, and the server has none while it loads.
 ENTRYPOINT ["tini", "--", "gptoss"]
 CMD ["serve"]

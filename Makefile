@@ -1,4 +1,4 @@
-# The words people and CI both say.  `make` alone lists them.
+# The commands for people and CI.  `make` alone lists them.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -7,7 +7,7 @@ NPM    ?= npm
 
 .PHONY: help install serve quick test test-exhaustive test-scale compile-gpu test-page pictures clients test-clients test-sdks test-tools \
     test-aider lock-clients sanitize check format lock audit lint-image image clean
-help:           ## list these words
+help:           ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 install: $(READY)   ## make .venv with the command gptoss in it
@@ -27,14 +27,14 @@ LONG = bench clients demo docs/test_docs.py engine/disk engine/ranks engine/test
     model/parallel server/api/messages server/api/responses server/dialogue server/front server/page \
     server/test_bounds_everywhere.py server/test_endings.py server/test_pressure.py server/test_replicas.py \
     server/test_scripted.py server/test_timeouts.py server/test_traces.py tools
-quick: $(READY)     ## run the quick tests, a third of all: without backends, started programs, stores, pressure
+quick: $(READY)     ## run a third of the tests, the quick ones: no backends, processes, stores or load
 	$(TEST) -m "not exhaustive and not gpu" $(LONG:%=--ignore=tests/%) $(ARGS)
 test: $(READY)      ## run the tests
 	$(TEST) -m "not exhaustive and not gpu" $(ARGS)
-test-exhaustive: $(READY)   ## run what takes long: every case of what the other tests try in a few
+test-exhaustive: $(READY)   ## run the long tests: all cases of the tests of which `make test` runs a few
 	$(TEST) -m "exhaustive and not gpu" $(ARGS)
 
-# Ray is found beside all that the environment has itself, in the same versions.
+# Ray has an environment of its own, which also uses the packages of .venv; both have the same versions.
 SCALE = .venv-scale
 test-scale: $(SCALE)/.ready     ## run the tests of many servers: Ray Serve, and PostgreSQL (apt-get install postgresql)
 	TEST_SCALE=all $(SCALE)/bin/python -m pytest tests/scale tests/server/dialogue/test_stores.py \
@@ -67,7 +67,7 @@ RUN_CLIENTS = TEST_CLIENTS=$(if $(NPM),all,python) SERVER_PYTHON=$(abspath $(BIN
 CLIENT_TEST = bin/python -m pytest -p pytest_timeout --confcutdir=tests/clients --timeout=900 -ra $(ARGS)
 NODE_CLIENTS = $(if $(NPM),tests/clients/node/node_modules tests/clients/agents/node_modules)
 clients: $(READY) $(CLIENTS)/sdks/.ready $(CLIENTS)/tools/.ready $(CLIENTS)/aider/.ready $(NODE_CLIENTS)    ## install what test-clients runs
-test-clients: $(READY) test-sdks test-tools test-aider     ## run other people's clients against the demo model; NPM= for Python's alone
+test-clients: $(READY) test-sdks test-tools test-aider     ## test clients of other projects with the demo model; NPM=: only those in Python
 test-sdks: $(CLIENTS)/sdks/.ready $(NODE_CLIENTS)
 	$(RUN_CLIENTS) $(CLIENTS)/sdks/$(CLIENT_TEST) -p pytest_asyncio.plugin -p pytest_benchmark.plugin \
 	    -p pytest_recording.plugin -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=session \
@@ -77,8 +77,8 @@ test-tools: $(CLIENTS)/tools/.ready
 test-aider: $(CLIENTS)/aider/.ready
 	$(RUN_CLIENTS) $(CLIENTS)/aider/$(CLIENT_TEST) tests/clients/aider
 
-# guidellm imports torch, and the server's will do: it is found behind all that the environment has itself.
-# gpt-oss's evals ask for Python 3.12, which they do not need.
+# guidellm imports torch: it uses that of .venv, after the packages of its own environment.  gpt-oss's evals require
+# Python 3.12, but work without it.
 $(CLIENTS)/tools/.ready: tests/clients/tools.lock tests/clients/evals.txt | $(READY) $(CLIENTS)/uv
 	$(UV) venv --clear --python $(BIN)/python $(CLIENTS)/tools
 	$(UV) pip install --python $(CLIENTS)/tools --no-deps -r $<
@@ -92,16 +92,16 @@ $(CLIENTS)/sdks/.ready $(CLIENTS)/aider/.ready: $(CLIENTS)/%/.ready: tests/clien
 	$(UV) venv --clear --python $(BIN)/python $(@D)
 	$(UV) pip install --python $(@D) --no-deps -r $<
 	@touch $@
-$(CLIENTS)/uv: | $(READY)   # installs in an eighth of pip's time
+$(CLIENTS)/uv: | $(READY)   # eight times as fast as pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --target $@ 'uv>=0.9,<0.14'
 tests/clients/node/node_modules: tests/clients/node/package-lock.json
 	$(NPM) ci --prefix tests/clients/node --no-audit --no-fund --silent
 	@touch $@
-# Not `npm ci`: opencode names programs for systems that a registry need not have, and the lock then lacks them.
+# Not `npm ci`: a registry may lack opencode's programs for other systems, and then the lock lacks them too.
 tests/clients/agents/node_modules: tests/clients/agents/package-lock.json
 	$(NPM) install --prefix tests/clients/agents --no-save --no-audit --no-fund --silent
 	@touch $@
-lock-clients: $(CLIENTS)/uv     ## look up the newest clients that tests/clients/*.txt and package.json allow
+lock-clients: $(CLIENTS)/uv     ## update the locked clients, as far as tests/clients/*.txt and package.json allow
 	$(LOCK) tests/clients/sdks.txt -o tests/clients/sdks.lock
 	$(LOCK) tests/clients/aider.txt -o tests/clients/aider.lock
 	$(LOCK) tests/clients/tools.txt -o tests/clients/tools.lock --override tests/clients/without-torch.txt
@@ -116,9 +116,9 @@ sanitize: $(READY)  ## run the CPU kernels' tests with the address and undefined
 	    ASAN_OPTIONS=detect_leaks=0 GPTOSS_CPU_LIBRARY=build/sanitized.so \
 	    $(BIN)/python -m pytest tests/model/backends -k "cpu and not demo and not elsewhere and not memory" $(ARGS)
 
-# Triton of the image, which is not the newest: its compiler decides what runs on a GPU.
+# The image's version of Triton, which is not the newest, because its compiler makes the kernels that run on a GPU.
 LOCKED_TRITON = .venv-triton/$(shell sed -n 's/^triton==\([^ ]*\).*/\1/p' deploy/requirements/cuda.txt)
-compile-gpu: $(READY)   ## compile the GPU kernels as the image does, without a GPU; a spilled register is an error
+compile-gpu: $(READY)   ## compile the GPU kernels with the image's Triton, without a GPU; fails if registers spill
 	@test -d $(LOCKED_TRITON) || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 	    --target $(LOCKED_TRITON) triton==$(notdir $(LOCKED_TRITON))
 	PYTHONPATH=$(LOCKED_TRITON) $(BIN)/python -m bench.gpu.compile --steps 1x1,24x1,1x512 $(ARGS)
@@ -128,7 +128,7 @@ check: $(READY)     ## formatter, linter, type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(READY)    ## let the formatter and the linter mend what they can
+format: $(READY)    ## let the formatter and the linter fix what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -149,7 +149,7 @@ audit: $(TOOLS)/.ready  ## ask whether a locked package has a known vulnerabilit
 lint-image: $(TOOLS)/.ready     ## check the Dockerfile
 	$(TOOLS)/bin/hadolint Dockerfile
 
-image:          ## build the image without a Docker engine, run it and try it; root, some GB; ARGS="--variant cuda"
+image:          ## build and test the image without a Docker engine; needs root and some GB; ARGS="--variant cuda"
 	.ci/image $(ARGS)
 
 clean:          ## remove the environment and caches

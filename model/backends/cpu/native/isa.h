@@ -1,9 +1,8 @@
 // The functions that each instruction set implements: the arithmetic of one tile or one row.  All other code is
 // plain C++.
 //
-// All instruction sets give bit-identical results.  Products of codes are exact integers; float32 operations happen in an
-// order that depends on neither the width of the vectors, nor the number of rows at a time, nor the number of
-// threads.
+// All instruction sets give bit-identical results.  Products of codes are exact integers, and the order of float32
+// operations depends neither on the width of the vectors, nor on the number of rows, nor on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +54,7 @@ struct Isa {
     void (*bf16)(const Tile&, const Row*, int rows);
 
     // The same for rows with 8-bit codes.  Each block of 32 columns is added separately, also with int8 weights: its
-    // integer sum times the row's scale for the block, rounded; then times the weights' scale and added, rounded once.
+    // integer sum times the row's scale for the block is rounded; this times the weights' scale is added.
     void (*mxfp4_coarse)(const Tile&, const Row*, int rows);
     void (*int8_coarse)(const Tile&, const Row*, int rows);
 
