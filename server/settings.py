@@ -55,8 +55,8 @@ class Settings:
         (),
         MODEL,
         text("NAME"),
-        "the model's name in requests and answers; of several names, answers have the first",
-        unset="the folder's, or the hub's",
+        "name of the model in requests and answers; if given several times, answers have the first",
+        unset="the name of the folder, or on the hub",
         many=True,
     )
     host: str = setting("127.0.0.1", ADDRESS, text("ADDRESS"), "address to listen on; 0.0.0.0 for all")
@@ -73,7 +73,7 @@ class Settings:
         DEVICE,
         text("BACKEND"),
         "which implementation computes the model: cpu, triton, or reference (slow, for comparison)",
-        unset="the device's own",
+        unset="the fastest for the device",
     )
     threads: int | None = setting(
         None,
@@ -86,41 +86,41 @@ class Settings:
         None,
         DEVICE,
         one_of("int8", "bf16"),
-        "format of the attention and unembedding weights; int8 is smaller and faster: int8, bf16",
+        "int8 or bf16: format of the attention and unembedding weights; int8 is smaller and faster",
         unset="int8 by the cpu backend, bf16 by others",
     )
     prompt_activations: int | None = setting(
         None,
         DEVICE,
         one_of_numbers(16, 8),
-        "bits of activations while the cpu backend computes prompts; 8 is faster, less exact: 16, 8",
+        "16 or 8: bits of activations while the cpu backend computes prompts; 8 is faster, but less exact",
         unset="16",
     )
     tensor_parallel: int = setting(
         1,
         DEVICE,
         whole_number(1, 64),
-        "number of GPUs that compute one model together, each holding a part of it: 2, 4 or 8; for models "
-        "that do not fit on one GPU; on a CPU, number of processes",
+        "2, 4 or 8: number of GPUs that compute one model together, each with a part of it; for models that "
+        "do not fit on one GPU; on a CPU, number of processes",
     )
     batch_invariant: bool = setting(
         False,
         DEVICE,
         on_or_off,
-        "output is bit-identical whatever else is in the batch (slower on GPUs): on, off",
+        "on: output is bit-identical whatever else is in the batch (slower on GPUs)",
     )
     kv_cache_dtype: str | None = setting(
         None,
         MEMORY,
         one_of("bf16", "fp8"),
-        "format of the KV cache of full-attention layers on GPUs; fp8 halves its memory: bf16, fp8",
+        "bf16 or fp8: format of the KV cache of full-attention layers on GPUs; fp8 halves its memory",
         unset="bf16",
     )
     max_context: int | None = setting(
         None,
         MEMORY,
         whole_number(16),
-        "maximum tokens of prompt and answer together; less needs less memory",
+        "maximum tokens of prompt and answer together; a smaller number needs less memory",
         unset="the checkpoint's",
     )
     kv_cache_memory: int | None = setting(
@@ -128,24 +128,24 @@ class Settings:
         MEMORY,
         memory,
         "memory for the KV cache, such as 4GiB",
-        unset="planned from what the device has",
+        unset="planned from the free memory",
     )
     kv_cache_fraction: float | None = setting(
         None,
         MEMORY,
         share,
         "share of the memory left by weights and workspace that the KV cache may use",
-        unset="0.9 of a GPU's memory, 0.5 of a computer's",
+        unset="0.9 on a GPU, 0.5 on a CPU",
     )
     prefix_cache: bool = setting(
-        True, MEMORY, on_or_off, "reuse the KV cache of prefixes that prompts share: on, off"
+        True, MEMORY, on_or_off, "whether to reuse the KV cache of prefixes that prompts share"
     )
     prefix_cache_per_key: bool = setting(
         False,
         MEMORY,
         on_or_off,
-        "reuse the KV cache only between requests with the same API key, so that response times tell nothing "
-        "about the prompts of other keys: on, off",
+        "on: reuse the KV cache only between requests with the same API key, so that response times tell "
+        "nothing about the prompts of other keys",
     )
     prefix_cache_dir: Path | None = setting(
         None,
@@ -166,7 +166,7 @@ class Settings:
         None,
         LOAD,
         whole_number(1),
-        "maximum tokens computed in one step; more make long prompts faster and running answers less smooth",
+        "maximum tokens computed in one step; more make long prompts faster and other answers less smooth",
         unset="2048 on a GPU, 512 on a CPU",
     )
     reasoning_cache_memory: int = setting(
@@ -187,7 +187,8 @@ class Settings:
         256 * 2**20,
         MEMORY,
         memory,
-        "maximum size of stored responses and conversations, such as 256MiB; the oldest are deleted",
+        "maximum size of stored responses and conversations, such as 256MiB; the least recently used "
+        "are deleted",
     )
     store_age: float = setting(
         30 * 24 * 3600, TIME, seconds, "seconds that a response or conversation is kept after its last use"
@@ -267,18 +268,18 @@ class Settings:
         "both",
         CALLERS,
         one_of("both", "reasoning", "reasoning_content"),
-        "name of the field for the chain of thought in answers to chats; a single one is shorter: both, "
-        "reasoning, reasoning_content",
+        "reasoning, reasoning_content or both: name of the field for the chain of thought in answers "
+        "to chats",
     )
     strict_fields: bool = setting(
         False,
         CALLERS,
         on_or_off,
-        "refuse requests that have unknown fields, instead of naming those in the log and in the header "
-        "x-gptoss-ignored: on, off",
+        "on: refuse requests with unknown fields; off: name these fields in the log and in the header "
+        "x-gptoss-ignored",
     )
     page: bool = setting(
-        True, CALLERS, on_or_off, "serve the chat page at / and the API documentation at /docs: on, off"
+        True, CALLERS, on_or_off, "whether to serve the chat page at / and the API documentation at /docs"
     )
     max_body_bytes: int = setting(
         8 * 2**20, LOAD, memory, "longest request body, such as 8MiB; a longer one is refused with 413"

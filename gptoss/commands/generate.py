@@ -14,9 +14,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "prompt", metavar="PROMPT", help="text to continue, or with --chat the message to answer"
     )
-    parser.add_argument("--chat", action="store_true", help="the prompt is a message of a user")
     parser.add_argument(
-        "--effort", choices=["none", "low", "medium", "high"], default="medium", help="reasoning effort"
+        "--chat", action="store_true", help="the prompt is a message to answer, not raw text to continue"
+    )
+    parser.add_argument(
+        "--effort",
+        choices=["none", "low", "medium", "high"],
+        default="medium",
+        help="reasoning effort (default: medium)",
     )
     parser.add_argument(
         "--temperature",

@@ -228,11 +228,12 @@ def test_an_unknown_flag_is_told_with_the_nearest(capsys):
 def test_help_shows_every_setting_under_a_heading_with_its_default(capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(["serve", "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    unwrapped = "".join(printed.split())  # a line may end after a hyphen of a word
     for each in dataclasses.fields(Settings):
-        assert f"{flag(each)} " in shown
-        assert f" {each.metadata['group']}: " in shown
-        assert f"{each.metadata['meaning']} (default: " in shown
+        assert f"{flag(each)} " in printed
+        assert f"\n{each.metadata['group']}:\n" in printed
+        assert "".join(f"{each.metadata['meaning']} (default: ".split()) in unwrapped
 
 
 @pytest.mark.parametrize(
