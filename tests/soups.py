@@ -1,4 +1,4 @@
-"""Token soups: what a model might say, however wrong, and in whatever pieces it arrives."""
+"""Random token sequences, mostly invalid harmony, in random pieces: what a model might sample."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,5 @@
-"""Imports go downwards only and in no circle, none is hidden, and each heavy package has its room.
+"""Imports go only downwards, without circles, none is hidden, and heavy packages are imported only where
+allowed.
 
 The order is gptoss > server > language > engine > model; demo, bench and deploy stand beside it.
 """

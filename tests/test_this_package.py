@@ -1,4 +1,4 @@
-"""Where tests are imported from."""
+"""The tests import this package `tests`, and no other with the same name."""
 
 import os
 import subprocess

@@ -1,7 +1,8 @@
-"""bench/fifteen.sh tells of every part, whatever one of them does.
+"""bench/fifteen.sh reports every part, however a part ends.
 
-The parts are a stand-in for Python, which does as a part would: leaves results, or dies in its own way.  The
-parts themselves are rehearsed by `bash bench/fifteen.sh --rehearse`."""
+The parts are replaced by a script instead of Python, which writes results, fails, hangs or crashes.  The
+parts themselves are tested by `bash bench/fifteen.sh --rehearse`.
+"""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""bench/gpu without a GPU: what it runs computes what it should, and its bytes and operations add up.
+"""bench/gpu without a GPU: the benchmarks compute correct results, and count bytes and operations correctly.
 
-Times are nothing here; that each piece runs, on sizes that all differ, is.
+Times do not matter here.  Each benchmark runs, with sizes that all differ.
 """
 
 import json
@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from bench.gpu import __main__ as benchmark
@@ -29,7 +29,7 @@ from model.loading.synthetic import Synthetic
 from model.loading.tensors import ReadAndMoved
 from tests import tiny_checkpoint
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 GPT_OSS_20B = SIZES["20b"]
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2)
@@ -43,7 +43,7 @@ def model():
 
 @pytest.fixture(autouse=True)
 def _wide_tiles(monkeypatch):
-    if DEVICE.type == "cpu":  # an interpreter is slow by the program
+    if DEVICE.type == "cpu":  # the interpreter takes time for each program
         for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
             monkeypatch.setitem(tile, "BN", 128)
 

@@ -1,4 +1,6 @@
-"""The Triton kernels compile for a GPU that is not here: an interpreter lets pass what a compiler may not."""
+"""The Triton kernels compile for GPUs that this machine does not have, because the interpreter accepts more
+than the compiler.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Machine code is read as it is printed."""
+"""The loops in disassembled machine code are found."""
 
 import pytest
 

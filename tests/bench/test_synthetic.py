@@ -1,4 +1,4 @@
-"""Random checkpoints are real checkpoints: what is written in either layout is what is made in memory."""
+"""The random checkpoints on disk have, in both layouts, the same tensors as those in memory."""
 
 import pytest
 import torch

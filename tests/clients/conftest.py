@@ -1,4 +1,4 @@
-"""A real server, in a process of its own, for clients that know nothing of us."""
+"""A real server, in a process of its own, for tests of other projects' clients."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Packages of other people, and what happens where they are not installed."""
+"""Packages of other projects that tests need: without one, a test is skipped, or fails if it was promised."""
 
 import importlib
 import os

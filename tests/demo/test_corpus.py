@@ -1,4 +1,4 @@
-"""What the corpus says is right, and the newcomers' wordings are not in it."""
+"""The expected answers of the corpus are correct, and new users' wordings are not in it."""
 
 import re
 from random import Random

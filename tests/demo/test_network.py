@@ -1,4 +1,4 @@
-"""The network that is trained is the network that is served."""
+"""The trained network computes the same as the served one."""
 
 from dataclasses import replace
 from random import Random

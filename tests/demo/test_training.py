@@ -1,4 +1,4 @@
-"""The run that makes the demo's weights: its fast parts, its schedule, and how it stops and goes on."""
+"""The training of the demo model: its optimised parts, its schedule, stopping and resuming."""
 
 from dataclasses import replace
 from functools import partial

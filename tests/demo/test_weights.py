@@ -1,4 +1,4 @@
-"""The bundled weights: what a fresh clone serves."""
+"""The bundled weights, which a fresh clone serves."""
 
 from pathlib import Path
 

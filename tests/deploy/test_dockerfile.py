@@ -1,4 +1,4 @@
-"""What a Dockerfile cannot check about itself.  Built and run, it is tried by `make image`."""
+"""Properties of the Dockerfile and the compose files.  `make image` builds and runs the image."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is in deploy/kubernetes/ is what Kubernetes understands, and fits the server that it runs."""
+"""The files in deploy/kubernetes/ are valid for Kubernetes, and agree with the server."""
 
 from pathlib import Path
 

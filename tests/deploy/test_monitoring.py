@@ -1,4 +1,4 @@
-"""The dashboard asks for figures that the server has, from the Prometheus that asks the server."""
+"""The dashboard queries metrics that the server has, from the Prometheus that scrapes the server."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""What the image installs is what pyproject.toml asks for, pinned, hashed, and listed with its licence.
+"""The image installs what pyproject.toml requires: pinned, with hashes, and listed with licences.
 
-Where one of these fails after a dependency was added or changed: `make lock`.
+If one of these tests fails after a dependency was added or changed, run `make lock`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Which requests are of one session, as Ray's proxies see it: deploy/ray/sticky.py, without Ray."""
+"""Which requests belong to one session in Ray's proxies: deploy/ray/sticky.py, tested without Ray."""
 
 import asyncio
 import json

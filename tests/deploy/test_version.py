@@ -1,4 +1,4 @@
-"""The version stands in server/version.py; whoever tells it has it from there."""
+"""The version is defined in server/version.py, and everything that shows it reads it there."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""One server for all pages."""
+"""One server for all pages of the documentation."""
 
 import pytest
 

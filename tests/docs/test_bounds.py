@@ -1,6 +1,6 @@
-"""Every number of the bounds that the docs promise is the one in the code, and is held by a test.
+"""Every limit in the documentation is the one in the code, and some test fails without it.
 
-Each row of a table is here, with its numbers as the code has them, and the tests that fail without the bound.
+Each row of a table is listed here, with its numbers from the code, and the tests that check the limit.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/ do what is said of them, for a reader who does them in order."""
+"""The commands and programs in README.md and docs/ do what the text says, if they are run in order."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What the documentation names exists: settings, commands, metrics, error codes, messages, links."""
+"""All that the documentation names exists: settings, commands, metrics, error codes, messages, links."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""docs/tensor-parallel.md: its table is what the memory plan says."""
+"""The table in docs/tensor-parallel.md is that of the memory plan."""
 
 from bench.cards import CARDS, context, table
 from model.loading.synthetic import SIZES

@@ -1,4 +1,4 @@
-"""What a step asks of the device besides computing: how many copies each way, and when the host waits."""
+"""How many copies to and from the device a step makes, and when the host waits for the device."""
 
 from array import array
 from dataclasses import dataclass, replace

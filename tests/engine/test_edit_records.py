@@ -1,4 +1,4 @@
-"""What changes logits before tokens are chosen: the formulas, and counts that are always right."""
+"""Changes of logits before a token is chosen: the formulas, and the counts of tokens."""
 
 import math
 import random

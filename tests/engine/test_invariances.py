@@ -1,8 +1,8 @@
-"""Around a real gpt-oss, tiny and random: however the work is cut, the answer is the same.
+"""With a tiny random gpt-oss: however the work is divided into steps, the answers are the same.
 
-Nearly all sequences cross pages, the window (7) and the initial context (16).  Log-probabilities are compared
-as well as tokens.  On the CPU kernels nothing may change a bit; on the reference backend, only where the same
-kernels see the same shapes, else float32's rounding may.
+Nearly all sequences are longer than a page, the window (7) and the initial context (16).  Tokens and
+log-probabilities are compared.  With the CPU kernels they must be bit-identical; with the reference backend
+only if the same kernels get the same shapes, because otherwise float32 may round differently.
 """
 
 from dataclasses import dataclass

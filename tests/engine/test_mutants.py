@@ -1,4 +1,4 @@
-"""The random traffic is worth something: break the engine in any of these ways, and it is noticed."""
+"""The random traffic finds mistakes: if the engine is broken in any of these ways, a test fails."""
 
 # ruff: noqa: E501
 

@@ -1,6 +1,6 @@
-"""Steps that overlap: what is launched when, and what happens to rows that nobody reads.
+"""Overlapping steps: what is launched when, and that rows of ended sequences are ignored.
 
-That answers are the same in both orders is what the other tests of this folder hold: they run in both.
+The other tests of this folder run with and without overlap, and so check that the answers are the same.
 """
 
 import pytest

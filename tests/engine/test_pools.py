@@ -1,4 +1,6 @@
-"""Where banded and full pages differ in bytes, each kind has its own pool: nobody takes the other's."""
+"""If banded and full pages have different sizes, each kind has its own pool, and never uses the other's
+pages.
+"""
 
 import random
 

@@ -1,4 +1,4 @@
-"""While a prompt is computed, the engine says how far it is; and how long it took, when it is done."""
+"""While a prompt is computed, the engine reports the progress, and afterwards how long it took."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""From a plan to a Batch, and from logits to what is sampled."""
+"""From a plan to a Batch, and from logits to sampled tokens."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Choosing tokens: the right distribution, for each row as if it were alone."""
+"""Sampling draws from the right distribution, and each row gets the same result as if it were alone."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Policy, one truth at a time: what we promise beyond what the traffic tests hold."""
+"""The scheduler's policy: properties that the traffic tests do not check."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""The two crossings, with real threads and a real event loop.
+"""The engine's thread and the event loop, both real.
 
-A `Gate` stands between the engine and its runner, so that a test can stop the engine in the middle of a step.
+A `Gate` between the engine and its runner lets a test stop the engine in the middle of a step.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""`gptoss bench`, on models small enough for a test: a table for people, JSON on its last line."""
+"""`gptoss bench` with very small models: a table, and JSON on its last line."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The command `gptoss`, as a person or a supervisor starts it: in a process of its own."""
+"""The command `gptoss` as a process, as a user or a supervisor starts it."""
 
 import dataclasses
 import json

@@ -1,4 +1,6 @@
-"""`gptoss doctor`: what would keep the server from serving is found, with what to do, and nothing else is."""
+"""`gptoss doctor` finds each problem that would prevent the server from serving, gives advice, and finds no
+others.
+"""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""A load that takes long enough to be watched is shown on stderr, and one that does not is silent."""
+"""Loading shows its progress on stderr, unless it takes too little time."""
 
 import dataclasses
 

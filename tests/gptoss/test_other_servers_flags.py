@@ -1,4 +1,4 @@
-"""Flags of other servers are answered with our names for them."""
+"""For flags of other servers, an error names the flag to use here."""
 
 import re
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""How far a long piece of work is, as it is shown."""
+"""The progress of a long task, as it is shown."""
 
 import io
 import threading

@@ -1,4 +1,4 @@
-"""A server starts, answers and ends as always if its stdout or stderr is closed, full, or read by nobody."""
+"""A server starts, answers and ends as usual if its stdout or stderr is closed, full, or has no reader."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`gptoss verify` on stand-ins: a healthy model is right, and each planted fault is caught by some row."""
+"""`gptoss verify` with fake models: a correct model passes, and each injected fault fails some row."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""gpt-oss-20b with its whole context on a card of 16 GiB: all of it allocated, and used to the end.
+"""gpt-oss-20b with its whole context on a GPU of 16 GiB: all memory is allocated and used.
 
 python -m pytest -m gpu tests/gpu
 """

@@ -1,4 +1,4 @@
-"""Weights on a real GPU, by pinned buffers and a stream of their own, are those of the files to the bit.
+"""Weights on a real GPU, loaded through pinned buffers and streams, are bit-identical to those in the files.
 
 python -m pytest -m gpu tests/gpu
 """

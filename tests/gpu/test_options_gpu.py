@@ -1,4 +1,4 @@
-"""Eight bits and batch invariance on a real GPU: true sizes, fresh random inputs, outputs NaN before.
+"""Eight bits and batch invariance on a real GPU: real sizes, random inputs, outputs filled with NaN before.
 
 python -m pytest -m gpu tests/gpu
 """

@@ -1,4 +1,4 @@
-"""Choosing tokens on a real GPU, at the true size of the vocabulary, and steps that overlap there.
+"""Sampling and overlapping steps on a real GPU, with the real size of the vocabulary.
 
 python -m pytest -m gpu tests/gpu
 """

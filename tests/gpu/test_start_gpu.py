@@ -1,4 +1,4 @@
-"""What a start does on a real GPU before the first request: compile all kernels, try launches that overlap.
+"""The start on a real GPU, before the first request: it compiles all kernels, and tests overlapping launches.
 
 python -m pytest -m gpu tests/gpu
 """

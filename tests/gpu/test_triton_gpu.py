@@ -1,4 +1,4 @@
-"""The Triton backend on a real GPU: true sizes, fresh random inputs, outputs that are NaN before.
+"""The Triton backend on a real GPU: real sizes, random inputs, outputs filled with NaN before.
 
 python -m pytest -m gpu tests/gpu
 """

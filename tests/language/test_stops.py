@@ -1,4 +1,4 @@
-"""Stop strings, however the text is cut into pieces."""
+"""Stop strings are found however the text is divided into pieces."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ def feed(stops, pieces):
     return shown + stops.flush()
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # a busy machine may be slow
 @given(ALPHABET, st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.data())
 def test_pieces_make_no_difference(text, strings, data):
     """Told one character at a time: it ends before the stop string that is complete first."""
@@ -36,7 +36,7 @@ def test_pieces_make_no_difference(text, strings, data):
         assert min(found) <= len(one_by_one)
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # a busy machine may be slow
 @given(ALPHABET, st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3))
 def test_nothing_is_shown_that_could_still_be_part_of_a_stop_string(text, strings):
     stops = StopStrings(strings)

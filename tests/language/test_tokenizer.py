@@ -1,4 +1,4 @@
-"""Text to ids and back: special tokens by name, never by accident, and no half characters."""
+"""Text to ids and back: special tokens only by name, and only complete characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny tensors: a second thread only costs, most of all on a busy machine."""
+"""Uses one thread, because tensors are tiny and a second thread would only cost time."""
 
 import torch
 

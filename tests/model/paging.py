@@ -1,7 +1,8 @@
-"""Sequences in scattered pages: packs chunks into batches as the engine does, and lays traps for the model.
+"""Sequences in scattered pages: packs chunks into batches as the engine does, and makes wrong accesses
+visible.
 
-Cache memory starts as NaN, pages behind the window become NaN again, and page numbers that must not be looked
-up are far out of range.
+The memory of the cache is NaN at first, pages behind the window become NaN again, and page numbers that must
+not be used are out of range.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""A batch of chunks over pages is what one writes by hand."""
+"""`Batch.of` gives the same batch as one written by hand."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""config.json of both kinds, and what is said about those that cannot be served."""
+"""config.json of both kinds, and the errors for configurations that cannot be served."""
 
 import json
 from dataclasses import replace

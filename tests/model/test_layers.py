@@ -1,4 +1,4 @@
-"""Each layer function against its formula, written out in float64 with loops and numpy."""
+"""Each layer function compared with its formula, in float64 with loops and numpy."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A backend that computes what the reference does passes; one that does not is named."""
+"""A correct backend passes the checks; a wrong one is named."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What is said of a model before it is loaded is what its tensors weigh."""
+"""The sizes that are calculated before a model is loaded are those of its tensors."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Timing steps: every round is whole, and what a step must read is what its tensors weigh."""
+"""Timed steps could be steps of the engine, and the bytes that a step reads are those of its tensors."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A Ray of its own, with Ray Serve and the demo model, and somebody who asks it."""
+"""A local Ray cluster with Ray Serve and the demo model, and a client."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What any one request costs the event loop, whichever API it comes to: never more than LOOP_SECONDS."""
+"""No single request, through any API, keeps the event loop busy for longer than LOOP_SECONDS."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""However an answer ends, its token streams are closed: over real sockets, streaming and not."""
+"""However an answer ends, its token streams are closed: over real sockets, streamed or not."""
 
 import json
 import re

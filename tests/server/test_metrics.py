@@ -1,4 +1,4 @@
-"""GET /metrics says what happened, in Prometheus' words, and its gauges return to 0."""
+"""GET /metrics has the right values in Prometheus' format, and its gauges return to 0."""
 
 import asyncio
 

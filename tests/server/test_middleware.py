@@ -1,4 +1,4 @@
-"""Keys, body limits, request ids, CORS, and what the log says of a request."""
+"""Keys, limits of bodies, request ids, CORS, and the log line of a request."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""More than the server can take, over real sockets: an engine with the stand-in runner behind real HTTP."""
+"""More load than the server can handle, over real sockets, with an engine without a model."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""A client, and whoever runs the server, see how fast a long prompt is computed."""
+"""Clients, and the operator of the server, can see how fast a long prompt is computed."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What the framework refuses by itself is told so that one can go on."""
+"""Errors of the web framework itself tell the client what to do."""
 
 import pytest
 

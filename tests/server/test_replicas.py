@@ -1,4 +1,4 @@
-"""Several servers with one store and one seal key: any of them goes on with any conversation."""
+"""Several servers with the same store and seal key: each can continue any conversation."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The model of tests/server/scripted.py does what its script says; the rest of the server is the true one."""
+"""The model of tests/server/scripted.py follows its script; everything else in the server is real."""
 
 import json
 import os

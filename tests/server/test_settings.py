@@ -1,4 +1,4 @@
-"""Flags, environment, defaults, and the README's table: one source."""
+"""Flags, environment variables, defaults and the README's table come from one definition."""
 
 import dataclasses
 import re

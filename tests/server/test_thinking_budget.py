@@ -1,4 +1,4 @@
-"""`--thinking-budget`: a limit of reasoning for requests that name none."""
+"""`--thinking-budget` limits the reasoning of requests that have no limit of their own."""
 
 import pytest
 

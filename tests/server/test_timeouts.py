@@ -1,4 +1,4 @@
-"""A client that is slow to ask is not waited for; one that is slow to leave is."""
+"""Slow requests are refused after a time limit; slow readers of an answer are served."""
 
 import time
 from contextlib import suppress

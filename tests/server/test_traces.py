@@ -1,4 +1,4 @@
-"""OpenTelemetry's spans: one a request, with what was measured of it, below the client's own."""
+"""OpenTelemetry: one span for each request, with its measurements, as a child of the client's span."""
 
 import re
 import time

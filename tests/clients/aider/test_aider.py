@@ -1,6 +1,7 @@
-"""aider: it changes a folder with a scripted model, and knows a full context as one.
+"""aider changes a folder with a scripted model, and recognises a full context.
 
-The program runs once as a process, and else inside the tests' own, where its imports cost seconds only once.
+One test starts the program as a process.  The others run it inside this process, because its imports take
+seconds.
 """
 
 import json

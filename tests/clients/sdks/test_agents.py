@@ -1,6 +1,6 @@
-"""Agents' programs, started with `gptoss launch`, in whole loops that change a folder; a script is played.
+"""Coding agents, started with `gptoss launch`, change a folder in loops of calls; the model follows a script.
 
-Codex has a file of its own, test_codex.py.
+Codex has its own file, test_codex.py.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Codex's own binary in whole loops that change a folder; the model's words are a script."""
+"""Codex changes a folder in loops of calls; the model follows a script."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""outlines and guidance, as they speak to vLLM: answers held by schemas, patterns, choices and grammars."""
+"""outlines and guidance, as they call vLLM: answers follow schemas, patterns, choices and grammars."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""langchain-openai, held to LangChain's own standard tests for chat models."""
+"""langchain-openai passes LangChain's standard tests for chat models."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`llm`, the command line, told of us in its extra-openai-models.yaml."""
+"""The command-line program `llm`, with this server in its extra-openai-models.yaml."""
 
 import json
 import os

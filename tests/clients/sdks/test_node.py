@@ -1,4 +1,4 @@
-"""The clients of Node: each script runs the real package, and says itself what must hold."""
+"""Clients for Node: each script runs the real package, and contains the assertions."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""openai-agents, with its chat-completions model."""
+"""openai-agents, with its model for chat completions."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""schemathesis: requests made from our own /openapi.json, right ones and wrong ones, and no server error."""
+"""schemathesis: valid and invalid requests, generated from /openapi.json, cause no server error."""
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
-"""litellm, agno, mirascope and haystack: each lets a scripted model call a function, and hears its answer.
+"""litellm, agno, mirascope and haystack: a scripted model calls a function, and its answer arrives.
 
-They are set as their documentation says for a server of one's own, over each API that they have a way to.
+They are configured as their documentation says, for each API that they support.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""pydantic-ai: agents that answer in text, in objects of both kinds, and with tools."""
+"""pydantic-ai: agents with text, with both kinds of objects, and with tools."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Clients of the Responses API in whole loops, against a model that follows a script."""
+"""Clients of the Responses API in loops of calls, with a scripted model."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The demo's tokenizer, as programs around transformers expect to find one."""
+"""The demo's tokenizer, in the format that programs based on transformers expect."""
 
 import json
 import shutil

@@ -1,6 +1,6 @@
-"""OpenAI's own evals for gpt-oss: the command, and questions of four choices from many threads at once.
+"""OpenAI's own evals for gpt-oss: its command, and multiple-choice questions from many threads at once.
 
-Both ask through the Responses API, with the largest max_output_tokens there is.
+Both use the Responses API, with the largest possible max_output_tokens.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""guidellm measures the server, on prompts that it makes up itself."""
+"""guidellm measures the server, with prompts that it generates."""
 
 import json
 import os

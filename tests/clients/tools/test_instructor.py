@@ -1,4 +1,4 @@
-"""instructor: objects by way of calls, of JSON mode and of schemas, whole and in pieces."""
+"""instructor: objects from calls, from JSON mode and from schemas, streamed and not."""
 
 import pytest
 from pydantic import BaseModel

@@ -1,7 +1,7 @@
-"""lm-eval's `local-completions`: what it scores is what the server's log-probabilities say.
+"""lm-eval's `local-completions` computes its scores from the server's log-probabilities.
 
-A multiple choice is decided by the log-probabilities of an echoed prompt, so a shift by one token, or a
-prompt that is tokenised anew, shows in the numbers: they are computed here once more, by hand.
+A multiple choice is decided by the log-probabilities of an echoed prompt.  So an offset of one token, or
+other tokens of the prompt, would change the scores, which are computed here a second time.
 """
 
 import json

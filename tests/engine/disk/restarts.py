@@ -1,4 +1,4 @@
-"""An engine that starts with a folder of prefix pages, answers, and stops."""
+"""An engine that starts with a folder of stored pages, answers prompts, and stops."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Prefix pages on disk: what is kept, what is found again, and how much of it."""
+"""The prefix cache on disk: which pages are stored, and how many of them are found again."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Prefix pages on disk: whatever happens to the files or the disk costs at most a computation."""
+"""The prefix cache on disk: a problem with a file or the disk costs at most the computation of pages."""
 
 import errno
 import logging

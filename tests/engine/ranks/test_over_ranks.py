@@ -1,6 +1,6 @@
-"""The engine over several ranks: it does not know, and its answers are those of one rank.
+"""The engine with a model on several ranks gives the same answers as with one rank.
 
-What test_invariances.py asks of a model it asks here of one that two or four ranks compute together.
+The checks are those of test_invariances.py, with a model that two or four ranks compute together.
 """
 
 import statistics

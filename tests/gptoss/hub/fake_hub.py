@@ -1,7 +1,9 @@
-"""A Hugging Face hub on a free port: what huggingface_hub asks of the real one, for repositories in folders.
+"""A fake Hugging Face hub on a free port: it answers the requests of huggingface_hub, for repositories in
+folders.
 
-Large files are handed on to another host with a signed address, as the hub does to its content network, and
-that host knows ranges.  It can also cut a connection, stall, send wrong bytes, and be spoken to as a proxy.
+Large files are redirected to another host with a signed address, as the real hub redirects to its content
+network.  That host supports ranges.  The hub can also cut a connection, stall, send wrong bytes, and act as a
+proxy.
 """
 
 import hashlib

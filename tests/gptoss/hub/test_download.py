@@ -1,4 +1,4 @@
-"""`gptoss download` in a process of its own: the real huggingface_hub, and a small hub on this machine."""
+"""`gptoss download` as a process, with the real huggingface_hub and a fake hub on this machine."""
 
 import dataclasses
 import os

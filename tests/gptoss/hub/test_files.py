@@ -1,4 +1,4 @@
-"""Which files of a repository are fetched."""
+"""Which files of a repository are downloaded."""
 
 import json
 from pathlib import Path

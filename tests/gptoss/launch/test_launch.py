@@ -1,4 +1,4 @@
-"""`gptoss launch`: an agent's process beside a server's; the agent is a script that says what it was told."""
+"""`gptoss launch`: the agent's process and the server's; the agent is a script that prints its arguments."""
 
 import json
 import os

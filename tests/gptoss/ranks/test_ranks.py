@@ -1,4 +1,4 @@
-"""`gptoss serve --tensor-parallel N`, as it is started and as it ends: real processes, gloo between them."""
+"""`gptoss serve --tensor-parallel N`: how it starts and ends, with real processes that use gloo."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own: what a person would see, and what they type."""
+"""A program on a pseudo-terminal: what a user would see, and what the user types."""
 
 import os
 import pty

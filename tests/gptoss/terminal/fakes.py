@@ -1,4 +1,4 @@
-"""Someone who answers by a script, and a screen that remembers."""
+"""An answerer that follows a script, and a screen that records its output."""
 
 import io
 

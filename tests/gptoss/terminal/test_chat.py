@@ -1,6 +1,6 @@
-"""`gptoss chat` as a person, or a script, uses it: on a terminal of its own, and on pipes.
+"""`gptoss chat` on a terminal and with pipes, as a user or a script runs it.
 
-What the demo model says is not looked at: it learns, and says other things.
+The text of the demo model's answers is not checked, because it changes with each training.
 """
 
 import json

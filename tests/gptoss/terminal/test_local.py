@@ -1,4 +1,4 @@
-"""Answers of a model in this process; the model is random, and as small as it can be."""
+"""Answers of a model in this process; the model is random, and very small."""
 
 import dataclasses
 import signal

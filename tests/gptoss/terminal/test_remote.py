@@ -1,4 +1,4 @@
-"""Answers over HTTP: our own server by script, and servers that are none."""
+"""Answers over HTTP: from this server with a script, and from servers that are broken."""
 
 import threading
 from contextlib import contextmanager

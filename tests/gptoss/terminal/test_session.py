@@ -1,4 +1,4 @@
-"""A conversation: its exchanges, the slash commands, and what is shown."""
+"""A conversation on the terminal: its exchanges, the slash commands, and what is shown."""
 
 import json
 

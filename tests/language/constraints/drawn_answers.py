@@ -1,4 +1,4 @@
-"""Answers drawn at random under a constraint, and a reading of them that forgives nothing."""
+"""Answers drawn at random under a constraint, and a strict parser for them."""
 
 from __future__ import annotations
 

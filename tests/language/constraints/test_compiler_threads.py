@@ -1,4 +1,4 @@
-"""A flood of schemas that take long delays other new schemas, and nothing else."""
+"""Many schemas that take long to compile delay other new schemas, and nothing else."""
 
 import asyncio
 import threading

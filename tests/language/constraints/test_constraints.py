@@ -1,4 +1,4 @@
-"""Whatever is sampled under a constraint is a legal harmony answer, of the kind the request asked for."""
+"""Every answer that is sampled under a constraint is valid harmony, and is what the request asked for."""
 
 import json
 import threading

@@ -1,4 +1,6 @@
-"""llama.cpp's grammars allow in Lark what they allow there, and what they cannot is refused with a reason."""
+"""llama.cpp's grammars allow the same texts after the translation to Lark; what Lark cannot express is
+refused.
+"""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever is sampled under a schema validates, and no schema can keep the server busy."""
+"""Every answer that is sampled under a schema is valid, and no schema keeps the server busy."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A tool that takes text gets just what its grammar allows, behind the header of its kind."""
+"""Calls of a tool that takes text have exactly the text that its grammar allows, after the right header."""
 
 import pytest
 

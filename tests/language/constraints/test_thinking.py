@@ -1,4 +1,4 @@
-"""A budget for thinking: at its end the chain of thought is closed, and a legal answer begins."""
+"""At the end of a thinking budget the chain of thought is closed, and a valid answer begins."""
 
 import numpy as np
 import pytest

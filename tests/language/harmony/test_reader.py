@@ -1,4 +1,6 @@
-"""Whatever the model says is read: nothing is lost, nothing raises, and oddities are counted."""
+"""The reader never raises and loses no text, whatever the model samples, and counts deviations from the
+format.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts written out: their parts, what becomes of history, and what no text can do."""
+"""Prompts as text: their parts, the history, and names of special tokens in a user's text."""
 
 from __future__ import annotations
 

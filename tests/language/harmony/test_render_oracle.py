@@ -1,4 +1,4 @@
-"""Prompts are what gpt-oss was trained on: those of openai-harmony, token by token."""
+"""Prompts have the same tokens as those of openai-harmony, with which gpt-oss was trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokens that led to a call are replayed as they were sampled, while the client says nothing else."""
+"""The sampled tokens of a call are replayed, as long as the client has not changed it."""
 
 from __future__ import annotations
 

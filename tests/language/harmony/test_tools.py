@@ -1,4 +1,4 @@
-"""Tools beside functions: those in namespaces, those that take text, and those the model was trained on."""
+"""Tools other than plain functions: in namespaces, with text as input, and those of the model's training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON schemas as types: openai-harmony's text where it says everything, ours where it does not."""
+"""JSON schemas as types: openai-harmony's text where that expresses everything, a complete one elsewhere."""
 
 from __future__ import annotations
 

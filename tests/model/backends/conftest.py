@@ -1,4 +1,4 @@
-"""Kernels that run in Triton's interpreter are watched: see sanitizer.py."""
+"""Kernels that run in Triton's interpreter are checked by the sanitizer (tests/tools/sanitizer)."""
 
 import os
 

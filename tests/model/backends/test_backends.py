@@ -1,4 +1,4 @@
-"""How a backend is chosen, and whether the facts it tells of itself are true."""
+"""How a backend is chosen, and whether its facts about itself are true."""
 
 import inspect
 

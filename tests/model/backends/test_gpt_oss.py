@@ -1,4 +1,6 @@
-"""The whole network: against transformers' logits, and against itself along other roads."""
+"""The whole network, compared with the logits of transformers, and with itself for other divisions into
+steps.
+"""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Every layout gives the same tensors; every folder that is wrong is refused in one line that says why."""
+"""Every layout gives the same tensors, and every invalid folder is refused with a reason on one line."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""`Checkpoint.onto` brings to a device what `Checkpoint.read` gives, or says which file is to blame."""
+"""`Checkpoint.onto` gives the same tensors as `Checkpoint.read`; an error names the file."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""MXFP4 against the tables of the OCP Microscaling specification, worked out in float64 without torch."""
+"""MXFP4 compared with the tables of the OCP Microscaling specification, computed in float64 without torch."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A rank reads its part of a checkpoint, in every layout, and no byte of another's."""
+"""A rank reads its part of a checkpoint, in every layout, and no bytes of another part."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Every source of tensors gives the same names, shapes and types; without files they are read and moved."""
+"""Every source of tensors gives the same names, shapes and types."""
 
 import pytest
 import torch

@@ -1,5 +1,4 @@
-"""Bytes arrive as they are in the files, whoever read them in whatever order; and threads end with the
-context, whatever happened."""
+"""Uploaded bytes are those in the files, whatever the order of reading, and threads end with the context."""
 
 import errno
 import itertools

@@ -1,5 +1,7 @@
-"""What a GPU is asked for, and in which order: held on a machine without one, by stand-ins for its streams,
-events and pinned memory.  tests/gpu/test_loading_gpu.py asks a real one."""
+"""The order of operations on a GPU's streams, events and pinned memory, tested with fakes.
+
+tests/gpu/test_loading_gpu.py tests it with a real GPU.
+"""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Ranks together compute what one computes alone: the CPU backend, by the same program on each."""
+"""Several ranks together compute what one computes alone: the CPU backend."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Ranks together compute what one computes alone: the reference backend."""
+"""Several ranks together compute what one computes alone: the reference backend."""
 
 import random
 from dataclasses import replace

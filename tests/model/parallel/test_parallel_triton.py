@@ -1,6 +1,7 @@
-"""Ranks together compute what one computes alone: Triton kernels, in the interpreter, each rank a process.
+"""Several ranks together compute what one computes alone: the Triton backend, in the interpreter, with a
+process for each rank.
 
-In float32, so that what differs is the order of sums alone.
+In float32, so that only the order of sums differs.
 """
 
 import os
@@ -18,7 +19,7 @@ from tests import tiny_checkpoint
 from tests.model.parallel import triton_rank
 
 pytestmark = [
-    pytest.mark.timeout(600),  # an interpreter on a busy machine takes its time
+    pytest.mark.timeout(600),  # the interpreter is slow on a busy machine
     pytest.mark.skipif(DEVICE.type != "cpu", reason="in the interpreter"),
 ]
 

@@ -1,4 +1,4 @@
-"""Ranks that are threads of one process: a test of what they compute together takes no time to start."""
+"""Ranks as threads of one process, so that tests start quickly."""
 
 from __future__ import annotations
 

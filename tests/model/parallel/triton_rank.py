@@ -28,7 +28,7 @@ def ids(length: int, seed: int) -> list[int]:
 def logits(folder: Path, ranks: Ranks) -> torch.Tensor:
     """Of a prompt of few tokens, one of many, and decodes of both together."""
     for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.SMALL_TILE):
-        tile["BN"] = 64  # an interpreter is slow by the program
+        tile["BN"] = 64  # the interpreter takes time for each program
     dense.ROW_TILE["BN"] = 128
     whole = Checkpoint.open(folder)
     source = whole if ranks.size == 1 else whole.part(ranks)

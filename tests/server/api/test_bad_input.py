@@ -1,4 +1,4 @@
-"""Whatever a client sends: an OpenAI-shaped 4xx that names the field, never 422, never 500."""
+"""Whatever a client sends, an error is a 4xx in OpenAI's format that names the field, never 422 or 500."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, asked with the real openai client over a real socket; the model is a script."""
+"""POST /v1/chat/completions with the real openai client over a real socket; the model follows a script."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What fields of POST /v1/chat/completions do to the prompt, the engine's request and the answer."""
+"""The effect of each field of POST /v1/chat/completions on prompt, engine request and answer."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""POST /v1/completions: raw text and raw tokens, asked with the real openai client; the model is a script."""
+"""POST /v1/completions, text and token ids, with the real openai client; the model follows a script."""
 
 import json
 

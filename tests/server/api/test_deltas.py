@@ -1,6 +1,7 @@
-"""Deltas joined are the whole answer: whatever the model says, in whatever pieces it arrives.
+"""The deltas of a stream add up to the whole answer, whatever the model samples, in whatever pieces it
+arrives.
 
-The same tokens are played twice to a real server, once for a stream and once for one object.
+A real server gets the same tokens twice, once for a stream and once for one object.
 """
 
 import json

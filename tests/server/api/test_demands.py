@@ -1,4 +1,4 @@
-"""What a request demands of its answer becomes a constraint on its sampler; what was called is remembered."""
+"""The demands of a request become a constraint on sampling; the reasoning before a call is kept."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A conversation with the bundled demo model: checkpoint to socket, nothing in between is a stand-in."""
+"""A conversation with the bundled demo model and nothing replaced, from the checkpoint to the socket."""
 
 import json
 

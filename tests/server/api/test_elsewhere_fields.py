@@ -1,4 +1,4 @@
-"""Fields of other servers: read as ours, refused by name, ignored; and names that nobody knows are told."""
+"""Fields of other servers are translated, refused by name, or ignored; unknown names are reported."""
 
 import json
 import logging

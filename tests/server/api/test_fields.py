@@ -1,4 +1,4 @@
-"""docs/fields.md tells of every field of the openai SDK's request types, and what it tells is so."""
+"""docs/fields.md lists every field of the openai SDK's request types, and what it says is true."""
 
 import re
 import types

@@ -1,6 +1,6 @@
-"""Whatever a body says, the answer is 200 or a 4xx in OpenAI's shape: never 422, never 5xx.
+"""Whatever a body contains, the answer is 200 or a 4xx in OpenAI's format: never 422 or 5xx.
 
-And nothing is left running.
+Nothing is left running.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Words and ways that clients of other servers look for."""
+"""Words and formats that clients of other servers look for."""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""One conversation through chat, completions, responses, messages: the same prompt tokens and answers."""
+"""The same conversation through chat, completions, responses and messages has the same prompt tokens and
+answers.
+"""
 
 from typing import ClassVar
 

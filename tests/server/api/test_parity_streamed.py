@@ -1,6 +1,6 @@
-"""One conversation of three turns, streamed by chat, responses and messages.
+"""A streamed conversation of three turns through chat, responses and messages.
 
-In each the model sees the same tokens, and the client reads the same deltas.
+In each the model gets the same tokens, and the client reads the same deltas.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the visible answer must be, under every name; arguments of calls; answers that have begun."""
+"""Formats of the visible answer, under every name; arguments of calls; given beginnings of answers."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""A PostgreSQL of its own, in a temporary folder: as Debian's `apt-get install postgresql` has it."""
+"""A PostgreSQL server for tests, in a temporary folder; the programs are those of Debian's package
+postgresql.
+"""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""A seal opens for whom it was made, and for nobody else; nothing that a client sends as one is an error."""
+"""A seal can be opened only for its owner, and nothing that a client sends as a seal is an error."""
 
 import stat
 

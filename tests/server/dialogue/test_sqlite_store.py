@@ -1,4 +1,4 @@
-"""The store in memory and in a file: exactly bounded, and forgetful of what is deleted."""
+"""The store in memory and in a file: its size is limited, and deleted data are overwritten."""
 
 import pytest
 

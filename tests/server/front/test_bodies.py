@@ -1,4 +1,4 @@
-"""Bodies of requests: counted before they are parsed, and gone before the answer is."""
+"""Bodies of requests: they are counted before they are parsed, and freed before the answer is complete."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Memory that requests have left behind goes back to the system."""
+"""Memory that requests have used is returned to the system."""
 
 import asyncio
 import gc

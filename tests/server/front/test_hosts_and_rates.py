@@ -1,4 +1,4 @@
-"""Which names of the server a request may use, and how many requests a caller may send in a minute."""
+"""Which Host headers are allowed, and how many requests a caller may send in a minute."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Large bodies are rendered and tokenised on a few threads; callers wait for them in turn."""
+"""Large bodies are rendered and tokenised on a few threads; callers take turns."""
 
 import asyncio
 import gc

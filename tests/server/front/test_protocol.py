@@ -1,4 +1,4 @@
-"""What a client can do before its key is known: bounded in bytes, in number and in time."""
+"""The limits on bytes, number and time for clients whose key is not known yet."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Markdown becomes HTML in which nothing is a model's own, and blocks that are settled stay as they are."""
+"""Markdown becomes safe HTML, and settled blocks do not change."""
 
 import re
 from html.parser import HTMLParser

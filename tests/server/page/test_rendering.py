@@ -1,4 +1,4 @@
-"""The process that renders: one for all texts, replaced when it fails, and gone with the server."""
+"""The rendering process: one for all texts, replaced when it fails, ended with the server."""
 
 import asyncio
 import os

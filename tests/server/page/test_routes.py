@@ -1,4 +1,4 @@
-"""What the pages' routes send: the files as they are, with a policy that lets nothing in, and JSON."""
+"""The pages' routes send the files unchanged, with a strict policy, and JSON."""
 
 import re
 

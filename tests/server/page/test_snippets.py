@@ -1,4 +1,4 @@
-"""Ready-made snippets are right, and say what a server lacks for them."""
+"""The snippets are correct, and say what the server lacks for them."""
 
 import ast
 import json

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 import triton

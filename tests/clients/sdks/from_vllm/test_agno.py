@@ -1,4 +1,4 @@
-"""agno's agents, by its class for vLLM and by the one for whatever is like OpenAI."""
+"""agno's agents, with its classes for vLLM and for servers like OpenAI's."""
 
 import pytest
 from pydantic import BaseModel, Field

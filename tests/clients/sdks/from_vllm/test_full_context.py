@@ -1,6 +1,6 @@
-"""A full context is known as one by the programs that look for words: pi's check, LangChain's.
+"""Programs that search an error's text for certain words recognise a full context: pi and LangChain.
 
-LiteLLM's is in test_litellm.py, and aider's in tests/clients/aider.
+LiteLLM is in test_litellm.py, aider in tests/clients/aider.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""guidance's client of vLLM: what its grammar captures is what the server's kept to."""
+"""guidance's client for vLLM: answers follow its grammars."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The LiteLLM SDK: chats, streams, calls, schemas, other names of fields, and how it knows a full context."""
+"""The LiteLLM SDK: chats, streams, calls, schemas, other names of fields, and a full context."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""lm-format-enforcer: its users' requests to a vLLM, and its parsers as judges of the answers.
+"""lm-format-enforcer: requests as its users send them to vLLM; its parsers check the answers.
 
-A judge goes through an answer as it would have gone through its own: each character, or each token, must be
-among those that it allows there, and it must allow the end.
+Each answer is read character by character, or token by token.  The parser must allow each of them, and the
+end.
 """
 
 from enum import Enum

@@ -1,4 +1,4 @@
-"""mirascope, by its provider for chat completions."""
+"""mirascope, with its provider for chat completions."""
 
 import pytest
 from pydantic import BaseModel, Field

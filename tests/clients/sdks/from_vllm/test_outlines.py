@@ -1,4 +1,4 @@
-"""outlines' client of vLLM: types, choices, patterns and numbers are what was asked for."""
+"""outlines' client for vLLM: answers have the requested types, choices, patterns and numbers."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Single instructions of the CPU kernels on numpy arrays, and in numpy what they must compute, to the bit."""
+"""Runs single instructions of the CPU kernels on numpy arrays, and computes the expected bits in numpy."""
 
 import ctypes
 

@@ -1,7 +1,7 @@
-"""gpt-oss in float64, from a checkpoint's own values: what the kernels are measured against.
+"""gpt-oss in float64, from the checkpoint's own values: the kernels are compared with it.
 
-Written from the model card (arXiv:2508.10925), YaRN (arXiv:2309.00071) and the MX specification in numpy; it
-shares no arithmetic with model/, and rounds nothing but what it is told to.
+It is written in numpy from the model card (arXiv:2508.10925), YaRN (arXiv:2309.00071) and the MX
+specification.  It shares no arithmetic with model/, and rounds only where it is asked to.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Attention of the CPU kernels over scattered pages, against float64; and that its bits depend on nothing
-but positions.
+"""Attention of the CPU kernels over scattered pages, compared with float64; its bits depend only on
+positions.
 
-Pages are filled with NaN first, so that reading what nobody wrote shows.
+Pages are filled with NaN first, so that a test fails if a kernel reads what was not written.
 """
 
 import numpy as np

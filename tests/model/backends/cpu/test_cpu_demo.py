@@ -1,6 +1,6 @@
-"""The demo model says the same, token by token and bit by bit, however and wherever its CPU kernels run.
+"""The demo model's answers are bit-identical however its CPU kernels run.
 
-What it says is not looked at: its weights may be trained anew.
+Their text is not checked, because it changes with each training.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""One step of the demo model on other processors, emulated, and under the thread sanitizer.
+"""One step of the demo model on an emulated processor, and with the thread sanitizer.
 
-The file of step_file.py is run by native/run_step.cpp, compiled for the purpose; what it computes must be
-what this processor computes in this process, to the bit.
+native/run_step.cpp, which is compiled for this, runs the file that step_file.py writes.  Its result must be
+bit-identical to that of this process.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""The whole network on the CPU kernels against float64: random weights of wide layers, and the demo's.
+"""The whole network on the CPU kernels compared with float64, with wide random layers and with the demo's
+weights.
 
-The choice of experts is discontinuous: where two are nearly tied, the smallest rounding chooses another one.
-So the bound is held for every token where there are no such ties, and for most tokens of trained weights.
+The choice of experts is discontinuous: if two have nearly the same logit, any rounding may choose the other
+one.  So the bound holds for every token if there are no such ties, and for most tokens with trained weights.
 """
 
 from dataclasses import replace

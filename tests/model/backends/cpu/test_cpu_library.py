@@ -1,4 +1,4 @@
-"""The native library is found, built once, checked before use, and missed aloud."""
+"""The native library is found, built once, and checked before use; an error says so if it is missing."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""gpt-oss-20b serves on the CPU within 16 GiB, 8k of context included: counted, not loaded."""
+"""gpt-oss-20b with 8k of context needs less than 16 GiB on the CPU: calculated, without loading it."""
 
 from pathlib import Path
 

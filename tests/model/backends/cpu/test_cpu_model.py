@@ -1,6 +1,8 @@
-"""The whole network on the CPU kernels: equal to the reference, and to itself along every road, to the bit.
+"""The whole network on the CPU kernels equals the reference, and is bit-identical however the work is
+divided.
 
-Sizes all differ; window, segments and pages are crossed; pages are scattered and hold NaN before.
+All sizes differ; sequences are longer than window, segments and pages; pages are scattered and contain NaN
+before.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The probe of the CPU kernels: all pass as they are, and a wrong one is named, alone."""
+"""The checks of the CPU kernels: all pass, and if one kernel is wrong, only that one fails."""
 
 import pytest
 import torch

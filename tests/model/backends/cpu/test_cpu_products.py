@@ -1,7 +1,8 @@
-"""Products of packed weights with 16-bit rows are exact but for the contract's roundings, on every processor.
+"""Products of packed weights with 16-bit rows are exact, except for specified roundings, on every instruction
+set.
 
-numpy says what they must be (cpu_steps.py); the kernels must give the same bits, whatever the instruction
-set, the number of rows at a time, the number of threads, and the sizes.
+cpu_steps.py computes the expected bits in numpy.  The kernels must give these bits for every instruction set,
+number of rows, number of threads and size.
 """
 
 import numpy as np

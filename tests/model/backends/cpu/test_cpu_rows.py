@@ -1,4 +1,4 @@
-"""What the CPU kernels do to rows between products: as layers.py says, and the same bits everywhere."""
+"""Operations of the CPU kernels on rows equal layers.py, and are bit-identical on all instruction sets."""
 
 import numpy as np
 import pytest

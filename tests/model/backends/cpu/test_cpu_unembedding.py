@@ -1,4 +1,4 @@
-"""The halves of the unembedding: what logits are for decides what is read, and no token changes for it."""
+"""How logits are used decides which part of the unembedding is read, but changes no chosen token."""
 
 from dataclasses import replace
 

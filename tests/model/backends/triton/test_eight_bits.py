@@ -1,7 +1,8 @@
-"""What eight bits cost a trained model: the demo's next-token distributions, in plain PyTorch.
+"""The effect of eight bits on a trained model: the demo's next-token distributions, in plain PyTorch.
 
-docs/tuning.md has the figures (`python -m tests.model.backends.triton.test_eight_bits` prints them);
-this file holds an order of magnitude, since the demo may be trained anew."""
+docs/tuning.md has the figures, which `python -m tests.model.backends.triton.test_eight_bits` prints.  The
+tests check only the order of magnitude, because the demo may be trained again.
+"""
 
 from contextlib import contextmanager
 from unittest import mock

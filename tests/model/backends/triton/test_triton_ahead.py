@@ -1,7 +1,8 @@
-"""Kernels compiled ahead are all there will be, and are found again.  Without a GPU: a launch of shapes
-compiles for one that is not there.
+"""All kernels are compiled in advance, and later found in the cache.  This needs no GPU: a launch with shapes
+only compiles.
 
-Compiling needs kernels that are not interpreted: so these tests are other processes."""
+Compiling needs kernels that are not interpreted, so these tests run in other processes.
+"""
 
 import json
 import os

@@ -1,11 +1,11 @@
-"""What happens in which order when a model is built for a GPU, told by one that is not there."""
+"""The order of operations when a model is built for a GPU, recorded with a fake GPU."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from model.backends import triton

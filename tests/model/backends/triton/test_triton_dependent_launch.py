@@ -1,7 +1,8 @@
-"""Kernels that begin while the one before them ends keep the rules of dependent_launch.py: in the
-interpreter, which has no such launches, but says what a program does before it waits.
+"""Kernels that begin while the previous one ends follow the rules of dependent_launch.py.
 
-Whether they then compute the same, and faster, a GPU says when a model is built."""
+The interpreter has no such launches, but records what a program does before it waits.  On a GPU, the model's
+build checks that the results are the same, and measures whether it is faster.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from triton.runtime import interpreter
@@ -23,7 +24,7 @@ from tests import tiny_checkpoint
 from tests.model.paging import Paged
 
 pytestmark = [
-    pytest.mark.timeout(600),  # an interpreter on a busy machine takes its time
+    pytest.mark.timeout(600),  # the interpreter is slow on a busy machine
     pytest.mark.skipif(DEVICE.type == "cuda", reason="looks into Triton's interpreter"),
 ]
 
@@ -101,7 +102,7 @@ class Observer:
 @pytest.fixture
 def observer(monkeypatch):
     tiles = (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE)
-    for tile in (*tiles, dense_int8.ROW_TILE):  # an interpreter is slow by the program
+    for tile in (*tiles, dense_int8.ROW_TILE):  # the interpreter takes time for each program
         monkeypatch.setitem(tile, "BN", 64)
     return Observer(monkeypatch)
 

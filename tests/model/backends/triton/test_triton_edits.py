@@ -1,4 +1,4 @@
-"""Penalties, biases and masks on the device: the plain version's logits, to the bit."""
+"""Penalties, biases and masks on the device are bit-identical to the plain version."""
 
 import math
 import random
@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from model.backends.triton.kernels import edits as kernels
@@ -19,7 +19,7 @@ from model.draws import Draws
 from model.logit_edits import Edits, edit
 from tests.model.backends.triton.test_triton_sampling import batch, draws, random_logits
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 SIZE = 2500
 """Two blocks of a mask and a half, and part of a word."""

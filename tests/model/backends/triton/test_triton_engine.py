@@ -1,6 +1,7 @@
-"""The engine on the Triton model, which chooses tokens itself: the same answers in turn and overlapped.
+"""The engine with the Triton model, which samples on its device: the same answers with and without overlap.
 
-In the interpreter, or on a GPU, where steps do overlap."""
+In the interpreter, or on a GPU, where steps really overlap.
+"""
 
 import struct
 from collections import Counter
@@ -9,7 +10,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from bench.synthetic import Synthetic
@@ -24,7 +25,7 @@ from model.batch import Batch
 from tests import tiny_checkpoint
 from tests.tools.traffic.historian import VOCABULARY, Historian
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=7)
 LIMITS = Limits(num_pages=60, page_size=4, window=7, max_context=60, max_running=3, max_tokens_per_step=30)
@@ -42,7 +43,7 @@ STUBBORN = SamplingParams(temperature=0, frequency_penalty=2.0, logit_bias={7: 1
 @pytest.fixture(scope="module")
 def model():
     with pytest.MonkeyPatch.context() as patch:
-        if DEVICE.type == "cpu":  # an interpreter is slow by the program
+        if DEVICE.type == "cpu":  # the interpreter takes time for each program
             for tile in (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense.SMALL_TILE):
                 patch.setitem(tile, "BN", 128)
         weights = Reader(Synthetic(CONFIG), DEVICE, torch.float32).all()

@@ -1,9 +1,9 @@
-"""Experts' logits in parts, the choice, and the order of pairs: all ways to them give the same bits."""
+"""The experts' logits in parts, the choice, and the order of pairs: all implementations are bit-identical."""
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from model.backends.triton.kernels import expert_order

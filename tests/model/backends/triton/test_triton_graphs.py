@@ -1,7 +1,8 @@
-"""Decode steps as CUDA graphs say what the same kernels say without: in the interpreter, with graphs that are
-written down and replayed to the letter (graph_recorder.py).
+"""Decode steps as CUDA graphs compute the same as without graphs: in the interpreter, with recorded graphs
+(tests/tools/graph_recorder).
 
-The same of real graphs: tests/gpu."""
+tests/gpu tests real graphs.
+"""
 
 import gc
 import random
@@ -11,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 if DEVICE.type == "cuda":
@@ -31,7 +32,7 @@ from tests import tiny_checkpoint
 from tests.model.paging import Paged
 from tests.tools.graph_recorder.graph_recorder import Capture, Graph, graphs_recorded
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 SIZES = {
     "hidden_size": 32,

@@ -1,14 +1,15 @@
-"""`--batch-invariant`: a token's logits are the same to the bit, whatever else is computed beside it.
+"""`--batch-invariant`: a token's logits are bit-identical whatever else is computed with it.
 
-In Triton's interpreter where there is no GPU.  Not everything is proved there: an interpreter's products are
-NumPy's, and tests/gpu asks the same of a real GPU."""
+In Triton's interpreter if there is no GPU.  This does not prove everything, because the interpreter's
+products are NumPy's; tests/gpu has the same tests for a real GPU.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from model import backends as kernels
@@ -21,7 +22,7 @@ from model.loading.checkpoint import Checkpoint
 from tests import tiny_checkpoint
 from tests.model.paging import Paged, alone
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5, initial_context_length=64)
 LENGTHS = (80, 14, 19)
@@ -41,7 +42,7 @@ def _short_parts_and_wide_tiles():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(triton_model, "KEYS_OF_A_PART", 64)
         patch.setattr(triton_checks, "KEYS_OF_A_PART", 128)
-        if DEVICE.type == "cpu":  # an interpreter is slow by the program
+        if DEVICE.type == "cpu":  # the interpreter takes time for each program
             tiles = (experts_few.GATE_UP_TILE, experts_few.DOWN_TILE, dense.ROW_TILE, dense_int8.ROW_TILE)
             for tile in (*tiles, dense.SMALL_TILE, dense_int8.SMALL_TILE):
                 patch.setitem(tile, "BN", 64)

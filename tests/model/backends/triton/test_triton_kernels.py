@@ -1,14 +1,15 @@
-"""Each Triton kernel against its plain version, in Triton's interpreter where there is no GPU.
+"""Each Triton kernel compared with its plain version, in Triton's interpreter if there is no GPU.
 
-Sizes all differ, none is a multiple of a tile, outputs are NaN before; see triton_checks.py for
-what is tried.  In float32: the interpreter's products of bfloat16 are not to be trusted."""
+All sizes differ, none is a multiple of a tile, outputs are NaN before; triton_checks.py has the cases.  In
+float32, because the interpreter's products of bfloat16 are not reliable.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from bench.synthetic import Synthetic
@@ -22,7 +23,7 @@ from model.config import CheckpointError
 from model.loading.mxfp4 import decode, encode
 from tests import tiny_checkpoint
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=11)
 

@@ -1,10 +1,12 @@
-"""What the last program of several makes of all: the same bits in any order of programs, and counts that are
-zero again.  Watched by the sanitizer, which knows what atomic operations release (tests/tools/sanitizer)."""
+"""The last program to finish combines the results of all: bit-identical for any order of programs, with
+counters that are zero again.  The sanitizer checks this; it knows what atomic operations release
+(tests/tools/sanitizer).
+"""
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 if DEVICE.type == "cuda":

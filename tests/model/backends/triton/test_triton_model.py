@@ -1,7 +1,7 @@
-"""The whole network on the Triton kernels: equal to the reference along every road, in the interpreter or on
-a GPU.
+"""The whole network on the Triton kernels equals the reference however the work is divided, in the
+interpreter or on a GPU.
 
-In float32, so that what differs is the order of sums alone.
+In float32, so that only the order of sums differs.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # must be the first import
 
 # isort: split
 from model import backends as kernels
@@ -22,7 +22,7 @@ from model.loading.checkpoint import Checkpoint
 from tests import tiny_checkpoint
 from tests.model.paging import Paged, alone
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5)
 

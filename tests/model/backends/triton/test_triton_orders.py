@@ -1,7 +1,9 @@
-"""The programs of a launch run in any order and give the same bits; and every kernel there is was watched.
+"""The programs of a launch give bit-identical results in any order, and the sanitizer has checked every
+kernel.
 
-Whole steps of models with every option, and a choice of tokens, on memory that nobody has written; see
-sanitizer.py for what else would be found."""
+Whole steps of models with every option, and the choice of tokens, run on memory that was not written;
+sanitizer.py says what else is checked.
+"""
 
 import pkgutil
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 if DEVICE.type == "cuda":
@@ -33,7 +35,7 @@ from tests.tools.sanitizer.sanitizer import watching
 pytestmark = [
     pytest.mark.exhaustive,
     pytest.mark.timeout(600),
-]  # an interpreter on a busy machine takes its time
+]  # the interpreter is slow on a busy machine
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5)
 SEQUENCES = [[(7 * i + s) % CONFIG.vocab_size for i in range(length)] for s, length in enumerate((23, 11))]

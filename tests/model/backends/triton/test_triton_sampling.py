@@ -1,11 +1,11 @@
-"""Choosing tokens on the device: the plain version's choice to the token, and the right distribution."""
+"""Sampling on the device chooses the same tokens as the plain version, and from the right distribution."""
 
 import math
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 from model.backends.triton.kernels import token_choice
@@ -13,7 +13,7 @@ from model.backends.triton.kernels.token_choice import choose_tokens, philox, pl
 from model.batch import Batch
 from model.draws import Draws
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 SIZE = 2500
 """Two blocks and a half."""

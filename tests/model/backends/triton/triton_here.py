@@ -1,6 +1,7 @@
-"""Where the Triton kernels run in tests: on a GPU if there is one, else in Triton's interpreter.
+"""Selects where the Triton kernels run in tests: on a GPU if there is one, otherwise in Triton's interpreter.
 
-To be imported before anything of model.backends.triton: kernels become interpreted when they are defined.
+Must be imported before anything of model.backends.triton, because a kernel is interpreted or not from its
+definition on.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What tests of POST /v1/messages ask, and how they read its streams."""
+"""Requests to POST /v1/messages for tests, and functions that read its streams."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""docs/messages.md tells of every field of a request in Anthropic's form, and what it tells is so."""
+"""docs/messages.md lists every field of Anthropic's requests, and what it says is true."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Whatever a body says, and whatever the model says: Anthropic's clients can read the answer.
+"""Whatever a body contains, and whatever the model samples, Anthropic's clients can read the answer.
 
-A refusal is a 4xx in Anthropic's shape; a stream keeps the rules of its events, and joins to what the whole
-answer is; nothing is left running.
+An error is a 4xx in Anthropic's format.  A stream follows the rules of its events, and adds up to the whole
+answer.  Nothing is left running.
 """
 
 import json

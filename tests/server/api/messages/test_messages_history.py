@@ -1,4 +1,4 @@
-"""Messages and blocks of Anthropic's form, as the prompt has them."""
+"""Anthropic's messages and blocks, as they appear in the prompt."""
 
 import pytest
 

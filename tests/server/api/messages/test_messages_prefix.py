@@ -1,4 +1,6 @@
-"""Claude Code's loop with the true engine: what was computed is found again, and what is too long is told."""
+"""A loop of calls as Claude Code sends it, with the real engine: the prefix cache is used, and a full context
+is reported.
+"""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A client whose server plays a script."""
+"""A client of a server whose model follows a script."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A client of POST /v1/responses, and a loop of one call that it plays with a scripted model."""
+"""A client of POST /v1/responses, and a loop with one call, for a scripted model."""
 
 import time
 

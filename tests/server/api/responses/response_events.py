@@ -1,4 +1,4 @@
-"""How tests of POST /v1/responses ask, read streams, and put them together again."""
+"""Requests to POST /v1/responses for tests, and functions that read and check its streams."""
 
 import json
 from typing import get_args

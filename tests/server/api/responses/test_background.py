@@ -1,4 +1,4 @@
-"""Responses that are made while nobody waits."""
+"""Background responses."""
 
 import json
 import time

@@ -1,7 +1,9 @@
-"""A loop of calls as Codex plays it: nothing is kept here, and yet no turn computes what the one before did.
+"""A loop of calls as Codex sends it: the server stores nothing, but no turn computes again what was computed
+before.
 
-What Codex sends was measured: no instructions but two developer messages, everything replayed whole and in
-order, `store: false`, seals, a namespace, a search that is declared, a custom tool with a Lark grammar.
+The requests are those that Codex was seen to send: no instructions but two developer messages, the whole
+history in order, `store: false`, encrypted reasoning, a namespace, a declared search, a custom tool with a
+Lark grammar.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""More than the server can take, at the Responses API: nothing is left over of anybody."""
+"""The Responses API under more load than the server can handle: nothing is left of any request."""
 
 import asyncio
 import json

@@ -1,8 +1,7 @@
-"""Random conversations, sent back in random ways: the prompt has the tokens that were sampled, and every word
-of what others said.
+"""Random conversations, sent back in random ways: the prompt has the sampled tokens, and all text of others.
 
-What is sampled here is spelled as no tokenizer would spell it, letter by letter in places: text that was only
-read and written again would show.
+The sampled tokens are unusual, single letters in places.  So a prompt whose text was tokenised again would
+differ.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""docs/responses.md tells of every field, tool and item of the SDK's types, and what it tells is so."""
+"""docs/responses.md lists every field, tool and item of the SDK's types, and what it says is true."""
 
 import re
 import typing

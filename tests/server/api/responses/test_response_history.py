@@ -1,4 +1,4 @@
-"""Whatever way our own items come back, the model sees the very tokens that it said."""
+"""However a client sends our own items back, the prompt has the sampled tokens."""
 
 import json
 

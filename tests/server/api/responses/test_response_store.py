@@ -1,4 +1,4 @@
-"""What is kept of responses and conversations, for whom, and how long."""
+"""What is stored of responses and conversations, for whom, and how long."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""POST /v1/responses as clients see it: items, events, and what becomes of the input."""
+"""POST /v1/responses as clients see it: items, events, and the prompt made from the input."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings

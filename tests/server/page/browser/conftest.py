@@ -1,7 +1,8 @@
-"""A person at a browser: Debian's Chromium, and a server with a script or with the demo model.
+"""A user with a browser: Debian's Chromium, and a server with a script or with the demo model.
 
-`make test-page` runs these; other runs leave them out, since they need Chromium and a minute.  Every page is
-watched: a line on its console, a request to another origin or a violation of its policy fails the test.
+`make test-page` runs these tests.  Other runs leave them out, because they need Chromium and a minute.  A
+test fails if there is a line on the console, a request to another origin, or a violation of the page's
+policy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Takes the pictures of the page that the documentation shows: light, dark, and a phone's.
+"""Takes the screenshots of the page in the documentation: light, dark, and on a phone.
 
 make pictures
 """

@@ -1,4 +1,4 @@
-"""Somebody talks: what they write, see, stop, ask again, change and take away."""
+"""Chatting: a user writes, stops an answer, asks again, edits and deletes."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Conversations are kept in the browser: found again, renamed, taken elsewhere and brought back."""
+"""Conversations are stored in the browser: found again, renamed, exported and imported."""
 
 import json
 import time

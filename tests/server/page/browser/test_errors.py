@@ -1,4 +1,4 @@
-"""Whatever goes wrong is said in words, with what was written already, and can be tried again."""
+"""Every error is shown in words, the text that had arrived stays, and the request can be sent again."""
 
 import threading
 

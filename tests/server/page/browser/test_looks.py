@@ -1,4 +1,6 @@
-"""Light and dark, wide and narrow, seen and heard: nothing overflows, and axe-core finds no serious fault."""
+"""Light and dark, wide and narrow, with a screen reader: nothing overflows, and axe-core finds no serious
+problem.
+"""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The view "Server" shows what is served and how it goes, and /docs describes the API, both offline."""
+"""The view "Server" shows the model and live metrics, and /docs describes the API, both offline."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""What is set beside the messages reaches the model, and calls are answered by hand."""
+"""The page's settings reach the model, and the user types results of calls."""
 
 import json
 

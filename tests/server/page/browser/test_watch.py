@@ -1,4 +1,4 @@
-"""What must not happen in a page is seen where it does happen: the other tests rest on this."""
+"""The checks of a page (`Watch`) find what they should; the other tests rely on this."""
 
 import pytest
 

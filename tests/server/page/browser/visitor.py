@@ -1,4 +1,4 @@
-"""Somebody at a browser, who is watched."""
+"""A user with a browser, whose page is checked."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""MXFP4 in pairs: every code under every scale, the order of columns, and the one instruction that an
-interpreter cannot run."""
+"""MXFP4 codes in pairs: every code with every scale, the order of columns, and the one instruction that the
+interpreter does not support.
+"""
 
 import re
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 import triton

@@ -1,13 +1,14 @@
-"""Keys and values in eight bits: every code, every number of sixteen bits, and what attention makes of them.
+"""Keys and values in eight bits: every code, every 16-bit number, and the effect on attention.
 
-In Triton's interpreter where there is no GPU."""
+In Triton's interpreter if there is no GPU.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # must be the first import
 
 # isort: split
 import triton
@@ -28,7 +29,7 @@ from model.sizes import page_bytes
 from tests import tiny_checkpoint
 from tests.model.paging import Paged, alone
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5)
 TYPES = sorted({torch.uint8, fp8.storage(DEVICE)}, key=str)

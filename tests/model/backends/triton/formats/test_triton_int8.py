@@ -1,14 +1,15 @@
-"""Dense weights in eight bits on the Triton kernels: what is kept of them, and what comes of it.
+"""Dense weights in eight bits in the Triton kernels: their error, and the results.
 
-In Triton's interpreter where there is no GPU, in float32, on sizes that all differ: K = 96 is a group of 64
-and one of 32."""
+In Triton's interpreter if there is no GPU, in float32, with sizes that all differ: K = 96 is a group of 64
+and one of 32.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE, wide_tiles  # must be the first import
 
 # isort: split
 from bench.synthetic import Synthetic
@@ -25,7 +26,7 @@ from model.sizes import weight_bytes
 from tests import tiny_checkpoint
 from tests.model.paging import Paged, alone
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5)
 MATRICES = ("attn.qkv.weight", "attn.out.weight", "unembedding.weight")

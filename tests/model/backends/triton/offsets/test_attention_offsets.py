@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 if DEVICE.type == "cuda":
@@ -18,7 +18,7 @@ from model.layers import yarn_frequencies
 from tests.model.backends.triton.offsets.far import CONFIG, FAR, KV, PAGE, D, H, lazy, rows_beyond
 from tests.tools.sanitizer.sanitizer import watching
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 
 @pytest.fixture(scope="module")

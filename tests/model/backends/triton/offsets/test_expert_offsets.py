@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 if DEVICE.type == "cuda":
@@ -26,7 +26,7 @@ from tests.model.backends.triton.offsets.far import (
 )
 from tests.tools.sanitizer.sanitizer import watching
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 
 def matrices(outputs, width, noise):

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from tests.model.backends.triton.triton_here import DEVICE  # first: see there
+from tests.model.backends.triton.triton_here import DEVICE  # must be the first import
 
 # isort: split
 if DEVICE.type == "cuda":
@@ -22,7 +22,7 @@ from model.logit_edits import Edits, edit
 from tests.model.backends.triton.offsets.far import C, V, close, last, lazy, rows_beyond
 from tests.tools.sanitizer.sanitizer import watching
 
-pytestmark = pytest.mark.timeout(600)  # an interpreter on a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 
 def test_the_last_row_of_very_many_is_normalised(noise):
