@@ -21,28 +21,28 @@ PIECES = [
     "🦜",
     "\n",
 ]
-"""What answers are made of: headers and their parts, special tokens astray, letters of several bytes."""
+"""Pieces of answers: headers and their parts, misplaced special tokens, characters of several bytes."""
 
 soups = st.lists(st.sampled_from(PIECES) | st.binary(min_size=1, max_size=2), max_size=20)
-"""What the model says: text, and bytes that may be no characters at all."""
+"""A random answer: texts, and bytes that may be invalid UTF-8."""
 
 sizes = st.lists(st.integers(1, 6), min_size=1)
-"""How many tokens arrive together, in turns."""
+"""Numbers of tokens that arrive together, used in turn."""
 
 
 def tokens_of(tokenizer, soup):
-    """Of at least one token: the engine never ends an answer without."""
+    """The tokens of an answer; at least one, as from the engine."""
     ids = []
     for piece in soup:
         if isinstance(piece, bytes):
-            ids += [(7 * byte + 11) % 256 for byte in piece]  # as tests/server/fakes.py numbers the bytes
+            ids += [(7 * byte + 11) % 256 for byte in piece]  # the ids in tests/server/fakes.py
         else:
             ids += tokenizer.encode_with_specials(piece)
     return ids or [tokenizer.special("<|return|>")]
 
 
 def arriving(ids, sizes):
-    """The tokens in groups of these sizes, over and over."""
+    """The tokens in groups of these sizes, which are repeated."""
     groups = []
     while ids:
         size = sizes[len(groups) % len(sizes)]

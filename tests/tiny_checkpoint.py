@@ -1,8 +1,7 @@
-"""A tiny random gpt-oss in every layout that is published, for tests of any room.
+"""A tiny random gpt-oss in every published layout, for tests of all packages.
 
-All its sizes differ, so that no swapped axis can pass, and its window and initial context are short enough to
-be crossed in a few dozen tokens.  Weights are made of random whole numbers only: the same everywhere, to the
-bit.
+All its sizes differ, so that swapped axes are noticed.  Its window and initial context are shorter than a few
+dozen tokens.  Weights are made from random integers only, so they are bit-identical on every machine.
 
     config = tiny_checkpoint.write(tmp_path, layout="hf", seed=1)
 """
@@ -52,7 +51,8 @@ QUANTIZATION = {
 
 
 def write(folder: Path, layout: str = "original", config: ModelConfig = CONFIG, seed: int = 0) -> ModelConfig:
-    """config.json and safetensors in `folder`, which is made if need be.  Shards and an index if "hf...".
+    """Write config.json and safetensors to `folder`, which is created if missing; for "hf..." shards and an
+    index.
 
     layout  "original"; "hf": transformers' names, experts in MXFP4; "hf_bf16": the same, experts in bf16
     """
@@ -76,11 +76,11 @@ def write(folder: Path, layout: str = "original", config: ModelConfig = CONFIG, 
 
 
 def weights(config: ModelConfig = CONFIG, seed: int = 0) -> dict[str, Tensor]:
-    """Random tensors under our names, of a size that keeps activations near 1."""
+    """Random tensors with our names, and scales that keep activations near 1."""
     random = torch.Generator().manual_seed(seed)
 
     def spread(shape: tuple[int, ...], size: float) -> Tensor:
-        """Whole numbers in [-64, 64] as parts of `size`, a power of two: exact in bfloat16."""
+        """Integers in [-64, 64] times `size` / 64; `size` is a power of two, so this is exact in bfloat16."""
         return (torch.randint(-64, 65, shape, generator=random) * (size / 64)).to(torch.bfloat16)
 
     tensors = {}
@@ -100,7 +100,7 @@ def weights(config: ModelConfig = CONFIG, seed: int = 0) -> dict[str, Tensor]:
 
 
 def hugging_face(config: ModelConfig, tensors: dict[str, Tensor], bf16: bool) -> dict[str, Tensor]:
-    """The same tensors under transformers' names; with `bf16`, experts decoded and laid out [E, in, out]."""
+    """The same tensors with transformers' names; with `bf16`, experts are decoded, and [E, in, out]."""
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     theirs = {
         "model.embed_tokens.weight": tensors["embedding.weight"],

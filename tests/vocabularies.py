@@ -1,4 +1,4 @@
-"""Tokenizers for tests: the real one where it is at hand, and a small one that is always there."""
+"""Tokenizers for tests: the real one, if it is installed, and a small one."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ REAL = Path(
 
 
 def real_tokenizer_file() -> Path:
-    """The 27 MB tokenizer.json of gpt-oss.  Skips the test that wants it where it is not."""
+    """The tokenizer.json of gpt-oss, 27 MB.  Skips the test if it is not there."""
     if not REAL.is_file():
         pytest.skip(f"needs the tokenizer.json of gpt-oss: none at {REAL}; set GPTOSS_TOKENIZER")
     return REAL
 
 
 def small_tokenizer_file(folder: Path, specials: list[str] = SPECIALS) -> Path:
-    """Byte-level BPE with a few hundred tokens; the special tokens come first, so no id is the real one's."""
+    """A byte-level BPE with a few hundred tokens.  Special tokens come first, so all ids differ from the real
+    ones.
+    """
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

@@ -1,19 +1,19 @@
 """The documentation as data: its pages, their fenced blocks, headings and links.
 
-What a block is for stands after its language:
+The words after a block's language say what it is for:
 
     ```bash                      runs, and exits with 0
     ```bash exit 2               runs, and exits with 2
-    ```bash serve                starts a server that the rest of the page talks to
-    ```bash norun: a reason      is not run; what it says of `gptoss` has to be right all the same
+    ```bash serve                starts a server for the rest of the page
+    ```bash norun: a reason      is not run, but its `gptoss` commands are checked
     ```console norun: a reason   the same, with a `$` before each command
     ```python                    runs, after the page's earlier ones, in the same namespace
-    ```json prints               what the block before it printed: the same keys and types
+    ```json prints               the output of the block before: the same keys and types
     ```json prints exactly       the same values too
     ```text prints               the same text
     ```toml                      a settings file
 
-In what is printed, `…` stands for anything: a part of a line, whole lines, a value, further items or keys.
+In an output, `…` stands for anything: a part of a line, whole lines, a value, further items or keys.
 """
 
 import re
@@ -35,15 +35,15 @@ HOW = {
     "yaml": "",
     "nginx": "",
 }
-"""Languages, and what may stand after each."""
+"""Language → the words that may follow it."""
 
 
 @dataclass(frozen=True)
 class Block:
     """A fenced block.
 
-    line  of its first line of text, from 1
-    how   what stands after the language
+    line  number of its first line of text, from 1
+    how   the words after the language
     """
 
     page: Path
@@ -61,7 +61,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """In the page's order."""
+    """All blocks of a page, in order."""
     found: list[Block] = []
     opened: tuple[int, str, str, str] | None = None
     lines: list[str] = []
@@ -86,7 +86,7 @@ def prose(page: Path) -> str:
 
 
 def spans(page: Path) -> list[str]:
-    """What stands in backticks in the prose."""
+    """All texts in backticks in the prose."""
     return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(page))
 
 
@@ -95,7 +95,7 @@ def headings(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors of a page's headings, as GitHub names them."""
     return {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         for heading in (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", each) for each in headings(page))

@@ -1,4 +1,4 @@
-"""Someone who reads a page and does what it says: in order, in one folder, against one server."""
+"""Runs the blocks of a page, as a reader would: in order, in one folder, with one server."""
 
 import contextlib
 import io
@@ -13,13 +13,13 @@ from typing import Any
 from tests.docs.pages import ROOT, Block
 
 URL = "http://127.0.0.1:8000"
-"""Where the pages have the server."""
+"""The server's address in the documentation."""
 
 COMMAND_SECONDS = 200.0
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The reader's: a command `gptoss` that is this tree's, and none of our own settings."""
+    """The reader's environment: `gptoss` runs this source tree, and no setting has a variable."""
     command = folder / "bin" / "gptoss"
     if not command.exists():
         command.parent.mkdir(parents=True)
@@ -29,14 +29,14 @@ def environment(folder: Path) -> dict[str, str]:
     return theirs | {
         "PATH": os.pathsep.join([str(command.parent), str(Path(sys.executable).parent), theirs["PATH"]]),
         "PYTHONPATH": str(ROOT),
-        "GPTOSS_PORT": "0",  # where a page names none: 8000 may be taken
+        "GPTOSS_PORT": "0",  # if a page names no port; 8000 may be taken
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
 
 
 class Server:
-    """A `gptoss serve` as a page starts it, but on a free port, and with little memory for its cache."""
+    """`gptoss serve` as a page starts it, but on a free port and with a small cache."""
 
     def __init__(self, command: str, folder: Path):
         small = {"GPTOSS_KV_CACHE_MEMORY": "64MiB", "GPTOSS_LOG_LEVEL": "warning"}
@@ -70,9 +70,10 @@ class Server:
 
 
 class Reader:
-    """
-    url     of the server that the page talks to
-    folder  where the reader is
+    """Runs blocks.
+
+    url     of the server that the page uses
+    folder  the current folder
     """
 
     def __init__(self, url: str, folder: Path):
@@ -85,7 +86,7 @@ class Reader:
             server.close()
 
     def do(self, block: Block) -> str:
-        """What the block prints.  Fails as the block does."""
+        """Run a block, and return its output.  Fails if the block fails."""
         text = block.text.replace(URL, self._url)
         if block.language == "python":
             return self._python(block, text)
@@ -134,7 +135,9 @@ def compare(shown: Block, printed: str) -> None:
 
 
 def _pattern(text: str) -> str:
-    """A line that is only `…` stands for any lines, and elsewhere it stands for any characters of a line."""
+    """The regular expression for an output: a line with only `…` matches any lines, another `…` any
+    characters.
+    """
     lines = [
         r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r"\n"
         for line in text.strip().splitlines()
@@ -143,9 +146,9 @@ def _pattern(text: str) -> str:
 
 
 def _misfit(shown: Any, real: Any, exactly: bool, where: str = "it") -> str | None:
-    """Where `real` is not of the kind that is shown, if it is not.
+    """Where the real value differs in kind from the one that is shown; None if it does not.
 
-    Not exactly: null may stand for any value and the other way round, since what a model says is its own.
+    Without `exactly`, null matches any value, and any value null, because the model's answer may differ.
     """
     if shown == "…" or (not exactly and (shown is None or real is None)):
         return None

@@ -14,15 +14,14 @@ from model.batch import BANDED, FULL, Batch, pages_for
 from model.interfaces import Model
 
 NOWHERE = 1 << 30
-"""A page number that no cache has."""
+"""A page number that is out of range for every cache."""
 
 
 class Paged:
-    """Some sequences of known tokens, computed chunk by chunk.
+    """Some sequences of known tokens, computed in chunks.
 
-    model      what computes them
     sequences  the tokens of each
-    seed       of the order in which pages are handed out
+    seed       of the random order in which pages are used
     """
 
     def __init__(self, model: Model, sequences: list[list[int]], seed: int = 0):
@@ -32,7 +31,7 @@ class Paged:
         size = model.page_size
         pages = [-(-len(tokens) // size) for tokens in sequences]
         each = sum(pages) + 3
-        own = isinstance(model.page_bytes, tuple)  # each kind has a pool of its own, and some of the numbers
+        own = isinstance(model.page_bytes, tuple)  # each kind has its own pool, and its own page numbers
         numbers = [list(range(each)), list(range(each, 2 * each))] if own else [list(range(2 * each))] * 2
         for pool in numbers[: 1 + own]:
             random.Random(seed).shuffle(pool)
@@ -43,12 +42,12 @@ class Paged:
         self.cache = model.new_cache(pages_for(each, each, model.page_bytes))
         for tensor in self.cache.tensors:
             if tensor.dtype.itemsize == 1:
-                tensor.view(torch.uint8).fill_(0x7F)  # NaN, of float8 e4m3fn
+                tensor.view(torch.uint8).fill_(0x7F)  # NaN in float8 e4m3fn
             else:
                 tensor.fill_(torch.nan)
 
     def step(self, chunks: dict[int, int]) -> list[Tensor]:
-        """Computes the next so many tokens of these sequences, in this order; returns the logits of each."""
+        """Compute the next tokens of these sequences (sequence → number).  Returns the logits of each."""
         batch = self.pack(chunks)
         with torch.inference_mode():
             logits = self.model.forward(batch, self.cache)
@@ -57,7 +56,7 @@ class Paged:
         return list(logits.split(list(chunks.values())))
 
     def pack(self, chunks: dict[int, int]) -> Batch:
-        """The batch of the next so many tokens of these sequences; they count as computed."""
+        """The batch with the next tokens of these sequences, which then count as computed."""
         size = self.model.page_size
         tokens: list[int] = []
         known = []
@@ -71,11 +70,11 @@ class Paged:
         return Batch.of(known, tables, size, torch.tensor(tokens), samples=torch.arange(len(tokens)))
 
     def run(self, lengths: list[int], sequence: int = 0) -> Tensor:
-        """One sequence alone in chunks of these lengths.  Returns logits [T, V]."""
+        """Compute one sequence alone, in chunks of these lengths.  Returns logits [T, V]."""
         return torch.cat([self.step({sequence: length})[0] for length in lengths])
 
     def _forget(self, s: int) -> None:
-        """Lets go of the banded pages that no later query can see."""
+        """Free the banded pages that no later query can see."""
         behind = (self.computed[s] - self.model.config.sliding_window + 1) // self.model.page_size
         for page in range(max(0, behind)):
             if (number := int(self.tables[s][BANDED, page])) != NOWHERE:
@@ -85,5 +84,5 @@ class Paged:
 
 
 def alone(model: Model, tokens: list[int]) -> Tensor:
-    """Logits [T, V] of one sequence, computed in one piece."""
+    """Logits [T, V] of one sequence, computed in one chunk."""
     return Paged(model, [tokens]).run([len(tokens)])

@@ -1,7 +1,7 @@
-"""A worker that plays a script, and a tokenizer small enough to write by hand: HTTP without a model.
+"""A worker that follows a script, and a tokenizer whose tokens are bytes, to test HTTP without a model.
 
-The script says what happens to each request: token ids, pauses, failures.  What the server does with them
-travels over a real socket, so hang-ups, slow readers and errors in mid-stream are the real ones.
+The script says what happens to each request: token ids, pauses, failures.  The server and the socket are
+real, so tests can disconnect, read slowly, and get errors in the middle of a stream.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Fa
 
 
 def byte_tokenizer(folder) -> Tokenizer:
-    """A tokenizer whose tokens are the 256 bytes (id = (7 * byte + 11) % 256: nothing is right by accident)
-    and harmony's.
+    """A tokenizer with the 256 bytes and harmony's special tokens.  A byte's id is (7 * byte + 11) % 256, so
+    that mixing up bytes and ids is noticed.
     """
     itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -62,7 +62,7 @@ class Pause:
 
 @dataclass
 class Reads:
-    """Of the prompt, `computed` of `tokens` are done; for so many seconds that is so."""
+    """For some seconds, `computed` of the prompt's `tokens` have been computed."""
 
     computed: int
     tokens: int
@@ -70,7 +70,7 @@ class Reads:
 
 
 Step = int | list[int] | Pause | Reads | Exception
-"""A token, tokens that arrive together, silence, a prompt's progress, or a failure."""
+"""A token, tokens that arrive together, a pause in seconds, the progress of a prompt, or a failure."""
 
 
 class ScriptedStream:
@@ -152,7 +152,7 @@ class ScriptedStream:
 
 
 class ScriptedWorker:
-    """Has the face of engine.worker.Worker.
+    """Replaces engine.worker.Worker, with the same interface.
 
     script         request → what happens to it; an exception it raises is raised by `submit`
     cached_tokens  reported with every first token
@@ -163,7 +163,9 @@ class ScriptedWorker:
         self.died: BaseException | None = None
         self.draining = False
         self.longest_stretch = 0.0
-        """Processor seconds for which the event loop looked after nothing else, since this was set to 0."""
+        """Longest time, in processor seconds, that the event loop was busy with one thing since this was set
+        to 0.
+        """
 
     def reset(self, script: Callable[[Request], Iterable[Step]], cached_tokens: int = 0) -> None:
         assert not self.open, "a test left a stream open"
@@ -193,10 +195,10 @@ class ScriptedWorker:
         try:
             return ScriptedStream(self, request, self.script(request))
         finally:
-            self.requests.append(request)  # whoever waits for it finds the stream open
+            self.requests.append(request)  # from now on the stream is open
 
     def wait_until_idle(self, seconds: float = 20.0) -> bool:
-        """Whether every stream was closed; a busy machine is given time."""
+        """Wait until every stream is closed.  Returns whether that happened in time."""
         end = time.monotonic() + seconds
         while self.open and time.monotonic() < end:
             time.sleep(0.005)
@@ -205,7 +207,7 @@ class ScriptedWorker:
 
 @contextmanager
 def serving(app, protocol=BoundedProtocol, port=0):
-    """A real server for `app`, on a free port if none is named; its base URL."""
+    """A context with a real server for `app`, whose base URL it yields.  port 0: any free port"""
     config = uvicorn.Config(
         app, http=protocol, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=2
     )
@@ -224,7 +226,7 @@ def serving(app, protocol=BoundedProtocol, port=0):
 
 
 class Live:
-    """A scripted worker behind a real server."""
+    """A real server with a scripted worker."""
 
     def __init__(self, tokenizer: Tokenizer, worker: ScriptedWorker, url: str, app):
         self.tokenizer, self.worker, self.url, self.app = tokenizer, worker, url, app
@@ -236,7 +238,7 @@ class Live:
         return OpenAI(base_url=self.url + "/v1", api_key="x", max_retries=0, timeout=10, **more)
 
     def said(self, text: str) -> list[int]:
-        """The tokens of `text`, special tokens by name."""
+        """The tokens of `text`, in which names of special tokens become special tokens."""
         return self.tokenizer.encode_with_specials(text)
 
 
@@ -244,10 +246,12 @@ class Live:
 def live(
     tokenizer: Tokenizer, script, *, settings: Settings | None = None, max_context=4096, cached_tokens=0
 ):
-    """`script` is what happens to each request, or a function of the request.  Text stands for its tokens.
+    """A context with a server.
 
-    With settings of its own a test has a server of its own; the others share one, since starting one
-    takes as long as running ten tests.
+    script  what happens to each request, or a function of the request.  A text stands for its tokens
+
+    A test with its own settings has its own server.  The others share one, because starting one takes as long
+    as ten tests.
     """
 
     def steps(request: Request) -> Iterable[Step]:
@@ -277,19 +281,19 @@ _for_good = ExitStack()
 
 @cache
 def _shared(tokenizer: Tokenizer) -> Live:
-    """A server that ends with the process."""
+    """The shared server, which ends with the process."""
     worker = ScriptedWorker()
     app = create_app(worker, tokenizer, PLAIN_SETTINGS, "tiny", 4096, "fp_test")
     return Live(tokenizer, worker, _for_good.enter_context(serving(app)), app)
 
 
 def final(text: str, thought: str = "") -> str:
-    """What the model samples to say `text`, perhaps after a thought."""
+    """The harmony text of an answer, with or without a chain of thought."""
     return f"{_analysis(thought)}<|channel|>final<|message|>{text}<|return|>"
 
 
 def call(name: str, arguments: str, thought: str = "") -> str:
-    """What the model samples to call a function."""
+    """The harmony text of a call."""
     header = f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>"
     return f"{_analysis(thought)}{header}{arguments}<|call|>"
 
@@ -299,5 +303,5 @@ def _analysis(thought: str) -> str:
 
 
 def prompt_text(live: Live) -> str:
-    """The last prompt, special tokens by name."""
+    """The latest prompt as text, with special tokens by name."""
     return live.tokenizer.decode(live.worker.requests[-1].prompt)

@@ -1,20 +1,20 @@
-"""A model that follows a script, behind the true engine and the true server.
+"""A model that follows a script, in the real engine and the real server.
 
-Its tokens are those of harmony transcripts, one for each request: so a long conversation, or a whole agent's
-loop of calls, can be played without a model that has the wit for it.  All else is real: rendering, grammars
-and their masks, sampling, the scheduler, pages and the prefix cache, cancellation, HTTP.  (The worker of
-tests/server/fakes.py has no engine behind it: it can be made to fail in ways that an engine does not.)
+It samples the tokens of given harmony texts, one for each request.  So tests can run a long conversation, or
+an agent's whole loop of calls, for which the demo model is too small.  Everything else is real: rendering,
+grammars and their masks, sampling, the scheduler, pages and the prefix cache, cancellation, HTTP.  (The
+worker of tests/server/fakes.py has no engine, and can fail in ways in which an engine does not.)
 
     script = Script(call("add", '{"a": 1, "b": 2}'), final("3"), when("weather", final("Sunny.")))
     with scripted(script) as server:
         ...                                 # server.url; script.prompts afterwards
 
-As a process, for clients that are not in Python; FILE is a JSON list of lines (see `lines`), and settings are
-flags as of `gptoss serve`:
+As a process, for clients that are not in Python.  FILE is a JSON list of lines (see `lines`); settings are
+the flags of `gptoss serve`:
 
     python -m tests.server.scripted FILE --port 8000 --prompts PROMPTS
 
-PROMPTS gets each prompt, as a line of JSON.
+Each prompt is written to PROMPTS, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -52,32 +52,33 @@ from server.settings import Settings
 from tests.server.fakes import Pause, call, final, serving
 
 SURE = 1000.0
-"""The logit of the script's token, others' being 0: no temperature or penalty changes what is chosen.  A mask
-does: then it is any token that the mask allows.
+"""The logit of the script's token; all others are 0.  So no temperature or penalty changes the
+chosen token.  A mask does: then any token that it allows may be chosen.
 """
 
 
 class Broken:
-    """In the place of a token: the model computes numbers that are not finite, and the request fails."""
+    """Instead of a token: the model's logits are not finite, and the request fails."""
 
 
 Part = str | Pause | Broken
-"""Text, special tokens by name; or what happens between its tokens."""
+"""Text with special tokens by name; or what happens between tokens."""
 
 Transcript = Part | Sequence[Part]
 
 
 @dataclass(frozen=True)
 class When:
-    """A line for every prompt that it fits, however often."""
+    """A line for all requests whose prompt it matches."""
 
     fits: Callable[[str], bool]
     transcript: Transcript
 
 
 def when(fits: str | Callable[[str], bool], transcript: Transcript) -> When:
-    """
-    fits  of a prompt's text, special tokens by name; or a regular expression that is found in it
+    """A line for all matching requests.
+
+    fits  a function of the prompt's text, with special tokens by name; or a regular expression to find in it
     """
     if isinstance(fits, str):
         found = re.compile(fits, re.DOTALL)
@@ -86,18 +87,19 @@ def when(fits: str | Callable[[str], bool], transcript: Transcript) -> When:
 
 
 class ScriptEnded(EngineError):
-    """A request for which the script has no line: HTTP 500."""
+    """The script has no line for a request: HTTP 500."""
 
     def __init__(self, prompt: str):
         super().__init__(f"the script has no line for this prompt, which ends in {prompt[-200:]!r}")
 
 
 class Script:
-    """Lines for requests: the first `when` that fits the prompt, else the next of the others.
+    """The lines for all requests: the first `when` that matches the prompt, otherwise the next of the other
+    lines.
 
-    prompts  that came so far, special tokens by name
-    pace     seconds for each step, as of a model that is slow to write
-    reading  seconds for each token of a prompt, as of a model that is slow to read
+    prompts  all prompts so far, with special tokens by name
+    pace     seconds of each step
+    reading  seconds to compute each token of a prompt
     """
 
     def __init__(self, *lines: Transcript | When, pace: float = 0.0, reading: float = 0.0):
@@ -106,7 +108,7 @@ class Script:
         self.add(*lines, first=True)
 
     def add(self, *lines: Transcript | When, first: bool = False) -> None:
-        """More lines; unless they are the first, behind those that are left."""
+        """Add lines: before the remaining ones if `first`, otherwise after them."""
         if first:
             self._fitting: list[When] = []
             self._next: list[Transcript] = []
@@ -114,7 +116,7 @@ class Script:
         self._next += [line for line in lines if not isinstance(line, When)]
 
     def line(self, prompt: str) -> Sequence[Part]:
-        """Raises ScriptEnded."""
+        """The line for a prompt.  Raises ScriptEnded."""
         self.prompts.append(prompt)
         found = next((line.transcript for line in self._fitting if line.fits(prompt)), None)
         if found is None:
@@ -124,14 +126,14 @@ class Script:
         return _parts(found)
 
     def take_back(self, line: Sequence[Part]) -> None:
-        """The latest line was not played: whoever asks next gets it."""
+        """Return the latest line, which was not used; the next request gets it."""
         self.prompts.pop()
         if not any(line == _parts(each.transcript) for each in self._fitting):
             self._next.insert(0, line)
 
     @property
     def left(self) -> int:
-        """Lines that nobody has asked for; those with `when` do not count."""
+        """Number of unused lines, not counting those with `when`."""
         return len(self._next)
 
 
@@ -140,7 +142,7 @@ def _parts(transcript: Transcript) -> Sequence[Part]:
 
 
 class WrittenScript(Script):
-    """A script whose prompts are written to a file, each as a line of JSON."""
+    """A script that writes its prompts to a file, each as a line of JSON."""
 
     def __init__(self, file: Path | None, *lines: Transcript | When, **more: float):
         super().__init__(*lines, **more)
@@ -155,10 +157,10 @@ class WrittenScript(Script):
 
 @dataclass
 class Playing:
-    """What is played to one request.  After its last token the answer ends.
+    """The answer to one request; it ends after its last token.
 
-    tokens  of its answer
-    before  place of a token → what happens before it
+    tokens  of the answer
+    before  index of a token → what happens before it
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -166,7 +168,7 @@ class Playing:
 
 
 class ScriptedModel:
-    """Has the face of model.backends.Model.  `playing` says what each sequence of a step is to get."""
+    """Replaces a `Model`.  `playing` has the answers to the sequences of the next step."""
 
     page_size = 32
     page_bytes = 1
@@ -203,7 +205,7 @@ class ScriptedModel:
 
 
 class ScriptedRunner(Runner):
-    """Tells its model whose tokens it computes, which no true one needs to know."""
+    """A runner that tells the scripted model which requests it computes."""
 
     model: ScriptedModel
 
@@ -213,7 +215,7 @@ class ScriptedRunner(Runner):
 
 
 class ScriptedWorker(Worker):
-    """A worker that looks up each request's line when it comes."""
+    """A worker that looks up the line of each request."""
 
     def __init__(self, tokenizer: Tokenizer, script: Script, settings: Settings):
         self.tokenizer, self.script = tokenizer, script
@@ -232,7 +234,7 @@ class ScriptedWorker(Worker):
         super().__init__(Engine(ScriptedRunner(self._model, limits.num_pages, tokenizer.end), limits))
 
     def submit(self, request: Request) -> TokenStream:
-        """Raises ScriptEnded too."""
+        """The same as in `Worker`; also raises ScriptEnded."""
         self._engine.check(request)
         line = self.script.line(self.tokenizer.decode(request.prompt))
         playing = Playing()
@@ -250,7 +252,7 @@ class ScriptedWorker(Worker):
 
 
 class Cuttable:
-    """An application whose connections can be cut: what a dying proxy or machine does to a stream."""
+    """An application whose connections can be cut, as by a proxy or a machine that dies."""
 
     def __init__(self, app: Any):
         self._app, self.cuts = app, False
@@ -267,9 +269,9 @@ class Cuttable:
 
 @dataclass(frozen=True)
 class Scripted:
-    """A server that plays.
+    """A server whose model follows a script.
 
-    items  what it keeps of responses and conversations
+    items  the store of responses and conversations
     cut    end the next piece of a response's body, and its connection, instead of sending it
     """
 
@@ -284,9 +286,9 @@ class Scripted:
 def scripted(
     script: Script, settings: Settings | None = None, tokenizer: Tokenizer | None = None
 ) -> Iterator[Scripted]:
-    """A real server on a free port.
+    """A context with a real server on a free port.
 
-    tokenizer  the demo model's, if no other is given
+    tokenizer  None: the demo model's
     """
     settings = settings or Settings(date="2025-06-28")
     worker, app = assemble(script, settings, tokenizer)
@@ -305,7 +307,7 @@ SUMMARY = "device: none, kernels: scripted\nmemory: none is needed"
 def assemble(
     script: Script, settings: Settings, tokenizer: Tokenizer | None = None
 ) -> tuple[ScriptedWorker, Any]:
-    """The worker, and the application around it."""
+    """The worker and its application."""
     tokenizer = tokenizer or Tokenizer(DEMO / "tokenizer.json")
     worker = ScriptedWorker(tokenizer, script, settings)
     model_id = (*settings.served_model_name, "scripted")[0]
@@ -317,10 +319,11 @@ def lines(found: Any) -> list[Transcript | When]:
 
     {"final": TEXT, "thought": TEXT}                     an answer; the thought may be left out
     {"call": NAME, "arguments": JSON, "thought": TEXT}   a call of a function
-    {"text": TRANSCRIPT}                                 any harmony, from behind `<|start|>assistant`
-    {"pause": SECONDS}, {"broken": true}                 in the place of such an object's list: {"parts": […]}
+    {"text": TRANSCRIPT}                                 any harmony text after `<|start|>assistant`
+    {"pause": SECONDS}, {"broken": true}                 within a list of such objects: {"parts": […]}
 
-    With "when", a regular expression, it is for every prompt that has it; without, for one request, in order.
+    With "when", a regular expression, a line is for all prompts in which it is found; without, for one
+    request, in order.
     """
     found_lines: list[Transcript | When] = []
     for entry in found:
@@ -336,9 +339,7 @@ def _part(entry: Mapping[str, Any]) -> Part:
     if "call" in entry:
         arguments = entry.get("arguments", {})
         if not isinstance(arguments, str):
-            arguments = json.dumps(
-                arguments, ensure_ascii=False
-            )  # a mask allows no other escapes than it must
+            arguments = json.dumps(arguments, ensure_ascii=False)  # the mask allows only necessary escapes
         return call(entry["call"], arguments, thought)
     if "text" in entry:
         return str(entry["text"])
@@ -353,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.server.scripted", description=__doc__)
     parser.add_argument("file", type=Path, help="the script, in JSON")
     parser.add_argument("--pace", type=float, default=0.0, help="seconds for each step")
-    parser.add_argument("--prompts", type=Path, help="where each prompt is written")
+    parser.add_argument("--prompts", type=Path, help="file to which each prompt is written")
     parser.add_argument("--reading", type=float, default=0.0, help="seconds for each token of a prompt")
     settings_sources.add_flags(parser, [each.name for each in fields(Settings)])
     asked = vars(parser.parse_args(argv))

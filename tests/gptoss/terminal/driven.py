@@ -13,10 +13,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 90
-"""For anything to appear, on a busy machine."""
+"""Time limit for a text to appear, long enough for a busy machine."""
 
 PATIENCE = 3
-"""Seconds after which a person presses Ctrl-C once more."""
+"""Seconds until Ctrl-C is pressed again."""
 
 
 class Terminal:
@@ -26,7 +26,7 @@ class Terminal:
         self._read_to = 0
 
     def expect(self, text: str) -> str:
-        """Wait until `text` is shown after what was expected last; what was shown up to its end."""
+        """Wait until `text` appears after the previously expected one.  Returns all output up to its end."""
         assert self._shows(text, time.monotonic() + SECONDS), (
             f"{text!r} did not appear:\n{self.seen[self._read_to :]}"
         )
@@ -41,9 +41,9 @@ class Terminal:
     def interrupt(self, shown: str) -> None:
         """Press Ctrl-C until `shown` appears.
 
-        Once is nearly always enough.  But Python looks for signals before it waits in the system, for a key
-        or for the server, and a signal between the two is seen when that wait ends: about one in 20,000 on a
-        busy machine, with nothing but `input()` and readline.  Who is not heard presses again.
+        Once is nearly always enough.  But Python checks for signals before it waits in the system for a key
+        or for the server.  A signal between the check and the wait is noticed only when the wait ends: about
+        one in 20,000 on a busy machine, even with only `input()` and readline.  Then Ctrl-C is pressed again.
         """
         end = time.monotonic() + SECONDS
         self.type("\x03")
@@ -53,7 +53,7 @@ class Terminal:
         self.expect(shown)
 
     def ends(self) -> int:
-        """The exit code, once everything that was written has been read."""
+        """Read the remaining output, and return the exit code."""
         end = time.monotonic() + SECONDS
         while self._read():
             assert time.monotonic() < end, f"the program goes on:\n{self.seen}"
@@ -69,16 +69,16 @@ class Terminal:
         ready, _, _ = select.select([self._leader], [], [], 1)
         try:
             news = os.read(self._leader, 65536) if ready else b""
-        except OSError:  # Linux's way to say that nobody has the other end
+        except OSError:  # on Linux: the other end was closed
             return False
-        # Not text that a person sees: whether pasted text is to be marked, which readline switches.
+        # Not visible text: readline switches the marking of pasted text on and off.
         self.seen += re.sub(r"\x1b\[\?2004[hl]\r?", "", news.decode(errors="replace")).replace("\r\n", "\n")
         return True
 
 
 @contextmanager
 def terminal(*words, **environ):
-    """`gptoss` with these words on a terminal."""
+    """`gptoss` with these arguments, on a terminal."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("GPTOSS_", "NO_COLOR"))}
     leader, follower = pty.openpty()
     process = subprocess.Popen(
@@ -96,7 +96,7 @@ def terminal(*words, **environ):
 
 
 def _take_the_terminal() -> None:
-    """So that ^C is a signal to the program: the terminal has to be its own."""
+    """Make this the program's controlling terminal, so that ^C becomes a signal to it."""
     import fcntl
     import termios
 

@@ -16,14 +16,14 @@ import pytest
 
 
 def program(name: str) -> str | None:
-    """Debian has them outside of PATH."""
+    """The path of a program; Debian's are not in PATH."""
     return shutil.which(name) or next(
         iter(sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)), None
     )
 
 
 def missing() -> str | None:
-    """Why there is none here."""
+    """Why no server can be started on this machine; None if one can."""
     if program("initdb") is None or program("postgres") is None:
         return "there is no PostgreSQL here: apt-get install postgresql"
     if os.getuid() == 0 and _user() is None:
@@ -37,7 +37,7 @@ def _user() -> str | None:
 
 
 class Postgres:
-    """It listens on a socket in its folder, and nowhere else."""
+    """A server that listens only on a socket in its folder."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gptoss-pg-"))
@@ -87,7 +87,7 @@ class Postgres:
             db.execute("drop table if exists gptoss_items, gptoss_groups, gptoss_store")
 
     def stop(self) -> None:
-        """At once, as if the machine had lost its power."""
+        """Stop the server at once, as in a power failure."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(30)
@@ -95,13 +95,13 @@ class Postgres:
             self._process = None
 
     def processes(self):
-        """The server's, and those of its connections."""
+        """Ids of the server's process and of those for its connections."""
         parent = self._process.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return [parent, *map(int, children)]
 
     def freeze(self) -> None:
-        """It has its connections, and says nothing any more."""
+        """Suspend all processes: connections stay open, and get no answer."""
         for pid in self.processes():
             os.kill(pid, signal.SIGSTOP)
 
@@ -115,7 +115,7 @@ class Postgres:
 
 
 def running():
-    """A fixture's: one that is started and closed; tests are skipped where there is no PostgreSQL."""
+    """For a fixture: a running server, which is closed at the end.  Without PostgreSQL, tests are skipped."""
     if (why := missing()) is not None:
         pytest.skip(why)
     database = Postgres()

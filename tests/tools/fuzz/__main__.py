@@ -1,9 +1,9 @@
-"""Look for bytes that a target of targets.py cannot read, led by the lines of ours that they reach (atheris).
+"""Fuzzes a target of targets.py, guided by code coverage (atheris).
 
     python -m tests.tools.fuzz http --seconds 600
 
-What has been found stands in `crash-…` beside the corpus: put it into found/ as TARGET-what, and the tests
-hold it from then on.
+Bytes that make a target fail are written to `crash-…` beside the corpus.  Copy them to found/ as TARGET-what:
+then the tests try them too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("target")
     parser.add_argument("--seconds", type=int, default=120)
-    parser.add_argument("--corpus", type=Path, help="a folder; without it, one that is thrown away")
+    parser.add_argument("--corpus", type=Path, help="folder of the corpus; default: a temporary one")
     asked = parser.parse_args()
     with atheris.instrument_imports(include=OURS, enable_loader_override=False):
         from tests.tools.fuzz.targets import SEEDS, TARGETS

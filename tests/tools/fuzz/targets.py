@@ -1,8 +1,9 @@
-"""What is fuzzed: each reads bytes that a stranger may have written, and must end as its docstring says.
+"""The targets for fuzzing: each reads untrusted bytes, and must behave as its docstring says.
 
-A target is a function of bytes.  It returns if all is well, whether the bytes mean anything or not, and
-raises whatever should never be raised.  `python -m tests.tools.fuzz TARGET` looks for such bytes; the tests
-beside this file try every target with what has been found, and with some bytes made by hand.
+A target is a function of bytes.  It returns if the code behaved correctly, whether the bytes are valid or
+not, and otherwise raises an exception.  `python -m tests.tools.fuzz TARGET` searches for bytes for which it
+raises.  The tests beside this file try each target with bytes that were found before, and with some written
+by hand.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HERE = Path(__file__).parent
 
 @cache
 def scratch() -> Path:
-    """A folder that goes with the process."""
+    """A folder that is removed when the process ends."""
     folder = tempfile.TemporaryDirectory(prefix="gptoss-fuzz-")
     _kept.append(folder)
     return Path(folder.name)
@@ -53,9 +54,9 @@ def tokenizer() -> Tokenizer:
 
 
 def harmony(data: bytes) -> None:
-    """Any tokens at all are an answer: deltas in order, calls counted, and never an exception.
+    """Any tokens can be read as an answer, without an exception: deltas are in order, and calls are counted.
 
-    The first byte says what the prompt has begun and what was declared; the others are tokens, of which those
+    The first byte selects the beginning in the prompt and the declared tools.  The others are tokens; those
     from 224 on are special.
     """
     if not data:
@@ -77,7 +78,7 @@ def harmony(data: bytes) -> None:
 
 
 def header(data: bytes) -> None:
-    """Any text is a header, more or less: a body is taken off its end, and nothing is invented."""
+    """Any text can be read as a header: the rest becomes the body, and no text is lost or added."""
     if not data:
         return
     text = data[1:].decode("utf-8", "replace")
@@ -97,7 +98,7 @@ def header(data: bytes) -> None:
 
 
 class Wire(asyncio.Transport):
-    """What the protocol believes to be a connection."""
+    """A fake connection for the protocol."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class Wire(asyncio.Transport):
 
 
 async def _echo(scope: Any, receive: Any, send: Any) -> None:
-    """Reads its body, and answers with its length."""
+    """An application that reads the body, and answers with its length."""
     length = 0
     while True:
         message = await receive()
@@ -157,9 +158,9 @@ def _config() -> Config:
 
 
 def http(data: bytes) -> None:
-    """Any bytes are answered in HTTP, or not at all; what is held of them is bounded.
+    """Any bytes get a valid HTTP response or none, and memory for them is limited.
 
-    The first byte says in pieces of what size the others arrive.
+    The first byte is the size of the pieces in which the others arrive.
     """
     if not data:
         return
@@ -189,9 +190,10 @@ async def _connection(data: bytes) -> None:
 
 
 def index(data: bytes) -> None:
-    """Any bytes as an index of files, or as the head of a file of weights, are a CheckpointError or harmless.
+    """Any bytes as an index of shards, or as the header of a file of weights, give a CheckpointError or can
+    be loaded.
 
-    The first byte says which of the two; the rest of the folder is the demo's.
+    The first byte selects one of the two; the other files are the demo's.
     """
     if not data:
         return
@@ -214,7 +216,7 @@ def index(data: bytes) -> None:
 
 
 def _promised(header: bytes) -> int:
-    """How many bytes of tensors there have to be behind such a header, for it to be read at all."""
+    """Number of bytes that must follow this header, so that the file is not simply too short."""
     ends = [0]
     with suppress(ValueError, OverflowError, RecursionError, TypeError, LookupError, AttributeError):
         ends += [int(entry["data_offsets"][1]) for entry in json.loads(header).values()]
@@ -222,7 +224,7 @@ def _promised(header: bytes) -> int:
 
 
 def config(data: bytes) -> None:
-    """Any bytes as config.json are a configuration, or a CheckpointError."""
+    """Any bytes as config.json give a configuration or a CheckpointError."""
     path = scratch() / "config.json"
     path.write_bytes(data)
     try:
@@ -234,7 +236,7 @@ def config(data: bytes) -> None:
 
 
 def settings_file(data: bytes) -> None:
-    """Any bytes as a settings file are settings, or a SettingsError."""
+    """Any bytes as a settings file give settings or a SettingsError."""
     path = scratch() / "gptoss.toml"
     path.write_bytes(data)
     try:
@@ -249,7 +251,7 @@ def _says_it_in_short(error: Exception) -> None:
 
 @cache
 def _checkpoint() -> Path:
-    """A folder with the config.json of the demo, and a file of weights with no tensors in it."""
+    """A folder with the demo's config.json, and a file of weights without tensors."""
     folder = scratch() / "checkpoint"
     folder.mkdir()
     demo = Path(__file__).parents[3] / "demo" / "weights"

@@ -1,13 +1,14 @@
-"""CUDA graphs without CUDA: what is captured is written down, and replayed to the letter.
+"""CUDA graphs without CUDA: a capture records all operations, and a replay runs exactly these.
 
-A capture runs nothing.  It notes each operation of PyTorch with its very tensors, and each launch of a kernel
-with its very arguments; a replay does exactly those again, on the same memory, and no Python of the network
-runs.  So whatever the host decided while a graph was captured stays decided, as on a GPU.  In addition
+A capture runs nothing.  It records each operation of PyTorch with its tensors, and each launch of a kernel
+with its arguments.  A replay runs these again, on the same memory, without the network's Python code.  So
+everything that the host decided during the capture stays the same, as on a GPU.  In addition:
 
-    memory of a capture's own is of its pool, which graphs share: none finds there what it has left
-    memory from elsewhere must still be there when a graph is replayed, and the graph does not keep it alive
-    `Forbidden` is raised by what a capture cannot hold: values for the host, data from it, waiting for the
-    device, and kernels that have not run before and would be compiled there
+* Memory that a capture allocates belongs to its pool, which graphs share: its contents do not survive a
+  replay.
+* Other memory must still exist when a graph is replayed; the graph does not keep it alive.
+* `Forbidden` is raised for operations that a capture does not allow: reading values on the host, copying data
+  from the host, waiting for the device, and kernels that have not run before, which would be compiled.
 
     with graphs_recorded():
         graphs = Graphs(network, torch.device("cpu"), pages, vocab_size)
@@ -37,12 +38,12 @@ FOR_THE_HOST = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero"}
 
 
 class Forbidden(RuntimeError):
-    """Not permitted when a stream is capturing."""
+    """This operation is not allowed while a stream is capturing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A tensor that a graph uses and does not own: where it is, if it still is."""
+    """A reference to a tensor that a graph uses but does not own."""
 
     storage: StorageWeakRef
     dtype: torch.dtype
@@ -64,7 +65,7 @@ class Outside:
 
 
 class Pool:
-    """Memory of all graphs that are captured with one handle."""
+    """The memory of all graphs that are captured with the same handle."""
 
     def __init__(self) -> None:
         self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
@@ -76,10 +77,10 @@ class Pool:
 
 
 class Graph:
-    """In the place of torch.cuda.CUDAGraph.
+    """Replaces torch.cuda.CUDAGraph.
 
-    memory   what was allocated while it was captured
-    replays  of all graphs
+    memory   tensors that were allocated during the capture
+    replays  number of replays of all graphs
     """
 
     replays = 0
@@ -94,7 +95,7 @@ class Graph:
         pool.graphs.add(self)
 
     def __len__(self) -> int:
-        """Operations and kernels of a replay."""
+        """Number of operations and kernels of a replay."""
         return len(self._operations)
 
     def replay(self) -> None:
@@ -106,7 +107,7 @@ class Graph:
 
 
 class Capture:
-    """In the place of torch.cuda.graph."""
+    """Replaces torch.cuda.graph."""
 
     now: Capture | None = None
 
@@ -129,7 +130,9 @@ class Capture:
             self._graph.captured(self._operations, self._memory, self._pool)
 
     def operation(self, function: Any, operands: Any, named: Any) -> Any:
-        """Notes one of PyTorch's; returns what it would return, of which nothing is there yet."""
+        """Record an operation of PyTorch.  Returns its result, with wrong values, because nothing was
+        computed.
+        """
         name = function.overloadpacket.__name__
         if name in FROM_THE_HOST:
             raise Forbidden(f"data of the host cannot be in a graph ({name})")
@@ -151,7 +154,7 @@ class Capture:
         return result
 
     def launch(self, launched: Callable[..., Any], executor: Any, operands: Any, named: Any) -> None:
-        """Notes a kernel."""
+        """Record the launch of a kernel."""
         self._note(lambda *now, **named_now: launched(executor, *now, **named_now), operands, named)
 
     def _note(self, function: Any, operands: Any, named: Any, into: Tensor | None = None) -> None:
@@ -165,7 +168,7 @@ class Capture:
         self._operations.append(again)
 
     def _kept(self, operands: Any) -> Any:
-        """Tensors of the capture's own as they are, and the place of all others."""
+        """The capture's own tensors, and references to all others."""
 
         def kept(operand: Any) -> Any:
             if not isinstance(operand, Tensor):
@@ -177,7 +180,7 @@ class Capture:
 
 
 class Dispatch(TorchDispatchMode):
-    """Hands operations on to a capture, each in its smallest parts."""
+    """Passes operations to a capture, divided into their smallest parts."""
 
     def __init__(self, capture: Capture):
         super().__init__()
@@ -192,7 +195,7 @@ class Dispatch(TorchDispatchMode):
 
 @contextmanager
 def graphs_recorded() -> Iterator[None]:
-    """torch.cuda's graphs are the ones above, for tensors on the CPU and kernels in Triton's interpreter."""
+    """Replaces the graphs of torch.cuda by those above, on CPU tensors and interpreted kernels."""
     compiled: set[Any] = set()
     call = interpreter.GridExecutor.__call__
 
@@ -216,7 +219,7 @@ def graphs_recorded() -> Iterator[None]:
         put(torch.cuda, "graph", Capture)
         put(torch.cuda, "graph_pool_handle", Pool)
         put(torch.cuda, "synchronize", _unless_capturing("waiting for the device", lambda *_: None))
-        for name in ("tolist", "numpy", "cpu"):  # which ask no dispatcher about memory of the host
+        for name in ("tolist", "numpy", "cpu"):  # which do not use the dispatcher for memory of the host
             what = f"the host looking at values ({name})"
             put(Tensor, name, _unless_capturing(what, getattr(Tensor, name)))
         yield
@@ -236,7 +239,7 @@ def _there(operands: Any) -> Any:
 
 
 def _changed(schema: Any, operands: Any, named: Any) -> Any:
-    """What an operation that changes its operands returns: those."""
+    """The operands that an in-place operation changes and returns."""
     changed = [
         operands[place] if place < len(operands) else named[argument.name]
         for place, argument in enumerate(schema.arguments)
@@ -247,7 +250,7 @@ def _changed(schema: Any, operands: Any, named: Any) -> Any:
 
 
 def _poison(tensor: Tensor) -> None:
-    """What nobody may rely on."""
+    """Fill a tensor with wrong values."""
     if tensor.dtype.is_floating_point:
         tensor.fill_(torch.nan)
     elif tensor.dtype != torch.bool:

@@ -1,19 +1,20 @@
-"""Watches kernels that run in Triton's interpreter, for what it lets pass and a GPU does not.
+"""Finds errors of kernels in Triton's interpreter that only a GPU would show.
 
-The interpreter runs the programs of a launch one after the other, reads and writes wherever a pointer points,
-and is done with each operation before the next.  A GPU answers an address outside of its allocations with
-"illegal memory access", and programs that touch the same memory with other numbers in each run.  Under
-`watching` these are a `Finding`, an error that names the kernel, its line, the program and the address:
+The interpreter runs the programs of a launch one after the other, allows any address, and completes each
+operation before the next.  On a GPU, an address outside of an allocation is an "illegal memory access", and
+programs that use the same memory give different results in each run.  Under `watching`, these errors raise a
+`Finding`, which names the kernel, its line, the program and the address:
 
-    out of bounds    a lane that is not masked off lies outside the tensor whose pointer it was made from
-    not aligned      to the size of an element
-    race             two programs of a launch touch a byte, one of them writes, not both atomically, and the
-                     later has not acquired what the earlier released; or one program stores, and before a
-                     barrier touches the same bytes again
-    lanes disagree   lanes of one store put different values into one place
+    out of bounds    a lane that is not masked off is outside the tensor from whose pointer its address came
+    not aligned      an address is not a multiple of the element's size
+    race             two programs of a launch access a byte, one of them writes, not both atomically, and the
+                     later one has not acquired what the earlier one released; or one program stores, and
+                     accesses the same bytes again before a barrier
+    lanes disagree   lanes of one store write different values to the same address
 
-What a tensor of torch.empty holds nobody knows; here it is NaN, or the largest whole number, so that whoever
-reads it shows.  Programs run in the order of their numbers, in reverse, or shuffled: right ones do not mind.
+Tensors of torch.empty are filled with NaN or the largest integer, so that reading them without writing
+changes the result.  Programs run in the order of their numbers, in reverse, or shuffled: the result must be
+the same.
 
     with watching() as watch:
         ...                         # launches
@@ -40,23 +41,26 @@ from triton.runtime import interpreter
 from tests.tools.sanitizer.sanitizer_memory import Access, Argument, Finding, Memory, Place, Program
 
 Choice = Callable[[Program], Sequence[Program]]
-"""Programs of a grid."""
+"""Selects programs of a grid."""
 
 ORDERS = ("numbered", "reversed", "shuffled")
 
 _ORDERS = ("ACQUIRE", "RELEASE", "ACQUIRE_RELEASE", "RELAXED")
-"""Of atomic operations, Triton's `sem`."""
+"""Memory orders of atomic operations: Triton's `sem`."""
 
 _TRITON = str(Path(triton.__file__).parent)
 _POINTER_OPERATIONS = (
     "create_addptr", "create_splat", "create_expand_dims", "create_broadcast", "create_reshape",
     "create_trans", "create_bitcast",
 )  # fmt: skip
-"""What makes a pointer of a pointer."""
+"""Operations that make a pointer from a pointer."""
 
 
 class Watch:
-    """The launches of one `watching`; `ran` are all functions that they ran, kernels and what these call."""
+    """The launches within one `watching`.
+
+    ran  names of all functions that ran: kernels, and functions that these call
+    """
 
     def __init__(self, order: str, seed: int, programs: Choice | None):
         self.ran: set[str] = set()
@@ -96,10 +100,10 @@ class Watch:
         return launched
 
     def call(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that a kernel calls.
+        """Wraps the call of a function by a kernel.
 
-        The interpreter puts its own operations into `triton.language` at every call anew.  Once for each file
-        and launch does as well: that was a third of its time, and pays for the watching.
+        The interpreter replaces the operations of `triton.language` at every call.  Doing this once for each
+        file and launch is sufficient, and saves a third of the time.
         """
 
         def called(function: Any, *operands: Any, **named: Any) -> Any:
@@ -112,7 +116,7 @@ class Watch:
         return called
 
     def argument(self, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """What a launch makes of an operand: a pointer knows whose it is."""
+        """Wraps the conversion of an operand, so that a pointer is associated with its tensor."""
 
         def converted(operand: Any) -> Any:
             result = convert(operand)
@@ -137,7 +141,7 @@ class Watch:
         return created
 
     def grid(self, set_grid: Callable[..., None]) -> Callable[..., None]:
-        """How many programs there are, and who runs when."""
+        """Wraps the setting of the grid: the number of programs and their order."""
 
         def set_and_ordered(*_: int) -> None:
             chosen = self._chosen
@@ -152,7 +156,7 @@ class Watch:
         return set_and_ordered
 
     def turn(self, set_index: Callable[..., None]) -> Callable[..., None]:
-        """A program begins: whose turn it is, not whom the interpreter names."""
+        """Wraps the start of a program, to run another one than the interpreter would."""
 
         def set_in_order(*_: int) -> None:
             program = next(self._turns)
@@ -188,14 +192,14 @@ class Watch:
         return created
 
     def atomic(self, create: Callable[..., Any], pointer_at: int, mask_at: int | None) -> Callable[..., Any]:
-        """pointer_at, mask_at  the places of those operands"""
+        """Wraps an atomic operation.  pointer_at, mask_at: the positions of these operands"""
 
         def created(*operands: Any) -> Any:
             pointers, mask = operands[pointer_at], None if mask_at is None else operands[mask_at]
             order = next((name for each in operands if (name := getattr(each, "name", "")) in _ORDERS), "")
             access = self._access("atomic", pointers, mask)
             self._memory.atomic(access, _argument(pointers), "ACQUIRE" in order, "RELEASE" in order)
-            self._atomic = True  # some are made of loads and stores
+            self._atomic = True  # some consist of loads and stores
             try:
                 return create(*operands)
             finally:
@@ -220,11 +224,11 @@ def watching(
     programs: Choice | None = None,
     poison: bool = True,
 ) -> Iterator[Watch]:
-    """Every launch inside is watched, and raises Finding at the first that is wrong.
+    """Checks every launch in this context, and raises Finding at the first error.
 
-    order     of the programs of a launch, see ORDERS; `seed` is that of the shuffled one
-    programs  which of a launch with a given grid run; None for all
-    poison    whether torch.empty is filled; not for tensors larger than memory
+    order     of the programs of a launch, see ORDERS; `seed` is for the shuffled one
+    programs  a function of the grid: which programs run; None: all
+    poison    whether torch.empty is filled; not possible for tensors larger than memory
     """
     assert order in ORDERS
     watch, builder = Watch(order, seed, programs), interpreter.interpreter_builder
@@ -256,7 +260,7 @@ def watching(
 
 @contextmanager
 def _poisoned() -> Iterator[None]:
-    """torch.empty gives NaN and the largest whole numbers."""
+    """torch.empty returns NaN, or the largest integers."""
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
@@ -276,8 +280,9 @@ def _name(function: Any) -> str:
 
 
 def _place() -> Place:
-    """Lines of kernels on the stack, the innermost first: what is of neither Triton nor this file, above the
-    launch."""
+    """The lines of kernels on the stack, the innermost first: all above the launch that are neither Triton's
+    nor this file's.
+    """
     places = []
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "launched":

@@ -1,17 +1,17 @@
-"""The memory that one launch of a kernel was given, and who has touched which byte of it.
+"""The memory of one launch of a kernel, and which program has accessed which byte of it.
 
-Programs of a launch run on a GPU in any order and at the same time, so what one of them writes no other may
-touch, before or after, unless both do it atomically.  Inside a program, what a thread has stored another may
-not see before a barrier (`tl.debug_barrier`).  So a launch is cut into *eras*, a new one with each program
-and each barrier, and memory remembers the era of the last store to it: two touches agree if they are of one
-program and of different eras, or both only read.
+On a GPU the programs of a launch run in any order and at the same time.  So no program may access what
+another one writes, before or after, unless both accesses are atomic.  Within a program, other threads may not
+see a store before a barrier (`tl.debug_barrier`).  Therefore a launch is divided into *eras*: each program
+and each barrier begins a new one.  The era of the last store to each place is recorded.  Two accesses are
+correct if both only read, or if they are in different eras of the same program.
 
-Or if one program has heard of the other: an atomic operation releases the eras that its program has closed
-by a barrier, and those it has heard of itself, to all who acquire at the same address later.  A relaxed one
-does neither (PTX manual, "Memory consistency model").
+They are also correct if the later program has acquired the earlier era.  An atomic operation releases all
+eras that its program has ended with a barrier, and those that it has acquired itself, to all programs that
+acquire at the same address later.  A relaxed operation does neither (PTX manual, "Memory consistency model").
 
-    Argument   one tensor's own extent: an access through its pointer must stay inside
-    Region     arguments that overlap are one piece of memory with one history
+    Argument   the extent of one tensor: accesses through its pointer must stay inside
+    Region     overlapping arguments, as one piece of memory
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ import numpy as np
 from torch import Tensor
 
 Program = tuple[int, ...]
-"""x, y, z of a program in the grid."""
+"""Position x, y, z of a program in the grid."""
 
 Place = tuple[tuple[str, int, str], ...]
 """File, line and function of an access, the innermost first."""
 
 NOBODY, SEVERAL = 0, -1
-"""Beside eras, which are counted from 1."""
+"""Values instead of an era; eras are counted from 1."""
 
 _NORESERVE = 0x4000
-"""mmap(2): no promise that there will be memory."""
+"""A flag of mmap(2): do not reserve memory."""
 
 
 def lazy_zeros(size: int) -> mmap.mmap:
-    """So many bytes; only what is written to takes memory, and there may be more than the machine has."""
+    """Zeros that take memory only where they are written to; there may be more than the machine has."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     return mmap.mmap(-1, size, flags=flags | (_NORESERVE if sys.platform == "linux" else 0))
 
 
 class Finding(AssertionError):
-    """A kernel does what a GPU would punish."""
+    """An error of a kernel that a GPU would show."""
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A tensor that a launch was given: the bytes [begin, end) from its first element to its last.
+    """A tensor that is an argument of a launch: the bytes [begin, end) from its first to its last element.
 
-    That is the view's own extent.  The storage behind it is larger where a view is one layer of a cache or
-    one of several results made at once, and a neighbour there is no less wrong than one beyond it.
+    This is the extent of the view, not of its storage.  The storage may be larger, for instance if the view
+    is one layer of a cache; an access to another layer is an error too.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Argument:
         return cls(name, begin, begin + bytes_in_all, width, kind)
 
     def relative(self, address: int) -> str:
-        """Where `address` is, seen from here."""
+        """A description of `address`, relative to this tensor."""
         if address < self.begin:
             where = f"{self.begin - address} bytes before the beginning"
         elif address >= self.end:
@@ -87,9 +87,9 @@ class Access:
     """One load, store or atomic operation of one program.
 
     addresses  of the lanes whose mask is true, in the order of lanes
-    lanes      which those are, of how many; None for all
+    lanes      the numbers of these lanes, and the number of all lanes; None: all
     width      bytes of an element
-    heard      eras of other programs that were released to this one before
+    heard      eras of other programs that this one has acquired before
     """
 
     verb: str
@@ -104,9 +104,10 @@ class Access:
 
 @dataclass(slots=True)
 class Region:
-    """Bytes [begin, end), in units of the smallest element that an argument has there.
+    """Bytes [begin, end), in units of the smallest element of its arguments.
 
-    stores, atomics  [units] the era of the last one of each kind; made when there is a first
+    stores, atomics  [units] era of the last store and of the last atomic operation; allocated at the first
+    one
     """
 
     begin: int
@@ -124,21 +125,21 @@ class Region:
         return (first[:, None] + np.arange(access.width // self.unit)).ravel()
 
     def history(self) -> np.ndarray:
-        """Of as many units as there are."""
+        """A new array [units] of eras."""
         units = -(-(self.end - self.begin) // self.unit)
         return np.frombuffer(lazy_zeros(4 * units), np.int32)
 
 
 class Memory:
-    """All arguments of one launch of `kernel`.  Raises Finding from any of its methods."""
+    """All arguments of one launch of `kernel`.  All methods may raise Finding."""
 
     def __init__(self, kernel: str, arguments: Iterable[Argument]):
         self.kernel = kernel
         self.arguments = list(arguments)
         self._regions = list(_regions(self.arguments))
-        self._programs: list[Program] = [()]  # of each era; there is no era 0
-        self._first = 0  # era of this program
-        self._released: dict[int, frozenset[int]] = {}  # eras, by the address of an atomic operation
+        self._programs: list[Program] = [()]  # the program of each era; there is no era 0
+        self._first = 0  # first era of the current program
+        self._released: dict[int, frozenset[int]] = {}  # address of an atomic operation → released eras
         self.heard: frozenset[int] = frozenset()
 
     @property
@@ -155,7 +156,7 @@ class Memory:
         self._first, self.heard = self.era, frozenset()
 
     def barrier(self) -> None:
-        """The program's threads wait for each other: what they stored, all may see."""
+        """The program's threads wait for each other: now all may see what each has stored."""
         self._programs.append(self.program)
 
     def load(self, access: Access, argument: Argument | None) -> None:
@@ -169,7 +170,7 @@ class Memory:
         region.loads.append(access)
 
     def store(self, access: Access, argument: Argument | None, values: np.ndarray) -> None:
-        """values  what is stored, by lane as the addresses are"""
+        """values: the stored values, in the order of the addresses"""
         if (region := self._within(access, argument)) is None:
             return
         at = region.units(access)
@@ -209,7 +210,7 @@ class Memory:
         region.atomics[at] = np.where(self._others(before, access), SEVERAL, access.era)
 
     def finish(self) -> None:
-        """Nothing loaded what another program wrote, then or later."""
+        """At the end of the launch: check that no load read what another program wrote before or later."""
         for region in self._regions:
             for history, what in (
                 (region.stores, "what another program stores"),
@@ -222,9 +223,9 @@ class Memory:
                     self._refuse(load, region, at[self._others(history[at], load)], what)
 
     def _within(self, access: Access, argument: Argument | None) -> Region | None:
-        """The region that all of an access falls into; None if it touches nothing.
+        """The region that contains the whole access; None if the access has no lanes.
 
-        argument  the one whose pointer it was made from, where that is known
+        argument  the tensor from whose pointer the addresses were made, if known
         """
         if not access.addresses.size:
             return None
@@ -244,7 +245,7 @@ class Memory:
         return region
 
     def _others(self, eras: np.ndarray, access: Access) -> np.ndarray:
-        """Which of `eras` are another program's, of which this one has not heard."""
+        """Whether each of `eras` belongs to another program, and has not been acquired."""
         others = eras != NOBODY
         for era in np.unique(eras[others]):
             if era != SEVERAL and (self._programs[era] == access.program or int(era) in access.heard):
@@ -252,7 +253,9 @@ class Memory:
         return others
 
     def _once(self, access: Access, region: Region, values: np.ndarray) -> None:
-        """Lanes that store to one place store one value: which comes last nobody knows."""
+        """Check that lanes that store to the same address store the same value, because their order is
+        undefined.
+        """
         order = np.argsort(access.addresses, kind="stable")
         sorted_, stored = access.addresses[order], np.broadcast_to(values, access.addresses.shape)[order]
         bits = stored.view(f"u{stored.itemsize}") if stored.dtype != bool else stored
@@ -283,7 +286,7 @@ class Memory:
 
 
 def _regions(arguments: list[Argument]) -> Iterator[Region]:
-    """Arguments that overlap, together."""
+    """The regions: overlapping arguments are one."""
     ordered = sorted((a for a in arguments if a.end > a.begin), key=lambda a: a.begin)
     starts = [0]
     furthest = 0
@@ -299,7 +302,7 @@ def _regions(arguments: list[Argument]) -> Iterator[Region]:
 
 
 def _same_lanes(one: Access, other: Access) -> bool:
-    """Whether each lane of either touches what the same lane of the other does."""
+    """Whether each lane accesses the same address in both."""
     if not np.array_equal(one.addresses, other.addresses):
         return False
     if one.lanes is None or other.lanes is None:

@@ -1,8 +1,9 @@
-"""A model that shows every mistake of the engine; traffic.py provokes them.
+"""A model whose answers change with every mistake of the engine; traffic.py generates requests for it.
 
-Historian's next token depends on every key its layers should see, and on where it is: tokens out of order, a
-page lost, shared too early or overwritten, a window too short all change the answer.  It reads through the
-page table of a Batch that the real Runner built, from memory that is poisoned whenever a page changes hands.
+The next token depends on all keys that the layers should see, and on their positions.  So the answer changes
+if tokens are out of order, if a page is lost, shared too early or overwritten, or if a window is too short.
+The model reads keys through the page table of a Batch that the real Runner built.  Memory is overwritten with
+wrong values whenever a page is freed or given to another sequence.
 """
 
 import itertools
@@ -30,10 +31,10 @@ from model.page_copies import PageCopies
 VOCABULARY = 97
 POISON = -(10**6)
 LARGEST = 9.0
-"""The logit of the token that comes; all others are 0."""
+"""The logit of the next token; all others are 0."""
 
 LIMITS = Limits(num_pages=60, page_size=4, window=6, max_context=100, max_running=4, max_tokens_per_step=16)
-"""Of a small engine."""
+"""Limits of a small engine."""
 
 GREEDY = SamplingParams(temperature=0)
 EDITED = (
@@ -42,11 +43,11 @@ EDITED = (
         temperature=0, repetition_penalty=2.0, presence_penalty=2.0, logit_bias={3: 6.0, 96: -1.0}
     ),
 )
-"""What comes is no longer what the model says; and no sum is rounded."""
+"""Parameters with which the chosen token is often not the model's; all sums are exact."""
 
 
 def key(before: int, token: int, position: int) -> int:
-    """What is stored for a token: like a real model's, it depends on all before it, and on where it is."""
+    """The key of a token: like a real model's, it depends on all tokens before it, and on its position."""
     return (31 * before + 7 * token + position) % 1009
 
 
@@ -59,7 +60,7 @@ def answer(
     min_tokens: int = 0,
     constrained: bool = False,
 ) -> list[int]:
-    """The whole greedy answer, the plain way: full layers see all keys, banded ones the last `window`."""
+    """The whole greedy answer, computed directly: full layers see all keys, banded ones the last `window`."""
     tokens, keys = list(prompt), [0]
     while len(tokens) < len(prompt) + length and not (
         len(tokens) > len(prompt) and tokens[-1] in stop_tokens
@@ -89,7 +90,7 @@ def edited(
     withheld: frozenset[int],
     sampling: SamplingParams,
 ) -> list[float]:
-    """The logits as the request wants them, one by one."""
+    """The logits with the edits of the request, computed one by one."""
     result = []
     for token, x in enumerate(logits):
         if token in tokens:
@@ -102,9 +103,9 @@ def edited(
 
 
 class Follows:
-    """A constraint: what may come depends on the last token; after a stop token nobody may ask.
+    """A constraint that depends on the last token.  After a stop token it must not be asked for a mask.
 
-    late  how often it must be asked whether it is ready before every other mask, if nobody waits for it
+    late  how often `ready` is false before every second mask, unless the caller waits
     """
 
     def __init__(self, stop_tokens: frozenset[int], late: int = 0):
@@ -142,7 +143,7 @@ class Follows:
 
 
 class Historian:
-    """Keys are numbers; those of the banded layers are told from the others by their sign."""
+    """The model.  Keys are numbers; those of banded layers have another sign."""
 
     device = torch.device("cpu")
     weight_bytes = 0
@@ -184,7 +185,7 @@ class Historian:
 
 
 class PoisonedPages(Pages):
-    """A page that nobody holds and nobody can find is poisoned, and so is one that changes hands."""
+    """Overwrites pages that are neither held nor cached, and pages that are given to another sequence."""
 
     memory: Tensor  # [pages, page_size]
 
@@ -202,13 +203,13 @@ class PoisonedPages(Pages):
 
 @dataclass
 class WatchedRunner:
-    """The real runner, and what it was asked to do."""
+    """The real runner; records what it computes."""
 
     runner: Runner
     plans: list[Plan] = field(default_factory=list)
     begun: list[list[tuple[Sequence, int, int]]] = field(
         default_factory=list
-    )  # sequence, from where, how many
+    )  # sequence, first position, number of tokens
     vocab_size: int = VOCABULARY
 
     @property
@@ -238,9 +239,9 @@ class WatchedRunner:
 def make_engine(
     limits: Limits, disk: Path | None = None, disk_bytes: int = 2**30, **options: object
 ) -> Engine:
-    """A real engine and runner around Historian, over poisoned pages.
+    """A real engine and runner with this model and these pages.
 
-    disk  a folder for prefix pages; `close` the engine then
+    disk  folder for the prefix cache; then the engine must be closed
     """
     runner = Runner(Historian(limits.page_size, limits.window), limits.num_pages)
     memory = runner.cache.keys[0, :, :, 0, 0]
@@ -267,7 +268,7 @@ def ask(
 
 
 def finish(engine: Engine, steps: int = 10_000) -> dict[str, list[Token | Failure]]:
-    """Step until nothing is left to do; the events of each request."""
+    """Run steps until the engine is idle.  Returns the events of each request."""
     events: dict[str, list[Token | Failure]] = {}
     while engine.busy:
         steps -= 1

@@ -1,4 +1,4 @@
-"""Traffic that provokes the engine's mistakes, around a model that shows them (historian.py)."""
+"""Random requests to an engine, with a model that shows its mistakes (historian.py)."""
 
 import random
 from dataclasses import replace
@@ -19,10 +19,10 @@ from tests.tools.traffic.historian import (
 
 
 class Traffic:
-    """Random requests to an engine of random size, and everything that must hold after each step."""
+    """Random requests to an engine of random size; checks after each step everything that must hold."""
 
     def __init__(self, seed: int, own_pools: bool = False, disk: Path | None = None, disk_bytes: int = 2**30):
-        """disk: a folder for prefix pages, which is bounded."""
+        """disk: folder for the prefix cache, of at most `disk_bytes`"""
         self.random = random.Random(seed)
         r = self.random
         page_size = r.choice((1, 2, 3, 4, 5))
@@ -44,8 +44,8 @@ class Traffic:
         self.requests: dict[str, Request] = {}  # in order of arrival
         self.got: dict[str, list[Token]] = {}
         self.cancelled: set[str] = set()
-        self.reached: dict[Sequence, int] = {}  # the next position to compute, once all launched is done
-        self.waits: set[Sequence] = set()  # for their masks, in the step that was just made
+        self.reached: dict[Sequence, int] = {}  # the next position to compute after all launched steps
+        self.waits: set[Sequence] = set()  # for their masks, in the latest step
         self.groups = random.Random(f"groups {seed}")
         self.beginnings = [[r.randrange(VOCABULARY) for _ in range(60)] for _ in range(3)]
 
@@ -75,9 +75,7 @@ class Traffic:
     def ask(self) -> None:
         r = self.random
         longest = min(self.limits.max_context - 1, self.scheduler.pages.capacity)
-        start = r.choice(
-            (0, 0, self.limits.page_size)
-        )  # the same page after another beginning is another page
+        start = r.choice((0, 0, self.limits.page_size))  # the same tokens after other ones are another page
         shared = r.choice(self.beginnings)[start : r.randrange(40)]
         prompt = shared + [r.randrange(VOCABULARY) for _ in range(r.randrange(8))] or [5]
         prompt = prompt[: min(longest, r.choice((longest, 12, 5)))]
@@ -119,8 +117,8 @@ class Traffic:
         under_way = self.engine._in_flight
         could_begin = self.scheduler._next() is not None
         known = {s.request.id: len(s.tokens) for s in alive}
-        self.waits = {s for s in alive if s.held}  # for its mask, and may not be planned
-        fetched = self.fetches  # the fetch may end in this step, with nothing to plan before the next
+        self.waits = {s for s in alive if s.held}  # waits for its mask, and must not be planned
+        fetched = self.fetches  # the fetch may end in this step; then nothing is planned before the next
         events = self.engine.step()
         fetches = fetched or self.fetches
         self.waits |= {s for s in alive if s.held}
@@ -168,11 +166,11 @@ class Traffic:
         assert len(sequences) <= self.limits.max_running
 
     def check_plan(self, plan: Plan, alive: list[Sequence], computed: dict[int, int]) -> None:
-        """One that was made when all tokens were known."""
+        """Check a plan that was made when all tokens were known."""
         planned = {chunk.sequence for chunk in plan.chunks}
         assert alive[0] in planned | self.waits, "the oldest must always advance"
         if self.limits.max_tokens_per_step > self.limits.max_running:
-            for s in self.scheduler.running:  # those still there
+            for s in self.scheduler.running:  # those that still run
                 was_decode = id(s) in computed and computed[id(s)] > 0 and len(s.tokens) - s.computed == 1
                 assert not was_decode or s in planned | self.waits, "an answer under way was stalled"
 
@@ -190,7 +188,7 @@ class Traffic:
             assert ahead >= set(self.scheduler.running), "all that run advance"
         for sequence in self.scheduler.running:
             if sequence in self.waits and sequence.computed + (sequence in ahead) < self.reached[sequence]:
-                self.reached[sequence] -= 1  # it got no token, and its last row is computed once more
+                self.reached[sequence] -= 1  # it got no token, and its last row is computed again
             assert sequence.computed + (sequence in ahead) == self.reached[sequence]
         for sequence in self.scheduler.waiting:
             self.reached.pop(sequence, None)

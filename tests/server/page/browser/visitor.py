@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 WAIT_MS = 50_000
-"""For what must come; a busy machine is given time."""
+"""Time limit of every wait, long enough for a busy machine."""
 
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 780}
@@ -23,9 +23,9 @@ PHONE = {"width": 390, "height": 780}
 
 @dataclass
 class Watch:
-    """What must not happen in a page.
+    """Records what must not happen in a page: lines on the console, requests to other origins, violations.
 
-    allowed  regular expressions of lines on the console that a test expects
+    allowed  regular expressions of expected lines on the console
     """
 
     url: str
@@ -47,9 +47,9 @@ class Watch:
 
 
 def until(page: Page, true: str) -> None:
-    """Wait until an expression, or what a function returns, is true in the page.
+    """Wait until an expression, or the result of a function, is true in the page.
 
-    Playwright's own `wait_for_function` has the page evaluate text, which the page's policy forbids.
+    Playwright's `wait_for_function` evaluates text in the page, which the page's policy forbids.
     """
     end = time.monotonic() + WAIT_MS / 1000
     while not page.evaluate(true):
@@ -58,11 +58,11 @@ def until(page: Page, true: str) -> None:
 
 
 class Visitor:
-    """Somebody at the page of one server.
+    """A user at the page of one server.
 
     url      of the server
-    script   what its model follows; None of the demo model
-    console  what may stand on the console, as `Watch.allowed`
+    script   of its model; None: the demo model
+    console  expected lines on the console, see `Watch.allowed`
     """
 
     def __init__(self, browser: Browser, url: str, server: Scripted | None = None):
@@ -73,7 +73,7 @@ class Visitor:
         self.page = self.another()
 
     def another(self, **options: Any) -> Page:
-        """A page of a browser that has never been here."""
+        """A page of a new browser, without stored data."""
         context = self._browser.new_context(viewport=options.pop("viewport", DESKTOP), **options)
         context.set_default_timeout(WAIT_MS)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=self.url)
@@ -97,13 +97,13 @@ class Visitor:
         self.page.press("#input", "Enter")
 
     def ask(self, text: str) -> str:
-        """Write, and wait until the answer is complete; its text."""
+        """Send a message, wait until the answer is complete, and return its text."""
         before = self.page.locator(".assistant").count()
         self.write(text)
         return self.answered(before)
 
     def answered(self, before: int | None = None) -> str:
-        """Wait until nothing is being written; the text of the last answer."""
+        """Wait until no answer is running.  Returns the text of the last answer."""
         page = self.page
         if before is not None:
             until(page, f"document.querySelectorAll('.assistant').length > {before}")
@@ -113,7 +113,7 @@ class Visitor:
         return last.locator(".markdown").inner_text()
 
     def sees(self, text: str, exact: bool = True) -> None:
-        """Wait until a text is among the messages: all that an element has, or a part of it."""
+        """Wait until a message contains an element with this text; not `exact`: with this text in it."""
         self.page.locator("#messages").get_by_text(text, exact=exact).first.wait_for()
 
     def clipboard(self) -> str:
@@ -129,7 +129,7 @@ class Visitor:
 
 
 def faults(page: Page) -> list[str]:
-    """What axe-core finds that is serious or critical."""
+    """The serious and critical problems that axe-core finds."""
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     return [
