@@ -69,22 +69,28 @@ THINKING = (
         "reasoning_effort",
         _switch,
         apis=CHAT,
-        note="false is `none`; true changes nothing",
+        note="false means `none`; true changes nothing",
     ),
     *same(
-        "think", "reasoning_effort", _thinks, apis=CHAT, note="Ollama; also true and false, which is `none`"
+        "think", "reasoning_effort", _thinks, apis=CHAT, note="Ollama; also true or false; false means `none`"
     ),
     *same(
         "thinking.type",
         "reasoning_effort",
         _thinking_type,
         apis=CHAT,
-        note="DeepSeek, Anthropic; `disabled` is `none`, others change nothing",
+        note="DeepSeek, Anthropic; `disabled` means `none`, other values change nothing",
     ),
     *same("thinking.budget_tokens", "thinking_token_budget", apis=CHAT),
     *same("reasoning.effort", "reasoning_effort", apis=CHAT, note="OpenRouter"),
-    *same("reasoning.enabled", "reasoning_effort", _switch, apis=CHAT, note="false is `none`"),
-    *same("reasoning.exclude", "include_reasoning", _excludes, apis=CHAT, note="true is false"),
+    *same("reasoning.enabled", "reasoning_effort", _switch, apis=CHAT, note="false means `none`"),
+    *same(
+        "reasoning.exclude",
+        "include_reasoning",
+        _excludes,
+        apis=CHAT,
+        note="true means `include_reasoning: false`",
+    ),
     *same("reasoning.max_tokens", "thinking_token_budget", apis=CHAT),
     *ignored("reasoning.summary", "the chain of thought is never summarised", CHAT),
     *same(

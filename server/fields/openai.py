@@ -177,9 +177,10 @@ COMPLETION_ROWS = (
     Row(
         "suffix",
         "refused",
-        "gpt-oss does not fill in the middle; put the text into `prompt`, an empty one is none",
+        "gpt-oss does not fill in the middle; put the text into `prompt`; an empty suffix is accepted",
         COMPLETIONS,
-        instead="gpt-oss does not fill in the middle; put the text into `prompt`, an empty one is none",
+        instead="gpt-oss does not fill in the middle; put the text into `prompt`; an empty suffix is "
+        "accepted",
         neutral=("",),
     ),
     Row("temperature", "honoured", "", COMPLETIONS),

@@ -30,7 +30,7 @@ async function save(conversation, changed = true) {
 	if (changed) conversation.updated = Date.now();
 	if (!conversations.includes(conversation)) conversations.push(conversation);
 	list();
-	await store.save(conversation).catch((error) => say(`This conversation cannot be kept: ${error.message}`));
+	await store.save(conversation).catch((error) => say(`This conversation cannot be stored: ${error.message}`));
 }
 
 function open(conversation) {
@@ -63,7 +63,7 @@ function list() {
 		return h("li", {}, row);
 	});
 	const had = $("conversations").contains(document.activeElement);
-	const none = conversations.length ? "Nothing found" : "Conversations are kept in this browser.";
+	const none = conversations.length ? "Nothing found" : "Conversations are stored in this browser.";
 	$("conversations").replaceChildren(...(rows.length ? rows : [h("li", { class: "hint" }, none)]));
 	if (had) $("conversations").querySelector("[aria-current]")?.focus();
 }
@@ -140,7 +140,7 @@ const actions = {
 
 /** Whether a request can be sent now; if not, shows why. */
 function ready() {
-	if (running.has(current.id)) return say("An answer is being written: stop it first.");
+	if (running.has(current.id)) return say("An answer is still running: stop it first.");
 	return settings.check() || say("Something in the settings cannot be used.");
 }
 
@@ -321,7 +321,7 @@ settings.onChanged((changed) => {
 });
 
 const found = await store.open();
-if (!found) say("This browser keeps nothing here: conversations are gone with the tab.");
+if (!found) say("This browser stores nothing: conversations are lost when you close the tab.");
 conversations = found ?? [];
 open(conversations.find(({ id }) => location.hash === `#${id}`) ?? current);
 input.focus();

@@ -94,7 +94,7 @@ export class MessageView {
 			let state = "";
 			if (answer) state = waits ? waitingView(answer.reading) : "";
 			else if (node.problem) state = h("p", { class: "problem", role: "alert" }, node.problem.text, again());
-			else if (ENDS[node.finish] || empty) state = h("p", { class: "hint" }, ENDS[node.finish] ?? "The model answered with nothing.");
+			else if (ENDS[node.finish] || empty) state = h("p", { class: "hint" }, ENDS[node.finish] ?? "The answer is empty.");
 			this.state.replaceChildren(state);
 		});
 	}

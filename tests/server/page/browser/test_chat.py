@@ -240,7 +240,7 @@ def test_an_answer_of_nothing_is_said_to_be_one(at):
     page = visitor.visit()
     for _ in range(2):
         visitor.ask("Say nothing")
-        assert "The model answered with nothing." in page.locator(".assistant").last.inner_text()
+        assert "The answer is empty." in page.locator(".assistant").last.inner_text()
     page.get_by_role("button", name="Regenerate").first.wait_for()
 
 

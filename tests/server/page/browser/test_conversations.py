@@ -203,7 +203,7 @@ def test_nothing_is_asked_twice_at_once(at):
     visitor.write("Go on")
     page.wait_for_selector(".markdown p")
     visitor.write("And now?")
-    page.get_by_text("An answer is being written: stop it first.").wait_for()
+    page.get_by_text("An answer is still running: stop it first.").wait_for()
     assert page.input_value("#input") == "And now?"
     page.locator(".user").get_by_role("button", name="Edit").click()
     page.keyboard.press("Enter")
