@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from engine import memory
 from gptoss.assembly import GPU_SHARE
+from model.byte_sizes import format_bytes
 from model.config import ModelConfig
 from model.loading.synthetic import SIZES
 from model.parallel.ranks import Ranks
@@ -57,11 +58,11 @@ def table() -> str:
     ]
     for name, config in SIZES.items():
         for ranks in RANKS:
-            weights = weight_bytes(Ranks(0, ranks).config(config)) / 1e9
+            weights = format_bytes(weight_bytes(Ranks(0, ranks).config(config)))
             cells = [
                 f"{tokens:,}" if (tokens := context(config, ranks, card)) else "no" for card in CARDS.values()
             ]
-            lines.append(f"| {name} | {ranks} | {weights:.1f} GB | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {ranks} | {weights} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.byte_sizes import format_bytes
 from model.config import ModelConfig
 from model.loading.synthetic import SIZES
 
@@ -164,7 +165,7 @@ def main() -> int:
     asked = parser.parse_args()
     config = SIZES[asked.size]
     write(asked.path, replace(config, num_layers=asked.layers) if asked.layers else config)
-    print(f"{asked.path.stat().st_size / 1e9:.1f} GB in {asked.path}")
+    print(f"{format_bytes(asked.path.stat().st_size)} in {asked.path}")
     return 0
 
 

@@ -38,6 +38,7 @@ from engine.request import Failure, Request, SamplingParams, Token
 from engine.runner import Runner
 from model.backends.cpu import build
 from model.backends.cpu.cpu_model import CpuModel
+from model.byte_sizes import format_bytes
 from model.loading.synthetic import SIZES, Synthetic
 from model.page_copies import PageCopies
 
@@ -58,7 +59,7 @@ def main() -> int:
     about = {"machine": processor(), "layers": config.num_layers, "experts": config.num_experts}
     for count in asked.tokens:
         prompt = [(1 + n) * 7919 % config.vocab_size for n in range(count)]
-        print(f"{processor()}; {model.isa}; {model.weight_bytes / 1e9:.1f} GB of weights, {count} tokens")
+        print(f"{processor()}; {model.isa}; {format_bytes(model.weight_bytes)} of weights, {count} tokens")
         with TemporaryDirectory(prefix="gptoss-restart-") as temporary:
             folder = asked.dir / str(count) if asked.dir else Path(temporary)
             results = measure(model, prompt, folder, asked.rounds)
@@ -90,7 +91,7 @@ def arguments() -> argparse.Namespace:
 def measure(model: CpuModel, prompt: list[int], folder: Path, rounds: int) -> dict[str, Any]:
     first, token_seconds, answer = answered(model, prompt, folder)
     size = sum(path.stat().st_size for path in folder.rglob("*"))
-    print(f"{'the first time':>20}: {first:8.2f} s to the first token; {size / 1e6:.0f} MB on disk")
+    print(f"{'the first time':>20}: {first:8.2f} s to the first token; {format_bytes(size)} on disk")
     times: dict[str, list[float]] = {"cached": [], "uncached": []}
     for kind in [*["cached"] * rounds, *["uncached"] * rounds]:
         if kind == "uncached":

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from model.byte_sizes import format_bytes
 from model.config import ModelConfig
 from model.loading.synthetic import SIZES, Synthetic
 from model.loading.tensors import TensorSource, shapes
@@ -224,7 +225,7 @@ def main() -> int:
     start = time.perf_counter()
     write(arguments.folder, Synthetic(config, arguments.seed), arguments.layout)
     size = sum(path.stat().st_size for path in arguments.folder.glob("*.safetensors"))
-    print(f"{size / 1e9:.1f} GB in {arguments.folder}, {time.perf_counter() - start:.0f} s")
+    print(f"{format_bytes(size)} in {arguments.folder}, {time.perf_counter() - start:.0f} s")
     return 0
 
 

@@ -48,6 +48,7 @@ from model.backends.triton.kernels import dependent_launch
 from model.backends.triton.triton_model import KV_CACHES, TritonModel
 from model.backends.triton.weights import DENSE_FORMATS, Reader
 from model.batch import bytes_of
+from model.byte_sizes import format_bytes
 
 Result = dict[str, Any]
 
@@ -84,7 +85,7 @@ def main() -> int:
     print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
     model = made(asked, options)
     print(
-        f"{model.weight_bytes / 1e9:.2f} GB of weights after {time.perf_counter() - start:.1f} s", flush=True
+        f"{format_bytes(model.weight_bytes)} of weights after {time.perf_counter() - start:.1f} s", flush=True
     )
     failed = False
     for name, part in PARTS.items():
