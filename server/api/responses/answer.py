@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
 from server.api.responses.tools import Tools
-from server.api.responses.writer import Event, ResponseWriter
+from server.api.responses.writer import UNFINISHED, Event, ResponseWriter
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
@@ -86,8 +86,11 @@ class ResponseAnswer:
 
     @property
     def idle(self) -> bool:
-        """Whether no event was sent for HEARTBEAT_SECONDS."""
-        return time.monotonic() - self._last_event_at >= HEARTBEAT_SECONDS
+        """Whether no event was sent for HEARTBEAT_SECONDS.  Not after the end: while the response is stored,
+        its last event is numbered already, and no other may come before it.
+        """
+        silent = time.monotonic() - self._last_event_at >= HEARTBEAT_SECONDS
+        return silent and self.response["status"] in UNFINISHED
 
     async def batches(self, background: bool = False) -> AsyncIterator[list[Event]]:
         """All events, in one list for all tokens that arrived together.

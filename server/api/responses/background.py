@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, ShuttingDown
 from server.api.responses.answer import ResponseAnswer, encoded
-from server.api.responses.writer import Event
+from server.api.responses.writer import UNFINISHED, Event
 from server.dialogue.items import Items
 from server.dialogue.records import Group
 from server.errors import ApiError, as_api_error
@@ -230,7 +230,6 @@ class Jobs:
                 held -= self._jobs.pop(id).size
 
 
-UNFINISHED = ("queued", "in_progress")
 INTERRUPTED = {
     "status": "failed",
     "error": {"code": "server_error", "message": "the server stopped before this response was complete"},

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Request, Response
 from language.constraints import SchemaError
 from language.harmony.messages import ConversationError
 from server.api.responses.answer import ResponseAnswer
-from server.api.responses.background import UNFINISHED, Jobs, is_interrupted
+from server.api.responses.background import Jobs, is_interrupted
 from server.api.responses.body import InputFields, ResponseBody, as_request_error
 from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
-from server.api.responses.writer import new_id
+from server.api.responses.writer import UNFINISHED, new_id
 from server.dialogue.begin import begin, preprocess, slot_if_large
 from server.dialogue.records import MAX_CHAIN, ChainTooLong, Kept
 from server.dialogue.turn import Turn

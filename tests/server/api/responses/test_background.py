@@ -179,6 +179,9 @@ def test_a_job_keeps_its_watchers_awake_by_events(client, monkeypatch):
         events = parsed(answer.iter_lines())
     kinds = [event["type"] for event in events]
     assert kinds.index("response.output_item.added") > 4
+    for event in events[1:]:
+        if event["type"] in ("response.queued", "response.in_progress"):
+            assert event["type"] == f"response.{event['response']['status']}"
     again = client.http.get(f"/v1/responses/{events[0]['response']['id']}?stream=true").text.splitlines()
     assert [event_of(line) for line in again if line.startswith("data: ")] == events
 

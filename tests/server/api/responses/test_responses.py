@@ -1,5 +1,7 @@
 """POST /v1/responses as clients see it: items, events, and what becomes of the input."""
 
+import asyncio
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -151,6 +153,18 @@ def test_a_silent_stream_lives_by_events_and_not_by_comments(tiny_tokenizer, mon
     kinds = [event["type"] for event in events]
     assert kinds.count("response.in_progress") > 2
     assert kinds.index("response.output_item.added") > 3
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_no_sign_of_life_comes_between_the_end_and_its_event(tiny_tokenizer, monkeypatch, background):
+    """The last event waits until the response is stored, which may take long; it has its number before."""
+    monkeypatch.setattr("server.streaming.PING_SECONDS", 0.05)
+    monkeypatch.setattr("server.api.responses.answer.HEARTBEAT_SECONDS", 0.01)
+    with live(tiny_tokenizer, final("late", "Hm.")) as server:
+        slowly = lambda *_, **__: asyncio.ensure_future(asyncio.sleep(0.4))  # noqa: E731
+        monkeypatch.setattr(server.app.state.service.items, "save", slowly)
+        events = events_of(server, background=background)  # which checks their numbers
+    assert events[-1]["type"] == "response.completed"
 
 
 def test_log_probabilities_go_with_their_text(tiny_tokenizer):
