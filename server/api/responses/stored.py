@@ -13,7 +13,7 @@ from server.api.responses.body import InputFields, as_request_error
 from server.api.responses.create import KnownItems, history_bytes, history_items, missing, owner_of
 from server.dialogue.begin import render, slot_if_large
 from server.dialogue.records import Kept
-from server.errors import bad_request
+from server.errors import ApiError, bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
 from server.sse import json_response
@@ -137,9 +137,16 @@ def page(
     after: str | None,
     kind: str | None = None,
 ) -> dict[str, Any]:
-    """One page of a group's items: at most `limit`, and at most as many bytes as a body may have."""
+    """One page of a group's items: at most `limit`, and at most as many bytes as a body may have.
+
+    Raises ApiError if `after` is none of them.
+    """
     most, ascending, items = service.settings.max_body_bytes, order == "asc", service.items
-    return listed(*items.page(owner, group_id, limit, most, kind=kind, after=after, ascending=ascending))
+    shown, more = items.page(owner, group_id, limit, most, kind=kind, after=after, ascending=ascending)
+    if after is not None and not shown and items.find(owner, group_id, after) is None:
+        message = f"after: there is no item {after[:100]!r} here"
+        raise ApiError(404, message, param="after", code="item_not_found")
+    return listed(shown, more)
 
 
 def listed(shown: Sequence[Kept], more: bool = False) -> dict[str, Any]:

@@ -159,3 +159,18 @@ def test_a_response_is_listed_and_deleted(client):
     assert deleted.json() == {"id": first["id"], "object": "response", "deleted": True}
     client.get(f"/v1/responses/{first['id']}", 404)
     assert client.http.delete(f"/v1/responses/{first['id']}").status_code == 404
+
+
+def test_a_page_after_an_item_that_is_not_there_is_no_empty_page(client):
+    """Read as the last page, it would hide what comes behind."""
+    client.server.script.add(*LOOP)
+    response = client.ask(input=[ASK])
+    conversation = client.http.post("/v1/conversations", json={"items": [ASK]}).json()
+    for path in (
+        f"/v1/responses/{response['id']}/input_items",
+        f"/v1/conversations/{conversation['id']}/items",
+    ):
+        (only,) = client.get(path)["data"]
+        assert client.get(f"{path}?after={only['id']}")["data"] == []
+        error = client.get(f"{path}?after=msg_none", 404)["error"]
+        assert (error["param"], error["code"]) == ("after", "item_not_found")
