@@ -228,7 +228,8 @@ class Items:
     ) -> tuple[list[Kept], bool]:
         """Some of a group's items, from behind the item `after` on, and whether there are more.
 
-        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.
+        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.  Of items with one
+        id only the last is listed: otherwise `after` would not say where the next page begins.
         """
         than, order = (">", "asc") if ascending else ("<", "desc")
         with self._lock:
@@ -237,26 +238,29 @@ class Items:
                 return [], False
             rows = self._db.execute(
                 "select body, tokens, kind from items where owner = ? and group_id = ? "
-                f"and (? is null or kind = ?) and (? is null or serial {than} ?) order by serial {order}",
-                (owner, group_id, kind, kind, first, first),
+                f"and (? is null or kind = ?) and (? is null or serial {than} ?) and serial in "
+                "(select max(serial) from items where owner = ? and group_id = ? group by id) "
+                f"order by serial {order}",
+                (owner, group_id, kind, kind, first, first, owner, group_id),
             )
             return first_that_fit(rows, limit, max_bytes)
 
     def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
-        """The item of this id in a group."""
+        """The last item of this id in a group."""
         with self._lock:
             row = self._db.execute(
-                "select body, tokens, kind from items where owner = ? and group_id = ? and id = ? limit 1",
+                "select body, tokens, kind from items where owner = ? and group_id = ? and id = ? "
+                "order by serial desc limit 1",
                 (owner, group_id, item_id),
             ).fetchone()
         return None if row is None else kept_of(row)
 
     def _serial(self, owner: bytes, group_id: str, item_id: str) -> int | None:
-        row = self._db.execute(
-            "select serial from items where owner = ? and group_id = ? and id = ? limit 1",
+        (serial,) = self._db.execute(
+            "select max(serial) from items where owner = ? and group_id = ? and id = ?",
             (owner, group_id, item_id),
         ).fetchone()
-        return None if row is None else int(row[0])
+        return None if serial is None else int(serial)
 
     def history_bytes(self, owner: bytes, id: str) -> int:
         """Of the items of a conversation, or of a response and of those before it (MAX_CHAIN at most)."""

@@ -269,37 +269,35 @@ class PostgresItems:
     ) -> tuple[list[Kept], bool]:
         """Some of a group's items, from behind the item `after` on, and whether there are more.
 
-        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.
+        At most `limit`, and no more than fit into `max_bytes` unless one alone does not.  Of items with one
+        id only the last is listed: otherwise `after` would not say where the next page begins.
         """
         than, order = (">", "asc") if ascending else ("<", "desc")
         asked = {"owner": owner, "group": _plain(group_id), "kind": kind, "after": _plain(after)}
+        of_group = "from gptoss_items where owner = %(owner)s and group_id = %(group)s"
         first: int | None = None
         with self._database.transaction() as db:
             if after is not None:
-                found = db.execute(
-                    "select serial from gptoss_items where owner = %(owner)s and group_id = %(group)s "
-                    "and id = %(after)s limit 1",
-                    asked,
-                ).fetchone()
-                if found is None:
+                found = db.execute(f"select max(serial) {of_group} and id = %(after)s", asked).fetchone()
+                if found is None or found[0] is None:
                     return [], False
                 first = found[0]
             with db.cursor(name="page") as rows:  # on the server: what does not fit is not sent
                 rows.itersize = 10
                 rows.execute(
-                    "select body, tokens, kind from gptoss_items where owner = %(owner)s "
-                    "and group_id = %(group)s and (%(kind)s::text is null or kind = %(kind)s) "
-                    f"and (%(first)s::bigint is null or serial {than} %(first)s) order by serial {order}",
+                    f"select body, tokens, kind {of_group} and (%(kind)s::text is null or kind = %(kind)s) "
+                    f"and (%(first)s::bigint is null or serial {than} %(first)s) "
+                    f"and serial in (select max(serial) {of_group} group by id) order by serial {order}",
                     {**asked, "first": first},
                 )
                 return first_that_fit(rows, limit, max_bytes)
 
     def find(self, owner: bytes, group_id: str, item_id: str) -> Kept | None:
-        """The item of this id in a group."""
+        """The last item of this id in a group."""
         with self._database.statements() as db:
             row = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s and id = %s "
-                "limit 1",
+                "order by serial desc limit 1",
                 (owner, _plain(group_id), _plain(item_id)),
             ).fetchone()
         return None if row is None else kept_of(row)
