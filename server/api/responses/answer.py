@@ -63,7 +63,7 @@ class ResponseAnswer:
         self.owner = owner
         self._service, self._items, self._running, self._logprobs = service, items, running, logprobs
         self._prompt = len(begun.prompt)
-        keep = None if items is None else service.reasoning_cache.keep
+        keep = None if items is None else partial(service.reasoning_cache.keep, begun.caller)
         self._reader = AnswerReader(begun.turn, service.renderer, keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
         self.writer = ResponseWriter(

@@ -38,7 +38,7 @@ async def input_tokens(body: InputFields, request: Request, service: TheService)
             )
         )
         try:
-            prompt = await render(conversation, service)
+            prompt = await render(conversation, service, request.state.caller)
         except ConversationError as error:
             raise as_request_error(error, paths, tools) from error
     return {"object": "response.input_tokens", "input_tokens": len(prompt)}

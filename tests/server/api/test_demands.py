@@ -264,9 +264,10 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
 
     cache = ReasoningCache(max_bytes=3 * (ENTRY_BYTES + 40))
     for name in "abc":
-        cache.keep(name, range(10))
-    assert cache.find("a").keys() == {"a"}  # used again: now b is the oldest
-    cache.keep("d", range(10))
-    assert cache.find("abcd").keys() == {"a", "c", "d"}
-    cache.keep("huge", range(10_000))
-    assert cache.find(["a", "huge"]) == {}
+        cache.keep("me", name, range(10))
+    assert cache.find("me", "a").keys() == {"a"}  # used again: now b is the oldest
+    cache.keep("me", "d", range(10))
+    assert cache.find("me", "abcd").keys() == {"a", "c", "d"}
+    assert cache.find("you", "abcd") == {}
+    cache.keep("me", "huge", range(10_000))
+    assert cache.find("me", ["a", "huge"]) == {}

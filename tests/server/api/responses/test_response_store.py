@@ -145,6 +145,18 @@ def test_one_keys_items_are_not_found_by_another():
         assert "I add." not in prompts(client)[-1]
 
 
+def test_one_keys_thought_is_not_found_by_another_by_the_id_of_its_call():
+    settings = Settings(date="2025-06-28", api_key=("alice", "bob"))
+    with scripted(Script(*LOOP), settings) as server:
+        client = Client(server)
+        alice, bob = ({"authorization": f"Bearer {name}"} for name in ("alice", "bob"))
+        first = client.ask(input=[ASK], headers=alice)
+        call = {key: value for key, value in first["output"][-1].items() if key not in ("id", "status")}
+        for who in (bob, alice):
+            client.ask(input=[ASK, call, result(first)], headers=who)
+            assert ("I add." in prompts(client)[-1]) == (who is alice)
+
+
 def test_a_response_is_listed_and_deleted(client):
     client.server.script.add(*LOOP)
     first = client.ask(
