@@ -40,6 +40,19 @@ class GrammarFormat(Body):
     definition: str | None = None
 
 
+class Skill(Body):
+    name: str
+    description: str
+    path: str
+
+
+class ShellEnvironment(Body):
+    """Where the commands of a shell run."""
+
+    type: str
+    skills: ManyObjects[Skill] | None = None
+
+
 class ToolBody(Body):
     """A tool of any type.  `tools_of` checks which fields its type needs."""
 
@@ -49,6 +62,7 @@ class ToolBody(Body):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: GrammarFormat | None = None
+    environment: ShellEnvironment | str | None = None  # a string only of hosted tools
     tools: ManyObjects[ToolBody] | None = None
 
 
@@ -70,6 +84,8 @@ INSTEAD = {
     "computer": "declare functions for what the computer can do",
     "computer_use_preview": "declare functions for what the computer can do",
     "mcp": "connect to the MCP server yourself, and declare its tools as functions",
+    "tool_search": "declare all tools; the prompt has room for them",
+    "programmatic_tool_calling": "the model calls tools one by one; leave it out",
 }
 
 
@@ -164,14 +180,13 @@ def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, st
                     )
                 yield inner, body.name, f"{path}.tools[{k}]"
         elif body.type in ("function", "custom", *actions.TOOLS):
+            _check_environment(body, path)
             yield body, None, path
         elif not body.type.startswith(SEARCH):
             base = next((name for name in INSTEAD if body.type.startswith(name)), "")
             instead = INSTEAD.get(base, "use function, custom, namespace, local_shell, shell or apply_patch")
-            raise unsupported(
-                f"{path}.type: {body.type[:100]!r} runs on OpenAI's servers, not here; {instead}",
-                f"{path}.type",
-            )
+            what = "runs on OpenAI's servers, not here" if base else "is no type of tool"
+            raise unsupported(f"{path}.type: {body.type[:100]!r} {what}; {instead}", f"{path}.type")
 
 
 def _name(body: ToolBody, path: str) -> str:
@@ -218,7 +233,7 @@ def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames
     if body.type in actions.TOOLS:
         return Declared(
             name,
-            actions.tool(body.type, inside, body.description),
+            actions.tool(body.type, inside, _action_description(body)),
             actions.ITEMS[body.type],
             None,
             True,
@@ -241,6 +256,29 @@ def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames
         body.strict,
         path,
     )
+
+
+def _check_environment(body: ToolBody, path: str) -> None:
+    """Raises ApiError if a shell's commands should run in a container."""
+    asked = body.environment
+    if (
+        body.type != "shell"
+        or asked is None
+        or (isinstance(asked, ShellEnvironment) and asked.type == "local")
+    ):
+        return
+    where = f"{path}.environment"
+    message = f"{where}: containers are on OpenAI's servers, not here"
+    raise unsupported(f"{message}; use the type 'local', and run the commands yourself", where)
+
+
+def _action_description(body: ToolBody) -> str:
+    """The description of a tool that the client runs, with the skills of a shell's environment."""
+    lines = [body.description or actions.DESCRIPTIONS[body.type]]
+    if body.type == "shell" and isinstance(body.environment, ShellEnvironment) and body.environment.skills:
+        lines.append("Skills: folders whose SKILL.md says how to do something.  Read it before you do it.")
+        lines += [f"- {each.name} ({each.path}): {each.description}" for each in body.environment.skills]
+    return "\n".join(lines)
 
 
 def _text(body: ToolBody, path: str) -> bool | Grammar:
