@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.request import Token
+from engine.request import Logprob, Token
 from server.api.responses.tools import Tools
 from server.api.responses.writer import UNFINISHED, Event, ResponseWriter
+from server.api.shared_fields import View
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, as_they_come
-from server.dialogue.logprobs import chat_entry
+from server.dialogue.logprobs import chat_entry, prompt_entries
 from server.dialogue.records import Group, Item, Kept
 from server.errors import ApiError
 from server.logs import Figures
@@ -56,13 +57,13 @@ class ResponseAnswer:
         running: MutableMapping[str, ResponseAnswer] | None = None,
         summary: bool,
         seals: bool,
-        logprobs: bool,
+        view: View,
     ):
         self.streams: Sequence[TokenStream] = begun.streams
         self.figures = figures
         self.owner = owner
-        self._service, self._items, self._running, self._logprobs = service, items, running, logprobs
-        self._prompt = len(begun.prompt)
+        self._service, self._items, self._running, self._view = service, items, running, view
+        self._prompt = begun.prompt
         keep = None if items is None else partial(service.reasoning_cache.keep, begun.caller)
         self._reader = AnswerReader(begun.turn, service.renderer, keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
@@ -71,7 +72,7 @@ class ResponseAnswer:
             tools,
             summary=summary,
             seal=self._sealed if seals else None,
-            entry=(lambda id, logprob: chat_entry(service.tokenizer, id, logprob)) if logprobs else None,
+            entry=self._entry if view.logprobs else None,
         )
         self._last_event_at = 0.0
         self._seals = 0
@@ -105,6 +106,9 @@ class ResponseAnswer:
                 events = self.writer.start() if background and self.response["status"] == "queued" else []
                 events += self._read(tokens)
                 if self._choice.finish is not None:
+                    if self._view.token_ids:
+                        ids = {"prompt_token_ids": self._prompt, "token_ids": self._reader.token_ids}
+                        self.response.update(ids)
                     events += self.writer.end(self._choice.finish, self.usage())
                     # Before the last event: the client may continue this response at another server.
                     await self.save()
@@ -119,7 +123,10 @@ class ResponseAnswer:
             pass
 
     def whole(self) -> dict[str, Any]:
-        return self.response
+        if not self._view.prompt_logprobs:
+            return self.response
+        told = prompt_entries(self._service.tokenizer, self._prompt, self._reader.prompt_logprobs)
+        return {**self.response, "prompt_logprobs": told}
 
     def ping(self) -> bytes:
         """An event if none was sent for a while, because some clients do not count comments as activity."""
@@ -136,11 +143,11 @@ class ResponseAnswer:
     def usage(self) -> dict[str, Any]:
         reader = self._reader
         return {
-            "input_tokens": self._prompt,
+            "input_tokens": len(self._prompt),
             "input_tokens_details": {"cached_tokens": reader.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": len(reader.token_ids),
             "output_tokens_details": {"reasoning_tokens": reader.reasoning_tokens},
-            "total_tokens": self._prompt + len(reader.token_ids),
+            "total_tokens": len(self._prompt) + len(reader.token_ids),
         }
 
     def _sent(self, events: list[Event]) -> list[Event]:
@@ -148,7 +155,7 @@ class ResponseAnswer:
         return events
 
     def _read(self, tokens: Sequence[Token]) -> list[Event]:
-        if not self._logprobs:
+        if not self._view.logprobs:
             return self.writer.add(self._choice.feed(tokens), self._reader.calls)
         events: list[Event] = []
         for token in tokens:  # one by one, so that a token's log-probabilities are in the event with its text
@@ -156,6 +163,9 @@ class ResponseAnswer:
                 news = self._choice.feed([token])
                 events += self.writer.add(news, self._reader.calls, self._reader.new_logprobs())
         return events
+
+    def _entry(self, id: int, logprob: Logprob) -> dict[str, Any]:
+        return chat_entry(self._service.tokenizer, id, logprob, self._view.ids_as_tokens)
 
     def _sealed(self) -> str | None:
         """The next complete chain of thought, encrypted; None if it was cut and never will be complete.
@@ -190,7 +200,7 @@ class ResponseAnswer:
         kept += [
             Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
-        large = self._prompt + len(self._reader.token_ids) > SMALL_ANSWER
+        large = len(self._prompt) + len(self._reader.token_ids) > SMALL_ANSWER
         return self._service.items.save(partial(self._keep, group, kept), large=large)
 
     def _keep(self, group: Group, kept: Sequence[Kept]) -> None:

@@ -113,7 +113,7 @@ async def start_answer(
         running=jobs.foreground if body.keeps and not body.background else None,
         summary=body.summary is not None,
         seals=body.wants_seal,
-        logprobs=body.wants_logprobs,
+        view=body.view(body.wants_logprobs),
     )
     return answer, warnings(tools.ignored)
 
