@@ -136,17 +136,18 @@ class Job:
 
 
 class Watch:
-    """A client that reads a job's events.  If it leaves, the job continues."""
+    """A client that reads a job's events.  If it leaves, or its stream fails, the job continues."""
 
     end = b""
 
     def __init__(self, job: Job, after: int):
-        self._job, self._after = job, after
+        self._job, self._sent = job, after
         self.streams: Sequence[TokenStream] = ()
         self.figures = Figures()
 
     async def events(self) -> AsyncIterator[bytes]:
-        async for batch in self._job.batches(self._after):
+        async for batch in self._job.batches(self._sent):
+            self._sent += len(batch)
             yield b"".join(batch)
 
     def ping(self) -> bytes:
@@ -154,7 +155,9 @@ class Watch:
         return PING
 
     def failure(self, error: ApiError) -> bytes:
-        return b""
+        """The event `error`, and not `response.failed`: the response is as it was."""
+        told = {"code": error.code, "message": error.message, "param": None}
+        return encoded([{"type": "error", "sequence_number": self._sent + 1, **told}])
 
     async def gather(self) -> None: ...
 

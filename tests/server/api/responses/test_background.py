@@ -3,6 +3,9 @@
 import json
 import time
 
+from openai.types.responses import ResponseErrorEvent
+
+from server.api.responses.background import Job
 from server.dialogue.items import Items
 from server.dialogue.records import Group
 from server.settings import Settings
@@ -105,6 +108,26 @@ def test_a_client_that_leaves_does_not_end_a_job(client):
     with client.http.stream("POST", "/v1/responses", json=body) as answer:
         first = next(line for line in answer.iter_lines() if line.startswith("data: "))
     ended(client, event_of(first)["response"]["id"], "completed")
+
+
+def test_a_watchers_stream_that_fails_says_so_and_the_job_goes_on(client, monkeypatch):
+    batches = Job.batches
+
+    async def failing(job, after):
+        async for batch in batches(job, after):
+            yield batch
+            raise RuntimeError("nobody expected this")
+
+    client.server.script.add(final("word " * 20))
+    body = {"input": "x", "background": True, "stream": True}
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "batches", failing)
+        with client.http.stream("POST", "/v1/responses", json=body) as answer:
+            events = [event_of(line) for line in answer.iter_lines() if line.startswith("data: ")]
+    ResponseErrorEvent.model_validate(events[-1])
+    assert (events[-1]["type"], events[-1]["code"]) == ("error", "internal_error")
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    ended(client, events[0]["response"]["id"], "completed")
 
 
 def test_a_job_that_nobody_asked_to_stream_cannot_be_streamed(client):
