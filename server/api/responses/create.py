@@ -17,7 +17,7 @@ from server.api.responses.background import Jobs, is_interrupted
 from server.api.responses.body import InputFields, ResponseBody, as_request_error
 from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
-from server.api.responses.writer import UNFINISHED, new_id
+from server.api.responses.writer import PREFIXES, UNFINISHED, new_id
 from server.dialogue.begin import begin, preprocess, slot_if_large
 from server.dialogue.records import MAX_CHAIN, ChainTooLong, Kept
 from server.dialogue.turn import Turn
@@ -220,5 +220,5 @@ def stored_form(item: Item, known: KnownItems) -> dict[str, Any]:
     kind = type_of(item)
     if kind == "item_reference" and isinstance(id, str) and (found := known.item(id)):
         return dict(found[0])
-    prefix = "msg" if kind == "message" else "".join(word[0] for word in kind.split("_"))
+    prefix = PREFIXES.get(kind) or "".join(word[0] for word in kind.split("_"))
     return {"type": kind, **item, "id": id if isinstance(id, str) and id else new_id(prefix)}

@@ -162,13 +162,19 @@ def listed(shown: Sequence[Kept], more: bool = False) -> dict[str, Any]:
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:
-    """A message as lists show it: its content is always a list of parts."""
-    content = item.get("content")
-    if item.get("type") != "message" or not isinstance(content, str):
-        return item
-    kind = "output_text" if item.get("role") == "assistant" else "input_text"
-    more: dict[str, Any] = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
-    return {"status": "completed", **item, "content": [{"type": kind, "text": content, **more}]}
+    """An item as lists show it: with what the SDKs' types require, also if its client left it out."""
+    shown = {**item, "status": item.get("status") or "completed"}
+    if item.get("type") == "message":
+        kind = "output_text" if item.get("role") == "assistant" else "input_text"
+        content = item.get("content")
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        shown["content"] = [_listed_part(part, kind) for part in parts]
+    return shown
+
+
+def _listed_part(part: dict[str, Any], kind: str) -> dict[str, Any]:
+    shown = {**part, "type": kind} if part.get("type") == "text" else part
+    return {"annotations": [], "logprobs": [], **shown} if shown.get("type") == "output_text" else shown
 
 
 def jobs_of(request: Request) -> Jobs:

@@ -2,6 +2,11 @@
 
 import json
 
+from openai.types.conversations import ConversationItem
+from openai.types.responses import ResponseItem
+from pydantic import TypeAdapter
+
+from server.api.responses.writer import PREFIXES
 from server.settings import Settings
 from tests.server.api.responses.loop import (
     ASK,
@@ -186,3 +191,49 @@ def test_a_page_after_an_item_that_is_not_there_is_no_empty_page(client):
         assert client.get(f"{path}?after={only['id']}")["data"] == []
         error = client.get(f"{path}?after=msg_none", 404)["error"]
         assert (error["param"], error["code"]) == ("after", "item_not_found")
+
+
+SHELL = {"commands": ["ls"]}
+EXEC = {"type": "exec", "command": ["ls"], "env": {}}
+STDOUT = [{"stdout": "a", "stderr": "", "outcome": {"type": "timeout"}}]
+BARE = [
+    ASK,
+    {"role": "developer", "content": [{"type": "input_text", "text": "a"}, {"type": "text", "text": "b"}]},
+    {"type": "reasoning", "summary": []},
+    {"role": "assistant", "content": "a", "phase": "commentary"},
+    {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+    {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "refusal", "refusal": "a"}],
+        "status": None,
+    },
+    {"type": "function_call", "call_id": "a", "namespace": "n", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "a", "output": [{"type": "input_text", "text": "a"}]},
+    {"type": "custom_tool_call", "call_id": "b", "name": "c", "input": "a"},
+    {"type": "custom_tool_call_output", "call_id": "b", "output": "a"},
+    {"type": "local_shell_call", "call_id": "c", "action": EXEC},
+    {"type": "local_shell_call_output", "id": "c", "output": "a"},
+    {"type": "shell_call", "call_id": "d", "action": SHELL},
+    {"type": "shell_call_output", "call_id": "d", "output": STDOUT},
+    {"type": "apply_patch_call", "call_id": "e", "operation": {"type": "delete_file", "path": "a"}},
+    {"type": "apply_patch_call_output", "call_id": "e", "status": "failed"},
+]
+"""Items as clients send them, without what may be left out."""
+
+
+def test_listed_items_have_all_that_the_sdks_types_require(client):
+    client.server.script.add(final("ok"))
+    response = client.ask(input=BARE)
+    conversation = client.http.post("/v1/conversations", json={"items": BARE}).json()
+    for path, type in ((f"/v1/responses/{response['id']}/input_items", ResponseItem),
+                       (f"/v1/conversations/{conversation['id']}/items", ConversationItem)):  # fmt: skip
+        items = client.get(f"{path}?order=asc&limit=100")["data"]
+        assert len(items) == len(BARE)
+        for item, sent in zip(items, BARE, strict=True):
+            TypeAdapter(type).validate_python(item)
+            assert item["id"].startswith(PREFIXES.get(item["type"], sent.get("id", "")))
+    assert items[-1]["status"] == "failed"
+    client.server.script.add(final("ok"))
+    client.ask(input=items)  # and they can be sent back
+    assert prompts(client)[0] == prompts(client)[1]
