@@ -170,11 +170,16 @@ def owner_of(request: Request) -> bytes:
     return caller.encode()
 
 
+MAX_NAMED = 8
+"""Maximum names in one warning."""
+
+
 def warnings(ignored: Sequence[str]) -> dict[str, str]:
     """A header, and a log line, about tools that the prompt does not contain."""
     if not ignored:
         return {}
-    names = ", ".join(name for name in ignored if name.replace("_", "").isalnum() and name.isascii())
+    more = f" and {len(ignored) - MAX_NAMED} more" if len(ignored) > MAX_NAMED else ""
+    names = ", ".join(ignored[:MAX_NAMED]) + more
     log.warning("a client declared %s, which this server does not have", names)
     return {"warning": f'299 gptoss "{names}: not available here, so the model was not told of it"'}
 

@@ -15,6 +15,7 @@ The client that declares a tool runs it: the server runs none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -76,7 +77,9 @@ class ChosenTool(Body):
 
 ToolChoice = Literal["none", "auto", "required"] | ChosenTool
 
-SEARCH = ("web_search", "web_search_preview")
+SEARCH = re.compile(r"web_search(_preview)?(_[0-9]{4}_[0-9]{2}_[0-9]{2})?")
+"""The types of searches, which are ignored.  They are short, because a header and the log repeat them."""
+
 INSTEAD = {
     "file_search": "declare a function that searches your files",
     "code_interpreter": "declare a function called python that runs code, and run it yourself",
@@ -161,7 +164,7 @@ def tools_of(bodies: Sequence[ToolBody]) -> Tools:
         if description
         and not all(each.tool.builtin for each in declared.values() if each.name.namespace == name)
     }
-    ignored = dict.fromkeys(body.type for body in bodies if body.type.startswith(SEARCH))
+    ignored = dict.fromkeys(body.type for body in bodies if SEARCH.fullmatch(body.type))
     return Tools(declared, names, descriptions, tuple(ignored))
 
 
@@ -182,7 +185,7 @@ def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, st
         elif body.type in ("function", "custom", *actions.TOOLS):
             _check_environment(body, path)
             yield body, None, path
-        elif not body.type.startswith(SEARCH):
+        elif not SEARCH.fullmatch(body.type):
             base = next((name for name in INSTEAD if body.type.startswith(name)), "")
             instead = INSTEAD.get(base, "use function, custom, namespace, local_shell, shell or apply_patch")
             what = "runs on OpenAI's servers, not here" if base else "is no type of tool"
@@ -317,7 +320,7 @@ def _chosen(
             allowed = frozenset(
                 _find(each, tools, f"tool_choice.tools[{i}]")
                 for i, each in enumerate(chosen or ())
-                if not each.type.startswith(SEARCH)
+                if not SEARCH.fullmatch(each.type)
             )
             if not allowed:
                 raise bad_request("tool_choice.tools: there is no tool to choose from", "tool_choice.tools")

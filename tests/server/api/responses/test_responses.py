@@ -293,6 +293,10 @@ def test_a_search_that_is_declared_is_named_in_a_warning_and_not_told(tiny_token
         assert answer.status_code == 200
         assert "web_search" in answer.headers["warning"]
         assert "search" not in prompt_text(server)
+        many = [{"type": f"web_search_{year}_08_26"} for year in range(2000, 2300)]
+        answer = server.http.post("/v1/responses", json={"input": "hi", "tools": many})
+        assert answer.status_code == 200
+        assert len(answer.headers["warning"]) < 500
 
 
 USER = {"role": "user", "content": "hi"}
@@ -317,7 +321,9 @@ BAD = [
     ({"conversation": "conv_none"}, 404, "conversation"),
     ({"tools": [ADD, {"type": "mcp", "server_label": "x"}]}, 400, "tools[1].type"),
     ({"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}, 400, "tools[0].type"),
+    ({"tools": [{"type": "web_search_" + "a" * 100_000}]}, 400, "tools[0].type"),
     ({"tools": [ADD, ADD]}, 400, "tools[1].name"),
+    ({"previous_response_id": "r", "conversation": "c"}, 400, "previous_response_id"),
     ({"tools": [{"type": "function"}]}, 400, "tools[0].name"),
     ({"tools": [{"type": "function", "name": "a b"}]}, 400, "tools[0].name"),
     ({"tools": [SPACE, {**PATCH, "format": OOPS}]}, 400, "tools[1].format"),
