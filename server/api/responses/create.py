@@ -219,6 +219,10 @@ def missing(kind: Literal["response", "conversation"], id: str, param: str | Non
     return ApiError(404, message, param=param, code="conversation_not_found")
 
 
+MAX_ID = 200
+"""Characters of an item's id.  A longer one would be too long for a path, and for a database's index."""
+
+
 def stored_form(item: Item, known: KnownItems) -> dict[str, Any]:
     """An item of the input as it is stored: with an id; a reference is replaced by the item itself."""
     id = item.get("id")
@@ -226,4 +230,5 @@ def stored_form(item: Item, known: KnownItems) -> dict[str, Any]:
     if kind == "item_reference" and isinstance(id, str) and (found := known.item(id)):
         return dict(found[0])
     prefix = PREFIXES.get(kind) or "".join(word[0] for word in kind.split("_"))
-    return {"type": kind, **item, "id": id if isinstance(id, str) and id else new_id(prefix)}
+    fits = isinstance(id, str) and 0 < len(id) <= MAX_ID
+    return {"type": kind, **item, "id": id if fits else new_id(prefix)}
