@@ -130,6 +130,13 @@ def test_one_keys_conversations_and_jobs_are_not_found_by_another():
                      f"/v1/responses/{job}?stream=true", f"/v1/responses/{job}/input_items"):  # fmt: skip
             client.get(path, 404, headers=bob)
         assert client.http.post(f"/v1/responses/{job}/cancel", headers=bob).status_code == 404
+        path = f"/v1/conversations/{id}"
+        for body in ({"metadata": {}}, {"items": [ASK]}):
+            where = f"{path}/items" if "items" in body else path
+            assert client.http.post(where, json=body, headers=bob).status_code == 404
+        for where in (f"{path}/items/{item}", path, f"/v1/responses/{job}"):
+            assert client.http.delete(where, headers=bob).status_code == 404
+        assert [each["id"] for each in client.get(f"{path}/items", headers=alice)["data"]] == [item]
         client.ask(404, input="x", conversation=id, headers=bob)
         client.ask(404, input=[{"type": "item_reference", "id": item}], headers=bob)
 

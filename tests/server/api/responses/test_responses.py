@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import EngineDied, QueueFull
+from server import streaming
+from server.api.responses import answer
 from server.settings import Settings
 from tests.server.api.responses.response_events import ADD, ask, events_of, joined, shape
 from tests.server.fakes import Pause, call, final, live, prompt_text
@@ -146,6 +148,7 @@ def test_a_failure_after_the_first_byte_is_response_failed(tiny_tokenizer, error
 
 
 def test_a_silent_stream_lives_by_events_and_not_by_comments(tiny_tokenizer, monkeypatch):
+    assert answer.HEARTBEAT_SECONDS < streaming.PING_SECONDS <= 10  # so each ping is an event
     monkeypatch.setattr("server.streaming.PING_SECONDS", 0.05)
     monkeypatch.setattr("server.api.responses.answer.HEARTBEAT_SECONDS", 0.01)
     with live(tiny_tokenizer, [Pause(0.5), final("late")]) as server:
