@@ -64,6 +64,8 @@ class ResponseAnswer:
         self.owner = owner
         self._service, self._items, self._running, self._view = service, items, running, view
         self._prompt = begun.prompt
+        if view.token_ids:  # all keys from the beginning: a thread may be writing the response when it ends
+            head |= {"prompt_token_ids": None, "token_ids": None}
         keep = None if items is None else partial(service.reasoning_cache.keep, begun.caller)
         self._reader = AnswerReader(begun.turn, service.renderer, keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
@@ -76,6 +78,7 @@ class ResponseAnswer:
         )
         self._last_event_at = 0.0
         self._seals = 0
+        self._saving: asyncio.Future[None] | None = None
 
     @property
     def response(self) -> dict[str, Any]:
@@ -178,10 +181,15 @@ class ResponseAnswer:
         self._seals += 1
         return self._service.seal.close(thoughts[self._seals - 1], self.owner)
 
-    def forget(self) -> None:
-        """Do not store this response: it was deleted while it was running."""
+    async def forget(self) -> None:
+        """Do not store this response from now on: it was deleted while it was running.
+
+        Afterwards it is stored only if it was before.
+        """
         self._items = None
         self._unregister()
+        if self._saving is not None:
+            await asyncio.wait({self._saving})
 
     def _unregister(self) -> None:
         if self._running is not None:
@@ -201,7 +209,8 @@ class ResponseAnswer:
             Kept(item, tokens, "output") for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
         large = len(self._prompt) + len(self._reader.token_ids) > SMALL_ANSWER
-        return self._service.items.save(partial(self._keep, group, kept), large=large)
+        self._saving = self._service.items.save(partial(self._keep, group, kept), large=large)
+        return self._saving
 
     def _keep(self, group: Group, kept: Sequence[Kept]) -> None:
         fits = self._service.items.put(self.owner, group, kept)

@@ -68,6 +68,7 @@ class Job:
 
     async def _run(self, answer: ResponseAnswer) -> None:
         try:
+            await asyncio.wait({self.saved})  # else this state could overwrite a later one
             async for batch in answer.batches(background=True):
                 self._publish(batch)
         except asyncio.CancelledError:

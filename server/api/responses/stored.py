@@ -77,8 +77,8 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
         await job.cancel()
         jobs.forget(job)
     if (answer := jobs.in_foreground(owner, id)) is not None:
-        answer.forget()
-    elif not await service.items.run(service.items.delete, owner, id):
+        await answer.forget()
+    if not await service.items.run(service.items.delete, owner, id) and answer is None:
         raise missing("response", id, None)
     return {"id": id, "object": "response", "deleted": True}
 

@@ -244,3 +244,23 @@ def test_a_job_of_another_server_that_died_has_failed_after_its_deadline(client)
     client.server.script.add(final("ok"))
     client.ask(409, input="x", previous_response_id="resp_new")
     client.ask(input="x", previous_response_id="resp_old")
+
+
+def test_the_last_state_of_a_job_is_the_one_that_stays(client, monkeypatch):
+    """Large responses are stored by threads, of which the first may be the slower one."""
+    monkeypatch.setattr("server.api.responses.answer.SMALL_ANSWER", 0)
+    put, states = Items.put, []
+
+    def slow(store, owner, group, items=()):
+        if group.status == "queued":
+            time.sleep(0.3)
+        fits = put(store, owner, group, items)
+        states.append(group.status)
+        return fits
+
+    monkeypatch.setattr(Items, "put", slow)
+    client.server.script.add(final("Done."))
+    id = client.ask(input=[ASK], background=True)["id"]
+    until(lambda: len(states) == 2)
+    assert states == ["queued", "completed"]
+    assert client.server.items.get(b"", id).status == "completed"

@@ -1,12 +1,15 @@
 """What is kept of responses and conversations, for whom, and how long."""
 
 import json
+from threading import Event
+from time import sleep
 
 from openai.types.conversations import ConversationItem
 from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
 
 from server.api.responses.writer import PREFIXES
+from server.dialogue.items import Items
 from server.settings import Settings
 from tests.server.api.responses.loop import (
     ASK,
@@ -51,6 +54,28 @@ def test_a_response_that_is_being_made_is_no_previous_one_yet(client):
     client.server.script.pace = 0.0
     client.ask(404, input="x", previous_response_id=id)
     client.ask(input="x")
+
+
+def test_a_response_that_is_deleted_while_it_is_stored_is_gone(client, monkeypatch):
+    monkeypatch.setattr("server.api.responses.answer.SMALL_ANSWER", 0)
+    put, begun = Items.put, Event()
+
+    def slow(*given):
+        begun.set()
+        sleep(0.3)
+        return put(*given)
+
+    monkeypatch.setattr(Items, "put", slow)
+    client.server.script.add(final("ok"))
+    with client.http.stream("POST", "/v1/responses", json={"input": "x", "stream": True}) as answer:
+        lines = answer.iter_lines()
+        first = next(line for line in lines if line.startswith("data: "))
+        id = json.loads(first.removeprefix("data: "))["response"]["id"]
+        assert begun.wait(20)
+        assert client.http.delete(f"/v1/responses/{id}").status_code == 200
+        client.get(f"/v1/responses/{id}", 404)
+        assert "response.completed" in "".join(lines)
+    client.get(f"/v1/responses/{id}", 404)
 
 
 def test_a_response_can_be_gone_on_from_once_its_last_event_is_here(client):
