@@ -133,6 +133,15 @@ def test_a_named_function_is_the_only_one(ask, fields):
     assert not passes(final("ok"))
 
 
+def test_a_choice_of_none_allows_no_call_of_a_function_that_the_model_knows(ask):
+    """From the history, say: the functions themselves are not in the prompt."""
+    passes = ask(tools=[tool("f")], tool_choice="none")
+    assert "type f" not in prompt_text(ask.server)
+    assert passes(THOUGHT + final("ok"))
+    assert not passes(call("f", "{}"))
+    assert not passes(THOUGHT + call("f", "{}"))
+
+
 def test_the_older_function_call_names_one_too(ask):
     passes = ask(functions=[tool("f")["function"], tool("g")["function"]], function_call={"name": "g"})
     assert passes(call("g", "{}"))

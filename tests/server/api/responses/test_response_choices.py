@@ -1,0 +1,57 @@
+"""Which calls an answer may have: tool_choice and max_tool_calls, held by the mask."""
+
+import pytest
+
+from tests.server.api.responses.response_events import ADD
+from tests.server.api.responses.test_responses import PATCH, SHELL, SPACE, text_call
+from tests.server.api.test_demands import allowed
+from tests.server.fakes import call, final, live
+
+SAID = {
+    "add": call("add", '{"a": 1}'),
+    "spawn": text_call("commentary to=multi_agent_v1.spawn_one <|constrain|>json", "{}"),
+    "patch": text_call("commentary to=functions.apply_patch", "*** any text"),
+    "shell": call("shell", '{"commands": ["ls"]}'),
+    "nothing": final("ok"),
+}
+ADDS = {"type": "function", "name": "add"}
+SPAWNS = {"type": "function", "name": "spawn-one"}
+PATCHES = {"type": "custom", "name": "apply_patch"}
+
+
+def some(mode, *tools):
+    return {"type": "allowed_tools", "mode": mode, "tools": tools}
+
+
+CHOICES = [
+    ("auto", set(SAID)),
+    ("none", {"nothing"}),
+    ("required", set(SAID) - {"nothing"}),
+    (ADDS, {"add"}),
+    (SPAWNS, {"spawn"}),
+    ({**SPAWNS, "namespace": "multi_agent_v1"}, {"spawn"}),
+    (PATCHES, {"patch"}),
+    (SHELL, {"shell"}),
+    (some("auto", ADDS, PATCHES), {"add", "patch", "nothing"}),
+    (some("required", SPAWNS, SHELL, {"type": "web_search"}), {"spawn", "shell"}),
+]
+
+
+@pytest.mark.parametrize("first", ["", "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"])
+@pytest.mark.parametrize(("choice", "wanted"), CHOICES, ids=lambda each: str(each)[:60])
+def test_an_answer_has_a_call_that_was_chosen_and_no_other(tiny_tokenizer, choice, wanted, first):
+    with live(tiny_tokenizer, final("ok")) as server:
+        bodies = [{"tool_choice": choice}]
+        if wanted == {"nothing"}:
+            bodies.append({"tool_choice": "auto", "max_tool_calls": 0})
+        for more in bodies:
+            body = {"input": "hi", "tools": [ADD, SPACE, PATCH, SHELL], **more}
+            answer = server.http.post("/v1/responses", json=body)
+            assert answer.status_code == 200, answer.text
+            constraint = server.worker.requests[-1].constraint
+            passed = set()
+            for name, said in SAID.items():
+                tokens = server.said(first + said)
+                if allowed(constraint.copy(), tokens) == len(tokens):
+                    passed.add(name)
+            assert passed == wanted
