@@ -78,7 +78,12 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
         jobs.forget(job)
     if (answer := jobs.in_foreground(owner, id)) is not None:
         await answer.forget()
-    if not await service.items.run(service.items.delete, owner, id) and answer is None:
+
+    def deleted() -> bool:
+        group = service.items.get(owner, id)
+        return group is not None and group.kind == "response" and service.items.delete(owner, id)
+
+    if not await service.items.run(deleted) and answer is None:
         raise missing("response", id, None)
     return {"id": id, "object": "response", "deleted": True}
 

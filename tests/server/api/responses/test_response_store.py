@@ -269,3 +269,18 @@ def test_listed_items_have_all_that_the_sdks_types_require(client):
     client.server.script.add(final("ok"))
     client.ask(input=items)  # and they can be sent back
     assert prompts(client)[0] == prompts(client)[1]
+
+
+def test_the_id_of_a_conversation_is_no_response_and_the_other_way_round(client):
+    client.server.script.add(final("ok"))
+    response = client.ask(input=[ASK])["id"]
+    conversation = client.http.post("/v1/conversations", json={"items": [ASK]}).json()["id"]
+    swapped = [f"/v1/responses/{conversation}", f"/v1/conversations/{response}"]
+    for path in (*swapped, f"{swapped[0]}/input_items", f"{swapped[1]}/items"):
+        client.get(path, 404)
+    for path in swapped:
+        assert client.http.delete(path).status_code == 404
+    client.ask(404, input=[ASK], previous_response_id=conversation)
+    client.ask(404, input=[ASK], conversation=response)
+    client.get(f"/v1/responses/{response}")
+    client.get(f"/v1/conversations/{conversation}")
