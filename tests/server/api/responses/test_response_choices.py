@@ -5,7 +5,7 @@ import pytest
 from tests.server.api.responses.response_events import ADD
 from tests.server.api.responses.test_responses import PATCH, SHELL, SPACE, text_call
 from tests.server.api.test_demands import allowed
-from tests.server.fakes import call, final, live
+from tests.server.fakes import call, final, live, prompt_text
 
 SAID = {
     "add": call("add", '{"a": 1}'),
@@ -48,6 +48,8 @@ def test_an_answer_has_a_call_that_was_chosen_and_no_other(tiny_tokenizer, choic
             body = {"input": "hi", "tools": [ADD, SPACE, PATCH, SHELL], **more}
             answer = server.http.post("/v1/responses", json=body)
             assert answer.status_code == 200, answer.text
+            told = more["tool_choice"] != "none"  # so that the next turns have the same prefix
+            assert ("type add" in prompt_text(server)) == told
             constraint = server.worker.requests[-1].constraint
             passed = set()
             for name, said in SAID.items():
