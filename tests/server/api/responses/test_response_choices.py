@@ -57,3 +57,43 @@ def test_an_answer_has_a_call_that_was_chosen_and_no_other(tiny_tokenizer, choic
                 if allowed(constraint.copy(), tokens) == len(tokens):
                     passed.add(name)
             assert passed == wanted
+
+
+STRICTNESS = [(None, False), (True, False), (False, True)]
+
+
+@pytest.mark.parametrize(("strict", "free"), STRICTNESS)
+def test_arguments_follow_their_schema_unless_the_function_says_that_they_need_not(
+    tiny_tokenizer, strict, free
+):
+    with live(tiny_tokenizer, final("ok")) as server:
+        answer = server.http.post("/v1/responses", json={"input": "hi", "tools": [{**ADD, "strict": strict}]})
+        assert answer.json()["tools"][0]["strict"] == bool(strict)
+        constraint = server.worker.requests[0].constraint
+        for arguments, fits in (('{"a": 1}', True), ('{"a": "x"}', free)):
+            tokens = server.said(call("add", arguments))
+            assert (allowed(constraint.copy(), tokens) == len(tokens)) == fits
+
+
+EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", None: "medium", "high": "high", "max": "high"}
+
+
+def test_the_model_is_told_how_much_to_think(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server:
+        for effort, told in EFFORTS.items():
+            body = {"input": "hi", "reasoning": {"effort": effort}}
+            answer = server.http.post("/v1/responses", json=body)
+            assert answer.json()["reasoning"]["effort"] == (effort or "medium")
+            assert f"Reasoning: {told}" in prompt_text(server)
+        server.http.post("/v1/responses", json={"input": "hi", "reasoning": {"effort": "none"}})
+        assert prompt_text(server).endswith("<|channel|>final<|message|>")
+
+
+@pytest.mark.parametrize("name", ["summary", "generate_summary"])
+@pytest.mark.parametrize("value", ["auto", "concise", "detailed"])
+def test_a_summary_is_the_chain_of_thought(tiny_tokenizer, name, value):
+    with live(tiny_tokenizer, final("ok", "Hm.")) as server:
+        for asked, summary in ({name: value}, [{"type": "summary_text", "text": "Hm."}]), ({}, []):
+            answer = server.http.post("/v1/responses", json={"input": "hi", "reasoning": asked}).json()
+            assert answer["output"][0]["summary"] == summary
+            assert answer["output"][0]["content"] == [{"type": "reasoning_text", "text": "Hm."}]

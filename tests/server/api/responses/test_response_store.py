@@ -23,7 +23,7 @@ from tests.server.api.responses.loop import (
     until,
 )
 from tests.server.fakes import final
-from tests.server.scripted import Script, scripted
+from tests.server.scripted import Broken, Script, scripted
 
 
 def test_what_is_not_kept_is_nowhere(client):
@@ -140,6 +140,20 @@ def test_a_conversation_is_read_changed_and_forgotten(client):
     assert client.http.delete(path).json()["deleted"] is True
     for gone in (path, f"{path}/items"):
         client.get(gone, 404)
+
+
+def test_a_conversation_gets_what_was_said_also_if_it_was_cut_short_but_not_what_failed(client):
+    id = client.http.post("/v1/conversations").json()["id"]
+    client.server.script.add(final("word " * 20), [final("word")[:-10], Broken()], final("ok"))
+    cut = client.ask(input="one", conversation=id, max_output_tokens=8)
+    assert cut["status"] == "incomplete"
+    client.ask(500, input="two", conversation=id)
+    client.ask(input="three", conversation=id, store=False)  # it reads the conversation, and leaves nothing
+    assert "one<|end|>" in prompts(client)[-1]
+    assert "two<|end|>" not in prompts(client)[-1]
+    assert [item["role"] for item in client.get(f"/v1/conversations/{id}/items?order=asc")["data"]] == [
+        "user", "assistant",
+    ]  # fmt: skip
 
 
 def test_one_keys_conversations_and_jobs_are_not_found_by_another():
