@@ -15,6 +15,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -230,7 +231,8 @@ class LLM:
         """The prompt's tokens.  Raises ConversationError."""
         match turn.prompt:
             case Conversation(messages=messages):
-                replay = self._reasoning_cache.find(call.id for message in messages for call in message.calls)
+                calls = (call.id for message in messages for call in message.calls)
+                replay = self._reasoning_cache.find("", calls)
                 return self.renderer.render(turn.prompt, replay)
             case str():
                 return self.tokenizer.encode_with_specials(turn.prompt) or [self.renderer.end_of_text]
@@ -272,7 +274,7 @@ class LLM:
                 )  # it reached a stop string, which the engine does not know
 
     def _reader(self, turn: Turn) -> AnswerReader:
-        return AnswerReader(turn, self.renderer, self._reasoning_cache.keep)
+        return AnswerReader(turn, self.renderer, partial(self._reasoning_cache.keep, ""))
 
     def _deltas(self, turn: Turn) -> Iterator[Delta]:
         reader = self._reader(turn)

@@ -140,7 +140,10 @@ def _from_http(error: StarletteHTTPException) -> ApiError:
 
 
 def _from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
-    """The first wrong field, with all its validation messages."""
+    """The first wrong field, with all its validation messages.
+
+    Of a field that may have several types, what is wrong inside of it says more than that it is no text.
+    """
     first = errors[0]
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
@@ -150,8 +153,9 @@ def _from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError
     if not isinstance(body, dict):
         hint = "; is its content-type application/json?" if isinstance(body, bytes) else ""
         return ApiError(400, f"the body must be a JSON object{hint}", code="invalid_json")
-    param = _param(first["loc"], body)
-    here = (error for error in errors if _param(error["loc"], body) == param)
+    params = [_param(error, body) for error in errors]
+    param = next((each for each in params if each.startswith((f"{params[0]}.", f"{params[0]}["))), params[0])
+    here = (error for error, each in zip(errors, params, strict=True) if each == param)
     messages = dict.fromkeys(_validation_message(error) for error in here)
     return bad_request(f"{param}: {', or '.join(messages)}", param)
 
@@ -161,16 +165,19 @@ def _validation_message(error: Mapping[str, Any]) -> str:
     return message[0].lower() + message[1:]
 
 
-def _param(loc: Sequence[str | int], body: Any) -> str:
+def _param(error: Mapping[str, Any], body: Any) -> str:
     """`("body", "messages", 0, "user", "content")` → `messages[0].content`.
 
     Pydantic inserts the names of union branches between those of fields; only the body tells them apart.
     """
-    path, here = "", body
+    path, here, loc = "", body, error["loc"]
+    missing = error["type"] == "missing"
     for i, part in enumerate(loc[1:], start=2):
         if isinstance(part, int) and isinstance(here, list) and part < len(here):
             path, here = f"{path}[{part}]", here[part]
-        elif isinstance(part, str) and isinstance(here, dict) and (part in here or i == len(loc)):
+        elif (
+            isinstance(part, str) and isinstance(here, dict) and (part in here or (missing and i == len(loc)))
+        ):
             path, here = f"{path}.{part}" if path else part, here.get(part)
     return path
 

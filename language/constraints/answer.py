@@ -103,10 +103,15 @@ class AnswerSpec:
 
     @property
     def constrains(self) -> bool:
-        """Whether a grammar is needed.  Without tools and formats nothing is constrained, also no headers."""
-        must_act = not (self.reasoning or self.prefilled or self.raw)
+        """Whether a grammar is needed.  Without tools and formats nothing is constrained, also no headers.
+
+        It is needed also if no call may be made: a history with calls invites to the next one.
+        """
+        has_headers = not (self.prefilled or self.raw)
+        must_act = has_headers and not self.reasoning
+        must_not_call = has_headers and self.tool_choice == "none"
         shaped = self.response_format != "text" or self.allowed_tokens is not None or bool(self.bad_words)
-        return bool(self.tools) or shaped or must_act
+        return bool(self.tools) or shaped or must_act or must_not_call
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,12 +90,12 @@ async def chat_completions(body: ChatBody, request: Request, service: TheService
 
 
 @router.post("/v1/chat/completions/render")
-async def rendered(body: ChatBody, service: TheService) -> Response:
+async def rendered(body: ChatBody, request: Request, service: TheService) -> Response:
     """The prompt that the model would get for this body."""
     service.check_model(body.model)
     body.check()
     conversation = await preprocess(0, body.conversation, service, service.date)
-    prompt = await render(conversation, service)
+    prompt = await render(conversation, service, request.state.caller)
     if len(prompt) >= service.max_context:
         raise PromptTooLong(len(prompt), service.max_context - 1)
 

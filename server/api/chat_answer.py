@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.request import Token
@@ -64,7 +65,7 @@ class ChatAnswer(OpenAIStream):
                 AnswerReader(
                     begun.turn,
                     service.renderer,
-                    service.reasoning_cache.keep,
+                    partial(service.reasoning_cache.keep, begun.caller),
                     shows_reasoning=shows_reasoning,
                 ),
                 figures,

@@ -173,7 +173,7 @@ class SamplingFields(Body):
 
 
 class MoreFields(SamplingFields):
-    """Further fields of chats and completions, from vLLM."""
+    """Further fields of chats, completions and responses, from vLLM."""
 
     include_stop_str_in_output: bool | None = None
     prompt_logprobs: int | None = Field(None, ge=0, le=20)

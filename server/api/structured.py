@@ -1,7 +1,7 @@
 """The format of the visible answer: a JSON schema, a pattern, a choice, a grammar, tags, tokens.
 
-`response_format` is OpenAI's field, `structured_outputs` vLLM's.  Other servers' names are replaced by these
-before a body is validated (server/fields/elsewhere.py).
+`response_format` is OpenAI's field (in Responses `text.format`), `structured_outputs` vLLM's.  Other servers'
+names are replaced by these before a body is validated (server/fields/elsewhere.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -76,29 +76,36 @@ class AnswerFormat:
     param: str = "response_format"
 
 
-class AnswerFields(Body):
-    """The fields of chats and completions that determine the format of the visible answer."""
+class OutputFields(Body):
+    """The fields beyond OpenAI's that determine the format of the visible answer, in all of its APIs.
 
-    response_format: ResponseFormatBody | None = None
+    FORMAT  OpenAI's field for it
+    """
+
+    FORMAT: ClassVar[str]
+
     structured_outputs: StructuredOutputs | None = None
     allowed_token_ids: Many[TokenId] | None = Field(None, min_length=1, max_length=10_000)
     bad_words: Many[BadWord] | None = Field(None, max_length=100)
 
+    def openai_format(self) -> AnswerFormat | None:
+        """What FORMAT asks for; None: any text.  Raises ApiError."""
+        raise NotImplementedError
+
     def answer_format(self) -> AnswerFormat:
         """Raises ApiError."""
-        asked = self.response_format
+        asked = self.openai_format()
         outputs = self.structured_outputs.given if self.structured_outputs else {}
-        formatted = asked is not None and asked.type != "text"
-        given = {
-            **({"response_format": True} if formatted else {}),
-            **{f"structured_outputs.{name}": True for name in outputs},
-            **{name: True for name in ("allowed_token_ids", "bad_words") if getattr(self, name)},
-        }
+        given = [
+            *([self.FORMAT] if asked else []),
+            *(f"structured_outputs.{name}" for name in outputs),
+            *(name for name in ("allowed_token_ids", "bad_words") if getattr(self, name)),
+        ]
         if len(given) > 1:
             first, second, *_ = given
             raise bad_request(f"{second}: it cannot be combined with {first}", second)
-        if asked is not None and formatted:
-            return _of_response_format(asked)
+        if asked is not None:
+            return asked
         for name, value in outputs.items():
             return _of_structured_outputs(name, value)
         return AnswerFormat()
@@ -130,6 +137,18 @@ class AnswerFields(Body):
             "allows_none": allows_none,
             "bad_words": tuple(self.bad_words or ()),
         }
+
+
+class AnswerFields(OutputFields):
+    """The fields of chats and completions that determine the format of the visible answer."""
+
+    FORMAT: ClassVar[str] = "response_format"
+
+    response_format: ResponseFormatBody | None = None
+
+    def openai_format(self) -> AnswerFormat | None:
+        asked = self.response_format
+        return None if asked is None or asked.type == "text" else _of_response_format(asked)
 
 
 def _of_response_format(asked: ResponseFormatBody) -> AnswerFormat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from server.api.conversation import ConversationFields
 from server.api.logprobs import token_text
@@ -38,10 +38,11 @@ class DetokenizeBody(Body):
 
 
 @router.post("/tokenize")
-async def tokenize(body: TokenizeChatBody | TokenizeBody, service: TheService) -> Response:
+async def tokenize(body: TokenizeChatBody | TokenizeBody, request: Request, service: TheService) -> Response:
     service.check_model(body.model)
     if isinstance(body, TokenizeChatBody):
-        ids = await render(await preprocess(0, body.conversation, service, service.date), service)
+        conversation = await preprocess(0, body.conversation, service, service.date)
+        ids = await render(conversation, service, request.state.caller)
     elif body.prompt is None:
         raise bad_request("prompt: it is missing, and so is messages", "prompt")
     elif body.prompt:

@@ -34,17 +34,19 @@ class Begun:
 
     prompt   token ids
     streams  one for each answer
+    caller   id of the caller
     """
 
     turn: Turn
     prompt: list[int]
     streams: list[TokenStream]
+    caller: str
 
 
 async def begin(turn: Turn, id: str, service: Service, caller: str = "") -> Begun:
     """Raises ApiError, ConversationError, SchemaError or EngineError; then nothing was submitted.
 
-    caller  id of the caller, for fair queueing
+    caller  id of the caller, for fair queueing and for what is kept under the ids of its calls
     """
     (begun,) = await begin_all([turn], id, service, caller)
     return begun
@@ -55,7 +57,7 @@ async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: st
     check_number(sum(turn.n for turn in turns), service)
     if service.settings.prefix_cache_per_key:
         turns = [replace(turn, cache_salt=f"{caller}/{turn.cache_salt}") for turn in turns]
-    prompts = [await tokens_of(turn, service) for turn in turns]
+    prompts = [await tokens_of(turn, service, caller) for turn in turns]
     requests: list[list[Request]] = []
     for i, (turn, prompt) in enumerate(zip(turns, prompts, strict=True)):
         if turn.max_prompt is not None and len(prompt) > turn.max_prompt:
@@ -68,7 +70,7 @@ async def begin_all(turns: Sequence[Turn], id: str, service: Service, caller: st
         requests.append(await preprocess(len(prompt), made, service, service.timeout_seconds, caller))
     streams = iter(_submit([each for of_turn in requests for each in of_turn], turns[0], service))
     return [
-        Begun(turn, prompt, [next(streams) for _ in of_turn])
+        Begun(turn, prompt, [next(streams) for _ in of_turn], caller)
         for turn, prompt, of_turn in zip(turns, prompts, requests, strict=True)
     ]
 
@@ -80,11 +82,11 @@ def check_number(answers: int, service: Service) -> None:
         raise bad_request(f"{answers} answers at once; at most {limit} can wait here", "n")
 
 
-async def tokens_of(turn: Turn, service: Service) -> list[int]:
+async def tokens_of(turn: Turn, service: Service, caller: str) -> list[int]:
     """The prompt's tokens.  Raises ApiError or ConversationError."""
     match turn.prompt:
         case Conversation():
-            return await render(turn.prompt, service)
+            return await render(turn.prompt, service, caller)
         case str():
             return await raw_tokens(turn.prompt, service)
     ids = turn.prompt
@@ -96,10 +98,10 @@ async def tokens_of(turn: Turn, service: Service) -> list[int]:
     return list(ids)
 
 
-async def render(conversation: Conversation, service: Service) -> list[int]:
+async def render(conversation: Conversation, service: Service, caller: str) -> list[int]:
     """The prompt of a conversation.  Raises ConversationError, and QueueFull if too many long texts wait."""
     messages = conversation.messages
-    replay = service.reasoning_cache.find(call.id for message in messages for call in message.calls)
+    replay = service.reasoning_cache.find(caller, (call.id for message in messages for call in message.calls))
     length = sum(map(_length, messages))
     return await preprocess(length, service.renderer.render, service, conversation, replay)
 

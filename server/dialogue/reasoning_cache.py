@@ -17,31 +17,35 @@ ENTRY_BYTES = 500
 
 
 class ReasoningCache:
-    """call id → tokens: an LRU cache of at most `max_bytes`.  To be used on the event loop only.
+    """Caller and call id → tokens: an LRU cache of at most `max_bytes`.  To be used on the event loop only.
 
-    Ids are long and random (server/dialogue/answer.py), so nobody can guess another client's.
+    A caller finds only its own: whoever has seen the id of another one's call does not learn the chain of
+    thought before it.
     """
 
     def __init__(self, max_bytes: int):
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._actions: OrderedDict[str, array[int]] = OrderedDict()
+        self._actions: OrderedDict[tuple[str, str], array[int]] = OrderedDict()
 
-    def keep(self, call_id: str, tokens: Sequence[int]) -> None:
-        """tokens  those sampled after `<|start|>assistant`, up to and with `<|call|>`"""
+    def keep(self, caller: str, call_id: str, tokens: Sequence[int]) -> None:
+        """
+        caller  id of its API key; "" without keys
+        tokens  those sampled after `<|start|>assistant`, up to and with `<|call|>`
+        """
         action = array("i", tokens)
-        self._actions[call_id] = action
+        self._actions[caller, call_id] = action
         self._bytes += _cost(action)
         while self._bytes > self._max_bytes:
             _, oldest = self._actions.popitem(last=False)
             self._bytes -= _cost(oldest)
 
-    def find(self, call_ids: Iterable[str]) -> dict[str, Sequence[int]]:
+    def find(self, caller: str, call_ids: Iterable[str]) -> dict[str, Sequence[int]]:
         """The kept tokens of these calls, by call id; ids that are not kept are left out."""
         found: dict[str, Sequence[int]] = {}
         for call_id in call_ids:
-            if (action := self._actions.get(call_id)) is not None:
-                self._actions.move_to_end(call_id)
+            if (action := self._actions.get((caller, call_id))) is not None:
+                self._actions.move_to_end((caller, call_id))
                 found[call_id] = action
         return found
 

@@ -215,25 +215,28 @@ class SqliteStore:
                 return [], False
             rows = self._db.execute(
                 "select body, tokens, kind from items where owner = ? and group_id = ? "
-                f"and (? is null or kind = ?) and (? is null or serial {than} ?) order by serial {order}",
-                (owner, group_id, kind, kind, first, first),
+                f"and (? is null or kind = ?) and (? is null or serial {than} ?) and serial in "
+                "(select max(serial) from items where owner = ? and group_id = ? group by id) "
+                f"order by serial {order}",
+                (owner, group_id, kind, kind, first, first, owner, group_id),
             )
             return first_that_fit(rows, limit, max_bytes)
 
     def find(self, owner: bytes, group_id: str, item_id: str) -> StoredItem | None:
         with self._lock:
             row = self._db.execute(
-                "select body, tokens, kind from items where owner = ? and group_id = ? and id = ? limit 1",
+                "select body, tokens, kind from items where owner = ? and group_id = ? and id = ? "
+                "order by serial desc limit 1",
                 (owner, group_id, item_id),
             ).fetchone()
         return None if row is None else item_of(row)
 
     def _serial(self, owner: bytes, group_id: str, item_id: str) -> int | None:
-        row = self._db.execute(
-            "select serial from items where owner = ? and group_id = ? and id = ? limit 1",
+        (serial,) = self._db.execute(
+            "select max(serial) from items where owner = ? and group_id = ? and id = ?",
             (owner, group_id, item_id),
         ).fetchone()
-        return None if row is None else int(row[0])
+        return None if serial is None else int(serial)
 
     def history_bytes(self, owner: bytes, id: str) -> int:
         with self._lock:

@@ -88,6 +88,9 @@ class Store(Protocol):
     ) -> tuple[list[StoredItem], bool]:
         """Some items of a group, and whether there are more.
 
+        Of items with one id only the last is listed: otherwise `after` would not say where the next page
+        begins.
+
         limit      maximum number of items
         max_bytes  maximum size of all of them together; but a single item may be larger
         after      id of the item after which to begin; None: begin with the first
@@ -95,7 +98,7 @@ class Store(Protocol):
         """
 
     def find(self, owner: bytes, group_id: str, item_id: str) -> StoredItem | None:
-        """The item with this id in a group."""
+        """The last item with this id in a group."""
 
     def history_bytes(self, owner: bytes, id: str) -> int:
         """Size of all items of a conversation, or of a response and those before it (at most MAX_CHAIN)."""

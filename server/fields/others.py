@@ -15,7 +15,8 @@ OTHER_ROWS: tuple[Row, ...] = (
         "safety_identifier service_tier store stream stream_options temperature text tool_choice tools "
         "top_logprobs top_p truncation user top_k min_p repetition_penalty presence_penalty "
         "frequency_penalty logit_bias seed stop stop_token_ids min_tokens ignore_eos return_token_ids "
-        "thinking_token_budget",
+        "thinking_token_budget structured_outputs allowed_token_ids bad_words include_stop_str_in_output "
+        "prompt_logprobs return_tokens_as_token_ids truncate_prompt_tokens cache_salt",
         ("responses",),
     ),
     *ignored(

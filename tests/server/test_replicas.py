@@ -163,3 +163,16 @@ def test_a_database_that_is_not_there_is_told_without_its_password(tmp_path, tin
     with pytest.raises(SettingsError, match=r"--store postgresql://…: connection .*No such file") as told:
         create_app(ScriptedWorker(), tiny_tokenizer, settings, "tiny", 4096)
     assert "hush" not in str(told.value)
+
+
+def test_an_item_whose_id_is_too_long_for_an_index_is_stored_under_another(two):
+    """PostgreSQL refused it: a conversation was 503, and a response was not stored."""
+    one, other = two
+    long = {**ASK, "id": "".join(f"{i * i:x}" for i in range(2000))}
+    conversation = one.http.post("/v1/conversations", json={"items": [long]}).json()["id"]
+    one.server.script.add(final("Hello!"))
+    response = one.ask(input=[long])
+    for path in (f"conversations/{conversation}/items", f"responses/{response['id']}/input_items"):
+        (item,) = other.get(f"/v1/{path}")["data"]
+        assert item["id"].startswith("msg_")
+        assert other.get(f"/v1/{path}?after={item['id']}")["data"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from server.api.messages import errors
@@ -55,7 +56,8 @@ class MessagesAnswer:
         self.figures = figures
         self._prompt_tokens = len(begun.prompt)
         self._request_id, self._prompt_only = request_id, prompt_only
-        self._reader = AnswerReader(begun.turn, service.renderer, service.reasoning_cache.keep)
+        keep = partial(service.reasoning_cache.keep, begun.caller)
+        self._reader = AnswerReader(begun.turn, service.renderer, keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
         self._blocks = Blocks(
             self._reader, lambda tokens: service.seal.close(tokens, owner), shows_thinking, declared

@@ -47,7 +47,7 @@ async def count_tokens(body: PromptFields, request: Request, service: TheService
     service.check_model(body.model)
     open_signature = _open_signature(service, _owner(request))
     conversation = await preprocess(0, body.conversation, service, service.date, open_signature)
-    return {"input_tokens": len(await render(conversation, service))}
+    return {"input_tokens": len(await render(conversation, service, request.state.caller))}
 
 
 def _owner(request: Request) -> bytes:

@@ -35,32 +35,33 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
     }
 
 
-_FUNCTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "local_shell": (
-        "Runs a command on the user's computer.",
-        _object(["command"], command=_STRINGS, working_directory={"type": "string"}, timeout_ms=_COUNT),
-    ),
-    "shell": (
-        "Runs commands in a shell on the user's computer, each in a shell of its own.",
-        _object(["commands"], commands=_STRINGS, timeout_ms=_COUNT, max_output_length=_COUNT),
-    ),
+DESCRIPTIONS = {
+    "local_shell": "Runs a command on the user's computer.",
+    "shell": "Runs commands in a shell on the user's computer, each in a shell of its own.",
     "apply_patch": (
         "Creates, updates or deletes one file.  The diff is in the V4A format: lines that begin with a "
-        "space, + or -, under @@ lines that say where; for a new file, every line begins with +.",
-        _object(
-            ["type", "path"],
-            type={"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
-            path={"type": "string"},
-            diff={"type": "string"},
-        ),
+        "space, + or -, under @@ lines that say where; for a new file, every line begins with +."
+    ),
+}
+"""Unless the client has one."""
+
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "local_shell": _object(
+        ["command"], command=_STRINGS, working_directory={"type": "string"}, timeout_ms=_COUNT
+    ),
+    "shell": _object(["commands"], commands=_STRINGS, timeout_ms=_COUNT, max_output_length=_COUNT),
+    "apply_patch": _object(
+        ["type", "path"],
+        type={"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+        path={"type": "string"},
+        diff={"type": "string"},
     ),
 }
 
 
-def tool(kind: str, name: str, description: str | None) -> Tool:
+def tool(kind: str, name: str, description: str) -> Tool:
     """The function that stands for one of TOOLS in the prompt."""
-    default, parameters = _FUNCTIONS[kind]
-    return Tool(name, description or default, parameters)
+    return Tool(name, description, _PARAMETERS[kind])
 
 
 def fields(item: str, arguments: str) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def arguments(item: Mapping[str, Any]) -> str:
         given = item.get("operation")
     else:
         given = item.get("action")
-    known = _FUNCTIONS[str(item["type"]).removesuffix("_call")][1]["properties"]
+    known = _PARAMETERS[str(item["type"]).removesuffix("_call")]["properties"]
     action = given if isinstance(given, dict) else {}
     return dumps({key: action[key] for key in known if action.get(key) is not None})
 

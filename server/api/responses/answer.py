@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.request import Token
-from server.api.logprobs import chat_entry
+from engine.request import Logprob, Token
+from server.api.logprobs import chat_entry, prompt_entries
 from server.api.responses.tools import Tools
-from server.api.responses.writer import Event, ResponseWriter
+from server.api.responses.writer import UNFINISHED, Event, ResponseWriter
+from server.api.shared_fields import View
 from server.dialogue.answer import AnswerReader
 from server.dialogue.begin import Begun
 from server.dialogue.choices import Choice, in_order_of_arrival
@@ -56,14 +57,16 @@ class ResponseAnswer:
         running: MutableMapping[str, ResponseAnswer] | None = None,
         summary: bool,
         seals: bool,
-        logprobs: bool,
+        view: View,
     ):
         self.streams: Sequence[TokenStream] = begun.streams
         self.figures = figures
         self.owner = owner
-        self._service, self._items, self._running, self._logprobs = service, items, running, logprobs
-        self._prompt = len(begun.prompt)
-        keep = None if items is None else service.reasoning_cache.keep
+        self._service, self._items, self._running, self._view = service, items, running, view
+        self._prompt = begun.prompt
+        if view.token_ids:  # all keys from the beginning: a thread may be writing the response when it ends
+            head |= {"prompt_token_ids": None, "token_ids": None}
+        keep = None if items is None else partial(service.reasoning_cache.keep, begun.caller)
         self._reader = AnswerReader(begun.turn, service.renderer, keep)
         self._choice = Choice(0, begun.streams[0], self._reader, figures, service.metrics)
         self.writer = ResponseWriter(
@@ -71,10 +74,11 @@ class ResponseAnswer:
             tools,
             summary=summary,
             seal=self._sealed if seals else None,
-            entry=(lambda id, logprob: chat_entry(service.tokenizer, id, logprob)) if logprobs else None,
+            entry=self._entry if view.logprobs else None,
         )
         self._last_event_at = 0.0
         self._seals = 0
+        self._saving: asyncio.Future[None] | None = None
 
     @property
     def response(self) -> dict[str, Any]:
@@ -86,8 +90,11 @@ class ResponseAnswer:
 
     @property
     def idle(self) -> bool:
-        """Whether no event was sent for HEARTBEAT_SECONDS."""
-        return time.monotonic() - self._last_event_at >= HEARTBEAT_SECONDS
+        """Whether no event was sent for HEARTBEAT_SECONDS.  Not after the end: while the response is stored,
+        its last event is numbered already, and no other may come before it.
+        """
+        silent = time.monotonic() - self._last_event_at >= HEARTBEAT_SECONDS
+        return silent and self.response["status"] in UNFINISHED
 
     async def batches(self, background: bool = False) -> AsyncIterator[list[Event]]:
         """All events, in one list for all tokens that arrived together.
@@ -102,6 +109,9 @@ class ResponseAnswer:
                 events = self.writer.start() if background and self.response["status"] == "queued" else []
                 events += self._read(tokens)
                 if self._choice.finish is not None:
+                    if self._view.token_ids:
+                        ids = {"prompt_token_ids": self._prompt, "token_ids": self._reader.token_ids}
+                        self.response.update(ids)
                     events += self.writer.end(self._choice.finish, self.usage())
                     # Before the last event: the client may continue this response at another server.
                     await self.save()
@@ -116,7 +126,10 @@ class ResponseAnswer:
             pass
 
     def whole(self) -> dict[str, Any]:
-        return self.response
+        if not self._view.prompt_logprobs:
+            return self.response
+        told = prompt_entries(self._service.tokenizer, self._prompt, self._reader.prompt_logprobs)
+        return {**self.response, "prompt_logprobs": told}
 
     def ping(self) -> bytes:
         """An event if none was sent for a while, because some clients do not count comments as activity."""
@@ -133,11 +146,11 @@ class ResponseAnswer:
     def usage(self) -> dict[str, Any]:
         reader = self._reader
         return {
-            "input_tokens": self._prompt,
+            "input_tokens": len(self._prompt),
             "input_tokens_details": {"cached_tokens": reader.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": len(reader.token_ids),
             "output_tokens_details": {"reasoning_tokens": reader.reasoning_tokens},
-            "total_tokens": self._prompt + len(reader.token_ids),
+            "total_tokens": len(self._prompt) + len(reader.token_ids),
         }
 
     def _sent(self, events: list[Event]) -> list[Event]:
@@ -145,7 +158,7 @@ class ResponseAnswer:
         return events
 
     def _read(self, tokens: Sequence[Token]) -> list[Event]:
-        if not self._logprobs:
+        if not self._view.logprobs:
             return self.writer.add(self._choice.feed(tokens), self._reader.calls)
         events: list[Event] = []
         for token in tokens:  # one by one, so that a token's log-probabilities are in the event with its text
@@ -153,6 +166,9 @@ class ResponseAnswer:
                 news = self._choice.feed([token])
                 events += self.writer.add(news, self._reader.calls, self._reader.new_logprobs())
         return events
+
+    def _entry(self, id: int, logprob: Logprob) -> dict[str, Any]:
+        return chat_entry(self._service.tokenizer, id, logprob, self._view.ids_as_tokens)
 
     def _sealed(self) -> str | None:
         """The next complete chain of thought, encrypted; None if it was cut and never will be complete.
@@ -165,10 +181,15 @@ class ResponseAnswer:
         self._seals += 1
         return self._service.seal.close(thoughts[self._seals - 1], self.owner)
 
-    def forget(self) -> None:
-        """Do not store this response: it was deleted while it was running."""
+    async def forget(self) -> None:
+        """Do not store this response from now on: it was deleted while it was running.
+
+        Afterwards it is stored only if it was before.
+        """
         self._items = None
         self._unregister()
+        if self._saving is not None:
+            await asyncio.wait({self._saving})
 
     def _unregister(self) -> None:
         if self._running is not None:
@@ -188,8 +209,9 @@ class ResponseAnswer:
             StoredItem(item, tokens, "output")
             for item, tokens in zip(output, self._sampled(output), strict=True)
         ]
-        large = self._prompt + len(self._reader.token_ids) > SMALL_ANSWER
-        return self._service.store.save(partial(self._keep, group, kept), large=large)
+        large = len(self._prompt) + len(self._reader.token_ids) > SMALL_ANSWER
+        self._saving = self._service.store.save(partial(self._keep, group, kept), large=large)
+        return self._saving
 
     def _keep(self, group: Group, kept: Sequence[StoredItem]) -> None:
         fits = self._service.store.put(self.owner, group, kept)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, ShuttingDown
 from server.api.responses.answer import ResponseAnswer, encoded
-from server.api.responses.writer import Event
+from server.api.responses.writer import UNFINISHED, Event
 from server.dialogue.records import Group
 from server.dialogue.sqlite_store import SqliteStore
 from server.errors import ApiError, as_api_error
@@ -68,6 +68,7 @@ class Job:
 
     async def _run(self, answer: ResponseAnswer) -> None:
         try:
+            await asyncio.wait({self.saved})  # else this state could overwrite a later one
             async for batch in answer.batches(background=True):
                 self._publish(batch)
         except asyncio.CancelledError:
@@ -136,17 +137,18 @@ class Job:
 
 
 class Watch:
-    """A client that reads a job's events.  If it leaves, the job continues."""
+    """A client that reads a job's events.  If it leaves, or its stream fails, the job continues."""
 
     end = b""
 
     def __init__(self, job: Job, after: int):
-        self._job, self._after = job, after
+        self._job, self._sent = job, after
         self.streams: Sequence[TokenStream] = ()
         self.figures = Figures()
 
     async def events(self) -> AsyncIterator[bytes]:
-        async for batch in self._job.batches(self._after):
+        async for batch in self._job.batches(self._sent):
+            self._sent += len(batch)
             yield b"".join(batch)
 
     def ping(self) -> bytes:
@@ -154,7 +156,9 @@ class Watch:
         return PING
 
     def failure(self, error: ApiError) -> bytes:
-        return b""
+        """The event `error`, and not `response.failed`: the response is as it was."""
+        told = {"code": error.code, "message": error.message, "param": None}
+        return encoded([{"type": "error", "sequence_number": self._sent + 1, **told}])
 
     async def gather(self) -> None: ...
 
@@ -230,7 +234,6 @@ class Jobs:
                 held -= self._jobs.pop(id).size
 
 
-UNFINISHED = ("queued", "in_progress")
 INTERRUPTED = {
     "status": "failed",
     "error": {"code": "server_error", "message": "the server stopped before this response was complete"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,8 +17,8 @@ from language.harmony.messages import Conversation, ConversationError, Message, 
 from server.api.conversation import EFFORTS
 from server.api.responses.history import History, Item, Known
 from server.api.responses.tools import ToolBody, ToolChoice, Tools, demands_of, tools_of
-from server.api.shared_fields import Body, Many, ManyObjects, SamplingFields
-from server.api.structured import FormatName
+from server.api.shared_fields import Body, Many, ManyObjects, MoreFields
+from server.api.structured import NAME, AnswerFormat, FormatName, OutputFields
 from server.dialogue.turn import Turn
 from server.errors import ApiError, bad_request, unsupported
 from server.service import Service
@@ -52,8 +52,10 @@ class TextFields(Body):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class InputFields(SamplingFields):
+class InputFields(MoreFields, OutputFields):
     """The fields that determine the prompt."""
+
+    FORMAT: ClassVar[str] = "text.format"
 
     input: str | ManyObjects[dict[str, Any]] | None = None
     instructions: str | ManyObjects[dict[str, Any]] | None = None
@@ -105,26 +107,27 @@ class InputFields(SamplingFields):
             history.add_all(self.instructions or (), "instructions")
         history.add_all(earlier, "previous_response_id" if self.conversation is None else "conversation")
         history.add_all(self.items(), "input")
+        format = self.answer_format().format
         conversation = Conversation(
             messages=history.messages,
             tools=[] if self.tool_choice == "none" else tools.prompt_tools(),
             effort=EFFORTS[self.reasoning.effort if self.reasoning else None],
             date=service.date,
-            response_format=self.prompt_format(),
+            response_format=format if isinstance(format, ResponseFormat) else None,
             namespaces=tools.namespaces,
         )
         return conversation, tools, history.paths
 
-    @property
-    def asked_format(self) -> Format | None:
-        return self.text.format if self.text else None
-
-    def prompt_format(self) -> ResponseFormat | None:
-        asked = self.asked_format
-        if asked is None or asked.type != "json_schema":
-            return None
-        schema = {"type": "object"} if asked.json_schema is None else asked.json_schema
-        return ResponseFormat(asked.name or "response", schema, asked.description)
+    def openai_format(self) -> AnswerFormat | None:
+        asked = self.text.format if self.text else None
+        match asked:
+            case Format(type="json_object"):
+                return AnswerFormat("json_object", param=self.FORMAT)
+            case Format(type="json_schema"):
+                schema = {"type": "object"} if asked.json_schema is None else asked.json_schema
+                format = ResponseFormat(asked.name or NAME, schema, asked.description)
+                return AnswerFormat(format, bool(asked.strict), f"{self.FORMAT}.schema")
+        return None
 
 
 class ResponseBody(InputFields):
@@ -141,7 +144,7 @@ class ResponseBody(InputFields):
     user: str | None = None
     prompt: Any = None
     moderation: Any = None
-    thinking_token_budget: int | None = Field(None, ge=0, lt=2**31)
+    thinking_token_budget: int | None = Field(None, ge=-1, lt=2**31)
 
     @property
     def wants_logprobs(self) -> bool:
@@ -170,29 +173,27 @@ class ResponseBody(InputFields):
             raise bad_request(message, "previous_response_id")
         if self.background and not self.keeps:
             raise bad_request("background: needs store to be true", "background")
+        self.check_prompt_logprobs()
+        if self.prompt_logprobs is not None and self.background:
+            message = "prompt_logprobs: they are not stored, so not with background"
+            raise bad_request(message, "prompt_logprobs")
 
     def turn(self, earlier: Sequence[Item], known: Known, service: Service) -> tuple[Turn, Tools, list[str]]:
         """Raises ApiError."""
         conversation, tools, paths = self.prompt_parts(earlier, known, service)
-        asked = self.asked_format
+        tokenizer = service.tokenizer
+        special = frozenset(tokenizer.specials.values())
         demands = demands_of("none" if self.max_tool_calls == 0 else self.tool_choice, tools)
-        demands = replace(
-            demands,
-            response_format=(
-                "json_object"
-                if asked and asked.type == "json_object"
-                else conversation.response_format or "text"
-            ),
-            strict_response=bool(asked and asked.strict),
-            thinking_tokens=self.thinking_token_budget,
-        )
+        budget = None if self.thinking_token_budget == -1 else self.thinking_token_budget
+        demands = replace(demands, thinking_tokens=budget, **self.format_demands(tokenizer.known, special))
         turn = Turn(
             prompt=conversation,
             max_tokens=self.max_output_tokens,
             demands=demands,
             sampling=self.sampling(
-                (self.top_logprobs or 0) if self.wants_logprobs else None, service.tokenizer.known
+                (self.top_logprobs or 0) if self.wants_logprobs else None, tokenizer.known
             ),
+            prompt_logprobs=self.prompt_logprobs,
             names=tools.names,
             param="input",
             **self.limits(),

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from server.api.responses.body import Metadata
-from server.api.responses.create import KnownItems, missing, owner_of, stored_form
+from server.api.responses.create import MAX_ID, KnownItems, missing, owner_of, stored_form
 from server.api.responses.history import History
 from server.api.responses.stored import Limit, Order, listed, page
 from server.api.responses.tools import tools_of
@@ -125,7 +125,7 @@ async def items(
     service: TheService,
     limit: Limit = 20,
     order: Order = "desc",
-    after: Annotated[str | None, Query(max_length=200)] = None,
+    after: Annotated[str | None, Query(max_length=MAX_ID)] = None,
 ) -> Response:
     owner = owner_of(request)
 

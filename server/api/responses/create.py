@@ -13,11 +13,11 @@ from fastapi import APIRouter, Request, Response
 from language.constraints import SchemaError
 from language.harmony.messages import ConversationError
 from server.api.responses.answer import ResponseAnswer
-from server.api.responses.background import UNFINISHED, Jobs, is_interrupted
+from server.api.responses.background import Jobs, is_interrupted
 from server.api.responses.body import InputFields, ResponseBody, as_request_error
 from server.api.responses.history import Item, type_of
 from server.api.responses.tools import Tools
-from server.api.responses.writer import new_id
+from server.api.responses.writer import PREFIXES, UNFINISHED, new_id
 from server.dialogue.begin import begin, preprocess, slot_if_large
 from server.dialogue.records import MAX_CHAIN, ChainTooLong, StoredItem
 from server.dialogue.turn import Turn
@@ -113,7 +113,7 @@ async def start_answer(
         running=jobs.foreground if body.keeps and not body.background else None,
         summary=body.summary is not None,
         seals=body.wants_seal,
-        logprobs=body.wants_logprobs,
+        view=body.view(body.wants_logprobs),
     )
     return answer, warnings(tools.ignored)
 
@@ -170,11 +170,16 @@ def owner_of(request: Request) -> bytes:
     return caller.encode()
 
 
+MAX_NAMED = 8
+"""Maximum names in one warning."""
+
+
 def warnings(ignored: Sequence[str]) -> dict[str, str]:
     """A header, and a log line, about tools that the prompt does not contain."""
     if not ignored:
         return {}
-    names = ", ".join(name for name in ignored if name.replace("_", "").isalnum() and name.isascii())
+    more = f" and {len(ignored) - MAX_NAMED} more" if len(ignored) > MAX_NAMED else ""
+    names = ", ".join(ignored[:MAX_NAMED]) + more
     log.warning("a client declared %s, which this server does not have", names)
     return {"warning": f'299 gptoss "{names}: not available here, so the model was not told of it"'}
 
@@ -214,11 +219,16 @@ def missing(kind: Literal["response", "conversation"], id: str, param: str | Non
     return ApiError(404, message, param=param, code="conversation_not_found")
 
 
+MAX_ID = 200
+"""Characters of an item's id.  A longer one would be too long for a path, and for a database's index."""
+
+
 def stored_form(item: Item, known: KnownItems) -> dict[str, Any]:
     """An item of the input as it is stored: with an id; a reference is replaced by the item itself."""
     id = item.get("id")
     kind = type_of(item)
     if kind == "item_reference" and isinstance(id, str) and (found := known.item(id)):
         return dict(found[0])
-    prefix = "msg" if kind == "message" else "".join(word[0] for word in kind.split("_"))
-    return {"type": kind, **item, "id": id if isinstance(id, str) and id else new_id(prefix)}
+    prefix = PREFIXES.get(kind) or "".join(word[0] for word in kind.split("_"))
+    fits = isinstance(id, str) and 0 < len(id) <= MAX_ID
+    return {"type": kind, **item, "id": id if fits else new_id(prefix)}

@@ -13,7 +13,7 @@ from server.api.responses.body import InputFields, as_request_error
 from server.api.responses.create import KnownItems, history_bytes, history_items, missing, owner_of
 from server.dialogue.begin import render, slot_if_large
 from server.dialogue.records import StoredItem
-from server.errors import bad_request
+from server.errors import ApiError, bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
 from server.sse import json_response
@@ -38,7 +38,7 @@ async def input_tokens(body: InputFields, request: Request, service: TheService)
             )
         )
         try:
-            prompt = await render(conversation, service)
+            prompt = await render(conversation, service, request.state.caller)
         except ConversationError as error:
             raise as_request_error(error, paths, tools) from error
     return {"object": "response.input_tokens", "input_tokens": len(prompt)}
@@ -77,8 +77,13 @@ async def delete(id: str, request: Request, service: TheService) -> dict[str, An
         await job.cancel()
         jobs.forget(job)
     if (answer := jobs.in_foreground(owner, id)) is not None:
-        answer.forget()
-    elif not await service.store.run(service.store.delete, owner, id):
+        await answer.forget()
+
+    def deleted() -> bool:
+        group = service.store.get(owner, id)
+        return group is not None and group.kind == "response" and service.store.delete(owner, id)
+
+    if not await service.store.run(deleted) and answer is None:
         raise missing("response", id, None)
     return {"id": id, "object": "response", "deleted": True}
 
@@ -137,9 +142,16 @@ def page(
     after: str | None,
     kind: str | None = None,
 ) -> dict[str, Any]:
-    """One page of a group's items: at most `limit`, and at most as many bytes as a body may have."""
+    """One page of a group's items: at most `limit`, and at most as many bytes as a body may have.
+
+    Raises ApiError if `after` is none of them.
+    """
     most, ascending, items = service.settings.max_body_bytes, order == "asc", service.store
-    return listed(*items.page(owner, group_id, limit, most, kind=kind, after=after, ascending=ascending))
+    shown, more = items.page(owner, group_id, limit, most, kind=kind, after=after, ascending=ascending)
+    if after is not None and not shown and items.find(owner, group_id, after) is None:
+        message = f"after: there is no item {after[:100]!r} here"
+        raise ApiError(404, message, param="after", code="item_not_found")
+    return listed(shown, more)
 
 
 def listed(shown: Sequence[StoredItem], more: bool = False) -> dict[str, Any]:
@@ -155,13 +167,19 @@ def listed(shown: Sequence[StoredItem], more: bool = False) -> dict[str, Any]:
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:
-    """A message as lists show it: its content is always a list of parts."""
-    content = item.get("content")
-    if item.get("type") != "message" or not isinstance(content, str):
-        return item
-    kind = "output_text" if item.get("role") == "assistant" else "input_text"
-    more: dict[str, Any] = {"annotations": [], "logprobs": []} if kind == "output_text" else {}
-    return {"status": "completed", **item, "content": [{"type": kind, "text": content, **more}]}
+    """An item as lists show it: with what the SDKs' types require, also if its client left it out."""
+    shown = {**item, "status": item.get("status") or "completed"}
+    if item.get("type") == "message":
+        kind = "output_text" if item.get("role") == "assistant" else "input_text"
+        content = item.get("content")
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        shown["content"] = [_listed_part(part, kind) for part in parts]
+    return shown
+
+
+def _listed_part(part: dict[str, Any], kind: str) -> dict[str, Any]:
+    shown = {**part, "type": kind} if part.get("type") == "text" else part
+    return {"annotations": [], "logprobs": [], **shown} if shown.get("type") == "output_text" else shown
 
 
 def jobs_of(request: Request) -> Jobs:

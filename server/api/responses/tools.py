@@ -15,6 +15,7 @@ The client that declares a tool runs it: the server runs none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -40,6 +41,19 @@ class GrammarFormat(Body):
     definition: str | None = None
 
 
+class Skill(Body):
+    name: str
+    description: str
+    path: str
+
+
+class ShellEnvironment(Body):
+    """Where the commands of a shell run."""
+
+    type: str
+    skills: ManyObjects[Skill] | None = None
+
+
 class ToolBody(Body):
     """A tool of any type.  `tools_of` checks which fields its type needs."""
 
@@ -49,6 +63,7 @@ class ToolBody(Body):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: GrammarFormat | None = None
+    environment: ShellEnvironment | str | None = None  # a string only of hosted tools
     tools: ManyObjects[ToolBody] | None = None
 
 
@@ -62,7 +77,9 @@ class ChosenTool(Body):
 
 ToolChoice = Literal["none", "auto", "required"] | ChosenTool
 
-SEARCH = ("web_search", "web_search_preview")
+SEARCH = re.compile(r"web_search(_preview)?(_[0-9]{4}_[0-9]{2}_[0-9]{2})?")
+"""The types of searches, which are ignored.  They are short, because a header and the log repeat them."""
+
 INSTEAD = {
     "file_search": "declare a function that searches your files",
     "code_interpreter": "declare a function called python that runs code, and run it yourself",
@@ -70,6 +87,8 @@ INSTEAD = {
     "computer": "declare functions for what the computer can do",
     "computer_use_preview": "declare functions for what the computer can do",
     "mcp": "connect to the MCP server yourself, and declare its tools as functions",
+    "tool_search": "declare all tools; the prompt has room for them",
+    "programmatic_tool_calling": "the model calls tools one by one; leave it out",
 }
 
 
@@ -145,7 +164,7 @@ def tools_of(bodies: Sequence[ToolBody]) -> Tools:
         if description
         and not all(each.tool.builtin for each in declared.values() if each.name.namespace == name)
     }
-    ignored = dict.fromkeys(body.type for body in bodies if body.type.startswith(SEARCH))
+    ignored = dict.fromkeys(body.type for body in bodies if SEARCH.fullmatch(body.type))
     return Tools(declared, names, descriptions, tuple(ignored))
 
 
@@ -164,14 +183,13 @@ def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, st
                     )
                 yield inner, body.name, f"{path}.tools[{k}]"
         elif body.type in ("function", "custom", *actions.TOOLS):
+            _check_environment(body, path)
             yield body, None, path
-        elif not body.type.startswith(SEARCH):
+        elif not SEARCH.fullmatch(body.type):
             base = next((name for name in INSTEAD if body.type.startswith(name)), "")
             instead = INSTEAD.get(base, "use function, custom, namespace, local_shell, shell or apply_patch")
-            raise unsupported(
-                f"{path}.type: {body.type[:100]!r} runs on OpenAI's servers, not here; {instead}",
-                f"{path}.type",
-            )
+            what = "runs on OpenAI's servers, not here" if base else "is no type of tool"
+            raise unsupported(f"{path}.type: {body.type[:100]!r} {what}; {instead}", f"{path}.type")
 
 
 def _name(body: ToolBody, path: str) -> str:
@@ -218,7 +236,7 @@ def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames
     if body.type in actions.TOOLS:
         return Declared(
             name,
-            actions.tool(body.type, inside, body.description),
+            actions.tool(body.type, inside, _action_description(body)),
             actions.ITEMS[body.type],
             None,
             True,
@@ -241,6 +259,29 @@ def _declared(body: ToolBody, space: str | None, path: str, names: FunctionNames
         body.strict,
         path,
     )
+
+
+def _check_environment(body: ToolBody, path: str) -> None:
+    """Raises ApiError if a shell's commands should run in a container."""
+    asked = body.environment
+    if (
+        body.type != "shell"
+        or asked is None
+        or (isinstance(asked, ShellEnvironment) and asked.type == "local")
+    ):
+        return
+    where = f"{path}.environment"
+    message = f"{where}: containers are on OpenAI's servers, not here"
+    raise unsupported(f"{message}; use the type 'local', and run the commands yourself", where)
+
+
+def _action_description(body: ToolBody) -> str:
+    """The description of a tool that the client runs, with the skills of a shell's environment."""
+    lines = [body.description or actions.DESCRIPTIONS[body.type]]
+    if body.type == "shell" and isinstance(body.environment, ShellEnvironment) and body.environment.skills:
+        lines.append("Skills: folders whose SKILL.md says how to do something.  Read it before you do it.")
+        lines += [f"- {each.name} ({each.path}): {each.description}" for each in body.environment.skills]
+    return "\n".join(lines)
 
 
 def _text(body: ToolBody, path: str) -> bool | Grammar:
@@ -279,7 +320,7 @@ def _chosen(
             allowed = frozenset(
                 _find(each, tools, f"tool_choice.tools[{i}]")
                 for i, each in enumerate(chosen or ())
-                if not each.type.startswith(SEARCH)
+                if not SEARCH.fullmatch(each.type)
             )
             if not allowed:
                 raise bad_request("tool_choice.tools: there is no tool to choose from", "tool_choice.tools")

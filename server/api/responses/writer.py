@@ -23,6 +23,9 @@ Event = dict[str, Any]
 
 PHASES = {"commentary": "commentary", "final": "final_answer"}
 
+UNFINISHED = ("queued", "in_progress")
+"""The status of a response that has not ended."""
+
 PREFIXES = {
     "reasoning": "rs",
     "message": "msg",
@@ -90,8 +93,8 @@ class ResponseWriter:
         return [self._response_event("response.in_progress")]
 
     def heartbeat(self) -> Event:
-        """An event without news, so that the client sees activity."""
-        return self._response_event("response.in_progress")
+        """An event without news, so that the client sees activity.  Not after the end."""
+        return self._response_event(f"response.{self.response['status']}")
 
     def add(
         self, news: Sequence[Delta], calls: Sequence[str], logprobs: Sequence[tuple[int, Logprob]] = ()

@@ -215,23 +215,20 @@ class PostgresStore:
     ) -> tuple[list[StoredItem], bool]:
         than, order = (">", "asc") if ascending else ("<", "desc")
         asked = {"owner": owner, "group": storable(group_id), "kind": kind, "after": storable(after)}
+        of_group = "from gptoss_items where owner = %(owner)s and group_id = %(group)s"
         first: int | None = None
         with self._database.transaction() as db:
             if after is not None:
-                found = db.execute(
-                    "select serial from gptoss_items where owner = %(owner)s and group_id = %(group)s "
-                    "and id = %(after)s limit 1",
-                    asked,
-                ).fetchone()
-                if found is None:
+                found = db.execute(f"select max(serial) {of_group} and id = %(after)s", asked).fetchone()
+                if found is None or found[0] is None:
                     return [], False
                 first = found[0]
             with db.cursor(name="page") as rows:  # a cursor of the server, which sends only the rows that fit
                 rows.itersize = 10
                 rows.execute(
-                    "select body, tokens, kind from gptoss_items where owner = %(owner)s "
-                    "and group_id = %(group)s and (%(kind)s::text is null or kind = %(kind)s) "
-                    f"and (%(first)s::bigint is null or serial {than} %(first)s) order by serial {order}",
+                    f"select body, tokens, kind {of_group} and (%(kind)s::text is null or kind = %(kind)s) "
+                    f"and (%(first)s::bigint is null or serial {than} %(first)s) "
+                    f"and serial in (select max(serial) {of_group} group by id) order by serial {order}",
                     {**asked, "first": first},
                 )
                 return first_that_fit(rows, limit, max_bytes)
@@ -240,7 +237,7 @@ class PostgresStore:
         with self._database.statements() as db:
             row = db.execute(
                 "select body, tokens, kind from gptoss_items where owner = %s and group_id = %s and id = %s "
-                "limit 1",
+                "order by serial desc limit 1",
                 (owner, storable(group_id), storable(item_id)),
             ).fetchone()
         return None if row is None else item_of(row)

@@ -45,7 +45,7 @@ def saw_its_thought(folder, place=-1):
 
 def test_openai_python_streams_parses_and_goes_on(tmp_path):
     person = {"final": '{"name": "Anna", "age": 23}', "thought": "Anna."}
-    with scripted(tmp_path, [ANSWER, CALL, ANSWER, person, ANSWER, ANSWER, ANSWER]) as server:
+    with scripted(tmp_path, [ANSWER, CALL, ANSWER, person, *[ANSWER] * 4]) as server:
         client = client_of(server)
         with client.responses.stream(model=server.model, input="Hi", reasoning={"summary": "auto"}) as stream:
             text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
@@ -67,6 +67,12 @@ def test_openai_python_streams_parses_and_goes_on(tmp_path):
             time.sleep(0.05)
             job = client.responses.retrieve(job.id)
         assert job.output_text == ANSWER["final"]
+        with client.responses.stream(model=server.model, input="Hi", background=True) as stream:
+            seen = next(iter(stream))  # then the connection breaks
+        again = {"response_id": seen.response.id, "starting_after": seen.sequence_number}
+        with client.responses.stream(**again) as stream:
+            assert next(iter(stream)).sequence_number == seen.sequence_number + 1
+            assert stream.get_final_response().output_text == ANSWER["final"]
         conversation = client.conversations.create(metadata={"a": "b"})
         for question in ("One", "Two"):
             client.responses.create(model=server.model, input=question, conversation=conversation.id)

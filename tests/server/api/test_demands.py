@@ -133,6 +133,15 @@ def test_a_named_function_is_the_only_one(ask, fields):
     assert not passes(final("ok"))
 
 
+def test_a_choice_of_none_allows_no_call_of_a_function_that_the_model_knows(ask):
+    """From the history, say: the functions themselves are not in the prompt."""
+    passes = ask(tools=[tool("f")], tool_choice="none")
+    assert "type f" not in prompt_text(ask.server)
+    assert passes(THOUGHT + final("ok"))
+    assert not passes(call("f", "{}"))
+    assert not passes(THOUGHT + call("f", "{}"))
+
+
 def test_the_older_function_call_names_one_too(ask):
     passes = ask(functions=[tool("f")["function"], tool("g")["function"]], function_call={"name": "g"})
     assert passes(call("g", "{}"))
@@ -264,9 +273,10 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
 
     cache = ReasoningCache(max_bytes=3 * (ENTRY_BYTES + 40))
     for name in "abc":
-        cache.keep(name, range(10))
-    assert cache.find("a").keys() == {"a"}  # used again: now b is the oldest
-    cache.keep("d", range(10))
-    assert cache.find("abcd").keys() == {"a", "c", "d"}
-    cache.keep("huge", range(10_000))
-    assert cache.find(["a", "huge"]) == {}
+        cache.keep("me", name, range(10))
+    assert cache.find("me", "a").keys() == {"a"}  # used again: now b is the oldest
+    cache.keep("me", "d", range(10))
+    assert cache.find("me", "abcd").keys() == {"a", "c", "d"}
+    assert cache.find("you", "abcd") == {}
+    cache.keep("me", "huge", range(10_000))
+    assert cache.find("me", ["a", "huge"]) == {}

@@ -47,6 +47,22 @@ def test_pages_joined_are_the_whole(kept, ascending, limit):
     assert kept.page(b"you", "r", 100, 10**6) == ([], False)
 
 
+@pytest.mark.parametrize("ascending", [True, False])
+def test_pages_end_also_if_items_have_the_same_id(kept, ascending):
+    """A client that sends an item twice, or has ids of its own, read the same page for ever."""
+    kept.put(OWNER, response("r"), [message(id, str(i)) for i, id in enumerate("abcbdbe")])
+    kept.put(OWNER, response("other"), [message("e"), message("b")])
+    seen, after, more = [], None, True
+    while more:
+        assert len(seen) < 7
+        found, more = kept.page(OWNER, "r", 2, 10**6, after=after, ascending=ascending)
+        seen += [(each.body["id"], each.body["text"]) for each in found]
+        after = found[-1].body["id"]
+    last = [("a", "0"), ("c", "2"), ("d", "4"), ("b", "5"), ("e", "6")]
+    assert seen == (last if ascending else last[::-1])
+    assert kept.find(OWNER, "r", "b").body["text"] == "5"
+
+
 def test_a_page_has_one_item_of_any_size_and_others_while_they_fit(kept):
     texts = [500, 10, 10, 500, 500, 10]
     kept.put(OWNER, response("r"), [message(f"m{i}", "x" * size) for i, size in enumerate(texts)])

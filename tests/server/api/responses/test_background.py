@@ -3,6 +3,9 @@
 import json
 import time
 
+from openai.types.responses import ResponseErrorEvent
+
+from server.api.responses.background import Job
 from server.dialogue.records import Group
 from server.dialogue.sqlite_store import SqliteStore
 from server.settings import Settings
@@ -107,6 +110,26 @@ def test_a_client_that_leaves_does_not_end_a_job(client):
     ended(client, event_of(first)["response"]["id"], "completed")
 
 
+def test_a_watchers_stream_that_fails_says_so_and_the_job_goes_on(client, monkeypatch):
+    batches = Job.batches
+
+    async def failing(job, after):
+        async for batch in batches(job, after):
+            yield batch
+            raise RuntimeError("nobody expected this")
+
+    client.server.script.add(final("word " * 20))
+    body = {"input": "x", "background": True, "stream": True}
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "batches", failing)
+        with client.http.stream("POST", "/v1/responses", json=body) as answer:
+            events = [event_of(line) for line in answer.iter_lines() if line.startswith("data: ")]
+    ResponseErrorEvent.model_validate(events[-1])
+    assert (events[-1]["type"], events[-1]["code"]) == ("error", "internal_error")
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    ended(client, events[0]["response"]["id"], "completed")
+
+
 def test_a_job_that_nobody_asked_to_stream_cannot_be_streamed(client):
     client.server.script.add(final("Done."))
     id = client.ask(input=[ASK], background=True)["id"]
@@ -179,6 +202,9 @@ def test_a_job_keeps_its_watchers_awake_by_events(client, monkeypatch):
         events = parsed(answer.iter_lines())
     kinds = [event["type"] for event in events]
     assert kinds.index("response.output_item.added") > 4
+    for event in events[1:]:
+        if event["type"] in ("response.queued", "response.in_progress"):
+            assert event["type"] == f"response.{event['response']['status']}"
     again = client.http.get(f"/v1/responses/{events[0]['response']['id']}?stream=true").text.splitlines()
     assert [event_of(line) for line in again if line.startswith("data: ")] == events
 
@@ -218,3 +244,23 @@ def test_a_job_of_another_server_that_died_has_failed_after_its_deadline(client)
     client.server.script.add(final("ok"))
     client.ask(409, input="x", previous_response_id="resp_new")
     client.ask(input="x", previous_response_id="resp_old")
+
+
+def test_the_last_state_of_a_job_is_the_one_that_stays(client, monkeypatch):
+    """Large responses are stored by threads, of which the first may be the slower one."""
+    monkeypatch.setattr("server.api.responses.answer.SMALL_ANSWER", 0)
+    put, states = SqliteStore.put, []
+
+    def slow(store, owner, group, items=()):
+        if group.status == "queued":
+            time.sleep(0.3)
+        fits = put(store, owner, group, items)
+        states.append(group.status)
+        return fits
+
+    monkeypatch.setattr(SqliteStore, "put", slow)
+    client.server.script.add(final("Done."))
+    id = client.ask(input=[ASK], background=True)["id"]
+    until(lambda: len(states) == 2)
+    assert states == ["queued", "completed"]
+    assert client.server.items.get(b"", id).status == "completed"

@@ -5,7 +5,23 @@ import typing
 from pathlib import Path
 
 import pytest
-from openai.types.responses import CustomToolParam, FunctionToolParam
+from openai.types.conversations import (
+    conversation_create_params,
+    conversation_update_params,
+    item_create_params,
+    item_list_params,
+)
+from openai.types.responses import (
+    ApplyPatchToolParam,
+    CustomToolParam,
+    FunctionShellToolParam,
+    FunctionToolParam,
+    ResponseFormatTextJSONSchemaConfigParam,
+    ToolChoiceAllowedParam,
+    input_item_list_params,
+    input_token_count_params,
+    response_retrieve_params,
+)
 from openai.types.responses import response_create_params as sdk
 from openai.types.responses.namespace_tool_param import NamespaceToolParam
 from openai.types.responses.response_input_content_param import ResponseInputContentParam
@@ -20,8 +36,9 @@ from tests.server.fakes import final, live
 
 PAGE = Path(__file__).parents[4] / "docs" / "responses.md"
 FIELDS, TOOLS, ITEMS = "Fields of a request", "Tools", "Items of the input"
+PARAMETERS = "Responses by id, and conversations"
 INSIDE, CHOICES = "Inside of fields", "Values of tool_choice"
-INCLUDE, PARTS = "Values of include", "Content parts"
+INCLUDE, PARTS, OF_ITEMS = "Values of include", "Content parts", "Fields of items"
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 
 
@@ -127,6 +144,10 @@ def test_each_type_of_item_is_what_the_page_says(tiny_tokenizer, kind, what):
 
 
 INNER = {
+    "shell": FunctionShellToolParam,
+    "apply_patch": ApplyPatchToolParam,
+    "json_schema": ResponseFormatTextJSONSchemaConfigParam,
+    "allowed_tools": ToolChoiceAllowedParam,
     "reasoning": Reasoning,
     "text": ResponseTextConfigParam,
     "stream_options": sdk.StreamOptions,
@@ -178,12 +199,9 @@ def test_what_is_ignored_inside_of_a_field_changes_nothing(tiny_tokenizer, name)
     field, key = name.split(".")
     with live(tiny_tokenizer, final("ok")) as server:
         for value in ({}, {key: "low" if key == "verbosity" else {"strange": []}}):
-            if field in ("function", "custom"):
-                body = {
-                    "tools": [
-                        {**(FUNCTION if field == "function" else {"type": "custom", "name": "f"}), **value}
-                    ]
-                }
+            if field in ("function", "custom", "shell", "apply_patch"):
+                tool = FUNCTION if field == "function" else {"type": field, "name": "f"}
+                body = {"tools": [{**tool, **value}]}
             else:
                 body = {field: value}
             answer = server.http.post("/v1/responses", json={"input": "hi", **body})
@@ -220,3 +238,105 @@ def test_each_part_of_a_content_is_what_the_page_says(tiny_tokenizer, kind, what
             assert kind in error["message"]
         else:
             assert "Words." in server.tokenizer.decode(server.worker.requests[0].prompt)
+
+
+def of_items():
+    """Field → the types of honoured items that have it."""
+    honoured = {kind for kind, what in table(ITEMS).items() if what == "honoured"}
+    found = {}
+    for params in typing.get_args(ResponseInputItemParam):
+        if (kind := kinds(typing.Union[params, int]) & honoured) and kind != {"item_reference"}:  # noqa: UP007
+            for name in typing.get_type_hints(params):
+                found.setdefault(name, set()).update(kind)
+    return found
+
+
+def test_every_field_of_an_item_is_told_of():
+    found = of_items()
+    assert found["phase"] == {"message"}
+    assert set(table(OF_ITEMS)) == set(found) - {"type"}
+
+
+ITEM = {
+    "message": {"role": "user", "content": "x"},
+    "reasoning": {"id": "rs_x", "summary": []},
+    "function_call": {"call_id": "a", "name": "f", "arguments": "{}"},
+    "custom_tool_call": {"call_id": "b", "name": "c", "input": "x"},
+    "local_shell_call": {"call_id": "c", "action": {"command": ["ls"]}},
+    "shell_call": {"call_id": "d", "action": {"commands": ["ls"]}},
+    "apply_patch_call": {"call_id": "e", "operation": {"type": "delete_file", "path": "a"}},
+    "function_call_output": {"call_id": "a", "output": "x"},
+    "custom_tool_call_output": {"call_id": "b", "output": "x"},
+    "local_shell_call_output": {"id": "c", "output": "x"},
+    "shell_call_output": {"call_id": "d", "output": [{"stdout": "x", "outcome": {"type": "timeout"}}]},
+    "apply_patch_call_output": {"call_id": "e", "status": "completed"},
+}
+
+
+@pytest.mark.parametrize("name", [name for name, what in table(OF_ITEMS).items() if what == "ignored"])
+def test_an_ignored_field_of_an_item_changes_nothing(tiny_tokenizer, name):
+    assert {*ITEM, "item_reference"} == {kind for kind, what in table(ITEMS).items() if what == "honoured"}
+    items = [{"type": kind, **item} for kind, item in ITEM.items()]
+    strange = [{**item, **({name: {"x": 1}} if item["type"] in of_items()[name] else {})} for item in items]
+    assert strange != items
+    with live(tiny_tokenizer, final("ok")) as server:
+        for sent in (items, strange):
+            answer = server.http.post("/v1/responses", json={"input": sent, "store": False})
+            assert answer.status_code == 200, answer.text
+        without, with_it = server.worker.requests
+        assert with_it.prompt == without.prompt
+
+
+@pytest.mark.parametrize(
+    "environment", [{"type": "container_auto"}, {"type": "container_reference"}, "local"]
+)
+def test_a_shell_in_a_container_is_refused_and_told_what_to_do(tiny_tokenizer, environment):
+    """OpenAI would run it.  Accepted here, its calls would come to a client that cannot run them."""
+    with live(tiny_tokenizer, final("ok")) as server:
+        tools = [{"type": "shell", "environment": environment}]
+        answer = server.http.post("/v1/responses", json={"input": "hi", "tools": tools})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, "tools[0].environment")
+        assert "yourself" in error["message"]
+        hosted = [{"type": "computer_use_preview", "environment": "browser"}]
+        answer = server.http.post("/v1/responses", json={"input": "hi", "tools": hosted})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools[0].type")
+
+
+def test_the_model_is_told_of_the_skills_of_a_local_shell(tiny_tokenizer):
+    skill = {"name": "charts", "description": "Draws charts.", "path": "/skills/charts"}
+    tool = {"type": "shell", "environment": {"type": "local", "skills": [skill]}}
+    with live(tiny_tokenizer, final("ok")) as server:
+        answer = server.http.post("/v1/responses", json={"input": "hi", "tools": [tool]})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["tools"] == [tool]
+        prompt = server.tokenizer.decode(server.worker.requests[0].prompt)
+    assert "charts (/skills/charts): Draws charts." in prompt
+
+
+def test_every_parameter_of_the_other_endpoints_is_told_of():
+    found = set()
+    for params in (
+        response_retrieve_params.ResponseRetrieveParamsStreaming,
+        input_item_list_params.InputItemListParams,
+        input_token_count_params.InputTokenCountParams,
+        conversation_create_params.ConversationCreateParams,
+        conversation_update_params.ConversationUpdateParams,
+        item_create_params.ItemCreateParams,
+        item_list_params.ItemListParams,
+    ):
+        found |= set(typing.get_type_hints(params))
+    assert set(table(PARAMETERS)) == found - fields()
+
+
+def test_their_ignored_parameters_change_nothing(tiny_tokenizer):
+    ignored = "include=reasoning.encrypted_content&include=x&include_obfuscation=true"
+    with live(tiny_tokenizer, final("ok")) as server:
+        id = server.http.post("/v1/responses", json={"input": "hi"}).json()["id"]
+        for path in (f"/v1/responses/{id}", f"/v1/responses/{id}/input_items"):
+            assert server.http.get(f"{path}?{ignored}").json() == server.http.get(path).json()
+        counts = [
+            server.http.post("/v1/responses/input_tokens", json={"input": "hi", **more}).json()
+            for more in ({}, {"personality": "friendly"})
+        ]
+        assert counts[0] == counts[1]

@@ -1,7 +1,15 @@
 """What is stored of responses and conversations, for whom, and how long."""
 
 import json
+from threading import Event
+from time import sleep
 
+from openai.types.conversations import ConversationItem
+from openai.types.responses import ResponseItem
+from pydantic import TypeAdapter
+
+from server.api.responses.writer import PREFIXES
+from server.dialogue.sqlite_store import SqliteStore
 from server.settings import Settings
 from tests.server.api.responses.loop import (
     ASK,
@@ -15,7 +23,7 @@ from tests.server.api.responses.loop import (
     until,
 )
 from tests.server.fakes import final
-from tests.server.scripted import Script, scripted
+from tests.server.scripted import Broken, Script, scripted
 
 
 def test_what_is_not_kept_is_nowhere(client):
@@ -46,6 +54,28 @@ def test_a_response_that_is_being_made_is_no_previous_one_yet(client):
     client.server.script.pace = 0.0
     client.ask(404, input="x", previous_response_id=id)
     client.ask(input="x")
+
+
+def test_a_response_that_is_deleted_while_it_is_stored_is_gone(client, monkeypatch):
+    monkeypatch.setattr("server.api.responses.answer.SMALL_ANSWER", 0)
+    put, begun = SqliteStore.put, Event()
+
+    def slow(*given):
+        begun.set()
+        sleep(0.3)
+        return put(*given)
+
+    monkeypatch.setattr(SqliteStore, "put", slow)
+    client.server.script.add(final("ok"))
+    with client.http.stream("POST", "/v1/responses", json={"input": "x", "stream": True}) as answer:
+        lines = answer.iter_lines()
+        first = next(line for line in lines if line.startswith("data: "))
+        id = json.loads(first.removeprefix("data: "))["response"]["id"]
+        assert begun.wait(20)
+        assert client.http.delete(f"/v1/responses/{id}").status_code == 200
+        client.get(f"/v1/responses/{id}", 404)
+        assert "response.completed" in "".join(lines)
+    client.get(f"/v1/responses/{id}", 404)
 
 
 def test_a_response_can_be_gone_on_from_once_its_last_event_is_here(client):
@@ -112,6 +142,20 @@ def test_a_conversation_is_read_changed_and_forgotten(client):
         client.get(gone, 404)
 
 
+def test_a_conversation_gets_what_was_said_also_if_it_was_cut_short_but_not_what_failed(client):
+    id = client.http.post("/v1/conversations").json()["id"]
+    client.server.script.add(final("word " * 20), [final("word")[:-10], Broken()], final("ok"))
+    cut = client.ask(input="one", conversation=id, max_output_tokens=8)
+    assert cut["status"] == "incomplete"
+    client.ask(500, input="two", conversation=id)
+    client.ask(input="three", conversation=id, store=False)  # it reads the conversation, and leaves nothing
+    assert "one<|end|>" in prompts(client)[-1]
+    assert "two<|end|>" not in prompts(client)[-1]
+    assert [item["role"] for item in client.get(f"/v1/conversations/{id}/items?order=asc")["data"]] == [
+        "user", "assistant",
+    ]  # fmt: skip
+
+
 def test_one_keys_conversations_and_jobs_are_not_found_by_another():
     settings = Settings(date="2025-06-28", api_key=("alice", "bob"))
     with scripted(Script(*LOOP), settings) as server:
@@ -125,6 +169,13 @@ def test_one_keys_conversations_and_jobs_are_not_found_by_another():
                      f"/v1/responses/{job}?stream=true", f"/v1/responses/{job}/input_items"):  # fmt: skip
             client.get(path, 404, headers=bob)
         assert client.http.post(f"/v1/responses/{job}/cancel", headers=bob).status_code == 404
+        path = f"/v1/conversations/{id}"
+        for body in ({"metadata": {}}, {"items": [ASK]}):
+            where = f"{path}/items" if "items" in body else path
+            assert client.http.post(where, json=body, headers=bob).status_code == 404
+        for where in (f"{path}/items/{item}", path, f"/v1/responses/{job}"):
+            assert client.http.delete(where, headers=bob).status_code == 404
+        assert [each["id"] for each in client.get(f"{path}/items", headers=alice)["data"]] == [item]
         client.ask(404, input="x", conversation=id, headers=bob)
         client.ask(404, input=[{"type": "item_reference", "id": item}], headers=bob)
 
@@ -145,6 +196,18 @@ def test_one_keys_items_are_not_found_by_another():
         assert "I add." not in prompts(client)[-1]
 
 
+def test_one_keys_thought_is_not_found_by_another_by_the_id_of_its_call():
+    settings = Settings(date="2025-06-28", api_key=("alice", "bob"))
+    with scripted(Script(*LOOP), settings) as server:
+        client = Client(server)
+        alice, bob = ({"authorization": f"Bearer {name}"} for name in ("alice", "bob"))
+        first = client.ask(input=[ASK], headers=alice)
+        call = {key: value for key, value in first["output"][-1].items() if key not in ("id", "status")}
+        for who in (bob, alice):
+            client.ask(input=[ASK, call, result(first)], headers=who)
+            assert ("I add." in prompts(client)[-1]) == (who is alice)
+
+
 def test_a_response_is_listed_and_deleted(client):
     client.server.script.add(*LOOP)
     first = client.ask(
@@ -159,3 +222,79 @@ def test_a_response_is_listed_and_deleted(client):
     assert deleted.json() == {"id": first["id"], "object": "response", "deleted": True}
     client.get(f"/v1/responses/{first['id']}", 404)
     assert client.http.delete(f"/v1/responses/{first['id']}").status_code == 404
+
+
+def test_a_page_after_an_item_that_is_not_there_is_no_empty_page(client):
+    """Read as the last page, it would hide what comes behind."""
+    client.server.script.add(*LOOP)
+    response = client.ask(input=[ASK])
+    conversation = client.http.post("/v1/conversations", json={"items": [ASK]}).json()
+    for path in (
+        f"/v1/responses/{response['id']}/input_items",
+        f"/v1/conversations/{conversation['id']}/items",
+    ):
+        (only,) = client.get(path)["data"]
+        assert client.get(f"{path}?after={only['id']}")["data"] == []
+        error = client.get(f"{path}?after=msg_none", 404)["error"]
+        assert (error["param"], error["code"]) == ("after", "item_not_found")
+
+
+SHELL = {"commands": ["ls"]}
+EXEC = {"type": "exec", "command": ["ls"], "env": {}}
+STDOUT = [{"stdout": "a", "stderr": "", "outcome": {"type": "timeout"}}]
+BARE = [
+    ASK,
+    {"role": "developer", "content": [{"type": "input_text", "text": "a"}, {"type": "text", "text": "b"}]},
+    {"type": "reasoning", "summary": []},
+    {"role": "assistant", "content": "a", "phase": "commentary"},
+    {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+    {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "refusal", "refusal": "a"}],
+        "status": None,
+    },
+    {"type": "function_call", "call_id": "a", "namespace": "n", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "a", "output": [{"type": "input_text", "text": "a"}]},
+    {"type": "custom_tool_call", "call_id": "b", "name": "c", "input": "a"},
+    {"type": "custom_tool_call_output", "call_id": "b", "output": "a"},
+    {"type": "local_shell_call", "call_id": "c", "action": EXEC},
+    {"type": "local_shell_call_output", "id": "c", "output": "a"},
+    {"type": "shell_call", "call_id": "d", "action": SHELL},
+    {"type": "shell_call_output", "call_id": "d", "output": STDOUT},
+    {"type": "apply_patch_call", "call_id": "e", "operation": {"type": "delete_file", "path": "a"}},
+    {"type": "apply_patch_call_output", "call_id": "e", "status": "failed"},
+]
+"""Items as clients send them, without what may be left out."""
+
+
+def test_listed_items_have_all_that_the_sdks_types_require(client):
+    client.server.script.add(final("ok"))
+    response = client.ask(input=BARE)
+    conversation = client.http.post("/v1/conversations", json={"items": BARE}).json()
+    for path, type in ((f"/v1/responses/{response['id']}/input_items", ResponseItem),
+                       (f"/v1/conversations/{conversation['id']}/items", ConversationItem)):  # fmt: skip
+        items = client.get(f"{path}?order=asc&limit=100")["data"]
+        assert len(items) == len(BARE)
+        for item, sent in zip(items, BARE, strict=True):
+            TypeAdapter(type).validate_python(item)
+            assert item["id"].startswith(PREFIXES.get(item["type"], sent.get("id", "")))
+    assert items[-1]["status"] == "failed"
+    client.server.script.add(final("ok"))
+    client.ask(input=items)  # and they can be sent back
+    assert prompts(client)[0] == prompts(client)[1]
+
+
+def test_the_id_of_a_conversation_is_no_response_and_the_other_way_round(client):
+    client.server.script.add(final("ok"))
+    response = client.ask(input=[ASK])["id"]
+    conversation = client.http.post("/v1/conversations", json={"items": [ASK]}).json()["id"]
+    swapped = [f"/v1/responses/{conversation}", f"/v1/conversations/{response}"]
+    for path in (*swapped, f"{swapped[0]}/input_items", f"{swapped[1]}/items"):
+        client.get(path, 404)
+    for path in swapped:
+        assert client.http.delete(path).status_code == 404
+    client.ask(404, input=[ASK], previous_response_id=conversation)
+    client.ask(404, input=[ASK], conversation=response)
+    client.get(f"/v1/responses/{response}")
+    client.get(f"/v1/conversations/{conversation}")

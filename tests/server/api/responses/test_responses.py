@@ -1,10 +1,14 @@
 """POST /v1/responses as clients see it: items, events, and the prompt made from the input."""
 
+import asyncio
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import EngineDied, QueueFull
+from server import streaming
+from server.api.responses import answer
 from server.settings import Settings
 from tests.server.api.responses.response_events import ADD, ask, events_of, joined, shape
 from tests.server.fakes import Pause, call, final, live, prompt_text
@@ -144,6 +148,7 @@ def test_a_failure_after_the_first_byte_is_response_failed(tiny_tokenizer, error
 
 
 def test_a_silent_stream_lives_by_events_and_not_by_comments(tiny_tokenizer, monkeypatch):
+    assert answer.HEARTBEAT_SECONDS < streaming.PING_SECONDS <= 10  # so each ping is an event
     monkeypatch.setattr("server.streaming.PING_SECONDS", 0.05)
     monkeypatch.setattr("server.api.responses.answer.HEARTBEAT_SECONDS", 0.01)
     with live(tiny_tokenizer, [Pause(0.5), final("late")]) as server:
@@ -151,6 +156,18 @@ def test_a_silent_stream_lives_by_events_and_not_by_comments(tiny_tokenizer, mon
     kinds = [event["type"] for event in events]
     assert kinds.count("response.in_progress") > 2
     assert kinds.index("response.output_item.added") > 3
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_no_sign_of_life_comes_between_the_end_and_its_event(tiny_tokenizer, monkeypatch, background):
+    """The last event waits until the response is stored, which may take long; it has its number before."""
+    monkeypatch.setattr("server.streaming.PING_SECONDS", 0.05)
+    monkeypatch.setattr("server.api.responses.answer.HEARTBEAT_SECONDS", 0.01)
+    with live(tiny_tokenizer, final("late", "Hm.")) as server:
+        slowly = lambda *_, **__: asyncio.ensure_future(asyncio.sleep(0.4))  # noqa: E731
+        monkeypatch.setattr(server.app.state.service.store, "save", slowly)
+        events = events_of(server, background=background)  # which checks their numbers
+    assert events[-1]["type"] == "response.completed"
 
 
 def test_log_probabilities_go_with_their_text(tiny_tokenizer):
@@ -208,6 +225,15 @@ def test_an_output_without_the_id_of_a_call_goes_by_the_name_of_the_function(tin
             "<|start|>multi_agent_v1.spawn_one to=assistant<|channel|>commentary<|message|>4<|end|>"
             "<|start|>assistant"
         )
+
+
+def test_a_call_that_has_lost_its_namespace_is_rendered_with_it(tiny_tokenizer):
+    called = {"type": "function_call", "call_id": "c", "name": "spawn-one", "arguments": "{}"}
+    with live(tiny_tokenizer, final("ok")) as server:
+        ask(server, input=[called], tools=[ADD, SPACE])
+        assert "to=multi_agent_v1.spawn_one " in prompt_text(server)
+        ask(server, input=[called], tools=[ADD, SPACE, {**SPACE, "name": "other"}])  # whose is it?
+        assert "to=functions.spawn_one" in prompt_text(server)
 
 
 BROWSER = [
@@ -279,59 +305,10 @@ def test_a_search_that_is_declared_is_named_in_a_warning_and_not_told(tiny_token
         assert answer.status_code == 200
         assert "web_search" in answer.headers["warning"]
         assert "search" not in prompt_text(server)
-
-
-USER = {"role": "user", "content": "hi"}
-OUTPUT = {"type": "function_call_output", "call_id": "none", "output": "x"}
-OOPS = {"type": "grammar", "syntax": "lark", "definition": "oops"}
-BAD = [
-    ({"input": [USER, OUTPUT]}, 400, "input[1].call_id"),
-    ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, 400,
-     "input[0].content[0].type"),
-    ({"input": [{"role": "boss", "content": "x"}]}, 400, "input[0].role"),
-    ({"input": [{"type": "invention"}]}, 400, "input[0].type"),
-    ({"input": [{"type": "item_reference", "id": "msg_none"}]}, 404, "input[0].id"),
-    ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, 400, "input[0].call_id"),
-    ({"input": None}, 400, "input"),
-    ({"previous_response_id": "resp_none"}, 404, "previous_response_id"),
-    ({"conversation": "conv_none"}, 404, "conversation"),
-    ({"tools": [ADD, {"type": "mcp", "server_label": "x"}]}, 400, "tools[1].type"),
-    ({"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}, 400, "tools[0].type"),
-    ({"tools": [ADD, ADD]}, 400, "tools[1].name"),
-    ({"tools": [{"type": "function"}]}, 400, "tools[0].name"),
-    ({"tools": [{"type": "function", "name": "a b"}]}, 400, "tools[0].name"),
-    ({"tools": [SPACE, {**PATCH, "format": OOPS}]}, 400, "tools[1].format"),
-    ({"tools": [{**SPACE, "tools": [{**SPAWN, "strict": True, "parameters": {"type": "array"}}]}]}, 400,
-     "tools[0].tools[0].parameters"),
-    ({"tool_choice": "required"}, 400, "tool_choice"),
-    ({"tools": [ADD], "tool_choice": {"type": "function", "name": "sub"}}, 400, "tool_choice.name"),
-    ({"tool_choice": {"type": "web_search"}}, 400, "tool_choice.type"),
-    ({"text": {"format": {"type": "json_schema", "name": "x", "strict": True,
-                          "schema": {"$ref": "http://x"}}}}, 400, "text.format.schema"),
-    ({"temperature": "hot"}, 400, "temperature"),
-    ({"background": True, "store": False}, 400, "background"),
-    ({"prompt": {"id": "p"}}, 400, "prompt"),
-    ({"n": 2}, 400, "n"),
-    ({"model": "other"}, 404, "model"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("body", "status", "param"), BAD, ids=lambda each: str(each)[:60])
-def test_bad_input_is_refused_by_its_field(tiny_tokenizer, body, status, param):
-    with live(tiny_tokenizer, final("ok")) as server:
-        for stream in (False, True):
-            error = ask(server, status, stream=stream, **body)["error"]
-            assert error["param"] == param, error
-            assert error["message"]
-        assert not server.worker.requests
-
-
-def test_unknown_fields_and_null_are_no_errors(tiny_tokenizer):
-    body = dict.fromkeys(("tools", "text", "include", "reasoning", "metadata", "store", "user"), None)
-    more = {"invented": {"x": 1}, "client_metadata": {}, "stream_options": {"include_obfuscation": False}}
-    with live(tiny_tokenizer, final("ok")) as server:
-        ask(server, **body, **more, include_more=True)
-        ask(server, include=["file_search_call.results", "reasoning.encrypted_content"], truncation="auto")
+        many = [{"type": f"web_search_{year}_08_26"} for year in range(2000, 2300)]
+        answer = server.http.post("/v1/responses", json={"input": "hi", "tools": many})
+        assert answer.status_code == 200
+        assert len(answer.headers["warning"]) < 500
 
 
 pieces = [
