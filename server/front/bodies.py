@@ -140,6 +140,8 @@ class JsonRoute(APIRoute):
                 except Exception as error:
                     forget_locals(error)
                     raise
+                finally:
+                    request.state.body_parsed()
 
         return counted
 

@@ -18,7 +18,7 @@ from server.api import structured
 from server.api.structured import AnswerFields, StructuredOutputs
 from server.dialogue.records import MAX_CHAIN
 from server.errors import MAX_MESSAGE
-from server.front import bodies, heap, preprocessing, protocol
+from server.front import bodies, body_memory, heap, preprocessing, protocol
 from server.logs import MAX_PATH
 from server.page import MAX_CHARACTERS as MARKDOWN
 from server.page import rendering
@@ -75,6 +75,12 @@ SECURITY = {
     "an endless or slowly sent body": (
         [BODY, seconds(middleware.BODY_SECONDS)],
         "test_a_body_that_grows_too_long_is_refused_while_it_is_read test_a_body_that_does_not_come_is_a_408",
+    ),
+    "many large bodies at the same time": (
+        [size(body_memory.ALL_BODIES_BYTES), f"{body_memory.MIN_BODIES} of `--max-body-bytes`"],
+        "test_a_client_that_sends_its_body_is_served_while_others_stop_in_the_middle "
+        "test_the_body_that_arrives_for_longest_makes_room test_a_body_counts_only_until_its_answer_begins "
+        "test_a_body_that_has_arrived_stays_and_the_newest_is_refused",
     ),
     "a body in tiny chunks": (
         [f"{protocol.MAX_CHUNKS:,} chunks"],
