@@ -95,6 +95,10 @@ SECURITY = {
         [f"{size(protocol.STUCK_BYTES)} in {seconds(protocol.STUCK_SECONDS)}"],
         "test_a_client_that_never_reads_is_cut_off test_a_client_that_reads_slowly_is_not_cut_off",
     ),
+    "many clients that do not read large answers": (
+        [size(protocol.UNREAD_BYTES)],
+        "test_what_all_clients_together_have_not_read_is_bounded",
+    ),
     "an invalid Content-Length": (
         [f"{middleware.LENGTH_DIGITS} digits"],
         "test_a_content_length_that_is_no_length_is_a_400",
