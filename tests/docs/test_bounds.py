@@ -120,7 +120,8 @@ SECURITY = {
     "listing large stored items": (
         [BODY],
         "test_a_large_conversation_is_looked_at_in_parts "
-        "test_pages_of_large_items_end_early_and_all_of_them_are_seen",
+        "test_pages_of_large_items_end_early_and_all_of_them_are_seen "
+        "test_of_many_pages_asked_for_at_once_few_are_in_memory",
     ),
     "more and more stored responses": (
         [f"`--store-size` ({size(DEFAULT.store_size)})"],

@@ -2,10 +2,13 @@
 
 import gc
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from server.api.responses import stored as stored_responses
 from server.api.shared_fields import MAX_BIASES
 from server.front.bodies import LARGE_BODY, MAX_CONTAINERS
 from server.settings import Settings
@@ -283,6 +286,29 @@ def test_pages_of_large_items_end_early_and_all_of_them_are_seen(stored):
         assert 1 < len(answer["data"]) < 100
         after = f"&after={answer['last_id']}"
     assert len(seen) == len(set(seen)) == 13 * 20
+
+
+def test_of_many_pages_asked_for_at_once_few_are_in_memory(stored, monkeypatch):
+    """All hundred were read before the first was written: 8 MiB each, as many as there are connections."""
+    server, conversation, _ = stored
+    items, threads = server.app.state.service.items, min(32, (os.cpu_count() or 1) + 4)
+    asked, read, made, held = [], [], [], []
+    run, page, written = items.run, items.page, stored_responses.written
+
+    def counted(*arguments, **options):
+        wait_for(lambda: len(asked) == 3 * threads)
+        read.append(arguments)
+        held.append(len(read) - len(made))
+        return page(*arguments, **options)
+
+    monkeypatch.setattr(items, "run", lambda *arguments: (asked.append(arguments), run(*arguments))[1])
+    monkeypatch.setattr(items, "page", counted)
+    monkeypatch.setattr(stored_responses, "written", lambda it: (written(it), made.append(1))[0])
+    path = f"{CONVERSATIONS}/{conversation}/items?limit=1"
+    with ThreadPoolExecutor(3 * threads) as pool:
+        answers = list(pool.map(lambda _: server.http.get(path, timeout=60).status_code, [0] * 3 * threads))
+    assert answers == [200] * 3 * threads
+    assert max(held) <= threads
 
 
 # Whole answers
