@@ -26,6 +26,7 @@ from server.error_responses import error_response
 from server.errors import ApiError, BodyRefused, BodyTooLarge, BodyTooSlow, bad_request
 from server.fields.reading import HEADER as IGNORED
 from server.front.allowed_hosts import AllowedHosts
+from server.front.body_memory import ArrivingBody, BodyMemory, too_much_at_once
 from server.front.heap import Heap
 from server.front.rate_limiter import RateLimiter
 from server.metrics import Metrics
@@ -83,7 +84,7 @@ class RequestMiddleware:
     ):
         self._app = app
         self._digests = [_digest(key) for key in keys]
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes, self._body_memory = max_body_bytes, BodyMemory(max_body_bytes)
         self._metrics, self._traces = metrics, traces
         self._allowed_hosts = allowed_hosts or AllowedHosts(())
         self._rate_limiter = rate_limiter or RateLimiter(None)
@@ -101,7 +102,8 @@ class RequestMiddleware:
         request_id = _request_id(headers)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        body = _RequestBody(receive, headers, self._max_body_bytes)
+        body = _RequestBody(receive, headers, self._max_body_bytes, self._body_memory)
+        state["body_parsed"] = body.parsed
         status = 0
         unread = False
 
@@ -133,6 +135,7 @@ class RequestMiddleware:
                 raise
             await error_response(error, scope)(scope, receive, tagged)
         finally:
+            body.parsed()
             outcome = logs.Outcome(status or CLIENT_LEFT, started_at, state.get("figures"))
             self._metrics.finished(outcome)
             logs.finished(request_id, scope["method"], scope["path"], outcome)
@@ -178,31 +181,52 @@ class RequestMiddleware:
         return right[0].hex()[:16]
 
 
-class _RequestBody:
-    """Receives the body of a request, within limits of size and time."""
+class _RequestBody(ArrivingBody):
+    """Receives the body of a request, within limits of size, time, and memory of all bodies together."""
 
-    def __init__(self, receive: Receive, headers: dict[bytes, bytes], max_bytes: int):
+    def __init__(self, receive: Receive, headers: dict[bytes, bytes], max_bytes: int, memory: BodyMemory):
         self._receive = receive
-        self._max_bytes = max_bytes
+        self._max_bytes, self._memory = max_bytes, memory
+        self._refused = False
+        self._waiting: asyncio.Timeout | None = None
         self._length = 0
         given = headers.get(b"content-length", b"").strip(b"0") or b"transfer-encoding" in headers
         self._complete = not given
         self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def receive(self) -> Message:
-        """The next message.  Raises BodyTooLarge (the length of a chunked body is not known before), or
-        BodyTooSlow.
+        """The next message.  Raises BodyTooLarge (the length of a chunked body is not known before),
+        BodyTooSlow, or BodyUnfit.
         """
         if self._complete:
             return await self._receive()  # no time limit: the next message only says that the client left
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(self._deadline) as self._waiting:
                 message = await self._take()
         except TimeoutError:
-            raise BodyTooSlow(BODY_SECONDS) from None
+            if not self._refused:
+                raise BodyTooSlow(BODY_SECONDS) from None
+        finally:
+            self._waiting = None
+        if self._refused:
+            raise too_much_at_once()
         if self._length > self._max_bytes:
             raise BodyTooLarge(self._max_bytes)
+        self._memory.add(self, len(message.get("body", b"")))
         return message
+
+    @property
+    def arriving(self) -> bool:
+        return not self._complete
+
+    def refuse(self) -> None:
+        self._refused, self._deadline = True, 0.0
+        if self._waiting is not None:
+            self._waiting.reschedule(0)
+
+    def parsed(self) -> None:
+        """Its bytes are no longer in memory."""
+        self._memory.release(self)
 
     async def has_come(self) -> bool:
         """Whether the whole body has arrived.  Discards what has arrived and was not read."""

@@ -7,6 +7,7 @@ uvicorn's httptools protocol, with limits that it lacks:
     pipeline  requests that a client sends ahead wait unparsed until the previous answer is complete
     idle      a connection without a request is closed, also if blank lines keep arriving
     stuck     the connection of a client that does not read its answer is closed, which frees its descriptor
+    unread    all answers together that clients have not read: at most UNREAD_BYTES, else one of them ends
     number    at most `max_connections`; a new one replaces the one that has been idle for longest
 
 server/middleware.py limits the time for a body.
@@ -51,6 +52,9 @@ STUCK_SECONDS = 60.0
 
 STUCK_BYTES = 1024
 
+UNREAD_BYTES = 256 * 2**20
+"""Of the answers of all connections: bytes that wait until their clients read."""
+
 LINGER_SECONDS = 1.0
 """After an error, wait for a client that is still sending: closing at once could discard the response."""
 
@@ -76,6 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fields = self._chunks = 0
         self._idle_since = self.loop.time()
         self._unread, self._unread_since = 0, self._idle_since
+        self._full_since = 0.0  # when more was written than is sent at once
 
     # A connection's life
 
@@ -244,6 +249,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.pause_reading()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def pause_writing(self) -> None:
+        """Called by the transport when so much waits for the client that no more should be written."""
+        super().pause_writing()
+        self._full_since = self.loop.time()
+        self._limit_unread()
+
+    def _limit_unread(self) -> None:
+        """If too much is unread, end connections: those that have more than their share, the oldest first."""
+        unread = {each: each.transport.get_write_buffer_size() for each in self.connections}
+        total = sum(unread.values())
+        if total <= UNREAD_BYTES:
+            return
+        share = UNREAD_BYTES // len(unread)
+        large: list[Any] = [each for each, size in unread.items() if size > share]
+        for each in sorted(large, key=lambda each: each._full_since):
+            log.info("the clients do not read their answers; the connection of one was closed")
+            each._ended = True
+            each.transport.abort()
+            total -= unread[each]
+            if total <= UNREAD_BYTES:
+                return
 
     def _check_stuck(self) -> None:
         """Close the connection if the client has stopped reading."""

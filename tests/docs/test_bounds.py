@@ -18,7 +18,7 @@ from server.api import structured
 from server.api.structured import AnswerFields, StructuredOutputs
 from server.dialogue.records import MAX_CHAIN
 from server.errors import MAX_MESSAGE
-from server.front import bodies, heap, preprocessing, protocol
+from server.front import bodies, body_memory, heap, preprocessing, protocol
 from server.logs import MAX_PATH
 from server.page import MAX_CHARACTERS as MARKDOWN
 from server.page import rendering
@@ -76,6 +76,12 @@ SECURITY = {
         [BODY, seconds(middleware.BODY_SECONDS)],
         "test_a_body_that_grows_too_long_is_refused_while_it_is_read test_a_body_that_does_not_come_is_a_408",
     ),
+    "many large bodies at the same time": (
+        [size(body_memory.ALL_BODIES_BYTES), f"{body_memory.MIN_BODIES} of `--max-body-bytes`"],
+        "test_a_client_that_sends_its_body_is_served_while_others_stop_in_the_middle "
+        "test_the_body_that_arrives_for_longest_makes_room test_a_body_counts_only_until_its_answer_begins "
+        "test_a_body_that_has_arrived_stays_and_the_newest_is_refused",
+    ),
     "a body in tiny chunks": (
         [f"{protocol.MAX_CHUNKS:,} chunks"],
         "test_a_body_in_tiny_chunks_is_refused_after_many",
@@ -88,6 +94,10 @@ SECURITY = {
     "a client that does not read its answer": (
         [f"{size(protocol.STUCK_BYTES)} in {seconds(protocol.STUCK_SECONDS)}"],
         "test_a_client_that_never_reads_is_cut_off test_a_client_that_reads_slowly_is_not_cut_off",
+    ),
+    "many clients that do not read large answers": (
+        [size(protocol.UNREAD_BYTES)],
+        "test_what_all_clients_together_have_not_read_is_bounded",
     ),
     "an invalid Content-Length": (
         [f"{middleware.LENGTH_DIGITS} digits"],
@@ -110,7 +120,8 @@ SECURITY = {
     "listing large stored items": (
         [BODY],
         "test_a_large_conversation_is_looked_at_in_parts "
-        "test_pages_of_large_items_end_early_and_all_of_them_are_seen",
+        "test_pages_of_large_items_end_early_and_all_of_them_are_seen "
+        "test_of_many_pages_asked_for_at_once_few_are_in_memory",
     ),
     "more and more stored responses": (
         [f"`--store-size` ({size(DEFAULT.store_size)})"],
@@ -135,8 +146,9 @@ SECURITY = {
     "large answers to write as JSON": (["on a thread"], "test_a_large_answer_is_written_beside_the_loop"),
     "memory that is still allocated after a flood": (
         [seconds(heap.WAIT_SECONDS)],
-        "test_a_while_after_a_request_memory_is_given_back_if_the_process_has_grown "
-        "test_what_is_free_goes_back_and_is_not_resident_any_more",
+        "test_a_while_after_a_request_memory_is_given_back_if_there_is_more_of_it "
+        "test_what_is_free_goes_back_and_is_not_resident_any_more "
+        "test_what_is_freed_after_the_peak_goes_back_too",
     ),
     "function names that collide": (
         ["linear time"],

@@ -2,10 +2,13 @@
 
 import gc
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from server.api.responses import stored as stored_responses
 from server.api.shared_fields import MAX_BIASES
 from server.front.bodies import LARGE_BODY, MAX_CONTAINERS
 from server.settings import Settings
@@ -294,6 +297,29 @@ def test_pages_of_large_items_end_early_and_all_of_them_are_seen(stored):
     assert len(seen) == len(set(seen)) == 13 * 20
 
 
+def test_of_many_pages_asked_for_at_once_few_are_in_memory(stored, monkeypatch):
+    """All hundred were read before the first was written: 8 MiB each, as many as there are connections."""
+    server, conversation, _ = stored
+    items, threads = server.app.state.service.store, min(32, (os.cpu_count() or 1) + 4)
+    asked, read, made, held = [], [], [], []
+    run, page, written = items.run, items.page, stored_responses.written
+
+    def counted(*arguments, **options):
+        wait_for(lambda: len(asked) == 3 * threads)
+        read.append(arguments)
+        held.append(len(read) - len(made))
+        return page(*arguments, **options)
+
+    monkeypatch.setattr(items, "run", lambda *arguments: (asked.append(arguments), run(*arguments))[1])
+    monkeypatch.setattr(items, "page", counted)
+    monkeypatch.setattr(stored_responses, "written", lambda it: (written(it), made.append(1))[0])
+    path = f"{CONVERSATIONS}/{conversation}/items?limit=1"
+    with ThreadPoolExecutor(3 * threads) as pool:
+        answers = list(pool.map(lambda _: server.http.get(path, timeout=60).status_code, [0] * 3 * threads))
+    assert answers == [200] * 3 * threads
+    assert max(held) <= threads
+
+
 # Whole answers
 
 
@@ -371,16 +397,17 @@ def test_what_a_response_repeats_of_its_request_is_small_enough_to_be_held(serve
 
 
 def test_the_input_is_held_as_text_until_it_is_kept(tiny_tokenizer):
-    raw = '{"background": true, "input": [{"type": "web_search_call", "of no interest": 1}, "hi"]}'
-    raw = raw.replace('"hi"', json.dumps(USER))
+    """It is kept at the end of an answer; of one in the background at its beginning."""
+    given = {"input": [{"type": "web_search_call", "of no interest": [1]}, USER]}
     with live(tiny_tokenizer, [Pause(30), final("x")], settings=Settings()) as running:
-        kind = {"content-type": "application/json"}
-        id = running.http.post(RESPONSES, content=raw, headers=kind).json()["id"]
-        assert wait_for(lambda: running.worker.open)
-        assert wait_for(lambda: not _alive("of no interest"), 5)
+        with running.http.stream("POST", RESPONSES, json={**given, "stream": True}):
+            assert wait_for(lambda: not _alive("of no interest"), 5)
+            assert running.worker.open
+        id = running.http.post(RESPONSES, json={**given, "background": True}).json()["id"]
         running.http.post(f"{RESPONSES}/{id}/cancel")
-        assert '"of no interest":1' in running.http.get(f"{RESPONSES}/{id}/input_items").text
+        assert '"of no interest":[1]' in running.http.get(f"{RESPONSES}/{id}/input_items").text
 
 
 def _alive(key):
-    return any(type(each) is dict and key in each for each in gc.get_objects())
+    """Whether there is such a dict beside ours.  (The collector knows only those that hold containers.)"""
+    return sum(type(each) is dict and key in each for each in gc.get_objects()) > 1

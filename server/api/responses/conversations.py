@@ -12,7 +12,7 @@ from pydantic import Field
 from server.api.responses.body import Metadata
 from server.api.responses.create import MAX_ID, KnownItems, missing, owner_of, stored_form
 from server.api.responses.history import History
-from server.api.responses.stored import Limit, Order, listed, page
+from server.api.responses.stored import Limit, Order, json_of, listed, page
 from server.api.responses.tools import tools_of
 from server.api.responses.writer import new_id
 from server.api.shared_fields import Body, ManyObjects
@@ -20,7 +20,6 @@ from server.dialogue.records import Group, StoredItem
 from server.errors import ApiError
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
-from server.sse import json_response
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -115,7 +114,7 @@ async def add(id: str, body: AddedItems, request: Request, service: TheService) 
             raise _too_large(service)
         return items
 
-    return await json_response(listed(await service.store.run(keep)))
+    return await json_of(lambda: listed(keep()), service)
 
 
 @router.get("/v1/conversations/{id}/items", operation_id="conversation_items")
@@ -133,20 +132,21 @@ async def items(
         find(owner, id, service)
         return page(owner, id, service, limit, order, after)
 
-    return await json_response(await service.store.run(found))
+    return await json_of(found, service)
 
 
 @router.get("/v1/conversations/{id}/items/{item_id}")
 async def item(id: str, item_id: str, request: Request, service: TheService) -> Response:
     owner = owner_of(request)
 
-    def found() -> StoredItem | None:
+    def found() -> dict[str, Any]:
         find(owner, id, service)
-        return service.store.find(owner, id, item_id)
+        if (kept := service.store.find(owner, id, item_id)) is None:
+            raise _no_item(item_id)
+        item: dict[str, Any] = listed([kept])["data"][0]
+        return item
 
-    if (kept := await service.store.run(found)) is None:
-        raise _no_item(item_id)
-    return await json_response(listed([kept])["data"][0])
+    return await json_of(found, service)
 
 
 @router.delete("/v1/conversations/{id}/items/{item_id}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -16,7 +16,7 @@ from server.dialogue.records import StoredItem
 from server.errors import ApiError, bad_request
 from server.front.bodies import JsonRoute
 from server.service import Service, TheService
-from server.sse import json_response
+from server.sse import json_response, written
 from server.streaming import AnswerStream
 
 router = APIRouter(route_class=JsonRoute)
@@ -66,7 +66,7 @@ async def retrieve(
         raise bad_request("starting_after: needs stream to be true", "starting_after")
     if (found := job or answer) is not None:
         return await json_response(found.response)
-    return await json_response(await service.store.run(whole, owner, id, service))
+    return await json_of(lambda: whole(owner, id, service), service)
 
 
 @router.delete("/v1/responses/{id}", operation_id="response_delete")
@@ -120,7 +120,17 @@ async def input_items(
             raise missing("response", id, None)
         return page(owner, id, service, limit, order, after, "input")
 
-    return await json_response(await service.store.run(found))
+    return await json_of(found, service)
+
+
+async def json_of(function: Callable[[], Any], service: Service) -> Response:
+    """What a function returns that asks the store, as the body of a response.
+
+    One thread asks and writes, so that of many requests for large pages only a few pages are in memory: the
+    others have not been read yet.
+    """
+    body = await service.store.run(lambda: written(function()).encode())
+    return Response(body, media_type="application/json")
 
 
 def whole(owner: bytes, id: str, service: Service) -> dict[str, Any]:

@@ -39,6 +39,14 @@ def ask(demo, *turns, **more):
     return demo.openai().chat.completions.create(**{**GREEDY, **more}, messages=messages)
 
 
+def test_the_first_unknown_path_does_not_wait_for_the_description_of_the_api(demo, monkeypatch):
+    """The description took 0.2 s of the event loop."""
+    monkeypatch.setattr("fastapi.applications.get_openapi", lambda **_: pytest.fail("it is made only now"))
+    answer = demo.http.get("/v1/modls")
+    assert answer.status_code == 404
+    assert "did you mean /v1/models?" in answer.text
+
+
 def test_it_answers_after_a_thought(demo):
     answer = ask(demo, "What is 2 + 2?")
     message = answer.choices[0].message

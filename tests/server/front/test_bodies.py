@@ -1,5 +1,6 @@
 """Bodies of requests: they are counted before they are parsed, and freed before the answer is complete."""
 
+import gc
 import json
 import threading
 import time
@@ -8,6 +9,7 @@ import weakref
 import pytest
 from pydantic_core import from_json
 
+from server import middleware
 from server.api.chat import ChatBody
 from server.api.messages.body import MessagesBody
 from server.errors import ApiError
@@ -197,6 +199,43 @@ def test_a_parsed_body_does_not_live_as_long_as_its_answer(tiny_tokenizer, monke
         assert server.worker.open
         client.close()
         assert server.worker.wait_until_idle()
+
+
+@pytest.mark.parametrize("ends", ["client leaves", "too slow", "too long", "not JSON", "wrong", "refused"])
+def test_a_body_that_was_not_taken_is_gone_before_a_garbage_collection(tiny_tokenizer, monkeypatch, ends):
+    """A hundred clients that left held 700 MB: an error and its functions refer to each other."""
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.3 if ends == "too slow" else 60)
+    bodies_of = {
+        "not JSON": b"[" * 20_000,
+        "wrong": json.dumps({"messages": 7, "x": "y" * 20_000}).encode(),
+        "refused": json.dumps({**HI, "model": "y" * 20_000}).encode(),
+    }
+    raw = bodies_of.get(ends, b" " * 20_000)
+    chunked = ends == "too long"
+    length = 90_000 if ends in ("client leaves", "too slow") else len(raw)
+    head = "transfer-encoding: chunked" if chunked else f"content-length: {length}"
+    start = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{head}\r\n\r\n"
+    sent = start.encode() + (b"5000\r\n" + b" " * 0x5000 + b"\r\n" if chunked else raw)
+    settings = Settings(max_body_bytes=20_000 if chunked else 2**20)
+    with live(tiny_tokenizer, final("x"), settings=settings) as server:
+        server.http.post(CHAT, json=HI)
+        gc.collect()
+        gc.disable()
+        try:
+            before = _alive()
+            with connect(server) as client:
+                client.sendall(sent)
+                if ends == "client leaves":
+                    assert wait_for(lambda: _alive() > before)
+                else:
+                    assert b"HTTP/1.1 4" in client.recv(4096)
+            assert wait_for(lambda: _alive() == before, 5)
+        finally:
+            gc.enable()
+
+
+def _alive():
+    return sum(type(each) is CountedRequest for each in gc.get_objects())
 
 
 # Beside the event loop

@@ -17,11 +17,11 @@ def at_once(monkeypatch):
     monkeypatch.setattr(heap, "WAIT_SECONDS", 0.01)
 
 
-def test_a_while_after_a_request_memory_is_given_back_if_the_process_has_grown():
-    resident, trims = [10 * GROWN_BYTES], []
+def test_a_while_after_a_request_memory_is_given_back_if_there_is_more_of_it():
+    unused, trims = [10 * GROWN_BYTES], []
 
     async def run():
-        subject = Heap(lambda: trims.append(len(trims)), lambda: resident[0])
+        subject = Heap(lambda: trims.append(len(trims)), lambda: unused[0])
 
         async def use():
             for _ in range(3):
@@ -30,17 +30,22 @@ def test_a_while_after_a_request_memory_is_given_back_if_the_process_has_grown()
 
         await use()
         assert len(trims) == 1, "once for all that came meanwhile"
-        resident[0] += GROWN_BYTES - 1
+        unused[0] += GROWN_BYTES - 1
         await use()
         assert len(trims) == 1, "for so little it is not worth it"
-        resident[0] += 1
+        unused[0] += 1
         await use()
         assert len(trims) == 2
+        unused[0] -= 2 * GROWN_BYTES  # as when a large block is given out that nobody has written to
+        await use()
+        unused[0] += GROWN_BYTES
+        await use()
+        assert len(trims) == 3
         subject.was_used()
         subject.close()
-        resident[0] *= 2
+        unused[0] += 9 * GROWN_BYTES
         await asyncio.sleep(0.1)
-        assert len(trims) == 2
+        assert len(trims) == 3
 
     asyncio.run(run())
 
@@ -66,7 +71,21 @@ def test_what_is_free_goes_back_and_is_not_resident_any_more():
     assert last
 
 
-async def _use():
-    Heap().was_used()
+def test_what_is_freed_after_the_peak_goes_back_too():
+    """The first look may come while the memory is in use; the process does not grow any more after it."""
+    gc.collect()
+    subject = Heap()
+    blocks = [bytearray(100_000) for _ in range(1000)]
+    last = bytearray(100_000)
+    asyncio.run(_use(subject))
+    full = resident_bytes()
+    del blocks
+    asyncio.run(_use(subject))
+    assert resident_bytes() < full - 50 * 2**20
+    assert last
+
+
+async def _use(subject=None):
+    (subject or Heap()).was_used()
     await asyncio.sleep(0.05)
     await asyncio.get_running_loop().shutdown_default_executor()

@@ -230,11 +230,11 @@ BULK = 16 * 2**20
 
 
 @contextmanager
-def bulky(lost):
+def bulky(lost, stuck=0.5):
     """A server whose answers are longer than what fits on the way; connections that end are put in `lost`."""
 
     class Observed(BoundedProtocol):
-        stuck_seconds = 0.5
+        stuck_seconds = stuck
 
         def connection_lost(self, error):
             lost.append(self)
@@ -279,6 +279,25 @@ def test_a_client_that_reads_slowly_is_not_cut_off(path):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
         received += len(drained(client))
     assert received > BULK
+
+
+def test_what_all_clients_together_have_not_read_is_bounded(monkeypatch):
+    """A hundred clients that asked for 8 MiB and did not read took 700 MB."""
+    monkeypatch.setattr(protocol, "UNREAD_BYTES", BULK + BULK // 4)  # some of it is in the system's buffers
+    lost = []
+    with bulky(lost, 60) as server, ExitStack() as opened:
+        first, second, reads = (opened.enter_context(connect(server, 4096)) for _ in range(3))
+        ask = b"GET /whole HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        first.sendall(ask)
+        assert first.recv(10)
+        second.sendall(ask)
+        assert wait_for(lambda: lost, 30)
+        assert len(drained(first)) < BULK
+        assert len(lost) == 1
+        reads.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+        reads.sendall(ask)
+        assert len(drained(reads)) > BULK
+        assert len(drained(second)) < BULK
 
 
 def test_blank_lines_do_not_keep_a_connection(tiny_tokenizer, monkeypatch):
