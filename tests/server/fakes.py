@@ -168,7 +168,7 @@ class ScriptedWorker:
         """
 
     def reset(self, script: Callable[[Request], Iterable[Step]], cached_tokens: int = 0) -> None:
-        assert not self.open, "a test left a stream open"
+        assert self.wait_until_idle(), "a test left a stream open"
         self.script, self.cached_tokens = script, cached_tokens
         self.requests: list[Request] = []
 
