@@ -131,7 +131,7 @@ def test_equal_logits_choose_the_lower_expert_and_nan_touches_no_other_memory():
 
 
 def test_a_token_that_is_not_finite_spoils_no_other(model):
-    """In a batch of several requests' tokens, each answer is its own."""
+    """A batch has tokens of several requests, which must not affect each other."""
     x = torch.randn(12, CONFIG.hidden_size, device=DEVICE)
     layer = model.weights.layers[0]
     with torch.inference_mode():
