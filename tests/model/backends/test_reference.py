@@ -134,7 +134,7 @@ def test_experts(tokens, layer):
 
 
 def test_no_more_bytes_are_remembered_than_allowed_and_answers_do_not_change(layer, monkeypatch):
-    """With room for two and a half matrices, the least recently used one is dropped, and decoded again later."""
+    """With room for two and a half matrices, the least recently used one is dropped and decoded again."""
     allowed = int(2.5 * 2 * F * C * 4)
     monkeypatch.setattr(reference, "WIDENED_BYTES", allowed)
     small = Arithmetic(7.0)
