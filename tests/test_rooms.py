@@ -82,7 +82,7 @@ def test_what_the_apis_share_of_an_answer_knows_no_json(ours):
 
 
 def planted(root: Path, files: dict[str, str]) -> Tree:
-    """A tree of these modules: name → source."""
+    """A source tree with these modules: name → source."""
     for name, text in files.items():
         path = root.joinpath(*name.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def test_what_is_imported_for_types_alone_closes_no_circle(tmp_path):
 
 
 def test_a_planted_circle_of_folders_is_found(tmp_path):
-    """No file of it is on a circle."""
+    """No file is on a circle, only the folders are."""
     tree = planted(
         tmp_path,
         {

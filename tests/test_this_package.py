@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_another_package_called_tests_does_not_take_the_place_of_this_one(tmp_path):
-    """Some distributions install one; without an `__init__.py` here it was imported instead."""
+    """Some distributions install `tests`; without an `__init__.py` here, that was imported instead."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "__init__.py").write_text("")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

@@ -53,7 +53,7 @@ PARTS = {"versions", "card", "warm", "check", "decode", "prefill", "kernels", "p
 PARTS |= {path.stem for path in (ROOT / "tests" / "gpu").glob("test_*.py")}
 
 LATER = {"load", "eight_bits"}
-"""Of a second run."""
+"""Parts of a second run."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def fifteen(tmp_path, out):
-    """Runs it with faults by part: exit code, what it printed, and each part's status."""
+    """Runs it with faults in some parts.  Returns exit code, output, and the status of each part."""
     for name, text in (("python", STAND_IN), ("nvidia-smi", "#!/bin/sh\nexit $SMI_FAILS\n")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)

@@ -50,7 +50,7 @@ def _wide_tiles(monkeypatch):
 
 @torch.inference_mode()
 def test_candidates_are_tiles_of_the_pieces_they_are_tried_on(model, monkeypatch):
-    """Nothing is run: sorting two thousand tokens would take an interpreter long."""
+    """Nothing is run, because sorting two thousand tokens takes long in the interpreter."""
     monkeypatch.setattr(gpu_kernels, "choose", lambda logits, bias, chosen, shares: chosen.zero_())
     monkeypatch.setattr(gpu_kernels.expert_order, "sort", lambda chosen, experts: (chosen, chosen))
     tried = {name: (tile, choices) for (name, *_), tile, choices in gpu_kernels.candidates(model)}
@@ -120,7 +120,7 @@ def test_a_layers_slots_and_tables_agree(model):
 
 
 def test_the_bytes_of_a_step_are_those_of_the_limits():
-    """Of 20b, one stream: 3.708 GB without context, as counted by hand from the shapes."""
+    """For 20b with one stream and no context: 3.708 GB, calculated from the shapes."""
 
     class Shapes(Decode):
         def __init__(self, streams, context, dense="bf16", full_dtype=torch.bfloat16):
@@ -187,14 +187,14 @@ def test_loading_that_has_no_room_is_said_to_be_left_out(tmp_path, monkeypatch):
 
 @torch.inference_mode()
 def test_the_operations_of_a_prefill_are_those_of_the_limits():
-    """6.06 GFLOP a token of 20b without attention, and what 1,024 tokens see of each other."""
+    """6.06 GFLOP for each token of 20b without attention, and the attention of 1,024 tokens."""
     prefill = Prefill.__new__(Prefill)
     prefill.model, prefill.tokens = type("Model", (), {"config": GPT_OSS_20B})(), 1024
     assert prefill.flops() / 1024 == pytest.approx(6.06e9 + 0.13e9, rel=2e-2)
 
 
 def test_a_part_that_fails_is_an_outcome_and_keeps_no_other_from_running(model):
-    """The first fault of a benchmark lost all that was measured before it, and all that came after."""
+    """Before, the first error lost the results of all parts."""
 
     def broken(model, results):
         raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
@@ -208,7 +208,7 @@ def test_a_part_that_fails_is_an_outcome_and_keeps_no_other_from_running(model):
 
 
 def test_short_tables_are_made_of_whatever_is_there(tmp_path, capsys):
-    """Half a file, a part that failed and one that timed out: the rest is told all the same."""
+    """With an incomplete file, a failed part and one that timed out, the other results are printed."""
     some = {"decode": {"error": "no device"}, "prefill": [{"tokens": 8, "ms": 2}]}
     (tmp_path / "a.json").write_text(json.dumps(some))
     (tmp_path / "b.json").write_text('{"engine": [')

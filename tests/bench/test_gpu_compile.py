@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def compiled(folder, *asked):
-    """What the kernels of a decode of one and of 24, and of a prefill, need at the sizes of 20b; in a process
-    that interprets nothing."""
+    """The resources of all kernels of decodes with 1 and 24 rows, and of a prefill, at the sizes of 20b;
+    compiled by a process without the interpreter.
+    """
     environ = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "bench.gpu.compile", "--steps", "1x1,24x1,1x512", *asked]
     run = subprocess.run([*command, "--keep", str(folder)], env=environ, capture_output=True, text=True)
@@ -43,7 +44,7 @@ def test_a_folder_without_a_config_is_told():
 def test_a_spilled_register_or_too_much_shared_memory_is_an_error(
     stack, shared, code, tmp_path, monkeypatch, capsys
 ):
-    """Under the locked Triton attention's output spilled, and nobody was told."""
+    """Before, registers of a kernel spilled with the locked Triton, and no test failed."""
 
     class Figures:
         def __init__(self, *_):
@@ -89,7 +90,7 @@ def test_kernels_compile_for_a_hopper_without_spilling(tmp_path):
 
 
 def assert_stores_come_before_the_count_and_loads_after(ptx):
-    """Of last_arrival.py: all threads wait before one counts, and again before any goes on."""
+    """In last_arrival.py all threads wait before one counts, and again before they continue."""
     steps = re.findall(r"st\.global|bar\.sync|atom\.global\.gpu\.acq_rel|ld\.global", ptx)
     count = steps.index("atom.global.gpu.acq_rel")
     before, after = steps[:count], steps[count + 1 :]
@@ -112,7 +113,7 @@ def test_eight_bits_compile_without_spilling(tmp_path, capability):
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 def test_the_bundled_demos_kernels_compile_without_spilling(tmp_path):
-    """What the first start on a GPU has: small sizes, and tiles that are wider than all there is."""
+    """The model of a first start: small sizes, and tiles that are wider than its matrices."""
     found = compiled(tmp_path, "--model", str(ROOT / "demo" / "weights"), "--capability", "80")
     assert found["faults"] == 0
     assert len(names(found)) >= 17
@@ -121,7 +122,7 @@ def test_the_bundled_demos_kernels_compile_without_spilling(tmp_path):
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1200)
 def test_batch_invariant_kernels_compile_without_spilling_and_are_one_of_each(tmp_path):
-    """Not the decodes' own: what a prompt has, decodes have."""
+    """Decodes use the kernels of prompts."""
     found = compiled(tmp_path, "--batch-invariant")
     assert found["faults"] == 0
     kernels = names(found)

@@ -29,6 +29,6 @@ def test_the_longest_loop_is_from_its_label_to_the_branch_back():
 
 
 def test_what_some_versions_say_behind_an_instruction_hides_no_branch():
-    """As Triton 3.6 prints code for 12.0: all its loops were counted as one instruction."""
+    """As Triton 3.6 prints code for 12.0; before, all loops were counted as one instruction."""
     annotated = TEXT.replace(" ;", "      &wr=0x2   ?trans1;")
     assert loop_of(annotated) == loop_of(TEXT)

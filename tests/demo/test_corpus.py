@@ -34,7 +34,7 @@ def test_there_are_five_hundred_wordings():
 
 
 def templates():
-    """Every wording of the corpus, with its slots empty."""
+    """All wordings of the corpus, with empty slots."""
     for module in (beyond, copying, facts, memory, records, sums, talk):
         for name, value in vars(module).items():
             if isinstance(value, list) and value and all(isinstance(each, str) for each in value):

@@ -51,7 +51,7 @@ def served(network, tmp_path_factory):
 
 
 def test_exported_weights_give_the_trainers_logits(network, served):
-    """Prefix and rows computed apart, side by side, equal each sample computed alone and in one piece."""
+    """A batch of a prefix and rows gives the same logits as each sample computed alone."""
     tokens = torch.randint(0, 280, (4, 90), generator=torch.Generator().manual_seed(3))
     prefix, rows = tokens[0, :37], tokens[1:, :53]
     with torch.no_grad():

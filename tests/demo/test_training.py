@@ -17,7 +17,7 @@ T, E, F, LIMIT = 37, 5, 6, 1.5
 
 
 def with_gradients(function, *inputs):
-    """What the function says of them, and what each gets back."""
+    """The function's result, and the gradient of each argument."""
     inputs = [each.clone().requires_grad_(each.is_floating_point()) for each in inputs]
     found = function(*inputs)
     found.float().square().sum().backward()
@@ -93,7 +93,7 @@ def test_attention_spends_on_the_sink_what_the_softmax_says(noise):
 
 @pytest.fixture
 def one_thread():
-    """As each worker has: two threads wait for each other far longer than they compute."""
+    """Uses one thread, as each worker does: two would wait for each other longer than they compute."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -129,7 +129,7 @@ def run(folder, monkeypatch, *arguments):
 
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, one_thread):
-    """Weights, moments, samples, drills and rates: were any of them lost, the weights would differ."""
+    """If weights, moments, samples or rates were not restored, the final weights would differ."""
     whole = run(tmp_path / "whole", monkeypatch, "--steps", "5")
     agreed = iter([False, False, True])  # after two steps
     with monkeypatch.context() as patched:

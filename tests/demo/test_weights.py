@@ -70,7 +70,7 @@ def test_a_text_is_the_same_tokens_wherever_it_stands():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_held_out_cases_are_answered(served, family):
-    """Of 12 cases at least 9, of picking 6; demo/README.md has the shares over a hundred."""
+    """At least 9 of 12 cases; demo/README.md has the shares of many more."""
     samples = held_out_samples(family, 12, seed=1)
     conversations = [sample.conversation for sample in samples]
     said = answers(served, conversations, temperature=0, seed=0)

@@ -20,7 +20,7 @@ STAGES = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
 
 
 def compose(*names):
-    """The services of compose files, later ones over earlier ones as far as this file looks."""
+    """The services of compose files; later files override earlier ones, as far as these tests need it."""
     return [yaml.safe_load((ROOT / name).read_text())["services"] for name in names]
 
 
@@ -47,7 +47,7 @@ def test_nothing_runs_as_root():
 
 
 def test_what_compiles_is_left_behind():
-    """The final image is of the stages base, cpu and cuda."""
+    """The final image consists of the stages base, cpu and cuda."""
     kept = [stage for stage in STAGES if re.search(r" AS (base|cpu|cuda)$", stage.splitlines()[0])]
     assert len(kept) == 3
     for stage in kept:
@@ -62,7 +62,7 @@ def _instructions(stage):
 
 @pytest.fixture
 def healthcheck():
-    """The image's HEALTHCHECK against a server on `port`: its exit code, and what it said."""
+    """Run the image's HEALTHCHECK with a server on `port`.  Returns its exit code and output."""
     words = json.loads(re.search(r"^HEALTHCHECK .*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[1])
     assert "COPY deploy/image/health.py /opt/gptoss/" in DOCKERFILE
     python, options, script = words
@@ -129,9 +129,9 @@ NAME = re.compile(r"[\w-]+(\.[\w-]+)+/[\w./-]+:[\w.-]+(@sha256:[0-9a-f]{64})?")
 
 
 def images(environ):
-    """The images of others that compose takes, by the variable that names each.
+    """Variable → the image of another project that the compose file uses.
 
-    Its rule for `:-` is that of a shell.
+    `:-` has the same meaning as in a shell.
     """
     services = compose("compose.yaml")[0].values()
     named = [service["image"] for service in services if "build" not in service]
@@ -142,7 +142,7 @@ def images(environ):
 
 
 def test_images_of_others_are_named_in_full_and_by_a_tag_of_a_version():
-    """Podman has no registry that it would take a short name from."""
+    """Podman has no default registry for short names."""
     (base,) = re.findall(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
     found = images({})
     assert set(found) == {"BASE_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"}

@@ -20,7 +20,7 @@ OBJECTS = [
 ]
 NAMES = [name for name, _ in OBJECTS]
 OLDEST = "1.29"
-"""Of Kubernetes, that these files are for."""
+"""The oldest supported version of Kubernetes."""
 
 POOL = {
     "type": "object",
@@ -56,7 +56,7 @@ POOL = {
         }
     },
 }
-"""Of an InferencePool's spec, after the extension's reference of its version 1."""
+"""The fields of an InferencePool's spec, from the reference of version 1."""
 
 
 def named(kind, name):
@@ -64,7 +64,7 @@ def named(kind, name):
 
 
 def pods():
-    """What says how pods are made, with its name."""
+    """The objects that create pods, with their names."""
     return [
         (name, each["spec"]["template"]["spec"])
         for name, each in OBJECTS
@@ -111,7 +111,7 @@ def test_the_servers_command_and_its_variables_are_understood():
 
 @pytest.mark.parametrize(("name", "spec"), pods(), ids=[name for name, _ in pods()])
 def test_no_pod_gets_variables_that_are_called_like_our_settings(name, spec):
-    """For a Service gptoss Kubernetes sets GPTOSS_PORT=tcp://10.0.0.1:8000, unless it is told not to."""
+    """For a Service called gptoss, Kubernetes would otherwise set GPTOSS_PORT=tcp://10.0.0.1:8000."""
     assert spec["enableServiceLinks"] is False
 
 

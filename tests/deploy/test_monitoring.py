@@ -25,7 +25,7 @@ def parse(path):
 
 @pytest.fixture(scope="module")
 def samples(tiny_tokenizer):
-    """Name → labels of all that /metrics says after one answer."""
+    """Name → labels of all metrics after one answer."""
     with live(tiny_tokenizer, final("Hi!"), settings=Settings(date="2025-06-28")) as server:
         server.worker.stats = Stats
         server.openai().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Hi"}])

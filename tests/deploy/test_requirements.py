@@ -53,7 +53,7 @@ def test_what_is_asked_for_is_locked_within_its_bounds(name, requirements):
 
 @pytest.mark.parametrize("name", [*VARIANTS, "build"])
 def test_a_lock_is_pins_with_hashes_and_nothing_else(name):
-    """No address of an index, and no folder of the machine that it was made on."""
+    """No address of an index, and no path of the machine on which it was made."""
     text = (ROOT / "deploy" / "requirements" / f"{name}.txt").read_text()
     pin = r"[a-z0-9][\w.-]*==\S+(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
     assert re.fullmatch(rf"#[^\n]*\n(?:{pin})+", text)

@@ -29,7 +29,7 @@ class Replica:
 
 
 def sent(body=None, path=CHAT, headers=None, method="POST", pieces=None, kind="http"):
-    """The replica, after one request."""
+    """Send one request.  Returns the replica."""
     raw = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     parts = pieces or [raw]
     waiting = [
@@ -53,7 +53,7 @@ def sent(body=None, path=CHAT, headers=None, method="POST", pieces=None, kind="h
 
 
 def session(*args, **more):
-    """The one that the router sees; None: anybody's."""
+    """The session id that the router gets; None: there is none."""
     given = [value for name, value in sent(*args, **more).scope["headers"] if name == sticky.HEADER]
     assert len(given) <= 1
     return given[0].decode() if given else None

@@ -8,7 +8,7 @@ from tests.docs.reader import Server
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """With the demo model, as `gptoss serve` starts it."""
+    """`gptoss serve` with the demo model."""
     if not (DEMO / "config.json").exists():
         pytest.skip("the demo's weights are not trained yet: demo/weights")
     running = Server("gptoss serve", tmp_path_factory.mktemp("server"))

@@ -40,7 +40,7 @@ def seconds(value):
 
 
 def most(model, field, key="maxItems"):
-    """The one limit of that kind in the JSON schema of a field."""
+    """The only limit of that kind in the JSON schema of a field."""
     (found,) = set(re.findall(rf'"{key}": (\d+)', json.dumps(model.model_json_schema()["properties"][field])))
     return int(found)
 
@@ -218,7 +218,7 @@ LIMITS = {
 
 
 def table(page, heading):
-    """First cell → second cell of the table under a heading."""
+    """First cell → second cell of each row of the table under a heading."""
     section = (ROOT / page).read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(400)  # a page starts programs, on a machine th
 
 WITH_COMMANDS = [page for page in PAGES if any(block.runs for block in blocks(page))]
 SLOW = ("machine.md", "batch.md", "tensor-parallel.md", "terminal.md", "security.md", "troubleshooting.md")
-"""They start a model several times."""
+"""Pages that take long, because they start a model several times."""
 
 
 @pytest.fixture

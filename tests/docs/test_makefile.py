@@ -8,7 +8,7 @@ MAKEFILE = (TESTS.parent / "Makefile").read_text().replace("\\\n", " ")
 
 
 def test_every_word_is_phony():
-    """`make image` said "up to date" and did nothing: there is a folder of that name."""
+    """`make image` said "up to date" and did nothing, because there is a folder of that name."""
     commands = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE))
     phony = set(re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)[1].split())
     assert "image" in commands
@@ -17,7 +17,7 @@ def test_every_word_is_phony():
 
 
 def test_what_the_quick_tests_leave_out_is_there():
-    """A test that was moved would be run again, and a minute would become two."""
+    """If a test were moved, `make quick` would run it again, and take longer."""
     left_out = re.search(r"^LONG = (.+)$", MAKEFILE, re.MULTILINE)[1].split()
     assert all((TESTS / each).exists() for each in left_out)
 

@@ -25,12 +25,12 @@ MIGRATION = DOCS / "migration.md"
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 THEIR_FLAGS = {"--gpus", "--build-arg", "--profile", "--extra-index-url", "--isolation", "--storage-driver"}
-"""Of docker, pip and other programs that a page may name in its prose."""
+"""Flags of docker, pip and other programs that a page may mention."""
 
 
 @cache
 def flags() -> frozenset[str]:
-    """Of all commands."""
+    """The flags of all commands."""
     words = next(action for action in parser()._actions if action.dest == "command")
     return frozenset(flag for word in words.choices.values() for flag in word._option_string_actions)
 
@@ -46,7 +46,7 @@ def test_every_flag_that_is_named_exists(page):
 
 
 def _our_columns():
-    """What stands in the migration tables' columns that are about us."""
+    """The contents of the columns about this server in the migration tables."""
     lines = [line for line in MIGRATION.read_text().splitlines() if line.startswith("|")]
     ours = [re.split(r"(?<!\\)\|", line)[2] for line in lines]
     return re.findall(r"`([^`]+)`", " ".join(ours))
@@ -61,7 +61,7 @@ def test_every_variable_that_is_named_exists(page):
 
 @each_page
 def test_every_command_that_is_shown_would_be_understood(page):
-    """Also of those that are not run, and of those in a sentence."""
+    """Also for blocks that are not run, and for commands in a sentence."""
     for block in blocks(page):
         if block.language in ("bash", "console") and not block.how.startswith("exit"):
             for words in commands(re.sub(r"(?m)^\$ ", "", block.text)):
@@ -74,7 +74,7 @@ def test_every_command_that_is_shown_would_be_understood(page):
 
 
 def commands(text: str) -> list[tuple[dict[str, str], list[str]]]:
-    """Each `gptoss …` in a piece of shell, or after the name of a container's image: variables, and words."""
+    """Each `gptoss …` command in a shell text, or after the name of an image: its variables and arguments."""
     found = []
     text = re.sub(r"\\\n", " ", text)
     inner = re.findall(r"\$\(([^()]*)\)", text)
@@ -199,7 +199,7 @@ def test_every_error_code_is_told_of_with_its_status_and_no_other_is():
 
 
 def real_codes() -> set[tuple[int, str]]:
-    """Of every error that the server makes: in the engine's table, and wherever an ApiError is written."""
+    """The codes of all errors: in the engine's table, and wherever an ApiError is created."""
     found = set(STATUSES.values()) | {(500, "engine_error")}
     for path in sorted((ROOT / "server").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -217,7 +217,7 @@ def real_codes() -> set[tuple[int, str]]:
 
 @cache
 def messages() -> list[str]:
-    """Every string in the sources, with `…` for what is filled in."""
+    """All strings in the sources, with `…` for the inserted values."""
     found = []
     for package in ("gptoss", "server", "language", "engine", "model"):
         for path in sorted((ROOT / package).rglob("*.py")):

@@ -19,9 +19,9 @@ from tests.tools.traffic.historian import GREEDY, LIMITS, VOCABULARY, ask, finis
 
 
 class Device:
-    """A link to a device whose numbers cannot be seen: its tensors have shapes and no memory.
+    """A fake device: its tensors have shapes but no memory.
 
-    Whoever looks at one before it is downloaded gets an error, not a wait.
+    Reading a tensor before it is downloaded is an error, where a real device would wait.
     """
 
     def __init__(self):
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Nowhere:
-    """A model on that device, that chooses there."""
+    """A model on this device, which also samples there."""
 
     device = torch.device("meta")
     page_size, page_bytes, weight_bytes = 4, 1, 0
@@ -77,7 +77,7 @@ def device(monkeypatch) -> Device:
 
 
 def steps_of_three(device: Device, requests: list[Request]) -> list[list[str]]:
-    """What each step of all three asks of the device, once they decode."""
+    """The copies and waits of each step in which all three sequences decode."""
     engine = Engine(Runner(Nowhere(), 60, banned=[7, 96], overlaps=True), LIMITS)
     for request in requests:
         engine.add(request)
@@ -110,7 +110,7 @@ def test_a_plain_decode_step_is_one_copy_each_way_and_one_wait(device):
     ids=lambda needs: " ".join(needs),
 )
 def test_a_step_with_penalties_is_one_copy_up_more(device, needs):
-    """One kind beside another, and a plain one: and all in one copy."""
+    """Requests with different penalties, and one without: all need only one copy."""
     other = SamplingParams(temperature=0, frequency_penalty=0.1)
     requests = [ask("a", max_tokens=30), ask("b", max_tokens=29, sampling=other)]
     steps = steps_of_three(device, [*requests, ask("c", max_tokens=28, **needs)])
@@ -131,7 +131,7 @@ class AnyOf:
 
 
 def test_a_step_with_a_constraint_is_one_copy_up_more_when_the_last_was_read(device):
-    """Masks, penalties and biases in one copy."""
+    """Masks, penalties and biases are in one copy."""
     biased = SamplingParams(temperature=0, frequency_penalty=0.1, logit_bias={3: 1.0})
     requests = [ask("a", max_tokens=30), ask("b", max_tokens=29, sampling=biased)]
     steps = steps_of_three(device, [*requests, ask("c", max_tokens=28, constraint=AnyOf(), sampling=biased)])
@@ -139,7 +139,7 @@ def test_a_step_with_a_constraint_is_one_copy_up_more_when_the_last_was_read(dev
 
 
 def test_the_device_refuses_to_be_looked_at():
-    """Else the test above would show nothing."""
+    """Otherwise the other tests here would prove nothing."""
     there, _ = Device().upload(array("q", [1, 2]), array("i", [3]))
     for look in (Tensor.tolist, lambda t: t[0].item(), lambda t: bool(t.any())):
         with pytest.raises((NotImplementedError, RuntimeError)):

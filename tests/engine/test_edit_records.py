@@ -16,7 +16,7 @@ from tests.engine.test_sampling import Broken, Only, random_logits, sequence
 
 
 def edited_logits(logits: Tensor, *sequences: Sequence, latest=None, errors=None) -> Tensor:
-    """A copy, as the sequences want it.
+    """A copy with the edits of the sequences.
 
     latest  of each sequence a token that it does not know yet
     """
@@ -60,12 +60,12 @@ def test_biases_are_added_and_stop_tokens_withheld():
 
 
 def said_so_far(one: Sequence, token: int) -> Sequence:
-    """The same sequence once it knows `token`; nothing of it is shared."""
+    """An independent copy of the sequence with `token` appended."""
     return Sequence(one.request, [*one.tokens, token], one.limit, one.seed)
 
 
 def wanted(x: float, token: int, one: Sequence) -> float:
-    """The plain way, one logit at a time."""
+    """The expected logit, computed directly."""
     params, request = one.request.sampling, one.request
     answer = one.tokens[len(request.prompt) :]
     if request.constraint is None and len(answer) < request.min_tokens and token in request.stop_tokens:
@@ -77,7 +77,7 @@ def wanted(x: float, token: int, one: Sequence) -> float:
 
 
 def random_sequence(draw: random.Random, size: int) -> Sequence:
-    """Wants some of all that can be wanted, or nothing."""
+    """A sequence with a random selection of parameters, or none."""
     some = range(draw.choice((3, size)))  # tokens come once, or again and again
     options = {
         "repetition_penalty": draw.choice((1.0, 1.3, 0.5)),
@@ -106,7 +106,7 @@ def test_every_logit_is_what_the_request_asks_for(seed):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_token_that_only_the_device_knows_counts_like_any_other(seed):
-    """To the bit: steps in turn and steps that overlap must choose the same."""
+    """Bit-identical, because steps with and without overlap must choose the same tokens."""
     draw, size = random.Random(seed), 40
     rows = [random_sequence(draw, size) for _ in range(9)]
     logits = random_logits(9, size, seed)

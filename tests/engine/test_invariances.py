@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Place:
-    """A backend with the model on it, and how much of what crosses its pages.
+    """A model on one backend, and sizes that suit its pages.
 
     lengths      of the prompts
     max_context  that they and their answers have room in
@@ -84,7 +84,7 @@ class Answers:
 
 
 def ask(place: Place, prompts: list[list[int]], sampling: SamplingParams, **changes) -> Answers:
-    """Answers of 15 tokens, from a new engine over memory full of NaN, so that a wrong look shows."""
+    """Answers of 15 tokens from a new engine, whose cache is full of NaN, so that wrong reads are noticed."""
     limits = place.limits(**({"prefix_cache": False} | changes))
     runner = Runner(place.model, limits.num_pages)
     runner.cache.keys.fill_(torch.nan)
@@ -111,7 +111,7 @@ def all_logprobs(tokens: list[Token]) -> list[float]:
 
 @pytest.fixture(scope="module")
 def alone(place) -> dict[int | None, Answers]:
-    """By the sampling's seed: each prompt in one piece, with nobody beside it."""
+    """Seed → the answers, each prompt in one chunk and alone."""
 
     def one_by_one(sampling: SamplingParams) -> Answers:
         answers = [ask(place, [prompt], sampling) for prompt in place.prompts]
@@ -166,7 +166,7 @@ class TestTheAnswerIsTheSame:
 
 
 def test_what_the_prefix_cache_had_is_what_would_be_computed_to_the_bit(place):
-    """The chunks end in the same places, so the same kernels see the same shapes."""
+    """Chunks end at the same positions, so the same kernels get the same shapes."""
     prompt, size = place.prompts[0], place.model.page_size
     whole_pages = (len(prompt) - 1) // size * size
     engine = Engine(Runner(place.model, 400), place.limits(max_tokens_per_step=whole_pages))
@@ -178,7 +178,7 @@ def test_what_the_prefix_cache_had_is_what_would_be_computed_to_the_bit(place):
 
 
 def test_a_preempted_sequence_is_computed_again_to_the_bit(place):
-    """Token by token, so that the same kernels see the same shapes."""
+    """Computed token by token, so that the same kernels get the same shapes."""
     prompt = place.prompts[2]
     undisturbed = ask(place, [prompt], GREEDY, max_tokens_per_step=1)
     for prefix_cache in (False, True):
@@ -196,7 +196,7 @@ def test_a_preempted_sequence_is_computed_again_to_the_bit(place):
 
 
 def test_log_probabilities_of_a_prompt_are_those_of_its_tokens_as_answers(place, alone):
-    """What the model said of its own answer, it says again when it reads it."""
+    """The log-probabilities of an answer are the same when it is part of a prompt."""
     prompt, said = place.prompts[2], alone[None].tokens[2]
     engine = Engine(Runner(place.model, 400), place.limits())
     engine.add(Request("a", prompt + said, 1, sampling=GREEDY, prompt_logprobs=5))

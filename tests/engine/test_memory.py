@@ -17,7 +17,7 @@ NAIVE_BYTES_PER_TOKEN = 2 * PAGE_BYTES // PAGE_SIZE  # all 24 layers keep everyt
 
 
 def test_a_token_of_context_costs_half_of_naive():
-    """Counted by running: the most pages that ever were held at once, by one sequence of growing length."""
+    """Measured: the maximum number of pages that one growing sequence held."""
 
     def most_bytes(tokens: int) -> int:
         engine: Engine = make_engine(
@@ -89,7 +89,7 @@ BAND = 5  # pages of 32 that 128 positions touch
 
 
 def test_the_published_20b_in_eight_bits_has_its_whole_context_on_a_card_of_16_gib():
-    """Weights and keys in eight bits; half a GiB is the driver's and the display's."""
+    """With weights and keys in eight bits; half a GiB is left for the driver and the display."""
     made = plan(
         weight_bytes(SIZES_20B, "int8"),
         page_bytes(SIZES_20B, PAGE_SIZE, "fp8"),

@@ -109,7 +109,7 @@ OVERLAPPED = [
 
 
 SLOW = ("a shared prefix may end in the middle of nowhere",)
-"""It takes most seeds to notice."""
+"""Mutants that only some seeds find."""
 
 
 def few_of(changes):
@@ -138,7 +138,7 @@ def test_random_traffic_of_overlapping_steps_notices_when(function, old, new, mo
 
 
 def mutate(monkeypatch, function, old, new):
-    """Replace a piece of a method's source for the time of one test."""
+    """Replace a part of a method's source during one test."""
     source = textwrap.dedent(inspect.getsource(function))
     assert old in source, f"{function.__qualname__} has changed, and so must its mutant"
     owners = {c.__name__: c for c in (Pages, Scheduler, Admission, _Budget, Runner, Engine, EditRecords)}

@@ -18,7 +18,7 @@ from tests.tools.traffic.historian import LIMITS, Follows, Historian, answer, as
 
 
 class Diary(Runner):
-    """Writes down what it is asked, in order: "run 3", "launch 3", "read 3" for steps of three sequences."""
+    """Records its calls in order: "run 3", "launch 3", "read 3" for steps of three sequences."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, overlaps=True, **options)
@@ -148,7 +148,9 @@ def test_what_the_device_can_know_by_itself_is_launched_ahead_with_all_beside_it
 
 
 def test_what_a_constraint_allows_is_asked_when_the_last_token_was_told():
-    """The next step's logits are computed meanwhile; and who has ended is asked no more."""
+    """Meanwhile the next step's logits are computed.  A constraint whose sequence has ended is not used
+    again.
+    """
     said = answer([1, 2, 3], 12, 6, constrained=True)
     assert said != answer([1, 2, 3], 12, 6)
     stops = frozenset(said[7:8])
@@ -165,7 +167,7 @@ def test_what_a_constraint_allows_is_asked_when_the_last_token_was_told():
 
 
 def test_who_waits_for_a_mask_waits_alone():
-    """The others get a token in each step, and the answer is the same."""
+    """The other sequences get a token in each step, and its answer is the same."""
     engine, lines = overlapped()
     slow = Follows(frozenset(), late=7)
     engine.add(ask("plain", max_tokens=14))
@@ -197,7 +199,9 @@ def test_who_is_alone_is_waited_for():
 
 
 class Fails(Follows):
-    """Once three tokens have come: by an exception here or there, or by allowing nothing."""
+    """A constraint that fails after three tokens: with an exception in one of its methods, or by allowing no
+    token.
+    """
 
     def __init__(self, how: str):
         super().__init__(frozenset())
@@ -262,7 +266,7 @@ def test_a_seed_draws_the_same_in_both_orders(sampling):
 
 
 class Flat(Historian):
-    """Its logits are all of the same size, so that draws differ."""
+    """A model whose logits are all equal, so that random draws differ."""
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         return super().forward(batch, cache).roll(3, dims=1) / 9
@@ -298,7 +302,7 @@ def test_running_out_of_memory_ahead_costs_nothing_that_was_under_way(monkeypatc
 
 
 def test_a_step_that_has_no_room_for_all_is_planned_with_all():
-    """Memory ran out, steps are half as large: whose turn comes next depends on who ends."""
+    """After memory ran out, steps are half as large; which sequence is next depends on which one ends."""
     scheduler = Scheduler(LIMITS)
     for id in "abcd":
         scheduler.add(ask(id))

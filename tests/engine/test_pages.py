@@ -9,7 +9,7 @@ SIZE, WINDOW = 4, 6
 
 
 def computed(pages: Pages, tokens: list[int]) -> tuple[PageTable, list[bytes]]:
-    """A sequence whose tokens are all computed, and whose pages are offered to others."""
+    """A sequence whose tokens are computed, and whose pages are published."""
     table, hashes = PageTable(), []
     for count in range(1, len(tokens) + 1):
         pages.slide(table, count - 1)
@@ -121,7 +121,7 @@ def test_a_prefix_that_lost_its_window_is_not_shared_but_a_shorter_one_is():
 
 
 def test_the_end_of_a_prompt_stays_as_long_as_the_rest_of_it():
-    """Its banded pages are let go of while the answer grows, long before its full ones."""
+    """Its banded pages are freed while the answer grows, long before its full pages."""
     pages = Pages(60, SIZE, WINDOW)
     table, hashes = computed(pages, list(range(40)))
     other, _ = computed(pages, [7] * 8)

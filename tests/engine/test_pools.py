@@ -13,7 +13,7 @@ from tests.tools.traffic.traffic import Traffic
 
 @pytest.mark.parametrize("seed", range(60))
 def test_under_random_traffic_every_answer_is_its_own_and_every_page_comes_back(seed):
-    """Too few pages of either kind: sequences wait, give way and are computed again, and all end."""
+    """With too few pages of each kind, sequences wait, are preempted and computed again, and all end."""
     Traffic(seed, own_pools=True).run()
 
 
@@ -45,7 +45,7 @@ def test_each_kind_has_its_own_numbers(seed):
 
 @pytest.mark.parametrize(("banded", "full", "fit"), [(5, 40, 40), (9, 40, 40), (4, 40, 4), (7, 3, 3)])
 def test_the_longest_sequence_is_bounded_by_what_there_is_less_of(banded, full, fit):
-    """A band of 128 positions touches five pages of 32; with fewer no page can be let go."""
+    """A window of 128 positions touches five pages of 32; with fewer, no page can be freed."""
     pages = Pages((banded, full), page_size=32, window=128)
     assert pages.capacity == fit * 32
     table = PageTable()
@@ -57,7 +57,7 @@ def test_the_longest_sequence_is_bounded_by_what_there_is_less_of(banded, full, 
 
 
 def test_a_prefix_keeps_its_banded_pages_until_others_need_such_pages():
-    """Full pages taken by others cost no banded page its contents."""
+    """If other sequences take full pages, banded pages keep their contents."""
     pages = Pages((6, 40), page_size=4, window=5)
     tokens = list(range(12))
     hashes = []

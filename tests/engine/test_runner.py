@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("order")
 
 
 def test_chunks_are_laid_end_to_end():
-    """A prompt's middle, and a decode, with pages scattered about."""
+    """The middle of a prompt, and a decode, with scattered pages."""
     runner = Runner(Historian(page_size=4, window=6), 30)
     prompt, decode = (
         Sequence(ask(id, range(prompt)), list(range(tokens)), limit=99, seed=0, computed=computed)
@@ -69,7 +69,7 @@ def test_chunks_are_laid_end_to_end():
     ],
 )
 def test_the_batch_says_what_its_logits_are_for(sampling, wanted):
-    """No more than choosing the token needs; log-probabilities and edits need all of them."""
+    """Only what choosing the token needs; log-probabilities and edits need all logits."""
     runner = Runner(Historian(page_size=4, window=6), 30)
     chunks = []
     for id, scored in (("plain", False), ("scored", True)):
@@ -84,7 +84,7 @@ def test_the_batch_says_what_its_logits_are_for(sampling, wanted):
 
 
 class Fixed(Historian):
-    """Whatever it reads, it says the same."""
+    """A model that always gives the same logits."""
 
     def __init__(self, logits: list[float]):
         super().__init__(page_size=4, window=6)
@@ -256,7 +256,7 @@ def test_faults_are_read_from_one_line():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_runners_batches_are_those_of_their_chunks(seed, monkeypatch):
-    """It builds them from arrays of the host, for speed; `Batch.of` is how everybody else does."""
+    """For speed it builds them from arrays of the host; everything else uses `Batch.of`."""
     made = Runner.batch
 
     def compared(self, plan):

@@ -32,7 +32,7 @@ def sequence(tokens=(1, 2, 3), answer=(), seed=0, id="a", **options) -> Sequence
 
 
 def sample(logits, sequences: list[Sequence]) -> Sampled:
-    """As the runner does for a model that does not choose; logits are left as they are."""
+    """Sample as the runner does for a model that does not sample itself; `logits` stay unchanged."""
     logits, errors = logits.clone(), {}
     raw = keep_raw(logits, sequences)
     chosen = edit_and_choose(Shared(), logits, sequences, errors)
@@ -44,7 +44,7 @@ def random_logits(rows: int, size: int = V, seed: int = 0):
 
 
 def draw(logits, times: int, **options):
-    """How often each token is drawn from one row of logits, each time with another seed."""
+    """How often each token is drawn from one row of logits, with a different seed each time."""
     sequences = [sequence(seed=seed, **options) for seed in range(times)]
     return torch.bincount(
         torch.tensor(sample(logits.expand(times, -1), sequences).tokens), minlength=len(logits)
@@ -52,7 +52,7 @@ def draw(logits, times: int, **options):
 
 
 def assert_drawn_from(counts, probabilities):
-    """Pearson's chi-square test, at about 1 in 10^5; nothing improbable enough to count on may be missing."""
+    """Pearson's chi-square test, at a level of about 1 in 10^5."""
     expected = probabilities.double() * counts.sum()
     assert (counts[probabilities == 0] == 0).all()
     common = expected >= 5
@@ -130,7 +130,7 @@ def test_top_p_is_of_what_top_k_keeps():
 
 
 def test_filters_look_as_far_as_they_must():
-    """The nucleus of a flat distribution is larger than the candidates first looked at."""
+    """The nucleus of a flat distribution is larger than the first candidates."""
     size = 20 * FIRST_CANDIDATES
     logits = torch.zeros(size)
     sequences = [sequence(seed=seed, top_p=0.9) for seed in range(300)]
@@ -211,7 +211,7 @@ def test_logprobs_are_of_the_models_own_distribution():
 
 
 class Only:
-    """A constraint that allows a set of tokens, and remembers what came."""
+    """A constraint that allows a set of tokens, and records the sampled ones."""
 
     def __init__(self, *allowed: int, words: int = 2):
         mask = sum(1 << token for token in allowed)
@@ -309,7 +309,7 @@ def test_numbers_that_are_not_finite_end_their_own_request_alone(bad, options):
 
 
 class Late(Only):
-    """Ready once it has been asked so often, or is waited for without end."""
+    """A constraint that is ready only after some calls, or if the caller waits without a limit."""
 
     def __init__(self, asked: int):
         super().__init__(3)

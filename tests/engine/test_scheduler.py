@@ -26,7 +26,7 @@ def ask(id: str, prompt: int | list[int] = 3, max_tokens: int = 10, **options) -
 
 
 def step(scheduler: Scheduler, **outcome) -> list[tuple[str, int]]:
-    """One step in which every sequence that samples gets token 50; what was computed."""
+    """Run one step, in which every sequence that samples gets token 50.  Returns what was computed."""
     plan = scheduler.plan()
     work = [(chunk.sequence.request.id, chunk.length) for chunk in plan.chunks]
     samples = sum(chunk.samples for chunk in plan.chunks)
@@ -258,7 +258,7 @@ def test_callers_that_wait_take_turns_and_each_keeps_its_order():
 
 
 def test_a_prompt_is_looked_through_once_for_all_its_answers():
-    """The smallest and the largest id of 131,072 tokens, for each of 128 answers, held up the event loop."""
+    """Finding the smallest and largest of 131,072 ids for each of 128 answers blocked the event loop."""
     from engine.engine import Engine
 
     class Once(list):

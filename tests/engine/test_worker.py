@@ -39,7 +39,7 @@ LIMITS = Limits(
 
 
 class Gate:
-    """Lets the runner's steps through while it is open.  A fault is raised by the next step."""
+    """Runs the runner's steps while it is open.  The next step raises `fault`, if there is one."""
 
     vocab_size = VOCABULARY
 
@@ -332,7 +332,7 @@ def test_a_slow_reader_holds_up_nobody():
 
 
 def test_one_crossing_per_step():
-    """However many streams: the event loop's wake-ups are the server's main cost per token."""
+    """For any number of streams, because waking the event loop takes most of the server's time per token."""
 
     async def scenario():
         async with running() as (worker, gate):

@@ -60,7 +60,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def no_pauses(monkeypatch):
-    """A pause is over at once, and its length is remembered."""
+    """Pauses end at once; their lengths are recorded."""
     slept = []
     sleep = client.asyncio.sleep
 
@@ -285,7 +285,7 @@ def test_one_run_at_a_time_has_the_results(tiny_tokenizer, files):
 
 
 def _in_a_process(server, source, target):
-    """Signals go to a process's main thread, so that a run in a thread is one of its own."""
+    """Signals go to the main thread of a process, so a run in another thread needs a process of its own."""
     return subprocess.run(
         _command(source, target, "--url", server.url), cwd=ROOT, env=environment()
     ).returncode
@@ -305,7 +305,7 @@ def wait_for_lines(path, number, process):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
 def test_after_a_kill_in_the_midst_nothing_is_lost_and_nothing_stands_twice(files, how):
-    """The demo model, in this process."""
+    """With the demo model, in this process."""
     source, target = files
     url = ["/v1/completions", CHAT, "/v1/responses"]
     write(source, *(asked(f"id-{i}", f"Number {i}", url[i % 3]) for i in range(24)))
@@ -336,7 +336,7 @@ def test_settings_of_the_model_mean_nothing_with_a_url():
 
 @pytest.mark.exhaustive
 def test_a_model_that_is_split_answers_a_file_and_leaves_no_process(files):
-    """The ranks have this command's pipes: while one is there, its output has no end."""
+    """The ranks inherit this command's pipes, so its output would not end while one of them is running."""
     source, target = files
     write(source, *(asked(f"id-{i}", f"Number {i}", "/v1/completions", max_tokens=4) for i in range(4)))
     words = _command(source, target, "--tensor-parallel", 2, "--backend", "reference")

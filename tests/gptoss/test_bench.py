@@ -34,7 +34,7 @@ def run(capsys, monkeypatch, folder, *words):
 
 
 def test_every_figure_is_in_the_table_and_in_the_last_line(folder, capsys, monkeypatch):
-    """The tiny model has a context of 64 tokens, so no case is longer."""
+    """The tiny model has a context of 64 tokens, so all cases are shorter."""
     table, facts = run(capsys, monkeypatch, folder)
     assert list(facts["results"]) == ["prefill_63", "decode_63", "streams_4", "streams_16"]
     for key, result in facts["results"].items():

@@ -30,7 +30,7 @@ HI = {"messages": [{"role": "user", "content": "hi"}]}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A whole, random gpt-oss whose vocabulary is bytes, as small as it can be."""
+    """A very small random gpt-oss whose vocabulary is the bytes."""
     folder = tmp_path_factory.mktemp("models") / "gpt-oss-tiny"
     folder.mkdir()
     config = dataclasses.replace(tiny_checkpoint.CONFIG, vocab_size=300, initial_context_length=1024)
@@ -46,7 +46,7 @@ def environment(**more):
 
 @pytest.fixture
 def gptoss(monkeypatch, capsys):
-    """The command in this process: what it exits with, and what it prints."""
+    """Run the command in this process.  Returns its exit code and its output."""
     monkeypatch.setattr("server.logs.configure", lambda level, form: None)  # pytest has its own
 
     def run(*words, **environ):
@@ -62,7 +62,7 @@ def gptoss(monkeypatch, capsys):
 
 @contextmanager
 def serving(checkpoint, *flags, **environ):
-    """`gptoss serve` on a free port: the process, and its URL."""
+    """Run `gptoss serve` on a free port.  Yields the process and its URL."""
     words = ["serve", "--model", checkpoint, "--backend", "reference", "--port", "0", *flags]
     process = subprocess.Popen(
         [sys.executable, "-m", "gptoss", *map(str, words)],
@@ -80,7 +80,7 @@ def serving(checkpoint, *flags, **environ):
 
 
 def endless(url):
-    """A stream that would go on for long; it has begun."""
+    """A long stream that has begun."""
     body = {"prompt": "a", "max_tokens": 3000, "ignore_eos": True, "stream": True}
     client = httpx.Client(timeout=60)
     answer = client.send(client.build_request("POST", url + "/v1/completions", json=body), stream=True)
@@ -157,7 +157,7 @@ def test_a_word_that_is_missing_or_misspelt_is_told(gptoss, words, said):
 
 @pytest.mark.exhaustive
 def test_torch_does_not_complain_that_there_is_no_numpy(tmp_path):
-    """`pip install gptoss` brings none, and the first thing said at each start was a warning of torch's."""
+    """`pip install gptoss` does not install NumPy, and each start printed a warning of torch."""
     script = tmp_path / "without_numpy.py"
     script.write_text(
         "import sys\n"
@@ -285,7 +285,7 @@ def test_ids_that_the_tokenizer_does_not_know_are_never_sampled(checkpoint):
 
 
 def test_a_smaller_share_of_memory_has_fewer_pages(checkpoint):
-    """A million sequences could use all the memory there is, so that the share decides."""
+    """A million sequences could use all memory, so that the share is the limit."""
 
     def pages(share):
         asked = Settings(model=checkpoint, backend="reference", max_running=10**6, kv_cache_fraction=share)
@@ -295,7 +295,7 @@ def test_a_smaller_share_of_memory_has_fewer_pages(checkpoint):
 
 
 def test_a_model_is_prepared_for_as_many_answers_as_may_run(checkpoint, monkeypatch):
-    """A GPU's graphs were captured while answers waited, each when a step first had its size."""
+    """Before, a GPU's graphs were captured during answers, when a step first had its size."""
     prepared = []
 
     def prepare(model, cache, rows):

@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def examined(folder):
-    """What is found with these settings, on the reference backend: all findings, and the problems."""
+    """The findings with these settings on the reference backend: all, and only the problems."""
 
     def examine(full=False, **asked):
         settings = Settings(**{"model": folder, "backend": "reference", "port": 0, **asked})
@@ -193,7 +193,7 @@ def test_a_full_disk_is_told(monkeypatch):
 
 
 def run(capsys, *words, **asked):
-    """Its exit code, and what it prints."""
+    """Run it.  Returns its exit code and its output."""
     code = doctors.doctor(Settings(**asked), parser().parse_args(["doctor", *words]))
     return code, capsys.readouterr().out
 
@@ -228,7 +228,7 @@ def test_a_command_of_its_own(folder):
 
 
 def test_the_published_20b_fits_a_card_of_16_gib_with_its_whole_context_in_eight_bits(monkeypatch):
-    """What is told before anything is loaded; 15.5 GiB are free there."""
+    """Calculated before loading, for 15.5 GiB of free memory."""
     monkeypatch.setattr(model, "free_bytes", lambda device: 31 * GIB // 2)
     card = doctors.devices.Device("cuda", 0)
     found = model._plan(Settings(dense="int8", kv_cache_dtype="fp8"), SIZES["20b"], card, BACKEND)

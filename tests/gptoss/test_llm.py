@@ -33,7 +33,7 @@ WEATHER = {
 
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory):
-    """Random, and as small as it can be."""
+    """A very small random model."""
     folder = tmp_path_factory.mktemp("models") / "gpt-oss-tiny"
     config = dataclasses.replace(tiny_checkpoint.CONFIG, vocab_size=300, initial_context_length=1024)
     tiny_checkpoint.write(folder, config=config)

@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test advances."""
 
     now = 100.0
 
@@ -58,7 +58,7 @@ def test_a_terminal_has_one_line_with_the_speed_and_what_is_left(monkeypatch, cl
 
 
 def test_the_speed_is_of_the_last_seconds_and_not_of_the_first(monkeypatch, clock):
-    """A connection takes its time to begin: the hours that this seemed to leave were shown for long."""
+    """A slow beginning made the remaining time look like hours."""
     monkeypatch.setattr("sys.stderr", Terminal())
     with Progress("downloading", 100_000) as bar:
         clock.now += 1
@@ -115,7 +115,7 @@ def test_a_bar_is_as_full_as_its_share(share, drawn):
 
 
 def test_a_prompt_has_a_bar_with_its_speed_and_what_is_left(clock):
-    """Steps of a long prompt take seconds each: the speed is told from the second on."""
+    """Steps of a long prompt take seconds each; the speed is shown after the second."""
     out = Terminal()
     line = PromptBar(out)
     for step in range(4):

@@ -66,7 +66,7 @@ def answers(url):
 
 
 def test_a_second_signal_ends_the_process_whatever_it_is_doing():
-    """It waited for the event loop, and then for every thread of a pool."""
+    """It waited for the event loop, and then for all threads of a pool."""
     code = """
 import asyncio, socket, time
 from gptoss.serve import Server

@@ -36,7 +36,7 @@ def load(folder=DEMO):
 
 @pytest.fixture(scope="module")
 def known():
-    """What a healthy model says, as if it had been published."""
+    """The results of a correct model, as published values."""
     with load() as llm:
         ids = llm.tokenizer.encode(TEXT)
         losses = chunk_losses(llm, [ids[n * 512 : (n + 1) * 512] for n in range(CHUNKS)])
@@ -56,7 +56,7 @@ def known():
 
 
 def wrong(llm: LLM, known: Published) -> set[str]:
-    """What is wrong, but for the tokenizer, which is not the published one here."""
+    """The failed rows, except that for the tokenizer, which is not the published one here."""
     rows = list(check(llm, DEMO, known, TEXT, quick=True))
     return {row.about.split(" of ")[0] for row in rows if row.verdict == "wrong"} - {"tokenizer.json"}
 

@@ -28,8 +28,9 @@ CUDA = torch.device("cuda", 0)
 
 
 def test_20b_with_128k_of_context_fits_a_card_of_16_gib():
-    """Allocated under a limit of 15.5 GiB: weights, cache, a prompt's piece and a decode at the far end, as
-    the plan that is printed at the start says.  The limit is on this process, whatever card it has."""
+    """With a limit of 15.5 GiB: weights, cache, a chunk of a prompt and a decode at the end of the context,
+    as the printed plan says.  The limit applies to this process, on any GPU.
+    """
     card = int(15.5 * GIB)
     total = torch.cuda.mem_get_info()[1]
     if total < card:

@@ -40,7 +40,7 @@ def test_what_arrives_is_what_is_read(layout, tmp_path):
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory):
-    """One layer of 20b, and a small vocabulary: its config and its folder."""
+    """Config and folder of a model with one layer of 20b and a small vocabulary."""
     folder, config = tmp_path_factory.mktemp("layer"), replace(SIZES["20b"], num_layers=1, vocab_size=4099)
     synthetic.write(folder, Synthetic(config), "hf")
     return config, folder
@@ -55,7 +55,7 @@ def tensors_of(held):
 
 @pytest.mark.parametrize("dense", ["bf16", "int8"])
 def test_weights_of_true_size_are_those_that_were_made(layer, dense):
-    """Several times: the second has memory that the first one's tensors were in."""
+    """Several times: the second load uses memory of the first one's tensors."""
     config, folder = layer
     want = Reader(Synthetic(config), CUDA, torch.bfloat16, dense).all()
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_weights_of_true_size_are_those_that_were_made(layer, dense):
 
 
 def test_memory_let_go_of_is_not_written_to_before_it_was_read(tmp_path, monkeypatch):
-    """Each tensor is read only after a long wait on the GPU, when the host has long let go of it and begun
+    """The GPU reads each tensor only after a long wait, when the host has freed it and begun to upload
     others in its memory."""
     monkeypatch.setattr("model.loading.upload.AHEAD_BYTES", 1)  # or all begin before the first is let go of
     size = 3 << 20

@@ -38,7 +38,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module", params=OPTIONS.values(), ids=OPTIONS)
 def model(request):
-    """The true sizes of 20b, but for two layers."""
+    """The real sizes of 20b, with two layers."""
     dense, options = request.param
     with torch.inference_mode():
         weights = Reader(Random(TWO_LAYERS, seed=SEED), CUDA, torch.bfloat16, dense).all()
@@ -68,7 +68,7 @@ def test_a_graph_computes_what_its_kernels_do(model, rows):
 
 
 def on_gpu(paged):
-    """Batches of `paged` on the GPU; page numbers that must not be looked up stay as they are."""
+    """Batches of `paged` on the GPU; out-of-range page numbers stay unchanged."""
     pack = paged.pack
 
     paged.pack = lambda chunks: pack(chunks).to(CUDA)
@@ -76,7 +76,7 @@ def on_gpu(paged):
 
 
 def test_a_token_has_the_same_bits_alone_in_company_and_in_pieces(model):
-    """Through graphs and without, behind a page, a window and a part of keys."""
+    """With and without graphs, after more than a page, a window and a part of keys."""
     if not model.batch_invariant:
         pytest.skip("it is not asked to be")
     noise = torch.Generator().manual_seed(SEED)

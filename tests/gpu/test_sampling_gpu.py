@@ -76,7 +76,7 @@ def test_the_token_chosen_scores_best_by_the_plain_version(rows, wide):
 @pytest.mark.parametrize("rows", [3, 256])
 @pytest.mark.parametrize("masked", [True, False])
 def test_logits_are_edited_to_the_bit_of_the_plain_version(rows, masked):
-    """Lists as of long answers, and some of long prompts whose tokens are penalised."""
+    """With lists as for long answers, and for long prompts whose tokens are penalised."""
     lengths = tuple(9000 if row % 100 == 99 else 7 * row % 1500 for row in range(rows))
     edits = random_edits(SEED, VOCABULARY, lengths)
     edits = edits if masked else no_masks(edits)
@@ -99,7 +99,7 @@ def model():
 
 
 class Third:
-    """A constraint: every third token may come."""
+    """A constraint that allows every third token."""
 
     def __init__(self, model):
         size = model.config.vocab_size
@@ -131,7 +131,7 @@ def make_engine(model, overlaps, **changes) -> Engine:
 
 
 def say(model, overlaps, **changes) -> tuple[dict[str, list[int]], Engine]:
-    """Twelve answers of all kinds, one with a constraint; some wait, some stop early."""
+    """Twelve different answers, one with a constraint; some wait, some end early."""
     engine = make_engine(model, overlaps, **changes)
     for n in range(12):
         kind = PENALTIES[n % 3] if n in (4, 5, 9) else KINDS[n % len(KINDS)]
@@ -151,7 +151,7 @@ def say(model, overlaps, **changes) -> tuple[dict[str, list[int]], Engine]:
 
 @pytest.mark.parametrize("changes", [{}, {"num_pages": 40}, {"max_tokens_per_step": 16}], ids=str)
 def test_answers_are_the_same_in_turn_and_overlapped(model, changes):
-    """Graphs of other sizes run the same kernels here, but for sums of more than a few rows."""
+    """Graphs of all sizes have the same kernels here, except for the sums of many rows."""
     in_turn, _ = say(model, overlaps=False, **changes)
     overlapped, engine = say(model, overlaps=None, **changes)
     assert engine._launcher is not None, "on a GPU steps overlap"
@@ -161,7 +161,7 @@ def test_answers_are_the_same_in_turn_and_overlapped(model, changes):
 
 @pytest.mark.parametrize("wants", ["nothing", "penalties", "a constraint"])
 def test_a_decode_step_makes_the_host_wait_for_nothing_but_its_tokens(model, wants):
-    """PyTorch raises at whatever would wait for the device; an event that is waited for is no such thing."""
+    """PyTorch raises an error at every operation that waits for the device, except at waits for events."""
     engine = make_engine(model, overlaps=None)
     for n in range(3):
         kind = PENALTIES[n] if wants == "penalties" else KINDS[2 * n + 1]

@@ -29,7 +29,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def model():
-    """The true sizes of 20b, but for two layers."""
+    """The real sizes of 20b, with two layers."""
     config = replace(SIZES["20b"], num_layers=2)
     with torch.inference_mode():
         return TritonModel(config, Reader(Random(config), CUDA, torch.bfloat16).all())
@@ -49,7 +49,7 @@ def test_kernels_that_overlap_give_the_same_bits(model):
 
 @torch.inference_mode()
 def test_after_the_start_nothing_is_compiled(model, monkeypatch, tmp_path):
-    """By processes into an empty cache, as a first start does; then steps of many sizes."""
+    """Processes compile into an empty cache, as in a first start; then steps of many sizes run."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     job = ahead.Job.on(CUDA, model.config, "bf16", "bf16", False)
     began = time.perf_counter()

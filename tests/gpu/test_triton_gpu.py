@@ -34,7 +34,7 @@ SEED = int(time.time())
 
 @pytest.fixture(scope="module")
 def model():
-    """The true sizes of 20b, but for two layers."""
+    """The real sizes of 20b, with two layers."""
     config = replace(SIZES["20b"], num_layers=2)
     with torch.inference_mode():
         return TritonModel(config, Reader(Random(config, seed=SEED), CUDA, torch.bfloat16).all())
@@ -49,7 +49,7 @@ def test_kernels_compute_what_plain_pytorch_does(model, tokens):
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 13, 33, 64])
 def test_a_graph_computes_what_its_kernels_do(model, rows):
-    """The very same batch, twice: and the second replay is not the first one's answer."""
+    """The same batch twice; the second replay does not return the first one's result."""
     decode = Decode(model, rows, 500)
     with torch.inference_mode():
         for turn in (0, 1, 0):
@@ -66,7 +66,7 @@ def test_a_graph_computes_what_its_kernels_do(model, rows):
 
 
 def test_a_graph_sees_contexts_grow_and_pages_move(model):
-    """One graph, three batches that differ in all but size: each answer is that of its own batch."""
+    """One graph, and three batches of the same size: each result is that of its own batch."""
     with torch.inference_mode():
         decode = Decode(model, 4, 1000)
         other = Decode(model, 4, 40)
@@ -79,7 +79,7 @@ def test_a_graph_sees_contexts_grow_and_pages_move(model):
 
 @pytest.fixture(scope="module")
 def small():
-    """A small model in float32, on the GPU and, as the truth, in plain PyTorch on the CPU."""
+    """A small model in float32: on the GPU, and for comparison in plain PyTorch on the CPU."""
     config = replace(tiny_checkpoint.CONFIG, num_layers=4, initial_context_length=256)
     checkpoint = Random(config, "cpu")
     with torch.inference_mode():
@@ -111,7 +111,7 @@ def answers(model, step_tokens):
 
 @pytest.mark.parametrize("step_tokens", [8, 64, 512])
 def test_the_engine_says_on_a_gpu_what_it_says_on_a_cpu(small, step_tokens):
-    """Prompts in many pieces, whose steps wait for nothing: none may be overwritten by the next."""
+    """Prompts in many chunks, whose steps do not wait: no step may overwrite the previous one's data."""
     ours, theirs = small
     assert answers(ours, step_tokens) == answers(theirs, 512)
 
@@ -124,7 +124,7 @@ def test_a_model_is_built_and_probed():
 
 
 def test_memory_for_128k_of_context_is_there_where_it_is_promised(model):
-    """As many pages as one sequence of 131,072 tokens needs, taken and let go."""
+    """The pages that one sequence of 131,072 tokens needs can be allocated and freed."""
     pages = 131072 // model.page_size + model.config.sliding_window // model.page_size + 2
     if pages * model.page_bytes > 0.9 * torch.cuda.mem_get_info()[0]:
         pytest.skip("this GPU has no room for it beside the model")

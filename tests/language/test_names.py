@@ -6,12 +6,12 @@ from language.names import FunctionNames
 
 
 def colliding(count):
-    """Names that become the same identifier, each of them."""
+    """Names that all become the same identifier."""
     return [f"a{'.-'[i % 2]}{i:017b}".replace("0", ".").replace("1", "-") for i in range(count)]
 
 
 def seconds(names):
-    """Processor time of this thread, the least of three."""
+    """Processor time of this thread, the minimum of three runs."""
     taken = []
     for _ in range(3):
         began = time.thread_time()
@@ -21,7 +21,7 @@ def seconds(names):
 
 
 def test_names_that_are_one_identifier_take_linear_time():
-    """Four thousand of them took as many looks as there are pairs."""
+    """Before, the time was proportional to the number of pairs."""
     assert seconds(colliding(32_000)) < 24 * seconds(colliding(4_000))  # 8 times as many; pairs: 64 times
 
 

@@ -20,7 +20,7 @@ def feed(stops, pieces):
 @settings(deadline=None)  # a busy machine may be slow
 @given(ALPHABET, st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.data())
 def test_pieces_make_no_difference(text, strings, data):
-    """Told one character at a time: it ends before the stop string that is complete first."""
+    """The expected result: the text ends before the stop string that is complete first."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     one_by_one = feed(StopStrings(strings), text)

@@ -6,7 +6,7 @@ from model.batch import BANDED, FULL, Batch
 
 
 def test_chunks_over_scattered_pages():
-    """Three sequences of pages of 4: a prompt, a chunk that crosses two pages, a decode at a page's start."""
+    """Three sequences with pages of 4: a prompt, a chunk over two pages, a decode at the start of a page."""
     table = torch.tensor([[[7, 0, 0], [3, 9, 0], [1, 2, 4]], [[5, 0, 0], [8, 6, 0], [10, 11, 12]]])
     batch = Batch.of([(0, 3), (2, 4), (8, 1)], table, 4, tokens=torch.arange(8))
     assert batch.tokens.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
@@ -31,7 +31,7 @@ def test_what_is_not_given():
 
 
 def test_all_of_a_batch_moves_but_temperatures_which_may_be_absent():
-    """A test on a GPU moved every field by itself, and failed at a batch without temperatures."""
+    """Before, a GPU test moved each field itself, and failed for a batch without temperatures."""
     table = torch.arange(6).view(2, 3, 1)
     for temperatures in (None, torch.ones(3)):
         batch = Batch.of([(0, 3), (2, 1), (1, 1)], table, 4, temperatures=temperatures)

@@ -142,7 +142,7 @@ def test_a_folder_without_config_is_refused(tmp_path):
     ],
 )
 def test_sizes_beyond_all_measure_are_refused_at_once(changed, hint, tmp_path):
-    """A hundred million layers hung the start, and a window of 2^32 + 1 silently became one of 1."""
+    """With a hundred million layers the start hung, and a window of 2^32 + 1 silently became 1."""
     with pytest.raises(CheckpointError, match=hint):
         read(tmp_path, {**original_config(CONFIG), **changed})
 

@@ -37,7 +37,7 @@ def test_rms_norm():
 
 
 def test_rms_norm_is_float32_inside_and_keeps_its_dtype():
-    """A thousand ones squared and summed in bfloat16 would stop at 256."""
+    """In bfloat16, the sum of a thousand squares of 1 would stay at 256."""
     x = torch.full((1, 1000), 3.0, dtype=torch.bfloat16)
     normed = rms_norm(x, torch.ones(1000, dtype=torch.bfloat16))
     assert normed.dtype == torch.bfloat16
@@ -45,7 +45,7 @@ def test_rms_norm_is_float32_inside_and_keeps_its_dtype():
 
 
 def yarn_by_hand(config: ModelConfig) -> list[float]:
-    """YaRN's section 3.2 with gpt-oss's ramp over dimensions, one pair at a time."""
+    """YaRN, section 3.2, with gpt-oss's ramp over dimensions, computed one pair at a time."""
 
     def dimension(turns: float) -> float:
         return (
@@ -71,7 +71,7 @@ def test_yarn_frequencies(config):
 
 
 def test_the_released_models_stretch_pairs_8_to_18_in_part():
-    """Their ramp runs from 8.09 to 17.4: fast pairs are kept, slow ones stretched by 32."""
+    """Their ramp is from 8.09 to 17.4: faster pairs stay unchanged, slower ones are stretched by 32."""
     plain, _ = yarn_frequencies(replace(RELEASED, rope_scaling_factor=1.0))
     stretched = plain / yarn_frequencies(RELEASED)[0]
     assert stretched[:9].tolist() == pytest.approx([1] * 9)
@@ -139,7 +139,7 @@ def test_equal_logits_choose_the_lower_experts():
 
 
 def test_everything_can_be_differentiated():
-    """The demo model is trained with these functions; gradients against finite differences."""
+    """The demo model is trained with these functions; gradients are compared with finite differences."""
     double = {"dtype": torch.float64, "requires_grad": True}
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(2), **double)
     assert torch.autograd.gradcheck(lambda x: clamped_swiglu(x, 1.0), x)

@@ -18,7 +18,7 @@ def test_the_reference_in_bfloat16_passes():
 
 
 def test_a_model_that_forgets_its_keys_is_caught_behind_its_prompt(monkeypatch):
-    """The prompts are right: only a token behind them reads keys of an earlier step."""
+    """Its prompts are correct, because only a token after them reads keys of an earlier step."""
     reference = kernels.load(CPU, "reference")
 
     class Forgetful:

@@ -19,7 +19,7 @@ def stored_bytes(name, shape):
 
 
 def matrices(config):
-    """All but biases, norms and sinks."""
+    """Number of weights in all matrices, without biases, norms and sinks."""
     return {name: shape for name, shape in shapes(config).items() if len(shape) > 1 and "bias" not in name}
 
 
@@ -71,7 +71,7 @@ def test_eight_bits_halve_the_keys_of_full_layers_and_no_others(config):
 
 
 def test_a_token_of_20b_in_eight_bits_reads_a_third_less():
-    """What one token of context 0 reads, in GB: 3.708 and 2.530."""
+    """GB that a token without context reads: 3.708 and 2.530."""
     config = SIZES["20b"]
     assert decode_bytes(config, "bf16", 0) / 1e9 == pytest.approx(3.705, abs=0.005)
     assert decode_bytes(config, "int8", 0) / 1e9 == pytest.approx(2.527, abs=0.005)

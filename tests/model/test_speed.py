@@ -20,7 +20,7 @@ def model():
 
 
 class Clockwork:
-    """Counts passes, and checks that each batch could be one of the engine's."""
+    """A model that counts passes, and checks that each batch could be one of the engine's."""
 
     def __init__(self, model):
         self.model, self.batches = model, []
@@ -53,7 +53,7 @@ def test_steps_are_steps_of_the_model(model, sequences, length, context):
 
 
 def test_the_slots_of_a_load_are_those_of_its_pages(model):
-    """Computed behind nothing, a load's step is an ordinary prompt."""
+    """Without tokens before it, a load's step is an ordinary prompt."""
     load = Load(model, 1, 11, 0)
     batch = load.batch(seed=1)
     logits = model.forward(batch, load.cache)

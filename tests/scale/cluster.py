@@ -37,7 +37,7 @@ class Cluster:
         self.http = httpx.Client(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
 
     def run(self, **arguments) -> None:
-        """Deploys, and waits until it answers."""
+        """Deploy, and wait until it answers."""
         from ray import serve
 
         from deploy.ray.app import Arguments, build
@@ -46,7 +46,7 @@ class Cluster:
         self.wait(lambda: self.running() == arguments.get("min_replicas", 1))
 
     def replicas(self) -> dict[str, int]:
-        """State → how many."""
+        """State → number of replicas."""
         from ray import serve
 
         deployed = serve.status().applications["gptoss"].deployments["gptoss"]
@@ -58,7 +58,7 @@ class Cluster:
         return self.replicas().get("RUNNING", 0)
 
     def pids(self) -> list[int]:
-        """Of the replicas' processes."""
+        """Ids of the replicas' processes."""
         return [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
@@ -75,7 +75,7 @@ class Cluster:
             time.sleep(0.1)
 
     def figure(self, name: str, session: str) -> float:
-        """One of the metrics, of the replica that has the session."""
+        """The value of a metric, from the replica that has the session."""
         lines = self.http.get("/metrics", headers={"x-session-id": session}).text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 

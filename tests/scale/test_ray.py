@@ -32,7 +32,7 @@ def pool():
 
 
 def streamed(cluster, session, body=LONG, begun=None):
-    """The texts of a stream, and whether it came to its end."""
+    """The text of a stream, and whether it was complete."""
     texts = []
     try:
         headers = {"x-session-id": session}
@@ -54,7 +54,7 @@ def streamed(cluster, session, body=LONG, begun=None):
 
 
 def sessions_of_both(cluster):
-    """Sessions of the one replica, and of the other: a conversation is kept at one of them."""
+    """Sessions of each of the two replicas, found by a conversation that only one of them stores."""
     sessions = [f"session-{i}" for i in range(32)]
     kept = cluster.http.post("/v1/conversations", json={}, headers={"x-session-id": sessions[0]}).json()["id"]
 
@@ -109,7 +109,7 @@ def test_it_answers_and_streams_as_a_server_does(cluster):
 
 @pytest.mark.parametrize("by", ["session-id", "x-session-id", "session_id", "prompt_cache_key", "beginning"])
 def test_a_sessions_second_turn_finds_its_prefix(cluster, by):
-    """Of eight sessions; without stickiness about half would not."""
+    """For eight sessions; without sticky sessions, about half would not."""
     for i in range(8):
         name = f"{by}-{i}"
         messages = [{"role": "user", "content": f"My name is {name}. " * 12}]
@@ -176,7 +176,7 @@ def test_a_replica_that_is_killed_ends_its_own_streams_and_another_takes_its_pla
 
 
 def _asks_until_it_answers(cluster, session):
-    """A router may still know the dead replica for a moment: a client asks again on 5xx."""
+    """A router may still use the dead replica for a moment, so the client retries on 5xx."""
     end = time.monotonic() + 30
     while True:
         body = {"messages": [FRANCE], "max_tokens": 5}

@@ -16,7 +16,7 @@ from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import wait_for
 
 LOOP_SECONDS = 0.3
-"""Of processor time: nobody else is answered meanwhile."""
+"""Processor time during which no other request is answered."""
 
 CHAT, COMPLETIONS, RENDER = "/v1/chat/completions", "/v1/completions", "/v1/chat/completions/render"
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -105,7 +105,9 @@ CASES = [(path, name, kind) for path, fields in LISTED.items() for name in field
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen():
-    """As the server does at its start: else a full collection looks at all that the tests have imported."""
+    """Freezes objects as the server does at its start, so that a full collection does not examine all
+    imported modules.
+    """
     gc.collect()
     gc.freeze()
     yield
@@ -114,7 +116,7 @@ def _frozen():
 
 @pytest.fixture(scope="module")
 def server(tiny_tokenizer):
-    """One that lets lists of any length through, so that they are validated."""
+    """A server without limits on lists, so that they are validated."""
     settings = Settings(date="2025-06-28", max_messages=10**6, max_tools=10**6)
     with live(tiny_tokenizer, final("x"), settings=settings, max_context=10**7) as running:
         yield running
@@ -142,7 +144,7 @@ def cost(server, path, body, method="POST"):
     [pytest.param(*case, marks=pytest.mark.exhaustive if n % 3 else ()) for n, case in enumerate(CASES)],
 )
 def test_a_list_of_wrong_elements_costs_the_loop_little(server, path, name, kind):
-    """1.8 MB of zeros took /v1/responses nine seconds, of the event loop alone."""
+    """1.8 MB of zeros blocked the event loop of /v1/responses for nine seconds."""
     body = LISTED[path][name](LISTS[kind])
     began = time.process_time()
     answer, seconds = cost(server, path, body)
@@ -213,7 +215,7 @@ def test_a_large_body_that_is_right_costs_the_loop_little(server, what):
 
 
 def test_the_prompt_of_many_answers_is_looked_at_once(server):
-    """The engine checks each request on the event loop: 128 times 131,072 tokens took two seconds there."""
+    """The engine checks each request on the event loop: 128 times 131,072 tokens took two seconds."""
     before = len(server.worker.requests)
     answer, seconds = cost(
         server, COMPLETIONS, {"prompt": [65, *[66] * 131_000, 67], "n": 128, "max_tokens": 1}
@@ -231,7 +233,7 @@ def test_the_prompt_of_many_answers_is_looked_at_once(server):
 
 @pytest.fixture(scope="module")
 def stored(tiny_tokenizer):
-    """A server, a conversation of 64 MiB there, and one of its items, which is long."""
+    """A server with a conversation of 64 MiB, and one of its long items."""
     with live(tiny_tokenizer, final("x"), settings=Settings(), max_context=10**7) as running:
         items = [{"role": "user", "content": TEXT[: 2**20 // 4]}] * 20
         id = running.http.post(CONVERSATIONS, json={"items": items}, timeout=60).json()["id"]
@@ -243,7 +245,7 @@ def stored(tiny_tokenizer):
 
 @pytest.mark.parametrize("path", [RESPONSES, INPUT])
 def test_a_short_body_cannot_name_a_long_item_again_and_again(stored, path):
-    """10,000 references to an item of 8 MiB were 80 GiB."""
+    """10,000 references to an item of 8 MiB would be 80 GiB."""
     server, _, item = stored
     body = {"input": [{"type": "item_reference", "id": item}] * 10_000}
     answer, seconds = cost(server, path, body)
@@ -276,7 +278,7 @@ def test_a_conversation_that_is_larger_than_a_body_may_be_is_not_gone_on_from(st
     ],
 )
 def test_a_large_conversation_is_looked_at_in_parts(stored, method, what, body):
-    """For one item of it, all were read, and for a page of it, all were written: on the event loop."""
+    """For one item, all items were read, and for a page, all were written, on the event loop."""
     server, conversation, _ = stored
     answer, seconds = cost(server, f"{CONVERSATIONS}/{conversation}{what}", body, method)
     assert answer.status_code == (404 if what.endswith("nothing") else 200)
@@ -342,7 +344,7 @@ def test_of_many_pages_asked_for_at_once_few_are_in_memory(stored, monkeypatch):
     ],
 )
 def test_a_large_answer_is_written_beside_the_loop(tiny_tokenizer, path, body):
-    """Entries of 20,000 log-probabilities were made, and 40 MB of JSON written, in one go."""
+    """Entries for 20,000 log-probabilities, 40 MB of JSON, were written in one piece."""
     script = [Pause(0), "<|channel|>final<|message|>" + "word " * 3998, "<|return|>"]
     with live(tiny_tokenizer, script, settings=Settings(), max_context=10**7) as server:
         answer, seconds = cost(server, path, body)
@@ -389,7 +391,7 @@ def test_biases_are_counted_before_they_are_looked_at(server):
     ],
 )
 def test_what_a_response_repeats_of_its_request_is_small_enough_to_be_held(server, name, given):
-    """It was held, parsed, for as long as the response was made: 60 MB of each of 320 requests."""
+    """It stayed in memory, parsed, while the response was generated: 60 MB for each of 320 requests."""
     answer, seconds = cost(server, RESPONSES, response(**{name: given}, tool_choice="none"))
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == name

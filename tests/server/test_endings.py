@@ -84,7 +84,7 @@ def test_a_client_that_leaves_frees_all_of_its_choices(tiny_tokenizer, stream):
 
 
 def test_a_slow_reader_holds_up_nobody_and_loses_nothing(tiny_tokenizer):
-    """4 MB are more than all the buffers between us: the server waits for this client, and only for it."""
+    """4 MB are more than all buffers hold, so the server must wait for this client, and only for it."""
     text = "x" * 20_000
     chunks = [[id] for id in tiny_tokenizer.encode(text)]
     script = ["<|channel|>final<|message|>", *chunks, "<|return|>"]
@@ -114,7 +114,7 @@ TOO_LONG = (
     r"messages, \d+ in the completion\)\. Please reduce the length of the messages or completion\. "
     r"\(context_length_exceeded\)"
 )
-"""OpenAI's words, by which clients know a full context."""
+"""OpenAI's message, by which clients recognise a full context."""
 
 
 @endpoints
@@ -234,7 +234,7 @@ def test_silence_is_filled_with_comments(tiny_tokenizer, monkeypatch):
 
 
 def test_a_client_that_stops_reading_is_given_up(tiny_tokenizer, monkeypatch):
-    """It has not closed its connection, and never will."""
+    """The client never closes its connection."""
     monkeypatch.setattr(BoundedProtocol, "stuck_seconds", 0.4)
     script = ["<|channel|>final<|message|>", *[[id] for id in tiny_tokenizer.encode("x" * 20_000)]]
     with live(tiny_tokenizer, script, max_context=2**30) as server, connect(server, 4096) as client:
@@ -245,7 +245,7 @@ def test_a_client_that_stops_reading_is_given_up(tiny_tokenizer, monkeypatch):
 
 
 def drained(client):
-    """What the server sends until it closes the connection; fails if it never does."""
+    """Read until the server closes the connection; fails if it does not."""
     received = b""
     try:
         while piece := client.recv(65536):

@@ -25,7 +25,7 @@ def read(text):
 
 @pytest.fixture
 def server(tiny_tokenizer):
-    """Of its own, so that it counts from nothing."""
+    """A server of its own, whose counters begin at zero."""
     with live(tiny_tokenizer, final("Hi!"), settings=Settings(date="2025-06-28")) as server:
         server.worker.stats = Stats
         yield server

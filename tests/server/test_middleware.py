@@ -205,7 +205,7 @@ def text_line(record):
 
 
 def test_a_client_cannot_write_a_line_of_the_text_log(tiny_tokenizer, caplog):
-    """It could: a path is unquoted before it is logged, so %0a was a new line."""
+    """It was possible: a path is unquoted before it is logged, so %0a became a line break."""
     caplog.set_level(logging.INFO)
     path = "/v1/models/%0a12:00:00%20INFO%20x:%20request%20status=200%1b%5b2J%07%00%e2%80%a8%e2%80%ae"
     with live(tiny_tokenizer, final("x")) as server:

@@ -23,7 +23,7 @@ CHAT = "/v1/chat/completions"
 
 @contextmanager
 def pressed(tokenizer, step_seconds=0.002):
-    """A small engine behind a real server: its port and its worker."""
+    """A real server with a small engine.  Yields its port and its worker."""
     limits = Limits(
         num_pages=600, page_size=8, window=16, max_context=1024, max_running=RUNNING, max_queued=QUEUED
     )
@@ -38,7 +38,7 @@ def body(**more):
 
 
 def idle(worker, seconds=30.0):
-    """Whether nothing is left of anybody: no sequence, and every page free."""
+    """Whether nothing is left of any request: no sequence, and all pages are free."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         stats = worker.stats()
@@ -92,7 +92,9 @@ def test_a_429_says_when_to_come_back(tiny_tokenizer):
 
 
 async def vanish(port, seed):
-    """Ask for a long answer and leave: at once, while waiting, or after the first bytes; streaming or not."""
+    """Request a long answer and disconnect: at once, while waiting, or after the first bytes; streamed or
+    not.
+    """
     draw = random.Random(seed)
     asked = body(stream=draw.random() < 0.5, max_tokens=900, ignore_eos=True)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -111,7 +113,7 @@ async def vanish(port, seed):
 @pytest.mark.exhaustive
 def test_four_hundred_clients_that_vanish_leave_nothing_behind(tiny_tokenizer):
     def first_token(port):
-        """Median seconds to the first token of a lone request."""
+        """Median seconds to the first token of a single request."""
         streams = [asyncio.run(load.run("127.0.0.1", port, CHAT, [body()], 10))[0] for _ in range(15)]
         return statistics.median(stream.arrivals[0] - stream.started for stream in streams)
 

@@ -51,7 +51,7 @@ def test_each_request_gets_the_line_that_fits_it_or_the_next():
 
 
 def test_a_grammar_holds_the_script_to_what_was_asked_for():
-    """The masks are the true ones: what they forbid is not sampled, whatever the script says."""
+    """Masks are real: what they forbid is not sampled, even if the script has it."""
     script = Script(call("add", '{"a": 1}'), call("add", '{"b": 1}'))
     with scripted(script) as server:
         strict = {**TOOL, "function": {**TOOL["function"], "strict": True}}

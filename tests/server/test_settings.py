@@ -20,7 +20,7 @@ def test_a_flag_beats_the_environment_which_beats_the_default():
 
 
 def written(folder, content):
-    """A settings file with that content."""
+    """A settings file with this content."""
     path = folder / "gptoss.toml"
     path.write_text(content)
     return str(path)
@@ -129,7 +129,7 @@ def test_an_unknown_variable_of_ours_is_an_error_and_others_are_not():
 
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over():
-    """It did not start: GPTOSS_PORT was no number, and the others no settings."""
+    """The start failed: GPTOSS_PORT was not a number, and the others are not settings."""
     injected = {
         "GPTOSS_PORT": "tcp://10.0.0.1:8000",
         "GPTOSS_SERVICE_HOST": "10.0.0.1",

@@ -17,7 +17,7 @@ def server(tiny_tokenizer):
 
 
 def thoughts(server, **body):
-    """Tokens of chain of thought that may come before it is closed; None: as many as one likes."""
+    """Number of tokens of chain of thought until it is closed; None: no limit."""
     server.http.post(CHAT, json=HI | body).raise_for_status()
     constraint = server.worker.requests[-1].constraint
     if constraint is None:

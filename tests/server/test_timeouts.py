@@ -21,7 +21,7 @@ def hasty(monkeypatch):
 
 
 def everything(client):
-    """What the server sends until it closes the connection; fails if it does not within the socket's time."""
+    """Read until the server closes the connection; fails if it does not within the socket's time limit."""
     found = b""
     while chunk := client.recv(4096):
         found += chunk

@@ -42,7 +42,7 @@ def server(tiny_tokenizer):
 
 @pytest.fixture
 def spans(server):
-    """Those of the test so far; a span comes a moment after the last byte."""
+    """The spans of this test so far; a span is created shortly after the last byte."""
     server.exporter.clear()
 
     def ended(number):
@@ -243,7 +243,7 @@ def test_spans_reach_a_collector_and_one_that_is_gone_holds_nobody_up(tiny_token
 
 
 def _one_request(tokenizer):
-    """A server that begins, answers, and ends."""
+    """Start a server, send one request, and stop it."""
     import os
 
     worker = ScriptedWorker()

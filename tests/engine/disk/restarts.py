@@ -9,7 +9,7 @@ PROMPT = [7 * i % 97 for i in range(150)]
 
 
 def served(folder, *prompts, disk_bytes=2**30, limits=SMALL):
-    """Start, answer the prompts one by one, and stop.  Tokens that the cache had of each; the last stats."""
+    """Start, answer the prompts one by one, and stop.  Returns their cached tokens, and the last stats."""
     engine = make_engine(limits, folder, disk_bytes)
     cached = []
     try:

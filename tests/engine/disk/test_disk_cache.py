@@ -64,7 +64,7 @@ def test_banded_pages_are_kept_only_where_a_prompt_can_be_continued(tmp_path):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_under_random_traffic_every_answer_is_its_own_from_disk_too(seed, order, tmp_path):
-    """Twice the same traffic, so that all is found that was written, and then other traffic."""
+    """The same requests twice, so that all written pages are found, and then other requests."""
     for traffic in (seed, seed, 1000 + seed):
         Traffic(traffic, disk=tmp_path, own_pools=seed % 3 == 0).run()
 

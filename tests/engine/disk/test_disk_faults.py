@@ -21,7 +21,7 @@ from tests.tools.traffic.traffic import Traffic
 
 @pytest.mark.parametrize("seed", [1, 3, 4, 9])  # of those that find something on disk
 def test_with_a_vandal_among_the_files_every_answer_is_its_own(seed, tmp_path, caplog):
-    """He flips bits, cuts, deletes, swaps and empties them, while they are used."""
+    """Files are changed, truncated, deleted, swapped and emptied while they are used."""
     caplog.set_level(logging.CRITICAL, "engine")
     vandal = random.Random(seed)
     for _ in range(3):
@@ -65,7 +65,7 @@ def flip(path, byte, bit=0):
 
 
 def spoiled(folder, caplog, **wanted):
-    """Answer again, with files that were spoiled: what the cache had, and what was logged."""
+    """Answer again after files were damaged.  Returns the cached tokens, and what was logged."""
     caplog.clear()
     caplog.set_level(logging.INFO, "engine")
     [cached], stats = served(folder)
@@ -184,7 +184,7 @@ def test_a_disk_that_never_answers_is_not_waited_for(tmp_path, caplog, monkeypat
 
 
 def reads_wait(monkeypatch):
-    """Reads from disk wait for the first event; the second tells that one has begun."""
+    """Yields two events: reads from disk wait for the first; the second is set when a read begins."""
     gate, asked = threading.Event(), threading.Event()
     read = os.preadv
 
@@ -218,7 +218,7 @@ def test_who_leaves_while_pages_come_leaves_nothing_behind(tmp_path, monkeypatch
 
 
 def test_a_page_that_comes_too_late_is_written_nowhere(tmp_path, monkeypatch):
-    """Whoever waited for it has left, and its place in memory is somebody else's."""
+    """The request that waited for it has been cancelled, and another one uses its place in memory."""
     served(tmp_path)
     gate, asked = reads_wait(monkeypatch)
     engine = make_engine(SMALL, tmp_path)

@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory):
     ids=str,
 )
 def places(request, checkpoint):
-    """The model on several ranks, and alone."""
+    """The same model on several ranks, and on one."""
     name, size = request.param
     backend, options = load(CPU, name), OPTIONS[name]
     sizes = (
@@ -71,7 +71,7 @@ def place(places):
 
 @pytest.fixture(scope="module")
 def alone(place) -> dict[int | None, Answers]:
-    """On several ranks, each prompt in one piece with nobody beside it."""
+    """The answers on several ranks, each prompt in one chunk and alone."""
     answers = {}
     for sampling in (GREEDY, SAMPLED):
         each = [ask(place, [prompt], sampling) for prompt in place.prompts]
@@ -115,7 +115,7 @@ def test_a_prompt_is_scored_as_by_one_rank(places):
 
 
 def test_a_second_engine_has_a_cache_of_its_own(place):
-    """As in a server that is put together again in one process."""
+    """As when a second server is assembled in one process."""
     first = Engine(Runner(place.model, 400), place.limits())
     want = again(first, place.prompts[:2], GREEDY)
     second = Engine(Runner(place.model, 300), place.limits(num_pages=300))

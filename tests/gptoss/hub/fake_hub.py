@@ -18,12 +18,12 @@ from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".safetensors", ".bin", "tokenizer.json")
-"""What the hub keeps by Git LFS."""
+"""Files that the hub stores with Git LFS."""
 
 
 @dataclass
 class Asked:
-    """One request that arrived."""
+    """A request that the hub has received."""
 
     method: str
     path: str
@@ -60,7 +60,7 @@ class FakeHub:
     asked: list[Asked] = field(default_factory=list)
 
     def bodies(self, name: str) -> list[str | None]:
-        """The ranges in which a file was asked for."""
+        """The ranges of a file that were requested."""
         return [each.range for each in self.asked if each.method == "GET" and each.path == f"/cdn/{name}"]
 
     def files(self, model: str) -> dict[str, bytes]:

@@ -26,7 +26,7 @@ NEEDED = {"config.json", "tokenizer.json", "model.safetensors.index.json", FIRST
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A repository as gpt-oss's are: two layouts, and much that nobody needs to serve it."""
+    """A repository like gpt-oss's: two layouts, and files that are not needed for serving."""
     folder = tmp_path_factory.mktemp("published")
     config = dataclasses.replace(tiny_checkpoint.CONFIG, vocab_size=300, initial_context_length=1024)
     tiny_checkpoint.write(folder, layout="hf", config=config)
@@ -73,7 +73,7 @@ def blob(cache, published, name):
 
 
 def assert_downloaded(result, cache, published):
-    """What was downloaded is what is needed, byte for byte, where every program looks for it."""
+    """Check that exactly the needed files were downloaded, unchanged, into the cache's layout."""
     assert result.returncode == 0, result.stderr
     folder = Path(result.stdout.strip())
     assert folder == cache / "snapshots" / COMMIT
@@ -126,7 +126,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(gptoss, hub, cache,
 
 
 def assert_goes_on(size, gptoss, hub, cache, published):
-    """The next download asks for what is missing after `size` bytes of the first shard, and for no more."""
+    """Check that the next download requests only the bytes after the first `size` of the first shard."""
     hub.go_on.set()
     hub.stalls = {}
     hub.asked.clear()
@@ -148,7 +148,7 @@ def test_a_program_that_is_killed_goes_on_where_it_was(gptoss, hub, cache, publi
 
 @pytest.fixture
 def ctrl_c():
-    """Programs that are started now can be interrupted, also where these tests run in the background."""
+    """Lets started programs be interrupted, also if the tests run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -217,7 +217,7 @@ def test_what_was_damaged_on_disk_is_found_and_fetched_again(gptoss, hub, cache,
 )
 @pytest.mark.parametrize("name", ["config.json", FIRST])
 def test_a_hub_cannot_name_a_file_of_ours_as_a_checksum(gptoss, hub, cache, published, tmp_path, shape, name):
-    """What was on disk under that path was found damaged, and removed."""
+    """Before, the file at that path would have been found damaged, and removed."""
     precious = tmp_path / "precious"
     precious.write_text("mine")
     hub.etags = {name: shape.format(precious)}
@@ -228,7 +228,7 @@ def test_a_hub_cannot_name_a_file_of_ours_as_a_checksum(gptoss, hub, cache, publ
 def test_a_hub_s_answer_about_one_file_cannot_name_a_path(
     gptoss, hub, cache, published, tmp_path, monkeypatch
 ):
-    """huggingface_hub takes the place of a file on disk from the ETag of an answer about it."""
+    """huggingface_hub uses the ETag of a response as the name of a file on disk."""
     precious = tmp_path / "precious"
     listed = dict(hub.etags)
     monkeypatch.setattr(

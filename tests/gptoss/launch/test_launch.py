@@ -37,7 +37,7 @@ sys.exit(7)
 
 @pytest.fixture
 def gptoss(tmp_path):
-    """Starts `gptoss launch WORDS` where each agent is a script; HOME is empty."""
+    """Starts `gptoss launch WORDS`, with a script in place of each agent, and an empty HOME."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in NAMES:

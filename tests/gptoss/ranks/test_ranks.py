@@ -42,7 +42,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "who", "strict": True, 
 
 @pytest.fixture(scope="module")
 def even(tmp_path_factory):
-    """A whole, random gpt-oss that two and four ranks can have, and whose answers are long."""
+    """A random gpt-oss that can be split over two and four ranks, and whose answers are long."""
     folder = tmp_path_factory.mktemp("models") / "gpt-oss-even"
     sizes = {"num_heads": 12, "num_kv_heads": 4, "num_experts": 8, "vocab_size": 300}
     config = replace(tiny_checkpoint.CONFIG, **sizes, initial_context_length=1024)
@@ -52,7 +52,7 @@ def even(tmp_path_factory):
 
 
 def members(process) -> dict[int, int]:
-    """The processes of the other ranks, by rank, while they are there."""
+    """Rank → process of each other rank that is running."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -96,7 +96,7 @@ def test_it_answers_over_http_as_one_rank_does():
 
 
 def assert_all_ended(process, others, since, reason):
-    """Within ten seconds, with one line that says why."""
+    """Check that all processes end within ten seconds, with one line that has the reason."""
     assert process.wait(60) == 70
     assert time.monotonic() - since < 10
     assert all(gone(pid) for pid in others.values())
@@ -166,7 +166,7 @@ def test_what_cannot_be_split_is_one_line_at_the_start(gptoss, checkpoint, even)
 
 
 def test_a_rank_that_cannot_load_its_part_says_why(gptoss, even, tmp_path):  # noqa: F811
-    """A scale that is no number, of an expert that only rank 1 has."""
+    """An invalid scale, of an expert that only rank 1 has."""
     for file in even.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     for file in tmp_path.glob("*.safetensors"):
@@ -182,7 +182,7 @@ def test_a_rank_that_cannot_load_its_part_says_why(gptoss, even, tmp_path):  # n
 
 @pytest.mark.exhaustive
 def test_one_process_may_start_several_one_after_the_other(even):
-    """As a notebook does; and nothing of them is left."""
+    """As in a notebook; and no process is left."""
     answers = []
     for size in (2, 1, 2):
         with LLM(even, device="cpu", backend="reference", max_context=64, tensor_parallel=size) as llm:

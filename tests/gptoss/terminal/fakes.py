@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
 
 
 class Scripted:
-    """Answers each question with the next of `answers`: text, thought (in brackets), progress, failures."""
+    """Answers each question with the next of `answers`: text, reasoning (in brackets), progress, failures."""
 
     def __init__(self, *answers):
         self.name = "scripted"

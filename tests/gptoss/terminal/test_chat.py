@@ -62,7 +62,7 @@ def test_a_conversation_on_a_terminal_with_a_real_server(state, tmp_path):
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_tokenizer, state):
-    """The server waits in the middle of its answer for as long as nobody hangs up, however slow we are."""
+    """The server waits in the middle of its answer until the client disconnects, however long that takes."""
     answers = [
         [
             "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Once",

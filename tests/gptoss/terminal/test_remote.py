@@ -98,7 +98,7 @@ def test_nobody_there_is_told():
 
 @contextmanager
 def another_server(models: bytes, answer: bytes = b"", status: int = 200):
-    """A server that is not ours."""
+    """A server of another kind."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

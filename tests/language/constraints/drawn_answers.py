@@ -16,7 +16,11 @@ from tests.vocabularies import real_tokenizer_file, small_tokenizer_file
 
 @dataclass(frozen=True)
 class Said:
-    """One message.  header  between <|channel|> and <|message|>, special tokens by name; end  likewise"""
+    """One message.
+
+    header  text between <|channel|> and <|message|>, with special tokens by name
+    end     name of the token that ends it
+    """
 
     header: str
     body: str
@@ -25,9 +29,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A model without sense: every token that the mask allows may come.
+    """Samples random tokens among those that the mask allows.
 
-    seeds  for as many answers as can be afforded
+    seeds  of the random answers
     """
 
     tokenizer: Tokenizer
@@ -50,9 +54,10 @@ class Speaker:
     def draw(
         self, constraint: AnswerConstraint, seed: int, *, patience: int = 60, limit: int = 4000
     ) -> list[int]:
-        """An answer, to its stop token: uniform for odd seeds, else from random logits at temperature 1.5.
+        """An answer with its stop token: uniform for odd seeds, otherwise from random logits at temperature
+        1.5.
 
-        patience  tokens after which whatever brings the end nearer is preferred
+        patience  number of tokens after which tokens that lead to the end are preferred
         """
         rng = np.random.default_rng(seed)
         logits = rng.normal(0, 4, self.vocab_size)
@@ -75,7 +80,7 @@ class Speaker:
         raise AssertionError(f"no end in sight: {self.tokenizer.decode(answer)[-300:]!r}")
 
     def read(self, answer: list[int]) -> list[Said]:
-        """The messages of a whole answer, which must be spelt as the renderer would."""
+        """The messages of a whole answer, whose headers must equal the renderer's."""
         tokenizer, start = self.tokenizer, [self.special("start"), *self.tokenizer.encode("assistant")]
         messages: list[Said] = []
         at = 0

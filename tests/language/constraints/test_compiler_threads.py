@@ -20,7 +20,7 @@ LONG_WAIT = 60.0
 
 
 def new_schemas(name, count):
-    """Specs that nobody sent before."""
+    """Specs with new schemas."""
     schemas = [{"type": "object", "properties": {f"{name}_{i}": {}}} for i in range(count)]
     return [AnswerSpec(response_format=ResponseFormat("new", schema)) for schema in schemas]
 
@@ -70,7 +70,7 @@ def test_a_flood_of_new_schemas_delays_no_other_work(constraints, turn):
 
 
 def test_a_flood_of_new_schemas_does_not_stand_before_a_large_request(constraints, monkeypatch):
-    """It holds one of two slots that other large requests wait for."""
+    """The large request holds one of two slots, for which other large requests wait."""
     turns = threading.Semaphore(0)
     monkeypatch.setattr(
         CompilerSandbox, "why_not", lambda self, lark: "" if turns.acquire(timeout=LONG_WAIT) else "late"

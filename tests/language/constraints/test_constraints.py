@@ -174,7 +174,7 @@ def test_the_reader_has_nothing_to_recover_and_reads_the_same(speaker):
 
 
 def test_a_sampled_call_has_the_tokens_of_a_rendered_one(speaker):
-    """Else the prompt after a tool's result would miss the prefix cache."""
+    """Otherwise the prompt after a tool's result would not be found in the prefix cache."""
     constraint = speaker.constraints.compile(
         AnswerSpec((GET_WEATHER,), tool_choice="required", reasoning=False)
     )
@@ -227,7 +227,7 @@ def test_the_embedding_must_have_a_row_for_every_token(speaker):
 
 
 def test_copies_share_the_masks_of_what_they_have_in_common():
-    """Sixty-four answers to one request begin alike: each mask of that is computed once."""
+    """Sixty-four answers to one request begin with the same tokens; each mask is computed once."""
     speaker = speaker_of("small")
     first = speaker.constraints.compile(AnswerSpec(response_format=FORMAT))
     copies = [first.copy() for _ in range(8)]
@@ -255,7 +255,7 @@ def test_a_token_that_was_not_allowed_is_found_while_the_next_mask_is_computed()
 
 
 def test_a_grammar_that_is_known_begins_anew_for_each_answer(speaker):
-    """Compiled grammars are kept: what one answer, or one that was begun, has accepted is nobody else's."""
+    """Compiled grammars are cached, but not the state of an answer."""
     spec = AnswerSpec(response_format=FORMAT, prefilled=True)
     begun = replace(spec, begun=tuple(speaker.tokenizer.encode('{"')))
     first = speaker.constraints.compile(spec)
@@ -278,7 +278,7 @@ def test_kept_grammars_are_bounded(speaker):
 
 
 def test_a_grammar_that_was_slow_once_has_threads_of_its_own():
-    """Quick ones wait neither for it nor behind it."""
+    """Other grammars do not wait for it."""
     go_on, where = threading.Event(), []
 
     class Slow:

@@ -23,7 +23,7 @@ SUMS = 'root ::= term ("+" term)*\nterm ::= [0-9]+ | "(" root ")"'
 
 
 def taken(text, grammar):
-    """Whether the whole answer may be this text."""
+    """Whether the whole answer can be this text."""
     speaker = speaker_of("small")
     spec = AnswerSpec(response_format=Grammar("gbnf", grammar), prefilled=True)
     constraint = speaker.constraints.compile(spec)

@@ -16,7 +16,7 @@ from language.harmony.messages import ResponseFormat, Tool
 from tests.language.constraints.drawn_answers import Speaker, speaker_of
 
 COMPILE_SECONDS, MASK_SECONDS = 6.0, 1.0
-"""Of this thread's CPU: several times what is needed, and blind to what else the machine does, but for its
+"""CPU time of this thread: several times the needed time, and independent of other programs, except for their
 use of caches and memory."""
 
 
@@ -35,13 +35,13 @@ def drawn(speaker: Speaker, schema: dict[str, Any], seeds: range) -> list[Any]:
 
 
 class Author:
-    """Writes random schemas, of the keywords that people use."""
+    """Writes random schemas with usual keywords."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
     def document(self) -> dict[str, Any]:
-        """An object, with definitions to refer to."""
+        """An object schema with definitions, to which it refers."""
         definitions = {"leaf": self.leaf(), "tree": self.tree()}
         dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
         return {**dialect, **self.object(3), "$defs": definitions}
@@ -349,7 +349,7 @@ def test_a_schema_in_use_does_not_wait_while_a_stranger_s_is_tried():
 
 
 def test_the_limits_leave_room_for_honest_schemas():
-    """Of the size that OpenAI allows for strict schemas in depth, and more than people write in width."""
+    """With the depth that OpenAI allows for strict schemas, and more properties than are usual."""
     level: dict[str, Any] = record({"leaf": TEXT})
     for i in range(9):
         level = record({f"name_{i}_{j}": TEXT for j in range(20)} | {"inner": level})

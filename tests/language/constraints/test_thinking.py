@@ -20,7 +20,7 @@ def speaker(request: pytest.FixtureRequest) -> Speaker:
 
 
 def say(speaker: Speaker, constraint, text: str) -> list[int]:
-    """Sample `text`, special tokens live; every token must be allowed."""
+    """Sample `text`, with special tokens; every token must be allowed."""
     tokens = speaker.tokenizer.encode_with_specials(text)
     for token in tokens:
         assert token in speaker.allowed(constraint)
@@ -29,7 +29,7 @@ def say(speaker: Speaker, constraint, text: str) -> list[int]:
 
 
 def ponder(speaker: Speaker, constraint, seed: int = 0) -> list[int]:
-    """Think whole characters at random, for as long as it is allowed."""
+    """Sample random characters of reasoning as long as they are allowed."""
     rng = np.random.default_rng(seed)
     specials = set(speaker.tokenizer.specials.values())
     thought: list[int] = []
@@ -52,7 +52,7 @@ def _is_text(piece: bytes) -> bool:
 
 
 def forced(speaker: Speaker, constraint) -> str:
-    """What must come next, as long as there is no choice."""
+    """The tokens that must come next, while only one is allowed."""
     tokens: list[int] = []
     while len(ids := speaker.allowed(constraint)) == 1:
         tokens.append(int(ids[0]))
@@ -148,7 +148,7 @@ def test_another_token_than_the_forced_one_is_an_error(speaker):
 
 
 def test_asking_twice_for_a_mask_changes_nothing(speaker):
-    """The engine may, when a sequence is preempted between the mask and the token."""
+    """The engine asks twice if a sequence is preempted between the mask and the token."""
     constraint = speaker.constraints.compile(AnswerSpec(thinking_tokens=1))
     say(speaker, constraint, OPENING + "a")
     assert bytes(constraint.mask()) == bytes(constraint.mask())

@@ -25,7 +25,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def oracle(real: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """openai-harmony's encoding, offline: the vocabulary it would download is rebuilt from tokenizer.json."""
+    """openai-harmony's encoding, offline: its vocabulary is made from tokenizer.json."""
     harmony = pytest.importorskip("openai_harmony")
     folder = tmp_path_factory.mktemp("tiktoken")
     ranks = (base64.b64encode(real.token_bytes(id)) + b" %d\n" % id for id in range(199998))

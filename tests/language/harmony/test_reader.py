@@ -22,7 +22,7 @@ shared = settings(deadline=None, suppress_health_check=[HealthCheck.function_sco
 
 @dataclass
 class Answer:
-    """Deltas, put together."""
+    """An answer assembled from deltas."""
 
     reasoning: str = ""
     content: str = ""
@@ -297,7 +297,7 @@ def test_what_is_said_does_not_depend_on_how_it_is_split(
 @shared
 @given(reasoning=texts.filter(bool), content=texts.filter(bool), arguments=texts)
 def test_what_is_written_is_read_back(small: Tokenizer, reasoning: str, content: str, arguments: str) -> None:
-    """The renderer's assistant messages are answers to the reader."""
+    """The reader can read the assistant messages that the renderer writes."""
     message = Message("assistant", content, reasoning, (Call("c", "f", arguments),))
     renderer = Renderer(small)
     before = renderer.render(Conversation([]))
@@ -326,7 +326,7 @@ def test_half_a_character_is_kept_where_it_was_said(small: Tokenizer) -> None:
 
 
 def test_the_place_of_every_token_is_known(small: Tokenizer) -> None:
-    """Log-probabilities belong to the answer's tokens, also to those that complete no character."""
+    """Log-probabilities are reported for all tokens of an answer, even if they complete no character."""
     single = {small.token_bytes(id): id for id in range(small.size)}
     reader = Reader(small)
     said: list[tuple[str, str]] = []

@@ -21,7 +21,7 @@ GOLDEN = """
 
 
 def through_the_library(oracle: Any, conversation: Conversation) -> list[int]:
-    """The same conversation by openai-harmony.
+    """The same conversation, rendered by openai-harmony.
 
     Message by message, since it drops old analysis at the wrong places; and a call's header is encoded here,
     since it writes the recipient before the channel.

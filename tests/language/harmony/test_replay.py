@@ -14,7 +14,7 @@ from tests.language.harmony.talk import ASK, TIME, assistant, result, text_of, u
 
 
 def action(tokenizer: Tokenizer, text: str) -> Sequence[int]:
-    """Tokens that no renderer would choose: a character each."""
+    """Unusual tokens: one for each character."""
     special = set(tokenizer.specials.values())
     tokens = tokenizer.encode_with_specials(text)
     return [t for id in tokens for t in ([id] if id in special else spelled(tokenizer, id))]
@@ -91,7 +91,7 @@ def sampled(tokenizer: Tokenizer, *kinds: str) -> Sequence[int]:
 
 
 def items(*kinds: str, call_id: str = "call_1") -> list[Message]:
-    """A message for each harmony message, as an API with items gives them."""
+    """One message for each harmony message, as an API with items has them."""
     messages = {
         "think": assistant(None, "I must look."),
         "more": assistant(None, " Now."),

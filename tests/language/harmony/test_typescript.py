@@ -40,7 +40,7 @@ def obj(*required: str, **properties: Any) -> Schema:
 
 
 def body(**properties: Any) -> str:
-    """What stands between the braces of a function with these optional parameters."""
+    """The text between the braces of a function with these optional parameters."""
     text = declaration(obj(**properties))
     return text.removeprefix("type f = (_: {\n").removesuffix("}) => any;")
 
@@ -285,7 +285,7 @@ def test_webs_of_references_are_bounded_for_all_tools_together() -> None:
 
 
 def test_references_to_something_large_are_not_measured_again_and_again() -> None:
-    """Each of 20,000 references used to print a megabyte, only to learn that there was no room for it."""
+    """Before, each of 20,000 references was written out, a megabyte, only to be dropped."""
     large = obj(**{f"p{i}": {"type": "string"} for i in range(30_000)})
     schema = {**obj(**{f"r{i}": {"$ref": "#/$defs/L"} for i in range(20_000)}), "$defs": {"L": large}}
     begin = time.process_time()

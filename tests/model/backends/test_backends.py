@@ -25,7 +25,7 @@ def test_an_unknown_backend_is_refused_with_the_known_ones():
 
 
 def test_a_backend_that_cannot_be_imported_stops_the_program(monkeypatch):
-    """No silent slow path."""
+    """No other backend is used silently."""
 
     def broken(name: str):
         raise ImportError(f"{name} does not run on this processor")

@@ -36,7 +36,7 @@ def build(
 
 
 def told(case: str) -> tuple[list[int], Tensor, Tensor]:
-    """Tokens of a golden case, and its logits in float32 and in bfloat16."""
+    """The tokens of a golden case, and its logits in float32 and in bfloat16."""
     with safe_open(golden.PATH, framework="pt") as file:
         assert file.metadata()[case] == golden.checksum(*golden.CASES[case]), (
             "weights are not those of the golden file"
@@ -56,12 +56,12 @@ def tokens(length: int, seed: int) -> list[int]:
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
-    """Float32 logits, equal but for the order of sums."""
+    """Check float32 logits, which may differ only by the order of sums."""
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
 def assert_near(ours: Tensor, theirs: Tensor) -> None:
-    """bfloat16 logits, equal but for the order of sums.
+    """Check bfloat16 logits, which may differ only by the order of sums.
 
     A sum may round the other way (2 ** -8 of a value), and once in a while that chooses another expert for a
     token: most rows agree to a few roundings, and one in ten need not.
@@ -73,7 +73,7 @@ def assert_near(ours: Tensor, theirs: Tensor) -> None:
 
 
 class Precision(NamedTuple):
-    """A network, and what it means in its precision that logits are the same."""
+    """A network, and the comparison of logits for its precision."""
 
     network: GptOss
     same: Callable[[Tensor, Tensor], None]
@@ -100,9 +100,9 @@ def test_float32_logits_equal_those_of_transformers(case, layout, tmp_path):
 
 @pytest.mark.parametrize("case", golden.CASES)
 def test_bfloat16_logits_are_as_near_the_truth_as_those_of_transformers(case, tmp_path):
-    """Random weights magnify roundings, so the yardstick is what bfloat16 costs transformers itself.
+    """Random weights amplify rounding, so the error is compared with that of transformers in bfloat16.
 
-    Of rows, the median: where a rounding chose another expert, a row is far off in either model.
+    The median of the rows is used, because a row is far off if rounding chose another expert.
     """
     config, seed = golden.CASES[case]
     ids, truth, theirs = told(case)
@@ -115,13 +115,13 @@ def test_bfloat16_logits_are_as_near_the_truth_as_those_of_transformers(case, tm
 
 @pytest.mark.parametrize("lengths", [[1] * 60, [59, 1], [1, 59], [7] * 8 + [4], [16, 1, 1, 30, 12]])
 def test_any_chunks_equal_one_pass(model, lengths):
-    """Prefill in pieces, cached decode, and both: chunks end before, at and after pages and the window."""
+    """Prompts in chunks, decodes, and both; chunks end before, at and after the ends of pages and window."""
     ids = tokens(60, seed=1)
     model.same(Paged(model.network, [ids], seed=2).run(lengths), alone(model.network, ids))
 
 
 def test_a_batch_equals_each_alone(model):
-    """Prompts, pieces of prompts and decodes of several sequences in the same steps, in any order."""
+    """Prompts, parts of prompts and decodes of several sequences in the same steps, in any order."""
     sequences = [tokens(length, seed=length) for length in (5, 64, 23, 31, 8)]
     paged = Paged(model.network, sequences, seed=3)
     draw = random.Random(4)
@@ -153,7 +153,7 @@ def test_only_samples_get_logits(tmp_path):
 
 
 def test_a_token_outside_the_window_is_still_seen_by_full_layers(tmp_path):
-    """The first token is 40 positions behind, the window 7: only full layers can tell."""
+    """The first token is 40 positions before, and the window is 7, so only full layers see it."""
     model = build(tmp_path, torch.float32)
     ids = tokens(41, seed=7)
     changed = [(ids[0] + 1) % model.config.vocab_size, *ids[1:]]
@@ -161,7 +161,7 @@ def test_a_token_outside_the_window_is_still_seen_by_full_layers(tmp_path):
 
 
 def test_layers_that_are_all_banded_do_not_see_past_their_windows(tmp_path):
-    """One banded layer: the logits at a position depend on the window's tokens and no other."""
+    """With one banded layer, the logits at a position depend only on the tokens in the window."""
     config = replace(tiny_checkpoint.CONFIG, num_layers=1)
     model = build(tmp_path, torch.float32, config=config)
     ids = tokens(20, seed=8)
@@ -186,7 +186,7 @@ def test_weights_take_what_the_file_does(tmp_path):
 
 
 def test_transformers_agrees_live(tmp_path):
-    """The same comparison as with the golden file, on weights and tokens that nobody has seen before."""
+    """The same comparison as with the golden file, with new weights and tokens."""
     pytest.importorskip(
         "transformers", reason="only to check the golden file's claim anew: pip install transformers"
     )

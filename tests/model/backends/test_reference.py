@@ -22,7 +22,7 @@ def random(seed: int, *shape: int) -> torch.Tensor:
 
 
 def attention_by_hand(q, keys, values, sinks, position, window) -> np.ndarray:
-    """One query [H, D] over the keys [n, KV, D] of its sequence: equation by equation, one head at a time."""
+    """Attention of one query [H, D] to keys [n, KV, D], computed one head at a time."""
     seen = np.zeros((H, D))
     first = 0 if window is None else max(0, position - window + 1)
     for head in range(H):
@@ -38,7 +38,7 @@ def attention_by_hand(q, keys, values, sinks, position, window) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "window"), [(BANDED, 7), (BANDED, 1), (FULL, None)])
 @pytest.mark.parametrize("scores", [1, 500, reference.SCORES])
 def test_attention_of_mixed_chunks_over_scattered_pages(kind, window, seed, scores, monkeypatch):
-    """Pages nobody wrote hold NaN, and pages behind the window or past the end are out of range.
+    """Unwritten pages contain NaN; pages behind the window or past the end are out of range.
 
     scores  how many are computed at a time: a query alone, a few queries, whole chunks
     """
@@ -79,7 +79,7 @@ def test_attention_of_mixed_chunks_over_scattered_pages(kind, window, seed, scor
 
 
 def test_a_large_sink_takes_all_attention_and_a_small_one_none():
-    """One key: without a sink it would be seen whole."""
+    """With one key, which has all attention if there is no sink."""
     keys, values = random(1, 1, PAGE, KV, D), random(2, 1, PAGE, KV, D)
     one = torch.tensor([1], dtype=torch.int32)
     table = torch.zeros(2, 1, 1, dtype=torch.int32)
@@ -134,7 +134,7 @@ def test_experts(tokens, layer):
 
 
 def test_no_more_bytes_are_remembered_than_allowed_and_answers_do_not_change(layer, monkeypatch):
-    """Room for two and a half matrices: the least recently used goes, and is decoded again when needed."""
+    """With room for two and a half matrices, the least recently used one is dropped and decoded again."""
     allowed = int(2.5 * 2 * F * C * 4)
     monkeypatch.setattr(reference, "WIDENED_BYTES", allowed)
     small = Arithmetic(7.0)
@@ -152,7 +152,7 @@ def test_no_more_bytes_are_remembered_than_allowed_and_answers_do_not_change(lay
 
 
 def test_a_token_that_is_not_finite_spoils_no_other(layer):
-    """In a batch of several requests' tokens, each answer is its own."""
+    """A batch has tokens of several requests, which must not affect each other."""
     x, weights = random(1, 3, C), random(2, 3, A).softmax(-1)
     chosen = torch.tensor([[0, 1, 2], [2, 1, 0], [0, 2, 1]])
     kernels = Arithmetic(7.0)
@@ -166,7 +166,7 @@ def test_a_token_that_is_not_finite_spoils_no_other(layer):
 
 @pytest.mark.parametrize("rows", [1, 100, 8192])
 def test_logits_are_float32_however_many_rows_at_a_time(rows, monkeypatch):
-    """Rounded to bfloat16, logits near 16 would be ⅛ apart."""
+    """In bfloat16, logits near 16 would be multiples of ⅛."""
     monkeypatch.setattr(reference, "UNEMBEDDING_ROWS", rows)
     x, weight = random(1, 2, C).bfloat16(), random(2, 211, C).bfloat16()
     logits = Arithmetic(7.0).unembed(x, weight)

@@ -19,7 +19,7 @@ from tests.tiny_checkpoint import CONFIG, LAYOUTS, write
 
 
 def refusal(folder: Path) -> str:
-    """What is said about a folder that cannot be opened."""
+    """The error for a folder that cannot be opened."""
     with pytest.raises(CheckpointError) as refused:
         Checkpoint.open(folder)
     message = str(refused.value)
@@ -28,7 +28,7 @@ def refusal(folder: Path) -> str:
 
 
 def change(file: Path, **changes) -> None:
-    """Stores tensors differently: under `name`, a tensor, or None to drop it."""
+    """Replace the stored tensor `name`; None: remove it."""
     tensors = load_file(file) | changes
     save_file({name: tensor.clone() for name, tensor in tensors.items() if tensor is not None}, file)
 
@@ -75,7 +75,7 @@ def test_shards_need_no_index(tmp_path):
 
 
 def test_an_index_says_which_files_count(tmp_path):
-    """Another file beside the shards, a consolidated copy perhaps, is not read."""
+    """Another file beside the shards, such as a consolidated copy, is not read."""
     write(tmp_path, "hf")
     (tmp_path / "consolidated.safetensors").write_bytes(b"anything")
     assert set(Checkpoint.open(tmp_path).names) == set(shapes(CONFIG))
@@ -100,7 +100,7 @@ def test_dense_tensors_are_mapped_not_copied(tmp_path):
 
 
 def resident_kilobytes(file: Path) -> int:
-    """What this process has of a mapped file in its memory."""
+    """How much of a mapped file is in this process's memory, in KiB."""
     maps = Path("/proc/self/smaps").read_text().split("VmFlags")
     return sum(int(line.split()[1]) for each in maps if str(file) in each for line in each.splitlines()
                if line.startswith("Rss:"))  # fmt: skip
@@ -108,7 +108,7 @@ def resident_kilobytes(file: Path) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="this system does not say what is resident")
 def test_what_was_read_leaves_memory_and_comes_back_unchanged(tmp_path):
-    """A loader packs one matrix after the other; the file must not be in memory beside what it made of it."""
+    """While a loader packs matrices, the file must not stay in memory as well."""
     config = replace(CONFIG, vocab_size=40_000)
     write(tmp_path, config=config)
     checkpoint = Checkpoint.open(tmp_path)
@@ -153,7 +153,7 @@ def test_experts_on_the_grid_are_encoded_exactly_and_that_is_told_once(tmp_path,
 
 
 def test_the_error_of_encoding_is_told(tmp_path, caplog):
-    """Normal weights in MXFP4 are some 11% off, by root mean square."""
+    """The error of normally distributed weights in MXFP4 is about 11% (root mean square)."""
     write(tmp_path, "hf_bf16")
     for file in tmp_path.glob("*.safetensors"):
         experts = [name for name in load_file(file) if name.endswith(("gate_up_proj", "down_proj"))]
@@ -200,7 +200,7 @@ def test_a_folder_of_something_else(tmp_path):
 
 
 def test_pickles_are_never_opened(tmp_path):
-    """A pickle that would leave a trace if it were loaded."""
+    """With a pickle that would create a file if it were loaded."""
 
     class Trap:
         def __reduce__(self):
@@ -262,7 +262,7 @@ def test_a_file_cut_inside_its_header(keep, tmp_path):
 
 
 def test_any_damage_to_a_header_is_refused_or_harmless(tmp_path):
-    """Bytes of the header changed at random: one clear line, or tensors of the right shape."""
+    """With random bytes changed in the header, there is one clear error, or tensors of the right shape."""
     write(tmp_path)
     file = tmp_path / "model.safetensors"
     whole = file.read_bytes()
@@ -329,7 +329,7 @@ def test_every_fault_is_named(tmp_path):
 
 
 def test_faults_in_great_number_are_counted(tmp_path):
-    """config.json of a deeper model: 15 tensors of each further block are missing."""
+    """With the config.json of a deeper model, 15 tensors of each further block are missing."""
     write(tmp_path)
     deeper = tiny_checkpoint.original_config(CONFIG) | {"num_hidden_layers": 5}
     (tmp_path / "config.json").write_text(json.dumps(deeper))

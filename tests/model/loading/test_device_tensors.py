@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def pieces(monkeypatch):
-    """Small ones, that divide hardly any tensor, and tensors that travel only a few ahead."""
+    """Uses small pieces, which divide hardly any tensor evenly, and little read-ahead."""
     monkeypatch.setattr("model.loading.checkpoint.Uploads", partial(Uploads, threads=3, piece_bytes=1000))
     monkeypatch.setattr(upload, "AHEAD_BYTES", 5000)
 
@@ -44,7 +44,7 @@ def test_what_arrives_on_a_device_is_what_is_read(layout, tmp_path):
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("shift", range(9))
 def test_tensors_of_any_type_and_alignment_arrive(shift, tmp_path):
-    """q is float32, k float16, v bfloat16, and all that follows begins at an odd place in the file."""
+    """q is float32, k float16, v bfloat16, and all later tensors begin at odd offsets in the file."""
     write(tmp_path, "hf")
     for file in tmp_path.glob("*.safetensors"):
         tensors = load_file(file)
@@ -67,7 +67,7 @@ def test_tensors_of_any_type_and_alignment_arrive(shift, tmp_path):
 
 
 def test_what_has_arrived_may_be_written_to(tmp_path):
-    """It is no file's memory, and nobody else's."""
+    """Its memory is neither a mapped file's nor another tensor's."""
     write(tmp_path, "hf_bf16")
     checkpoint = Checkpoint.open(tmp_path)
     before = {name: checkpoint.read(name).clone() for name in checkpoint.names}

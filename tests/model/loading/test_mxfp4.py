@@ -12,7 +12,7 @@ E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
 
 
 def by_hand(blocks: torch.Tensor, scales: torch.Tensor) -> np.ndarray:
-    """Decoded one bit field at a time: sign, two bits of exponent with bias 1, one of mantissa."""
+    """Decodes bit by bit: sign, two bits of exponent with bias 1, one of mantissa."""
     codes = (
         np.stack([blocks.numpy() & 15, blocks.numpy() >> 4], axis=-1)
         .reshape(*scales.shape, 32)
@@ -61,7 +61,7 @@ def test_the_extreme_scales():
 
 
 def test_what_is_on_the_grid_is_kept():
-    """Values, if not codes: a block without a 4 or a 6 can be written with a lower scale too."""
+    """Values stay the same, but perhaps not codes: a block without a 4 or a 6 has also a lower scale."""
     blocks, scales = random_blocks(64, 9, low=3)
     values = decode(blocks, scales, torch.float32)
     again = encode(values)
@@ -71,7 +71,7 @@ def test_what_is_on_the_grid_is_kept():
 
 
 def test_codes_come_back_as_they_were():
-    """Where the largest magnitude is 4 or 6, only one scale fits."""
+    """If the largest magnitude is 4 or 6, only one scale is possible."""
     blocks, scales = random_blocks(64, 9, high=252)
     blocks[..., 0] = blocks[..., 0] & 0xF0 | torch.randint(6, 8, scales.shape, dtype=torch.uint8)
     again = encode(decode(blocks, scales))
@@ -109,7 +109,7 @@ def test_halfway_goes_to_the_even_code(value, rounded):
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=32, max_size=32))
 @settings(max_examples=200, deadline=None)
 def test_no_value_of_the_format_is_nearer(values):
-    """At the block's own scale; and that scale is such that the largest magnitude is not cut."""
+    """With the block's scale, which is large enough for the largest magnitude."""
     block = torch.tensor([values], dtype=torch.float32)
     blocks, scales = encode(block)
     power = 2.0 ** (scales.item() - 127)

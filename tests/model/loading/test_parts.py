@@ -19,7 +19,7 @@ CONFIG = replace(tiny_checkpoint.CONFIG, num_heads=12, num_kv_heads=4, num_exper
 SIZES = (1, 2, 4)
 
 ON_EVERY_RANK = ("norm", "router", "gate.")
-"""Of tensors that are whole on every rank."""
+"""Endings of the names of tensors that every rank has completely."""
 
 
 @pytest.fixture(scope="module", params=tiny_checkpoint.LAYOUTS)
@@ -58,7 +58,7 @@ def test_they_are_the_same_on_a_device(checkpoint, size):
 
 
 def test_the_sizes_of_a_part_are_those_of_a_smaller_model(checkpoint):
-    """But for the router: so a backend needs to know of nothing else."""
+    """Except for the router.  So a backend needs no other information."""
     for name, shape in shapes(Ranks(1, 2).config(CONFIG)).items():
         read = tuple(checkpoint.part(Ranks(1, 2)).read(name).shape)
         assert read == (shape if ".gate." not in name else shapes(CONFIG)[name]), name
@@ -66,7 +66,7 @@ def test_the_sizes_of_a_part_are_those_of_a_smaller_model(checkpoint):
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_each_byte_is_read_by_one_rank(checkpoint, size, monkeypatch):
-    """Counted where files are read; of experts that are encoded first, where they are mapped."""
+    """Counted where files are read; for experts that are encoded first, where they are mapped."""
     taken: Counter[tuple[str, int]] = Counter()
     preadv = os.preadv
 
@@ -94,7 +94,7 @@ def test_each_byte_is_read_by_one_rank(checkpoint, size, monkeypatch):
 
 
 def test_a_matrix_in_columns_is_read_across_pieces(tmp_path, monkeypatch):
-    """Rows that end in the midst of a piece of an upload, and pieces that end in the midst of a row."""
+    """Rows end within pieces of an upload, and pieces end within rows."""
     from model.loading import upload
 
     tiny_checkpoint.write(tmp_path, "original", CONFIG)

@@ -21,7 +21,7 @@ POISON = 0xA5
 
 @pytest.fixture
 def files(tmp_path):
-    """Two files of random bytes."""
+    """Two files with random bytes."""
     noise = random.Random(7)
     paths = [tmp_path / "one", tmp_path / "two"]
     for path, size in zip(paths, (3001, 1999), strict=True):
@@ -50,8 +50,8 @@ def said(tensor):
 
 
 class Late(SharedMemory):
-    """A device whose copies are made when somebody waits for one of them, and not before: then that one, and
-    all that were sent earlier, out of what the buffers hold by then."""
+    """A device that makes copies only when one of them is waited for: then it makes that one, and
+    all that were sent before, from the current contents of the buffers."""
 
     def __init__(self):
         super().__init__(CPU)
@@ -69,7 +69,7 @@ class Late(SharedMemory):
             self.sent.append((buffer, size, target))
 
     def copy(self, wanted):
-        """Until no copy that was sent is `wanted`."""
+        """Make copies until no `wanted` one is pending."""
         with self.lock:
             while any(wanted(buffer) for buffer, _, _ in self.sent):
                 buffer, size, target = self.sent.pop(0)
@@ -102,7 +102,7 @@ def channel(request):
 
 
 def regions_of(files, seed):
-    """Of all sizes and alignments, overlapping, empty, of one piece, of exactly two and of many."""
+    """Regions of all sizes and alignments: overlapping, empty, with one, exactly two and many pieces."""
     noise = random.Random(seed)
     sizes = [0, 1, 2, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 997, 0]
     sizes += [noise.randrange(500) for _ in range(40)]
@@ -114,8 +114,8 @@ def regions_of(files, seed):
 
 @pytest.mark.parametrize("threads", [1, 3, 8])
 def test_each_region_arrives_in_its_turn_to_the_last_byte(files, channel, threads):
-    """A buffer that was read into before its copy was made would give a later piece's bytes; a tensor that
-    was handed over before its copies were made, poison."""
+    """If a buffer were reused before its copy, the tensor would have a later piece's bytes; a tensor that
+    were returned before its copies, would have the initial contents."""
     for seed in range(10):
         regions = regions_of(files, seed)
         with Uploads(regions, channel, threads, PIECE) as uploads:
@@ -131,7 +131,7 @@ def test_every_alignment_in_the_file_will_do(files):
 
 
 def test_reads_that_stop_short_go_on(files, monkeypatch):
-    """The system may return fewer bytes than it was asked for."""
+    """The system may return fewer bytes than requested."""
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda file, into, offset: preadv(file, [into[0][:7]], offset))
     with Uploads([Region(files[0], 3, 700)], SharedMemory(CPU), 2, PIECE) as uploads:
@@ -182,7 +182,7 @@ def test_little_is_taken_of_the_device_before_it_is_asked_for(files, monkeypatch
 
 
 def test_memory_of_the_device_is_free_when_its_tensor_is_let_go(files):
-    """Though threads wait for more to do: one that held on to its last piece kept a whole tensor alive."""
+    """Also while threads are idle: before, a reference to the last piece kept the whole tensor alive."""
     freed = threading.Event()
 
     class Watched(SharedMemory):
@@ -203,7 +203,7 @@ def test_memory_of_the_device_is_free_when_its_tensor_is_let_go(files):
 
 
 def test_a_file_that_ends_too_early_is_named(files, channel):
-    """It was long enough when its header was read."""
+    """The file was long enough when its header was read."""
     regions = [Region(files[1], 0, 1000), Region(files[0], 100, 2000), Region(files[1], 0, 1999)]
     os.truncate(files[0], 1500)
     with (
@@ -247,7 +247,7 @@ def test_whatever_a_thread_dies_of_reaches_the_caller(files, monkeypatch, method
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_leaving_early_ends_all_threads(files, channel, error):
-    """Pieces are left that nobody will read, and copies that nobody has waited for."""
+    """Some pieces are not read yet, and some copies are pending."""
     regions = [Region(files[0], 0, 3000)] * 50
     with pytest.raises(error), Uploads(regions, channel, 3, PIECE) as uploads:  # noqa: PT012
         next(uploads)
@@ -255,7 +255,7 @@ def test_leaving_early_ends_all_threads(files, channel, error):
 
 
 def test_one_that_fails_stops_the_others(files, monkeypatch):
-    """They finish the piece they are at, and read no other."""
+    """The others finish their piece, and read no further one."""
     preadv, told, others = os.preadv, threading.Event(), []
 
     def read(file, into, offset):
@@ -274,7 +274,7 @@ def test_one_that_fails_stops_the_others(files, monkeypatch):
 
 
 def test_work_in_inference_mode_and_out_of_it(files):
-    """A tensor made in inference mode may be written to there only; the mode is each thread's own."""
+    """A tensor made in inference mode can be written only there, and each thread has its own mode."""
     region = Region(files[0], 5, 500)
     for mode in (True, False):
         with torch.inference_mode(mode), Uploads([region], SharedMemory(CPU), 2, PIECE) as uploads:

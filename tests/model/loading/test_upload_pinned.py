@@ -17,7 +17,7 @@ PIECE = 64
 
 
 class Stream:
-    """Knows which others it was told to wait for."""
+    """A fake stream that records for which others it waits."""
 
     def __init__(self, device=None):
         self.waited_for = []
@@ -27,7 +27,7 @@ class Stream:
 
 
 class Event:
-    """Pending from each time it is recorded until it is waited for."""
+    """A fake event: pending from its recording until it is waited for."""
 
     def __init__(self, blocking):
         assert blocking, "a thread that spins takes a core from one that reads"
@@ -44,7 +44,7 @@ class Event:
 
 
 class Runtime:
-    """Which memory is pinned."""
+    """A fake of the runtime that knows which memory is pinned."""
 
     inside = threading.local()
 
@@ -101,7 +101,7 @@ def file(tmp_path):
 
 
 class Watched(Pinned):
-    """Keeps its buffers, and what was asked when."""
+    """Keeps its buffers, and records the order of operations."""
 
     def __init__(self):
         super().__init__(CPU)

@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory):
 
 
 def logits(source, ranks=ALONE, **options):
-    """Of one sequence in chunks, then of three in one batch."""
+    """Logits of one sequence in chunks, then of three in one batch."""
     model = cpu.build(source, CPU, threads=1, ranks=ranks, **options)
     whole = Paged(model, [ids(71, 1)], seed=2).run([37, 1, 1, 30, 1, 1])
     several = Paged(model, [ids(9, 2), ids(4, 3), ids(12, 4)], seed=3)
@@ -43,7 +43,7 @@ def logits(source, ranks=ALONE, **options):
 
 
 def assert_near(got, want):
-    """Equal but for the order of sums.
+    """Check logits, which may differ only by the order of sums.
 
     Keys, values and rows of 16 bits may round the other way, and once in a while that chooses another expert
     for a token: most rows agree to a few roundings.
@@ -80,7 +80,7 @@ def test_with_every_instruction_set(checkpoint, isa):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, math.inf])
 def test_the_choice_is_of_all_ranks_logits(checkpoint, temperature):
-    """Greedy and drawn rows have estimates for tokens that cannot win: of each rank's own vocabulary."""
+    """Greedy and sampled rows have estimates for tokens that cannot win, from each rank's vocabulary."""
 
     def step(source, ranks=ALONE):
         model = cpu.build(source, CPU, threads=1, ranks=ranks)
@@ -100,7 +100,7 @@ class Gone(Exception):
 
 
 def test_a_rank_that_cannot_be_met_ends_the_step_with_its_reason(checkpoint):
-    """The sums are made by Python that C++ calls, through which no exception passes by itself."""
+    """C++ calls Python for the sums, and exceptions do not pass through C++."""
 
     def work(ranks):
         model = cpu.build(checkpoint.part(ranks), CPU, threads=1, ranks=ranks)

@@ -19,7 +19,7 @@ from tests.model.parallel.threads import Meeting, together
 CPU = torch.device("cpu")
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_heads=24, num_kv_heads=8, num_experts=8)
-"""A vocabulary of 211, which no number of ranks divides."""
+"""With a vocabulary of 211, which no number of ranks divides."""
 
 LENGTHS = [7, 1, 1, 16, 1, 5]
 
@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory):
 
 
 def logits(source, ranks=ALONE):
-    """Of one sequence in chunks, then of three in one batch."""
+    """Logits of one sequence in chunks, then of three in one batch."""
     model = reference.build(source, CPU, dtype=torch.float32, page_size=4, ranks=ranks)
     whole = Paged(model, [ids(31, 1)], seed=2).run(LENGTHS)
     several = Paged(model, [ids(9, 2), ids(4, 3), ids(12, 4)], seed=3)
@@ -56,7 +56,7 @@ def test_ranks_together_have_the_logits_of_one_alone(checkpoint, size):
 
 
 def test_no_rank_is_there_for_nothing(checkpoint):
-    """What rank 0 has alone is not enough: the test above would pass if it had everything."""
+    """Rank 0 alone gives another result; otherwise the test above would prove nothing."""
     size = 2
 
     def wrong(ranks):

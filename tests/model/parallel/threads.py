@@ -60,7 +60,7 @@ class ThreadRanks(Ranks):
 
 @contextmanager
 def led(size: int, build: Callable[[ThreadRanks], Any], whole: ModelConfig) -> Iterator[Leader]:
-    """A model of so many ranks: the leader is for this thread, the others follow on threads of their own.
+    """A model of several ranks: this thread uses the leader, the others run on their own threads.
 
     build  makes a rank's part of the model
     """
@@ -95,7 +95,7 @@ def led(size: int, build: Callable[[ThreadRanks], Any], whole: ModelConfig) -> I
 
 
 def together(meeting: Meeting, work: Callable[[ThreadRanks], Result]) -> list[Result]:
-    """What `work` returns on each rank.  If one raises, the others' next meeting does."""
+    """The results of `work` on all ranks.  If one raises, the others raise at their next exchange."""
 
     def one(rank: int) -> Result:
         try:
@@ -111,7 +111,7 @@ def together(meeting: Meeting, work: Callable[[ThreadRanks], Result]) -> list[Re
 
 
 def _raise_first(done: list[Future[Any]]) -> None:
-    """What a rank raised, if one did: rather what broke the barrier than that it was broken."""
+    """Raise the exception of a rank, if there is one; preferably not that the barrier was broken."""
     failures = [failure for each in done if (failure := each.exception()) is not None]
     for failure in sorted(failures, key=lambda each: isinstance(each, threading.BrokenBarrierError)):
         raise failure

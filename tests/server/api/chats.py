@@ -14,7 +14,7 @@ WEATHER = {
 
 
 def chunks_of(server, **body):
-    """Every `data:` of a stream, parsed; the last one stays text."""
+    """All `data:` lines of a stream, parsed; the last one stays text."""
     with server.http.stream(
         "POST", "/v1/chat/completions", json={"messages": HI, "stream": True, **body}
     ) as r:
@@ -27,7 +27,7 @@ def chunks_of(server, **body):
 
 
 def joined(chunks, index=0):
-    """What a client puts together from the deltas of one choice."""
+    """The message that a client assembles from the deltas of one choice."""
     whole = {"content": "", "reasoning": "", "calls": []}
     for chunk in chunks:
         for choice in chunk["choices"]:

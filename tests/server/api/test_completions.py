@@ -117,7 +117,7 @@ def test_echo_repeats_the_prompt(tiny_tokenizer):
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
 def test_echo_with_logprobs_scores_the_prompt(tiny_tokenizer, max_tokens):
-    """As lm-eval asks: log-probabilities of every token of the prompt, the first of which has none."""
+    """As lm-eval requests it: log-probabilities of all tokens of the prompt except the first."""
     with live(tiny_tokenizer, "xyz<|return|>") as server:
         body = {"prompt": "añb", "echo": True, "logprobs": 2, "max_tokens": max_tokens}
         answer = server.http.post("/v1/completions", json=body).json()
@@ -148,9 +148,9 @@ def test_logprobs_of_the_answer_only_unless_it_is_echoed(tiny_tokenizer):
 
 
 def test_a_token_that_stops_the_answer_has_its_log_probability(tiny_tokenizer):
-    """lm-eval asks for one token beyond the prompt, and takes the last entry for that token's.
+    """lm-eval requests one token after the prompt, and assumes that the last entry is that token's.
 
-    Where a stop token had none, the last token of the prompt was dropped instead, and the score was wrong.
+    When a stop token had no entry, it dropped the last token of the prompt instead, and the score was wrong.
     """
     body = {"prompt": "ab", "echo": True, "logprobs": 1, "max_tokens": 1}
     with live(tiny_tokenizer, "<|return|>") as server:

@@ -18,17 +18,17 @@ from tests.soups import arriving, sizes, soups, tokens_of
 STOPS = ["ab", "ba", "aab", "é", "b\n", "🦜a", "{"]
 
 SLOWLY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-"""Each example is two requests."""
+"""Settings for hypothesis, because each example sends two requests."""
 
 
 @cache
 def client():
-    """One for all: a client that is made anew loads all certificates of the world each time."""
+    """One client for all tests, because a new one loads all certificates."""
     return httpx.Client(timeout=30)
 
 
 def asked_twice(server, path, body):
-    """The answer as one object, and the chunks of the same as a stream."""
+    """The answer as one object, and the chunks of the same answer as a stream."""
     whole = client().post(server.url + path, json=body)
     usage = {"stream": True, "stream_options": {"include_usage": True}}
     stream = client().post(server.url + path, json={**body, **usage})
@@ -47,7 +47,7 @@ def by_index(choices):
 
 
 def joined_message(deltas):
-    """What a client makes of the deltas of one choice."""
+    """The message that a client assembles from the deltas of one choice."""
     calls = []
     for delta in deltas:
         for part in delta.get("tool_calls", ()):

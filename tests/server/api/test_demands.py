@@ -29,7 +29,7 @@ def tool(name, strict=None, **parameters):
 
 
 def allowed(constraint, tokens):
-    """How many of `tokens`, one after the other, the constraint lets pass; all of them if it is None."""
+    """How many of `tokens`, one after the other, the constraint allows; all if it is None."""
     if constraint is None:
         return len(tokens)
     constraint = constraint.copy()
@@ -43,7 +43,7 @@ def allowed(constraint, tokens):
 
 @pytest.fixture
 def ask(tiny_tokenizer):
-    """Send a chat; returns a function: whether an answer would be allowed."""
+    """Send a chat.  Returns a function that tells whether an answer would be allowed."""
     with live(tiny_tokenizer, final("ok")) as server:
 
         def ask(**fields):
@@ -98,7 +98,7 @@ def test_a_required_call_must_come_with_arguments_that_fit(ask):
 
 
 def test_a_required_call_has_no_arguments_that_were_not_declared(ask):
-    """A small model told of a function without arguments made some up, and LangChain's client saw them."""
+    """A small model invented arguments for a function without any, and LangChain's client got them."""
     open_ended = tool("h")
     open_ended["function"]["parameters"]["additionalProperties"] = {"type": "integer"}
     needs_more = tool("i")
@@ -235,7 +235,7 @@ def test_names_that_are_no_identifiers_are_mapped_both_ways(tiny_tokenizer):
 
 
 def turn_with_result(answer, **changed):
-    """The history after `answer`'s call, as a client without a place for thoughts sends it."""
+    """The history after the call in `answer`, from a client that drops the chain of thought."""
     made = answer.choices[0].message.tool_calls[0]
     function = {"name": made.function.name, "arguments": made.function.arguments, **changed}
     return [

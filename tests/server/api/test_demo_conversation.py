@@ -88,7 +88,7 @@ def test_it_calls_a_function_and_uses_what_comes_back(demo):
 
 
 def test_ten_turns_with_a_call_and_a_schema(demo):
-    """The golden conversation: in step with the weights, and the model at its best."""
+    """A conversation that the current weights answer correctly."""
     client, history = demo.openai(), []
     person = {
         "type": "object",

@@ -55,7 +55,7 @@ VALUES = {
     "separate_reasoning": (True, {}),
     "format": ({"type": "object"}, {"structured_outputs.json": {"type": "object"}}),
 }
-"""What a row's value becomes, where it is not the same value."""
+"""What the value of a row becomes, if it changes."""
 
 
 @pytest.mark.parametrize(("api", "row"), SAME, ids=ids(SAME))
@@ -186,7 +186,7 @@ def test_a_long_conversation_is_read_quickly_and_whole():
 
 
 OTHERS = json.loads(Path(__file__).with_name("fields_of_other_servers.json").read_text())
-"""Server → the fields that its documentation, of the version looked at, has for each API."""
+"""Server → the fields in its documentation, for each API."""
 
 
 @pytest.mark.parametrize("server", OTHERS)

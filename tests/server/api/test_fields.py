@@ -43,7 +43,7 @@ REFUSED = {
     },
     COMPLETIONS: {"suffix": {"suffix": "the end"}},
 }  # fmt: skip
-"""For each refused field a body that has it."""
+"""For each refused field, a body with it."""
 
 IGNORED = {
     CHAT: {
@@ -67,18 +67,18 @@ IGNORED = {
         "user": {"user": "u"},
     },
 }  # fmt: skip
-"""For each ignored field a body that has it."""
+"""For each ignored field, a body with it."""
 
 
 @cache
 def told(section: str) -> dict[str, str]:
-    """Field → what docs/fields.md says that we do with it."""
+    """Field → what docs/fields.md says about it."""
     (text,) = [part for part in FIELDS.read_text().split("\n## ")[1:] if part.startswith(section)]
     return dict(re.findall(r"^\| `([^`]+)` \| (honoured|ignored|refused) \|", text, re.MULTILINE))
 
 
 def fields_of(kind: object, path: str = "", outer: tuple[object, ...] = ()) -> Iterator[str]:
-    """Paths of all fields of a TypedDict or a pydantic model, as `messages[].content[].text`."""
+    """Paths of all fields of a TypedDict or a pydantic model, such as `messages[].content[].text`."""
     if kind in outer:
         return
     if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -95,7 +95,7 @@ def fields_of(kind: object, path: str = "", outer: tuple[object, ...] = ()) -> I
 
 
 def objects_in(hint: object) -> Iterator[tuple[object, str]]:
-    """The objects with fields in a type, and how one gets to them: `[]` for the items of a list."""
+    """The objects in a type, and their paths: `[]` for the items of a list."""
     origin, inner = typing_extensions.get_origin(hint), typing_extensions.get_args(hint)
     if typing_extensions.is_typeddict(hint) or (isinstance(hint, type) and issubclass(hint, BaseModel)):
         yield hint, ""
@@ -123,14 +123,14 @@ def parents(field: str) -> Iterator[str]:
 
 
 def verdict(section: str, field: str) -> str | None:
-    """What the table says of the field: in its own line, or in that of what it is in."""
+    """What the table says about a field: in its own line, or in that of the object that contains it."""
     table = told(section)
     inherited = (table[parent] for parent in parents(field) if table.get(parent) in ("ignored", "refused"))
     return table.get(field) or next(inherited, None)
 
 
 def test_the_walk_reaches_the_depths_of_the_sdk():
-    """Lest a change in how the SDK writes its types empty the other tests."""
+    """If the SDK changed how its types are written, the other tests might find nothing."""
     deep = {
         "messages[].content[].image_url.url",
         "tools[].function.parameters",
@@ -159,7 +159,7 @@ def extensions(section: str) -> set[str]:
 
 @pytest.mark.parametrize("section", SERVER)
 def test_every_field_of_the_server_is_told_of(section):
-    """As a field of the SDK or as an extension; and every extension exists."""
+    """Each is listed as a field of the SDK or as an extension, and every extension exists."""
     ours = set(fields_of(SERVER[section]))
     assert sorted(ours - sdk_fields(section) - extensions(section) - NESTED) == []
     assert sorted(extensions(section) - ours) == []
@@ -168,7 +168,7 @@ def test_every_field_of_the_server_is_told_of(section):
 
 
 NESTED = {f"tool_choice.allowed_tools.tools[].{field}" for field in ("type", "function", "function.name")}
-"""Fields of ours inside of what the SDK leaves open (`object`)."""
+"""Our fields within objects whose fields the SDK does not define."""
 
 
 @pytest.mark.parametrize("section", SDK)

@@ -209,7 +209,7 @@ strange = st.one_of(
         ]
     ),
 )
-"""What does not belong where it is put."""
+"""Values that are invalid in most places."""
 
 SLOWLY = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -217,7 +217,7 @@ SLOWLY = settings(
 
 
 def places(value, path=()):
-    """The paths of everything in a JSON value, itself first."""
+    """The paths of all parts of a JSON value; the whole value is first."""
     yield path
     if isinstance(value, dict):
         for key in value:
@@ -237,7 +237,7 @@ def replaced(value, path, by):
 
 @st.composite
 def spoilt(draw):
-    """A path, and a body for it in which something was replaced, once or twice."""
+    """A path, and a body for it in which one or two parts were replaced."""
     path = draw(st.sampled_from(sorted(BODIES)))
     body = BODIES[path]
     for _ in range(draw(st.integers(1, 2))):

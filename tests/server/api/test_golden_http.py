@@ -46,7 +46,7 @@ def masked(text: str) -> str:
 
 
 def answer(tokenizer, case):
-    """What a real server answers to the case's request: status, and an object or the events."""
+    """A real server's answer to the request of a case: status, and an object or the events."""
     together = tokenizer.encode_with_specials(case["model_says"])  # so that time decides nothing about chunks
     with live(tokenizer, [together]) as server:
         response = httpx.post(server.url + case["path"], json=case["request"], timeout=30)

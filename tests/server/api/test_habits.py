@@ -22,7 +22,7 @@ FULL = {
     "pi, another": r"(?i)reduce the length of the messages",
     "OpenAI's cookbook": r"maximum context length is (\d+) tokens\. However, you requested (\d+) tokens",
 }
-"""By what clients know a full context: patterns that they look for in the message."""
+"""Patterns by which clients recognise a full context in the message."""
 
 
 @pytest.mark.parametrize("client", FULL)

@@ -81,7 +81,7 @@ class Chat:
 
 
 class Completions(Chat):
-    """The text of a chat's prompt, as raw text."""
+    """The prompt of a chat, as raw text."""
 
     def say(self, kind, text):
         said = super().say(kind, text)
@@ -165,7 +165,7 @@ class Conversations(Responses):
 
 
 def played(api, transcript, tokenizer):
-    """The prompts, and what was read, in each turn."""
+    """The prompts of each turn, and what the client has read."""
     sampled = iter([sampled for _, sampled in transcript for _ in range(2 if api is Completions else 1)])
     with live(tokenizer, lambda request: next(sampled)) as server:
         talk = api(server)

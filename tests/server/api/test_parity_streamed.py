@@ -25,7 +25,7 @@ READ = [
 
 
 def merged(pieces):
-    """Pieces of one kind put together: how many tokens came at once is chance."""
+    """Adjacent pieces of one kind joined, because the number of tokens that arrive at once is random."""
     return [(kind, "".join(text for _, text in group)) for kind, group in groupby(pieces, lambda p: p[0])]
 
 
@@ -127,7 +127,7 @@ class Responses(Api):
 
 
 def conversation(api, tokenizer, together):
-    """Prompts of its three turns, and what was read in each."""
+    """The prompts of the three turns, and what the client has read in each."""
     left = list(LOOP)
 
     def script(_):

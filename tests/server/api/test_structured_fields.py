@@ -51,7 +51,7 @@ NAMES = [
 
 @pytest.fixture
 def ask(tiny_tokenizer):
-    """Send a body to a path; returns a function: whether an answer would be allowed."""
+    """Send a body to a path.  Returns a function that tells whether an answer would be allowed."""
     with live(tiny_tokenizer, final("ok")) as server:
 
         def ask(path="/v1/chat/completions", **body):

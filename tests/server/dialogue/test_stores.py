@@ -29,7 +29,7 @@ database = pytest.fixture(scope="module")(running)
 
 @pytest.fixture(params=["memory", "file", "postgres"])
 def opened(request, tmp_path):
-    """Opens the store again: what it keeps is still there, but in memory."""
+    """Opens the store again; except in memory, its contents are still there."""
     stores = []
     if request.param == "postgres":
         database = request.getfixturevalue("database")
@@ -253,7 +253,7 @@ def test_a_store_of_another_version_is_refused(database, store):
 
 
 async def _unavailable(store, function, *args):
-    """Seconds until it was told."""
+    """Seconds until StoreUnavailable was raised."""
     began = time.monotonic()
     with pytest.raises(StoreUnavailable) as told:
         await store.run(function, *args)

@@ -31,7 +31,7 @@ JSON = {"content-type": "application/json"}
 
 
 def cost(server, path, body):
-    """The answer, and the seconds of processor time until it was there, ours included."""
+    """The answer, and the processor time until it was complete, including this client's."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     began = time.process_time()
     answer = server.http.post(path, content=raw, headers=JSON, timeout=60)
@@ -43,7 +43,7 @@ def cost(server, path, body):
 
 @pytest.mark.parametrize("more", [{"n": 128}, {"best_of": 128}, {}])
 def test_answers_are_counted_before_anything_is_made(tiny_tokenizer, more):
-    """100 kB made 2,560,000 requests to the engine: 28 s and 1.5 GB."""
+    """A body of 100 kB became 2,560,000 requests to the engine: 28 s and 1.5 GB."""
     with live(tiny_tokenizer, final("x")) as server:
         answer, seconds = cost(server, "/v1/completions", {"prompt": ["a"] * 20_000, **more})
         assert not server.worker.requests
@@ -83,7 +83,7 @@ DENSE = {
 
 @pytest.mark.parametrize("shape", DENSE)
 def test_a_body_of_too_many_parts_is_refused_unparsed(tiny_tokenizer, shape):
-    """Parsing these takes seconds, and up to a hundred times their bytes."""
+    """Parsing them takes seconds, and up to a hundred times their size in memory."""
     with live(tiny_tokenizer, final("x")) as server:
         answer, seconds = cost(server, CHAT, DENSE[shape])
     assert answer.status_code == 400
@@ -142,7 +142,7 @@ def test_token_ids_by_the_hundred_thousand_are_taken(tiny_tokenizer):
     ],
 )
 def test_validation_stops_at_the_first_wrong_element(tiny_tokenizer, body):
-    """1.2 MB of zeros cost 2.9 s and 535 MB."""
+    """A body of 1.2 MB of zeros took 2.9 s and 535 MB."""
     settings = Settings(max_messages=10**6)
     with live(tiny_tokenizer, final("x"), settings=settings) as server:
         answer, seconds = cost(server, CHAT, body)
@@ -176,12 +176,12 @@ def test_an_error_is_small_whatever_it_quotes(tiny_tokenizer, path):
 
 
 class Watched(dict):
-    """A dict that can be watched by a weak reference."""
+    """A dict to which a weak reference is possible."""
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_parsed_body_does_not_live_as_long_as_its_answer(tiny_tokenizer, monkeypatch, stream):
-    """12 MiB of metadata were 346 MB of objects until the answer was complete."""
+    """12 MiB of metadata took 346 MB of memory until the answer was complete."""
     watched = []
 
     def parsed(body, **options):
@@ -243,7 +243,7 @@ def _alive():
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages", "/v1/conversations", "/tokenize"])
 def test_a_body_is_checked_beside_the_loop(tiny_tokenizer, monkeypatch, path):
-    """Of a large one also what is wrong, and that in the same words as of a small one."""
+    """Errors in a large body have the same text as in a small one."""
     where = []
     validated = CountedRequest._validated
 
@@ -270,7 +270,7 @@ def _said(answer):
 
 @pytest.mark.parametrize("body", [ChatBody, MessagesBody])
 def test_checking_leaves_other_threads_the_interpreter(body):
-    """pydantic alone kept it for as long as all parts took."""
+    """pydantic alone held the GIL until all parts were validated."""
     parts = [{"type": "text", "text": "a"}] * 30_000
     given = {"messages": [{"role": "user", "content": parts}], "max_tokens": 1}
     thread = threading.Thread(target=lambda: [body.model_validate(given) for _ in range(8)])

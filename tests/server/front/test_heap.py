@@ -60,7 +60,7 @@ def test_every_request_counts_also_one_that_is_refused(tiny_tokenizer, monkeypat
 
 
 def test_what_is_free_goes_back_and_is_not_resident_any_more():
-    """Blocks too small to be mapped alone, with one in use behind them, so that the heap cannot shrink."""
+    """With small blocks, and a used one after them, so that the heap cannot simply shrink."""
     gc.collect()
     blocks = [bytearray(100_000) for _ in range(1000)]
     last = bytearray(100_000)

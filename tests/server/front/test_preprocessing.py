@@ -58,7 +58,7 @@ LARGE = {
 @pytest.mark.parametrize("part", LARGE)
 @pytest.mark.parametrize("path", [CHAT, CHAT + "/render", "/tokenize"])
 def test_a_large_body_is_rendered_beside_the_event_loop(tiny_tokenizer, monkeypatch, part, path):
-    """Only the length of the messages' contents was looked at."""
+    """Before, only the length of the messages' contents was considered."""
     where = []
     render = Renderer.render
 
@@ -92,7 +92,7 @@ def test_a_long_raw_prompt_is_tokenised_beside_the_event_loop(tiny_tokenizer, mo
 
 
 def test_tokenising_leaves_other_threads_the_interpreter(tiny_tokenizer):
-    """`encode` kept it for as long as it took; a batch of one does not."""
+    """`encode` holds the GIL until it is done; encoding a batch of one does not."""
     thread = threading.Thread(target=tiny_tokenizer.encode, args=["Some words, and others. " * 20_000])
     began = last = time.perf_counter()
     longest = 0.0
@@ -108,7 +108,7 @@ def test_tokenising_leaves_other_threads_the_interpreter(tiny_tokenizer):
 
 @pytest.fixture
 def held(monkeypatch):
-    """Rendering waits until this is set; and how often it was begun."""
+    """An event for which rendering waits, and the number of renderings that have begun."""
     go_on, begun = threading.Event(), []
     render = Renderer.render
 
@@ -289,7 +289,7 @@ def test_what_goes_wrong_after_its_client_has_left_is_not_logged_as_an_error(cap
 
 
 def test_a_slot_rests_for_as_long_as_a_thread_worked():
-    """One large body behind the other left the streams beside them a third of the interpreter."""
+    """With one large body after the other, streams got only a third of the GIL's time."""
     worked = []
 
     def work():

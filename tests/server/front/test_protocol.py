@@ -21,7 +21,7 @@ CHUNKED = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunke
 
 
 def sent_until_closed(client, piece, most):
-    """Bytes that the server took of an endless stream before it hung up."""
+    """Number of bytes that the server read from an endless stream before it closed the connection."""
     sent = 0
     try:
         while sent < most:
@@ -32,7 +32,7 @@ def sent_until_closed(client, piece, most):
 
 
 def is_healthy(client):
-    """Whether one GET /health is answered, whose body may come in a packet of its own."""
+    """Whether GET /health is answered; its body may arrive separately."""
     client.sendall(START + b"\r\n")
     answer = b""
     while not answer.endswith(b"ok"):
@@ -99,7 +99,7 @@ def test_trailers_that_never_end_end_the_connection(tiny_tokenizer, piece):
 
 
 def test_a_body_in_tiny_chunks_is_refused_after_many(tiny_tokenizer):
-    """Each of eight million chunks of one byte cost as much as one of a thousand."""
+    """A chunk of one byte takes as much time as one of a thousand, and there were eight million."""
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         client.sendall(CHUNKED)
         assert sent_until_closed(client, b"1\r\n \r\n" * 1000, 2**26) < 2**25
@@ -109,7 +109,7 @@ def test_a_body_in_tiny_chunks_is_refused_after_many(tiny_tokenizer):
 
 
 def test_trailers_are_not_header_fields(tiny_tokenizer):
-    """They came after the key was looked at, and could have said anything."""
+    """They arrive after the key was checked, and could contain any header."""
     raw = json.dumps(HI).encode()
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         head = CHUNKED.replace(
@@ -179,7 +179,7 @@ def test_what_is_no_http_is_a_400_of_our_shape(tiny_tokenizer):
 
 @pytest.mark.parametrize("length", [b"0" * 5000 + b"7", b"7" * 5000, b"-1", b"1e3"])
 def test_a_content_length_that_is_no_length_is_a_400(tiny_tokenizer, length):
-    """It was a 500: int() refuses more than 4,300 digits, and leading zeros count."""
+    """It was a 500, because int() refuses more than 4,300 digits, including leading zeros."""
     with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
         head = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         client.sendall(head + b"content-length: " + length + b'\r\nconnection: close\r\n\r\n{"a":1}')
@@ -202,7 +202,7 @@ def test_a_connection_whose_body_is_refused_unread_ends(tiny_tokenizer, monkeypa
 
 
 def test_a_client_that_is_still_sending_reads_why_it_was_refused(tiny_tokenizer):
-    """Closed at once, the connection would be reset, and the answer lost on its way."""
+    """If the connection were closed at once, it would be reset, and the response lost."""
     with (
         live(tiny_tokenizer, final("ok"), settings=Settings(api_key=("key",))) as server,
         connect(server) as client,
@@ -226,12 +226,12 @@ def test_a_connection_goes_on_after_a_refused_request_whose_body_had_come(tiny_t
 
 
 BULK = 16 * 2**20
-"""Bytes: more than all the buffers between us."""
+"""Bytes, more than all buffers on the way hold."""
 
 
 @contextmanager
 def bulky(lost, stuck=0.5):
-    """A server whose answers are longer than what fits on the way; connections that end are put in `lost`."""
+    """A server with answers longer than all buffers; ended connections are added to `lost`."""
 
     class Observed(BoundedProtocol):
         stuck_seconds = stuck
@@ -255,7 +255,9 @@ def bulky(lost, stuck=0.5):
 
 @pytest.mark.parametrize("path", ["/whole", "/stream"])
 def test_a_client_that_never_reads_is_cut_off(path):
-    """Only the connection itself tells: the application waits to send, or has long been told that it sent."""
+    """Only the connection can notice this: the application waits to send, or believes that everything was
+    sent.
+    """
     lost = []
     with bulky(lost) as server, connect(server, 4096) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
@@ -310,7 +312,7 @@ def test_blank_lines_do_not_keep_a_connection(tiny_tokenizer, monkeypatch):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Servers that take two connections."""
+    """Servers that accept two connections."""
     made = BoundedProtocol.__init__
     monkeypatch.setattr(
         BoundedProtocol, "__init__", lambda self, *a, **k: made(self, *a, **k, max_connections=2)

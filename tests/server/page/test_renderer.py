@@ -140,7 +140,7 @@ the end
 
 
 def test_what_is_settled_does_not_change_however_the_text_goes_on():
-    """Read as it grows, a character at a time, with only the unsettled lines sent again."""
+    """The text grows one character at a time, and only unsettled lines are sent again."""
     settled, blocks, sent = 0, [], 0
     lines_of = TEXT.split("\n")
     for end in range(1, len(TEXT) + 1):

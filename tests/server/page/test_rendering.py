@@ -13,7 +13,7 @@ from server.page.rendering import Rendering
 
 
 def run(use, **options):
-    """`use` of a Rendering, which is closed whatever happens."""
+    """Call `use` with a Rendering, which is closed afterwards."""
 
     async def whole():
         renders = Rendering(**options)

@@ -62,7 +62,7 @@ def test_the_page_weighs_at_most_60_kb():
 
 
 def test_no_file_names_another_origin():
-    """Only the namespace of SVG, which nobody fetches."""
+    """Except for the namespace of SVG, which is not fetched."""
     for path in FILES.iterdir():
         found = set(
             re.findall(
@@ -110,7 +110,7 @@ def test_a_body_that_is_much_too_long_or_no_json_is_refused(server):
 
 
 def test_a_form_of_another_page_cannot_have_markdown_rendered(server):
-    """A browser sends such a form without asking us first; as JSON it would have to ask."""
+    """A browser sends such a form without a preflight request; for JSON it would need one."""
     body = '{"texts": ["a"]}'
     assert (
         server.http.post("/page/markdown", content=body, headers={"content-type": "text/plain"}).status_code
@@ -141,7 +141,7 @@ def test_the_files_need_no_key_and_all_else_does(tiny_tokenizer):
 
 
 def test_a_name_that_is_not_the_servers_gets_no_page(server):
-    """DNS rebinding: the page of another site under our address."""
+    """DNS rebinding: the name of another site resolves to this server."""
     for path in ("/", "/page/main.js", "/page/server"):
         assert server.http.get(path, headers={"host": "evil.example"}).status_code == 421
 

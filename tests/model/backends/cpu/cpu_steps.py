@@ -19,7 +19,9 @@ E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6],
 
 
 class Machine:
-    """Threads and an instruction set, as a model has them.  `available` says which the processor can run."""
+    """The library with some threads and an instruction set.  `available` lists those that the processor
+    supports.
+    """
 
     available = staticmethod(lambda: isas(load()))
 

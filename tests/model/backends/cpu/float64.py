@@ -116,7 +116,7 @@ def rotation(config: ModelConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
         turns = config.initial_context_length * speeds / (2 * np.pi)  # of each pair, within the context
 
         def place(turns: float) -> float:
-            """The pair, between two in general, that turns so often."""
+            """The index, usually between two pairs, with this number of turns."""
             return half * np.log(config.initial_context_length / (turns * 2 * np.pi)) / np.log(base)
 
         assert np.allclose(place(turns[half // 2]), half // 2)

@@ -28,7 +28,7 @@ class Memory:
         self.pointers: list[int] = []  # places in the file
 
     def add(self, address: int, size: int) -> int:
-        """Returns its place in the file."""
+        """Add memory.  Returns its offset in the file."""
         if address in self.pieces and self.pieces[address][0] >= size:
             return self.pieces[address][1]
         place = len(self.data)
@@ -43,7 +43,7 @@ class Memory:
         return place
 
     def relocate(self, structure: Structure, place: int) -> None:
-        """Make the structure's pointers, which lie at `place`, distances."""
+        """Replace the pointers in the structure at `place` by offsets."""
         for name, kind in structure._fields_:
             at = place + getattr(type(structure), name).offset
             value = getattr(structure, name)
@@ -61,7 +61,7 @@ class Memory:
 
 
 def write(path: Path, model: CpuModel, step: Step, held: list[Tensor], result: Tensor) -> None:
-    """Everything the step needs.
+    """Write everything that the step needs.
 
     held    the tensors that `step` points to, its cache's included
     result  which of them is to be written out afterwards

@@ -23,7 +23,7 @@ def isa(request):
 
 
 class Sequences:
-    """Random queries, keys and values of some sequences, and the pages they lie in."""
+    """Random queries, keys and values of some sequences, and their pages."""
 
     def __init__(self, lengths, heads=12, kv_heads=3, head_dim=64, seed=0):
         self.lengths, self.heads, self.kv_heads, self.head_dim = lengths, heads, kv_heads, head_dim
@@ -69,7 +69,7 @@ class Sequences:
         return out
 
     def expected(self, sequence, window=0):
-        """In float64, keys and values never rounded.  [length, H * D]"""
+        """The result in float64, without rounding keys and values: [length, H * D]."""
         length, dim, group = self.lengths[sequence], self.head_dim, self.heads // self.kv_heads
         width = (self.heads + 2 * self.kv_heads) * dim
         qkv = self.qkv[sequence][:, :width].astype(np.float64).reshape(length, -1, dim)
@@ -111,7 +111,7 @@ def test_a_prompt_agrees_with_float64(isa, window, sizes):
 
 @pytest.mark.parametrize("window", [0, 128])
 def test_decodes_across_segments_agree_with_float64(isa, window):
-    """Segments of 512 keys are computed apart and folded; with many threads by different ones."""
+    """Segments of 512 keys are computed separately, by different threads, and then combined."""
     sequences = Sequences([31, 513, 1100], 4, 2, 32)
     with Machine(isa, threads=3) as machine:
         for s, length in enumerate(sequences.lengths):

@@ -44,7 +44,7 @@ class Demo:
         threads: int = 1,
         chunk: int = 512,
     ) -> list[list[object]]:
-        """Each prompt's answer, all asked at once: tokens with their log-probabilities."""
+        """The answers to all prompts, requested at once: tokens with their log-probabilities."""
         model = build(self.checkpoint, CPU, isa=isa, dense=dense, threads=threads)
         limits = Limits(
             num_pages=100,
@@ -71,7 +71,7 @@ def demo():
 
 @pytest.fixture(scope="module", params=["int8", "bf16"])
 def expected(request, demo):
-    """How dense weights are kept, and the answers one by one on the best instruction set."""
+    """The format of dense weights, and the answers one by one with the best instruction set."""
     alone = [demo.answers([prompt], dense=request.param)[0] for prompt in demo.prompts]
     assert len({str(answer) for answer in alone}) == len(alone), "the prompts are to tell answers apart"
     return request.param, alone

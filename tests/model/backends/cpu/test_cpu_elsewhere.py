@@ -27,7 +27,7 @@ DRIVER = toolchain.NATIVE.parents[3] / "tests/model/backends/cpu/native/run_step
 
 
 def compiled(folder, command, machine, *flags):
-    """The program run_step for a machine, with all of the library in it."""
+    """The program run_step for a machine, including the library."""
     target = folder / f"run_step-{machine}"
     files = [*toolchain.sources(machine), DRIVER]
     toolchain.link(target, command, files, (f"-I{toolchain.NATIVE}", *flags))
@@ -35,7 +35,7 @@ def compiled(folder, command, machine, *flags):
 
 
 def needed(*names):
-    """The first of the programs, if all are there."""
+    """Skips the test unless all programs are installed.  Returns the first."""
     for name in names:
         if not name or not shutil.which(name):
             pytest.skip(f"there is no {name or 'C++ compiler'} here")
@@ -44,7 +44,7 @@ def needed(*names):
 
 @pytest.fixture(scope="module", params=["int8", "bf16"])
 def step(request, tmp_path_factory):
-    """A step of two chunks in a file, a part of one a prompt that is read with 8 bits; and its logits."""
+    """A file with a step of two chunks, partly a prompt with 8-bit activations; and its logits."""
     load()
     model = build(Checkpoint.open(WEIGHTS), CPU, dense=request.param, threads=1, prompt_activations=8)
     book = Book(model.config, [90, 7])
@@ -90,7 +90,7 @@ def test_an_arm_processor_without_dot_products_runs_the_portable_kernels(step, a
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    """run_step for this machine under the thread sanitizer, which ends a program whose threads race."""
+    """run_step for this machine with the thread sanitizer, which ends a program with a data race."""
     compiler = needed(toolchain.compiler())
     flags = ("-O1", "-g", "-fsanitize=thread")
     try:

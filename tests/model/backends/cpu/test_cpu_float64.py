@@ -51,7 +51,7 @@ def bf16(x):
 
 
 def computed(checkpoint, tokens, dense, bits=16):
-    """Logits [T, V], and the model that computed them; bits: of activations."""
+    """Logits [T, V], and the model that computed them.  bits: of activations"""
     book = Book(checkpoint.config, [len(tokens)])
     book.tokens = [torch.tensor(tokens)]
     model = build(checkpoint, CPU, dense=dense, threads=1, prompt_activations=bits)
@@ -66,7 +66,7 @@ def errors(got, want):
 
 @pytest.mark.parametrize(("dense", "rounding"), [("bf16", float64.exact), ("int8", int8)])
 def test_every_token_agrees_with_float64(dense, rounding):
-    """Nothing but the int8 weights is rounded there: neither activations nor keys and values."""
+    """Only weights are rounded to int8 there; activations, keys and values are not."""
     checkpoint = Synthetic(WIDE)
     got, _ = computed(checkpoint, TOKENS, dense)
     assert errors(got, float64.logits(checkpoint, TOKENS, dense=rounding)).max() < 5e-3
@@ -97,7 +97,7 @@ def demo():
 
 @pytest.mark.parametrize(("dense", "bound"), [("bf16", 7e-3), ("int8", 4e-2)])
 def test_trained_weights_agree_with_float64(demo, dense, bound):
-    """Against the checkpoint's own bf16 weights, also where they are kept in int8.
+    """Compared with the checkpoint's bf16 weights, also if they are stored in int8.
 
     The bounds are those of the weights: bf16 gave 0.0057 with these, and less than 0.005 with earlier ones;
     int8 0.0235 and 0.02.
@@ -116,7 +116,7 @@ def test_trained_weights_read_with_8_bits_stay_near_float64(demo):
 
 
 def test_rescored_greedy_tokens_are_those_of_the_bf16_unembedding(demo):
-    """Of the same hidden states; the int8 logits alone choose otherwise now and then."""
+    """For the same hidden states, the int8 logits alone sometimes choose another token."""
     checkpoint, tokens, _ = demo
     got, model = computed(checkpoint, tokens, "int8")
     hidden = model.scratch.normed[: len(tokens)].double()

@@ -25,7 +25,7 @@ from server.settings import Settings
 
 @pytest.fixture(scope="module")
 def built():
-    """The library in use, wherever it was found."""
+    """The library that is used."""
     try:
         return Path(library.load()._name)
     except NativeLibraryMissing as missing:
@@ -42,7 +42,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fresh_load():
-    """`load`, not remembering what it loaded before."""
+    """`load` without its cached result."""
     return library.load.__wrapped__
 
 
@@ -53,7 +53,7 @@ def test_without_library_and_compiler_the_message_says_what_helps(empty_cache, f
 
 
 def test_the_start_ends_with_what_is_missing_and_what_it_costs(empty_cache, fresh_load, monkeypatch):
-    """One line for the person at the terminal; and what it offers instead works."""
+    """One line for the user; and the alternative in it works."""
     monkeypatch.setattr(toolchain, "compiler", lambda: None)
     monkeypatch.setattr(kernels_cpu, "load", fresh_load)
     with pytest.raises(StartError, match=r"install g\+\+.*--backend reference.*slower") as error:
@@ -103,7 +103,7 @@ HEADER = (toolchain.NATIVE / "abi.h").read_text()
 
 @pytest.mark.parametrize("struct", [*STRUCTS, Rows, Assignment], ids=lambda each: each.__name__)
 def test_structures_are_those_of_the_header_field_by_field(struct):
-    """The size alone would not show two fields that changed places."""
+    """The size alone would not reveal that two fields are swapped."""
     body = re.search(rf"^struct {struct.__name__} {{(.*?)^}};", HEADER, re.DOTALL | re.MULTILINE)[1]
     declared = []
     for declaration in re.sub("//.*", "", body).split(";")[:-1]:
@@ -143,7 +143,7 @@ def test_bandwidth_is_measured_by_reading(built):
 
 
 def test_without_a_compiler_the_installation_succeeds_and_says_so(tmp_path):
-    """What pip runs to build the extension, with a compiler that fails."""
+    """Runs what pip runs to build the extension, with a compiler that fails."""
     pytest.importorskip("setuptools")
     root = toolchain.NATIVE.parents[3]
     shutil.copy(root / "setup.py", tmp_path)
@@ -175,7 +175,7 @@ def test_cores_are_counted_once_and_within_reach():
 
 
 def test_threads_that_ask_at_once_for_the_instruction_sets_all_hear_them():
-    """The list was written anew at each call, in one place: who read in the midst found it empty."""
+    """The list was rewritten at each call, so another thread could find it empty."""
     native = library.load()
     want = isas(native)
     with ThreadPoolExecutor(4) as pool:

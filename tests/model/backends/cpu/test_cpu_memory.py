@@ -23,7 +23,7 @@ PYTHON = GIB // 2  # the interpreter, torch, the tokenizer and the server: 0.4 G
 
 
 def packed_bytes(config: ModelConfig, dense: int) -> int:
-    """What the packed weights and their biases take, from nothing but the checkpoint's shapes."""
+    """Bytes of the packed weights and biases, calculated from the checkpoint's shapes."""
     size = load().gptoss_packed_bytes
     total = 0
     for name, shape in shapes(config).items():
@@ -59,7 +59,7 @@ def test_rows_that_are_looked_up_stay_in_the_checkpoints_file(checkpoint, halves
 
 
 def file_of(tensor: Tensor) -> str:
-    """The file that is mapped where the tensor lies."""
+    """The mapped file that contains the tensor's memory."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, *_, path = line.split(maxsplit=5)
         first, last = (int(end, 16) for end in span.split("-"))
@@ -90,7 +90,7 @@ def test_gpt_oss_20b_fits_into_16_gib_with_8k_of_context(dense, most):
 
 
 def test_a_step_of_gpt_oss_20b_works_within_the_workspace():
-    """512 tokens, 64 of which sample: the defaults."""
+    """With the defaults: 512 tokens, of which 64 sample."""
     scratch = Scratch(GPT_OSS_20B, 512)
     held = [each for each in vars(scratch).values() if isinstance(each, Tensor)] + scratch._rows
     logits = 64 * GPT_OSS_20B.vocab_size * torch.float32.itemsize

@@ -41,7 +41,7 @@ def isa(request):
 
 
 class Book:
-    """Sequences of random tokens, the pages they own, and batches of their chunks."""
+    """Random sequences, their pages, and batches of their chunks."""
 
     def __init__(self, config, lengths, seed=0):
         random = torch.Generator().manual_seed(seed)
@@ -70,7 +70,7 @@ def fresh(model):
 
 
 class RoundedCache(Arithmetic):
-    """The reference in float32, but for keys and values, which the cache keeps in bfloat16."""
+    """The reference in float32, with keys and values in bfloat16."""
 
     def write_kv(self, key, value, keys, values, slots):
         super().write_kv(key.bfloat16().float(), value.bfloat16().float(), keys, values, slots)
@@ -82,7 +82,7 @@ def errors(got, want):
 
 @pytest.fixture(scope="module")
 def expected(checkpoint):
-    """A batch as long as YaRN allows, and its logits."""
+    """A batch of maximum length, and its logits."""
     book = Book(checkpoint.config, [64, 40, 1])
     batch = book.batch([(0, 0, 64), (1, 0, 40), (2, 0, 1)])
     reference = GptOss(
@@ -100,7 +100,7 @@ def test_bf16_weights_agree_with_the_reference_in_float32(checkpoint, expected, 
 
 
 def test_int8_weights_stay_near(checkpoint):
-    """Random weights are a hard test: another expert is soon chosen, and changes everything."""
+    """Random weights are a hard test: small errors choose another expert, which changes everything."""
     book = Book(checkpoint.config, [64])
     batch = book.batch([(0, 0, 64)])
     exact, rough = (build(checkpoint, CPU, dense=dense, threads=1) for dense in ("bf16", "int8"))
@@ -133,7 +133,7 @@ def test_chunked_batched_and_threaded_give_the_same_bits(checkpoint, isa, dense)
 
 @pytest.mark.parametrize("dense", ["int8", "bf16"])
 def test_a_prompt_read_with_8_bits_has_the_same_bits_in_any_chunks(checkpoint, isa, dense):
-    """The answer behind it has 16 bits wherever it is: a token by itself, or several to be computed again."""
+    """The tokens of the answer always have 16 bits: a single token, or several that are computed again."""
     lengths, prompts = [90, 50], [70, 33]
     book = Book(checkpoint.config, lengths)
     model = build(checkpoint, CPU, dense=dense, isa=isa, threads=2, prompt_activations=8)
@@ -155,7 +155,7 @@ def test_a_prompt_read_with_8_bits_has_the_same_bits_in_any_chunks(checkpoint, i
 
 
 def test_8_bits_are_for_prompts_alone(checkpoint):
-    """Without a prompt in the step the bits are those of a model that was not asked.  With one they are
+    """Without a prompt in the step, the results are those of a model without this setting.  With one they are
     others, but near (test_cpu_products.py and test_cpu_float64.py: how near)."""
     book = Book(checkpoint.config, [64])
     exact, asked = (build(checkpoint, CPU, threads=1, prompt_activations=bits) for bits in (16, 8))

@@ -42,7 +42,7 @@ def test_every_kernel_passes_on_every_instruction_set(isa, dense):
     ],
 )
 def test_what_a_wrong_kernel_says_is_named_and_nothing_else(spoil, name, halves):
-    """Wrong weights stand in for a wrong kernel: what follows is judged by what it got, and passes."""
+    """Wrong weights replace a wrong kernel.  Later kernels are checked with the inputs they got, and pass."""
     model = small()
     data = spoil(model.weights)
     if data.dtype == torch.uint8:

@@ -126,7 +126,7 @@ def test_what_is_not_finite_stays_visible_in_rows_of_8_bits(isa, wrong):
 
 
 def test_both_halves_are_the_whole(isa):
-    """High bits alone are the nearest 4-bit estimate; with the low ones the product is that of int8."""
+    """High bits alone give the nearest 4-bit estimate; with the low ones the product is exact."""
     random = np.random.default_rng(9)
     weights = bf16_bits(random.standard_normal((64, 2880)))
     x = random.standard_normal((3, 2880)).astype(np.float32)
@@ -255,7 +255,7 @@ def test_pairs_of_rows_are_gathered_by_tile(isa):
 
 @pytest.mark.parametrize("outlier", [1.0, 30.0])
 def test_sixteen_bits_of_activation_are_nearly_exact(isa, outlier):
-    """Against float64, activations not quantised; one channel 30 times the others is real life."""
+    """Compared with float64 activations; one channel is 30 times larger, as in real models."""
     random = np.random.default_rng(7)
     outputs, inputs = 128, 2880
     x = random.standard_normal((4, inputs)).astype(np.float32)

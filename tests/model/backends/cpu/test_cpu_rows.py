@@ -13,7 +13,7 @@ TOKENS = 11
 
 @pytest.fixture
 def everywhere():
-    """Runs a function of a machine on all instruction sets; its result, if the bits are the same."""
+    """Runs a function on all instruction sets.  Returns its result, which must be bit-identical on all."""
 
     def run(function):
         results = []
@@ -27,7 +27,7 @@ def everywhere():
 
 
 def no_rows(tokens, width):
-    """Room for the codes that an instruction also makes."""
+    """Memory for the codes that an instruction also writes."""
     codes, sums = np.zeros((tokens, 4 * width), np.int8), np.zeros((tokens, width // 32), np.int32)
     arrays = codes, sums, np.zeros(tokens, np.float32)
     return Rows(*(array.ctypes.data for array in arrays)), arrays
@@ -52,7 +52,7 @@ def test_norm(everywhere):
 
 
 def test_clamped_swiglu(everywhere):
-    """From far below the clamp to far above, where the exponential has long been 0 or too large."""
+    """From far below the clamp to far above, where the exponential is 0 or too large."""
     width, used = 96, 3
     x = torch.from_numpy(normal(TOKENS * used, 2 * width, spread=8))
     x[0, :8] = torch.tensor([-1e4, 1e4, 1e4, -1e4, -60.0, 7.0, 7.0, -7.0])
@@ -70,7 +70,7 @@ def test_clamped_swiglu(everywhere):
 
 @pytest.mark.parametrize("isa", Machine.available())
 def test_what_is_not_a_number_remains_none_through_swiglu(isa):
-    """A bound that swallowed it would make a plausible 7 of it."""
+    """Clamping could turn it into a plausible 7."""
     values = np.ones((2, 64), np.float32)
     values[0, 3], values[1, 16 + 5] = np.nan, np.nan  # a gate, and a value
     rows, _held = no_rows(2, 32)
@@ -81,7 +81,7 @@ def test_what_is_not_a_number_remains_none_through_swiglu(isa):
 
 @pytest.mark.parametrize("experts", [5, 32, 128])
 def test_routing_and_its_lists(experts):
-    """Of equal logits the lower expert's comes first; an expert's list has all its pairs, in order."""
+    """If logits are equal, the lower expert comes first; an expert's list has all its pairs, in order."""
     used, padded = 4, experts + -experts % 32
     logits = np.random.default_rng(experts).integers(-3, 4, (TOKENS, padded)).astype(np.float32)  # many ties
     chosen, pairs = (np.full((TOKENS, used), -1, np.int32) for _ in range(2))
@@ -129,7 +129,7 @@ def test_embedding():
 
 @pytest.mark.parametrize("vocabulary", [50, 211, 5000])
 def test_the_best_logits_are_scored_again(everywhere, vocabulary):
-    """Exactly the best 64, of equals the first; all others stay as they are."""
+    """Exactly the best 64, the first ones if equal; all others stay unchanged."""
     samples, width, candidates = 3, 96, 64
     padded = vocabulary + -vocabulary % 32
     table, hidden = bf16_bits(normal(vocabulary, width)), normal(samples, width, seed=1)
@@ -153,7 +153,7 @@ def test_the_best_logits_are_scored_again(everywhere, vocabulary):
 
 @pytest.mark.parametrize("isa", Machine.available())
 def test_logits_that_are_not_numbers_have_no_rank(isa):
-    """The best of the others are scored again, and what was no number remains none."""
+    """The best other logits are computed again, and NaN stays NaN."""
     vocabulary, width, candidates = 3000, 64, 64
     table, hidden = bf16_bits(normal(vocabulary, width)), normal(1, width, seed=1)
     rough = normal(1, vocabulary + -vocabulary % 32, seed=2)

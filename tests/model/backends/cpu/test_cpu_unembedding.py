@@ -76,13 +76,13 @@ def test_rows_all_of_whose_logits_count_are_int8s(checkpoint, batch, isa):
 
 
 def tails(exact, temperature):
-    """The share of all but the best, by float64."""
+    """The probability of all but the best tokens, in float64."""
     shares = (exact / temperature).softmax(-1)
     return 1 - shares.topk(CANDIDATES).values.sum(-1)
 
 
 def test_a_drawn_row_reads_the_rest_when_the_rest_matters(checkpoint, batch, isa):
-    """The random rows are flat: sharp at a low temperature only."""
+    """The random rows are flat, except at a low temperature."""
     model = build(checkpoint, CPU, isa=isa, threads=3)
     greedy, whole = logits_at(model, batch, [0.0] * ROWS), logits_at(model, batch, None)
     exact = hidden_and_exact(model, checkpoint, ROWS)
@@ -112,7 +112,7 @@ def test_no_row_depends_on_the_others(checkpoint, batch):
 
 
 def test_a_token_drawn_from_estimates_is_nearly_always_the_one_of_all_logits(checkpoint, batch):
-    """Where the others have less than a thousandth, the distributions differ by less than that."""
+    """If the other tokens have less than a thousandth, the distributions differ by less than that."""
     model = build(checkpoint, CPU, threads=1)
     exact = (logits_at(model, batch, None), hidden_and_exact(model, checkpoint, ROWS))[1]
     temperature = 0.02 * float(exact.std())

@@ -35,7 +35,7 @@ TEXTS = (
 
 
 class EightBits(Checkpoint):
-    """A checkpoint whose dense weights are what `--dense int8` keeps of them."""
+    """A checkpoint whose dense weights were rounded as by `--dense int8`."""
 
     def read(self, name):
         tensor = super().read(name)
@@ -46,7 +46,7 @@ class EightBits(Checkpoint):
 
 @contextmanager
 def fp8_cache():
-    """Inside, full layers' keys and values are what `--kv-cache-dtype fp8` keeps of them."""
+    """In this context, keys and values of full layers are rounded as by `--kv-cache-dtype fp8`."""
     attention, write = GptOss._attention, Arithmetic.write_kv
     layers = []
 
@@ -67,7 +67,7 @@ def fp8_cache():
 
 
 def distributions(checkpoint):
-    """Log-probabilities [T, V] of all positions of the texts."""
+    """Log-probabilities [T, V] at all positions of the texts."""
     model = GptOss(checkpoint, CPU, torch.float32)
     tokenizer = Tokenizer(WEIGHTS / "tokenizer.json")
     texts = [tokenizer.encode_with_specials(text) for text in TEXTS]
@@ -75,7 +75,7 @@ def distributions(checkpoint):
 
 
 def cost(got, want):
-    """Mean Kullback-Leibler divergence, nats, and the share of positions whose likeliest token is another."""
+    """Mean Kullback-Leibler divergence in nats, and the share of positions with another most likely token."""
     divergence = (want.exp() * (want - got)).sum(-1).mean()
     return float(divergence), float((got.argmax(-1) != want.argmax(-1)).float().mean())
 

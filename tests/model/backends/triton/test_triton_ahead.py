@@ -97,7 +97,7 @@ print(len(hits), sum(hits))
 
 @pytest.mark.exhaustive
 def test_what_a_process_compiles_another_finds(monkeypatch, tmp_path):
-    """As `started` starts it, in the environment that it gives; the others are spared their work."""
+    """Started as by `started`, with the same environment; later processes need not compile."""
     start = subprocess.Popen
 
     def one(command, **named):
@@ -113,7 +113,7 @@ def test_what_a_process_compiles_another_finds(monkeypatch, tmp_path):
 
 
 def launched(monkeypatch, seen):
-    """A launch of a function, of which Triton makes `kernel`, inside of `ahead.compiling(seen)`."""
+    """Launch a function, for which Triton compiles `kernel`, within `ahead.compiling(seen)`."""
     kernel = SimpleNamespace(name="some", src="its source", metadata="what it needs")
     monkeypatch.setattr(JITFunction, "run", lambda *_, **__: kernel)
     with ahead.compiling(seen):
@@ -122,7 +122,7 @@ def launched(monkeypatch, seen):
 
 
 def test_a_process_builds_launchers_where_triton_compiles_them(monkeypatch, caplog):
-    """Triton 3.6 does: 29 files of C at a model's first steps, 0.3 s each, one after the other."""
+    """Triton 3.6 compiles 29 C files in a model's first steps, which takes 0.3 s for each."""
     built = []
     monkeypatch.setattr(ahead.nvidia, "make_launcher", None, raising=False)
     monkeypatch.setattr(
@@ -179,7 +179,7 @@ def test_a_job_is_read_as_it_was_written():
 
 
 def test_a_change_in_any_kernel_is_compiled_anew(monkeypatch, tmp_path):
-    """Since kernels moved into a folder of their own, a start after an upgrade compiled them on one core."""
+    """After kernels moved to another folder, the start after an upgrade compiled them on one core."""
     monkeypatch.setattr(ahead, "SOURCES", tmp_path)
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "norm.py").write_text("one = 1")
@@ -201,7 +201,7 @@ def test_a_job_for_a_gpu_that_is_not_here_has_its_types():
 
 @pytest.fixture
 def here(monkeypatch, tmp_path):
-    """Marks go to a folder of the test's own; what is compiled in this process is only counted."""
+    """Marks are written to a folder of the test, and compilations in this process are only counted."""
     made = []
     monkeypatch.setattr(ahead.triton.knobs.cache, "dir", str(tmp_path))
     monkeypatch.setattr(ahead.Job, "compile", lambda job: made.append(job))

@@ -20,7 +20,7 @@ CONFIG = tiny_checkpoint.CONFIG
 
 @pytest.fixture
 def told(monkeypatch, tmp_path):
-    """What was done, in order.  Weights are there already, and nothing is compiled."""
+    """Records the operations in order.  Nothing is loaded or compiled."""
     told = []
     ready = weights.Reader(Synthetic(CONFIG), DEVICE, torch.bfloat16, "int8").all()
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -34,16 +34,17 @@ STEP = {
     "attention_decode._decode_kernel", "router._router_kernel",
     "experts_few._gate_up_kernel", "experts_few._down_kernel",
 }  # fmt: skip
-"""All that a step of few tokens consists of, but for the embedding: it is PyTorch's, and waits for all."""
+"""All kernels of a step of few tokens, except for the embedding, which is PyTorch's and waits for all others.
+"""
 
 
 class Observer:
-    """What each program does before it waits.
+    """Records what each program does before it waits.
 
-    may_read   address ranges of what no kernel of the step writes
-    kernels    those that launched the next and waited, and how many programs of each
-    ahead      loads before waiting, lane by lane
-    faults     what is against the rules
+    may_read   address ranges that no kernel of the step writes
+    kernels    name of each kernel that launched the next one and waited → number of its programs
+    ahead      number of loads before waiting, counted by lanes
+    faults     violations of the rules
     """
 
     def __init__(self, monkeypatch):
@@ -108,7 +109,7 @@ def observer(monkeypatch):
 
 
 def steps(observer: Observer, model: TritonModel, monkeypatch) -> list[torch.Tensor]:
-    """Logits of steps of one token and of two, behind prompts; only these steps are observed."""
+    """Logits of steps of one and of two tokens after prompts; only these steps are observed."""
     network = model.network
 
     def observed(batch, cache, logits=None):

@@ -22,10 +22,10 @@ from tests.model.backends.triton.test_triton_sampling import batch, draws, rando
 pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 SIZE = 2500
-"""Two blocks of a mask and a half, and part of a word."""
+"""Two and a half blocks of a mask, and a part of a word."""
 
 LENGTHS = (0, 1, 64, 129, 333)
-"""Of the rows' lists: none, and some around the records that a program looks at together."""
+"""Lengths of the rows' lists: 0, and around the number of records that a program processes at once."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,19 +34,19 @@ def _short_lists(monkeypatch):
 
 
 def bits(x: float) -> int:
-    """Of a float32, as an int32."""
+    """The bits of a float32, as an int32."""
     return struct.unpack("i", struct.pack("f", x))[0]
 
 
 def records(draw: random.Random, length: int, size: int) -> list[list[int]]:
-    """The vocabulary's last token among them, and tokens that are there for the prompt or a bias alone."""
+    """Random records, including the last token of the vocabulary, and tokens of the prompt or a bias only."""
     tokens = [*draw.sample(range(size - 1), length - 1), size - 1] if length else []
     counts, biases = (0, 0, 1, 2, 70), (0.0, 0.0, 100.0, -100.0, 0.3, -math.inf)
     return [[token, draw.choice(counts), bits(draw.choice(biases)), draw.randrange(2)] for token in tokens]
 
 
 def random_edits(seed: int, size: int = SIZE, lengths: tuple[int, ...] = LENGTHS) -> Edits:
-    """Rows of all lengths; the first mask allows nothing, the second one token, the third some."""
+    """Edits of rows of all lengths; the first mask allows no token, the second one, the third some."""
     draw, rows = random.Random(seed), len(lengths)
     lists = [records(draw, length, size) for length in lengths]
     allowed = [[], [draw.randrange(size)], draw.sample(range(size), 900)]
@@ -73,7 +73,7 @@ def no_masks(edits: Edits) -> Edits:
 
 
 def random_latest(edits: Edits, seed: int, size: int = SIZE) -> torch.Tensor:
-    """A token for each row: of its list, as a rule, or another."""
+    """A token for each row, usually one of its list."""
     draw, starts = random.Random(seed), edits.starts.tolist()
     lists = [edits.records[first:end, 0].tolist() for first, end in pairwise(starts)]
     latest = [draw.choice(tokens if tokens and draw.random() < 0.6 else range(size)) for tokens in lists]
@@ -81,7 +81,7 @@ def random_latest(edits: Edits, seed: int, size: int = SIZE) -> torch.Tensor:
 
 
 def wide_logits(seed: int, rows: int = len(LENGTHS)) -> torch.Tensor:
-    """Rows of a wider tensor, as where the tokenizer knows fewer tokens than the model."""
+    """Rows of a wider tensor, as if the tokenizer had fewer tokens than the model."""
     wide = random_logits(rows, SIZE + 9, seed)
     wide[:, SIZE:] = 99.0
     return wide
@@ -145,7 +145,7 @@ OPTIONS = [{}, {"temperature": 0.0}, {"top_p": 0.9}, {"top_k": [1, 5, 40, 900, S
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_what_is_chosen_is_chosen_of_edited_logits(options):
-    """By all three kernels that choose; a row of which one token is left is that token."""
+    """By all three kernels that choose; if one token is left in a row, it is chosen."""
     edits = random_edits(7)
     latest, where = random_latest(edits, 7), batch([9] * len(LENGTHS))
     asked: Draws = draws(len(LENGTHS), **options)

@@ -37,7 +37,7 @@ PENALISED = SamplingParams(
     temperature=1.5, repetition_penalty=1.4, presence_penalty=0.5, frequency_penalty=0.9, seed=3
 )
 STUBBORN = SamplingParams(temperature=0, frequency_penalty=2.0, logit_bias={7: 100.0, 9: 98.0, 5: 100.0})
-"""Says 7, then 9 and 7 in turns, for as long as counts are right; 5 may never come."""
+"""Parameters with which the answer is 7, then alternately 9 and 7, if the counts are right; 5 is excluded."""
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def model():
 
 
 def say(model, requests: dict[str, Request], overlaps: bool, limits: Limits = LIMITS) -> dict[str, list[int]]:
-    """The first two at once, each of the others when there was a step more.
+    """Add the first two requests at once, each of the others one step later.  Returns the answers.
 
-    limits  others than LIMITS: so narrow that somebody gives way
+    limits  instead of LIMITS: so small that sequences are preempted
     """
     engine = Engine(Runner(model, limits.num_pages, banned=[0, 5, 210], overlaps=overlaps), limits)
     arriving = list(requests.values())
@@ -71,7 +71,7 @@ def say(model, requests: dict[str, Request], overlaps: bool, limits: Limits = LI
 
 
 class Sampler(Historian):
-    """A model that costs nothing, and edits and chooses by the kernels."""
+    """A model that computes nothing, but edits and samples with the kernels."""
 
     device = DEVICE
 
@@ -161,7 +161,7 @@ def test_stop_tokens_wait_for_min_tokens_in_both_orders(sampler):
 
 
 def test_who_gives_way_and_comes_back_says_what_it_would_have_said(sampler):
-    """Counts are of tokens, and tokens are kept; too few pages for all."""
+    """With too few pages for all; tokens are kept, and counts are made from them."""
     requests = {
         "a": ask("a", 9, 9, PENALISED),
         "b": ask("b", 5, 9, replace(PENALISED, seed=4)),
@@ -174,7 +174,7 @@ def test_who_gives_way_and_comes_back_says_what_it_would_have_said(sampler):
 
 
 class Even:
-    """A constraint: only even tokens may come."""
+    """A constraint that allows only even tokens."""
 
     def mask(self):
         return memoryview(struct.pack("I", 0x55555555) * -(-VOCABULARY // 32))

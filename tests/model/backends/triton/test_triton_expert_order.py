@@ -10,7 +10,7 @@ from model.backends.triton.kernels import expert_order
 from model.backends.triton.kernels.router import GATE_TILE, choose, gate_parts, plain_choose
 
 UNEVEN = [(9, 5, 3, 96), (33, 32, 4, 160), (70, 7, 1, 64), (17, 128, 4, 2880), (1, 3, 2, 72)]
-"""Tokens, experts, experts of a token, columns: tiles and parts that are full, half empty, or empty."""
+"""Tokens, experts, experts of a token, columns: with full, half empty and empty tiles and parts."""
 
 
 def random(*shape, seed=0):
@@ -46,7 +46,7 @@ def test_parts_add_up_and_one_kernel_chooses_and_sorts_as_two_do(tokens, experts
 
 
 def test_logits_that_are_not_numbers_are_sorted_too():
-    """Such a token chooses some experts, perhaps one twice: each of its pairs has a place all the same."""
+    """Such a token chooses some experts, perhaps one twice; each of its pairs still has a place."""
     parts = random(2, 11, 6)
     parts[0, 3], parts[1, 7, 2], parts[0, 9, :4] = torch.nan, torch.nan, -torch.inf
     bias = torch.zeros(6, device=DEVICE)

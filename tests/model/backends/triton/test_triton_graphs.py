@@ -42,15 +42,15 @@ SIZES = {
     "experts_per_token": 1,
 }
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=7, **SIZES)
-"""As little as can be: each kernel has its own tests, and an interpreter is slow."""
+"""A very small model, because the interpreter is slow, and kernels have their own tests."""
 
 PAGES = 16
-"""Of a sequence, in a graph's page table."""
+"""Pages of a sequence in a graph's page table."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _wide_tiles():
-    """An interpreter is slow by the program, and by numbers that are masked off."""
+    """Reduces the number of programs and of masked lanes, for which the interpreter takes time."""
     with pytest.MonkeyPatch.context() as patch:
         for tile in (dense.ROW_TILE, dense_int8.ROW_TILE, dense.SMALL_TILE, dense_int8.SMALL_TILE):
             patch.setitem(tile, "BN", 128)
@@ -80,7 +80,7 @@ def model_of(dense_format="bf16", **options):
 
 
 def capturing(model, network=None):
-    """The model with graphs, of `network` if that is another."""
+    """The model with graphs, of its network or of another one."""
     model.graphs = Graphs(network or model.network, DEVICE, PAGES, CONFIG.vocab_size)
     return model
 
@@ -96,7 +96,7 @@ def sequences(count, seed=0):
 
 
 def padded(model, paged, chunks):
-    """Logits of the next step of so many single tokens, by the kernels that a graph of its size has."""
+    """Logits of the next decode step, computed with the kernels that a graph of its size has."""
     batch = paged.pack(chunks)
     static = graphs.blank(graphs.size_for(len(chunks)), PAGES, DEVICE)
     graphs.stage(batch, static)
@@ -105,7 +105,7 @@ def padded(model, paged, chunks):
 
 
 def both(model, count, seed=0):
-    """Two caches that are the same, behind prompts of some tokens: one for graphs, one for none."""
+    """Two equal caches after prompts: one for steps with graphs, one for steps without."""
     found = [Paged(model, sequences(count, seed), seed) for _ in range(2)]
     for paged in found:
         paged.step({s: 3 + 2 * s % 9 for s in range(count)})
@@ -114,7 +114,7 @@ def both(model, count, seed=0):
 
 @pytest.mark.exhaustive
 def test_any_number_of_rows_and_any_pages_have_the_logits_of_their_kernels(model):
-    """Nine sequences take turns: one to nine rows, behind contexts that grow, in an order that changes."""
+    """With nine sequences: one to nine rows, growing contexts, in changing order."""
     capturing(model)
     ours, theirs = both(model, 9)
     draw = random.Random(1)
@@ -149,7 +149,7 @@ def test_every_option_can_be_captured(dense_format, options, overlapping):
 
 
 def test_a_decode_step_is_six_kernels_a_layer(model):
-    """Of one sequence, whose keys are split in full layers."""
+    """With one sequence, whose keys are split in full layers."""
     assert model.splits(1) > 1
     capturing(model)
     paged = Paged(model, sequences(1))
@@ -207,8 +207,8 @@ def test_another_cache_has_other_graphs_and_the_old_one_is_let_go(model):
 def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs(
     model, captured, monkeypatch, caplog
 ):
-    """Memory runs out for the graph of two rows: in the middle of its capture, where PyTorch asks for it, or
-    at the end, where the driver does, with an error of another kind."""
+    """Memory runs out for the graph of two rows: in the middle of its capture, when PyTorch allocates, or
+    at its end, when the driver does, with another kind of error."""
     tried = []
 
     def network(batch, cache, logits):
@@ -236,7 +236,7 @@ def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs
 
 
 def test_what_a_server_needs_is_captured_at_the_start_and_nothing_later(model, monkeypatch):
-    """The largest first: the others fit into its memory.  Then steps only replay."""
+    """The largest is first, because the others fit into its memory.  Later steps only replay."""
     monkeypatch.setattr(graphs, "SIZES", (1, 2, 4, 5))
     tried = []
 
@@ -258,7 +258,7 @@ def test_what_a_server_needs_is_captured_at_the_start_and_nothing_later(model, m
 
 @pytest.mark.parametrize("error", ["out of memory", "another"])
 def test_a_capture_that_fails_at_its_end_gives_the_stream_back(error, monkeypatch):
-    """torch.cuda.graph leaves its own stream current then: what followed ran there, and waited for nobody."""
+    """torch.cuda.graph then leaves its own stream current, and later work ran there without waiting."""
     mine, captures = object(), object()
     now = [mine]
 
@@ -307,7 +307,7 @@ REQUESTS = {
 
 
 def said(model, overlaps):
-    """What the engine answers: the first two requests at once, each of the others a step later."""
+    """The engine's answers: the first two requests at once, each of the others one step later."""
     engine = Engine(Runner(model, LIMITS.num_pages, banned=[0, 5, 210], overlaps=overlaps), LIMITS)
     arriving = [
         Request(id, [(7 * i + n) % 200 for i in range(3 * n + 2)], 4 + n % 2, sampling=params)
@@ -327,7 +327,7 @@ def said(model, overlaps):
 
 @pytest.mark.exhaustive
 def test_the_engine_says_with_graphs_what_it_says_without(model):
-    """In turn, and with steps that are launched before the one before is read."""
+    """With and without overlapping steps."""
     want = said(model, overlaps=False)
     assert Graph.replays == 0
     capturing(model)

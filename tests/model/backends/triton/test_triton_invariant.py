@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machi
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5, initial_context_length=64)
 LENGTHS = (80, 14, 19)
-"""The first is longer than a part of its keys."""
+"""The first is longer than one part of keys."""
 
 
 def ids(length, seed):
@@ -71,7 +71,7 @@ def model(request, folder):
 
 @pytest.fixture(scope="module")
 def want(model):
-    """Logits of each sequence alone, its prompt in one piece."""
+    """Logits of each sequence alone, with its prompt in one chunk."""
     return [alone(model, tokens) for tokens in SEQUENCES]
 
 
@@ -99,7 +99,7 @@ def test_a_prompt_in_pieces_has_the_bits_of_the_whole(model, want, lengths):
 
 @pytest.mark.exhaustive
 def test_a_token_has_the_same_bits_in_any_company(model, want):
-    """Prompts, pieces and decodes side by side, in another order each time, then decodes alone."""
+    """Prompts, chunks and decodes in one batch, in another order each time, then decodes alone."""
     paged = Paged(model, SEQUENCES, seed=5)
     got = [[], [], []]
     for chunks in (
@@ -117,7 +117,7 @@ def test_a_token_has_the_same_bits_in_any_company(model, want):
 
 @pytest.mark.exhaustive
 def test_rows_that_fill_up_a_graph_change_nothing(model):
-    """They write nowhere, and the others' logits are the same bits."""
+    """They write nothing, and the logits of other rows are bit-identical."""
     logits, caches = [], []
     for size in (2, 4):
         paged = Paged(model, SEQUENCES[:2], seed=3)
@@ -139,7 +139,7 @@ def test_rows_that_fill_up_a_graph_change_nothing(model):
 
 @pytest.mark.exhaustive
 def test_without_it_the_number_of_rows_decides(folder):
-    """Or else this file would prove nothing: one row has other kernels than three."""
+    """Otherwise this file would prove nothing: one row is computed by other kernels than three."""
     weights = Reader(Checkpoint.open(folder), DEVICE, torch.float32).all()
     plain = TritonModel(CONFIG, weights, page_size=4)
     together = Paged(plain, SEQUENCES, seed=5)

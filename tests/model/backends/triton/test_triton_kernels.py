@@ -30,7 +30,7 @@ CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=11)
 
 @pytest.fixture(scope="module", autouse=True)
 def _wide_tiles():
-    """An interpreter is slow by the program, not by the number: fewer programs, and still more than one."""
+    """Uses fewer programs, but more than one, because the interpreter takes time for each."""
     if DEVICE.type == "cpu":
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(experts_few.GATE_UP_TILE, "BN", 32)
@@ -60,7 +60,7 @@ def test_kernels_compute_what_plain_pytorch_does(model, tokens):
 
 
 def test_a_model_of_a_short_context_is_checked_too(model):
-    """A step of 62 tokens, where a sequence may have 64 in all: it was refused, for no good reason."""
+    """A step of 62 tokens, if a sequence may have 64: before, this model was refused without a reason."""
     assert CONFIG.max_context == 64
     with torch.inference_mode():
         names = [check.name for check in triton_checks.checks(model, [62]) if check.passed]
@@ -69,7 +69,7 @@ def test_a_model_of_a_short_context_is_checked_too(model):
 
 
 def test_a_kernel_that_computes_something_else_is_found(model, monkeypatch):
-    """One in a hundred too much: the model is refused, in a line that names the kernel and a way out."""
+    """An error of one percent: the model is refused, with one line that names the kernel and a remedy."""
     right = experts_few.plain_gate_up
     monkeypatch.setattr(experts_few, "plain_gate_up", lambda *operands: right(*operands) * 1.01)
     monkeypatch.setattr(triton_checks, "TOKENS", (1,))
@@ -102,7 +102,7 @@ def test_every_bit_of_a_word_has_one_place():
 
 
 def test_all_codes_and_scales_are_exact():
-    """Every value of the format under scales from 2 ** -97 to 2 ** 27, met by ones and zeros alone."""
+    """All values of the format with scales from 2 ** -97 to 2 ** 27, multiplied with ones and zeros."""
     width, outputs = 32, 16
     blocks = torch.arange(256, dtype=torch.uint8, device=DEVICE).view(1, 16, 1, 16)
     for scale in (30, 60, 119, 127, codes.LARGEST_SCALE):
@@ -131,7 +131,7 @@ def test_equal_logits_choose_the_lower_expert_and_nan_touches_no_other_memory():
 
 
 def test_a_token_that_is_not_finite_spoils_no_other(model):
-    """In a batch of several requests' tokens, each answer is its own."""
+    """A batch has tokens of several requests, which must not affect each other."""
     x = torch.randn(12, CONFIG.hidden_size, device=DEVICE)
     layer = model.weights.layers[0]
     with torch.inference_mode():
@@ -165,7 +165,7 @@ def test_staging_copies_the_batch_and_fills_up(model):
 
 @pytest.mark.exhaustive
 def test_rows_that_fill_up_a_batch_change_nothing(model):
-    """They write nothing into the cache, and the other rows' logits are the same."""
+    """They write nothing to the cache, and the logits of other rows are the same."""
     batch = triton_checks.Draw(model, 4).batch([(9, 1), (5, 1), (13, 1)])
     batch = replace(batch, tokens=torch.arange(5, 8, device=DEVICE), samples=torch.arange(3, device=DEVICE))
     caches = [model.new_cache(len(batch.page_table.flatten())) for _ in range(2)]
@@ -183,7 +183,7 @@ def test_rows_that_fill_up_a_batch_change_nothing(model):
 
 
 class TooLarge(Synthetic):
-    """A checkpoint with one scale beyond what the kernels have room for."""
+    """A checkpoint with one scale that is too large for the kernels."""
 
     def read(self, name):
         tensor = super().read(name)
@@ -203,7 +203,7 @@ def test_a_head_that_is_no_power_of_two_is_refused():
 
 
 def test_encoding_again_gives_the_same_matrix(model):
-    """What a model keeps is what the checkpoint holds."""
+    """The packed weights are equal to those of the checkpoint."""
     blocks, scales = encode(model.weights.layers[1].mlp2.decoded(3))
     torch.testing.assert_close(
         decode(blocks, scales, torch.float32), model.weights.layers[1].mlp2.decoded(3), rtol=0, atol=0

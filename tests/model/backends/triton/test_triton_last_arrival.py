@@ -27,7 +27,7 @@ TOKENS, K, E, A = 3, 72, 7, 3
 
 
 def routed(order):
-    """Chosen experts, shares and normalised rows of some tokens, and what is right."""
+    """Chosen experts, shares and normalised rows of some tokens, and the expected ones."""
     noise = torch.Generator().manual_seed(1)
     x, norm = torch.randn(TOKENS, K, generator=noise), torch.rand(K, generator=noise)
     gate, bias = torch.randn(E, K, generator=noise), torch.randn(E, generator=noise)
@@ -52,7 +52,7 @@ def test_the_last_program_of_a_token_writes_its_choice():
 
 H, KV, D, PAGE = 6, 2, 16, 4
 LENGTHS = (70, 1)
-"""Of two sequences: in splits of 16 keys one has five of them, and the other no more than its own key."""
+"""Lengths of two sequences: one has five splits of 16 keys, the other only its own key."""
 
 
 def attended(order, splits, monkeypatch):
@@ -106,7 +106,7 @@ def _counts_without_barrier(arrivals, programs):
 
 @pytest.mark.parametrize("count", [_counts_without_order, _counts_without_barrier])
 def test_a_count_that_releases_nothing_is_found(count, monkeypatch):
-    """As if the last program could know what others have stored: on a GPU that is wrong now and then."""
+    """The last program would then read stores that it may not see, which is sometimes wrong on a GPU."""
     monkeypatch.setattr(router_kernels, "arrives_last", count)
     monkeypatch.setattr(attention_decode, "arrives_last", count)
     with pytest.raises(Finding, match="race: _router_kernel"):
@@ -116,7 +116,7 @@ def test_a_count_that_releases_nothing_is_found(count, monkeypatch):
 
 
 def test_fewer_splits_are_added_at_once_where_sixteen_spill():
-    """By Triton's compiler, which kept 8 to 16 bytes of each thread in memory there."""
+    """Because Triton's compiler spilled 8 to 16 bytes of each thread there."""
     at_once = {
         each: attention_decode.splits_at_once(each) for each in ((8, 0), (8, 9), (9, 0), (10, 0), (12, 0))
     }

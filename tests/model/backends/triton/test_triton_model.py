@@ -58,7 +58,7 @@ def model(checkpoint):
 
 @pytest.fixture(scope="module")
 def want(checkpoint):
-    """Logits of the reference, of each of three sequences alone."""
+    """Logits of the reference for each of three sequences alone."""
     model = reference.build(checkpoint, torch.device("cpu"), dtype=torch.float32, page_size=8)
     return [alone(model, ids(length, length)) for length in (23, 14, 19)]
 
@@ -81,7 +81,7 @@ def assert_close(got, want):
     ],
 )
 def test_any_chunks_equal_the_reference(model, want, sequences, lengths):
-    """Prompts whole and in pieces, and decodes; chunks end around pages and the window."""
+    """Prompts in one or several chunks, and decodes; chunks end around the ends of pages and window."""
     assert model.splits(1) == 4
     assert model.splits(3) == 1
     assert_close(Paged(model, sequences).run(lengths), want[0])
@@ -89,7 +89,7 @@ def test_any_chunks_equal_the_reference(model, want, sequences, lengths):
 
 @pytest.mark.exhaustive
 def test_sequences_in_a_batch_are_each_their_own(model, want, sequences):
-    """Prompts, pieces and decodes side by side, then decodes alone."""
+    """Prompts, chunks and decodes in one batch, then decodes alone."""
     paged = Paged(model, sequences, seed=5)
     got = [[], [], []]
     for chunks in ({0: 20, 1: 3}, {2: 17, 0: 1, 1: 9}, {1: 1, 2: 1, 0: 1}, {2: 1, 1: 1, 0: 1}):
@@ -100,7 +100,7 @@ def test_sequences_in_a_batch_are_each_their_own(model, want, sequences):
 
 
 def test_many_and_few_are_the_same_model(model, want, sequences, monkeypatch):
-    """Decodes through the sorted experts and the library's products, as in a batch of a hundred."""
+    """Decodes with sorted experts and the library's products, as in a batch of a hundred."""
     monkeypatch.setattr(triton_model, "FEW_FOR_EXPERTS", 0)
     monkeypatch.setattr(triton_model, "FEW_FOR_DENSE", 0)
     assert_close(Paged(model, sequences, seed=6).run([20, 1, 1, 1]), want[0])
@@ -108,7 +108,7 @@ def test_many_and_few_are_the_same_model(model, want, sequences, monkeypatch):
 
 @pytest.mark.exhaustive
 def test_a_token_has_the_same_bits_alone_and_with_others_where_the_same_kernels_run(model, sequences):
-    """Of two and of three decodes: no row's sums depend on the others."""
+    """With two and three decodes: no sum of a row depends on other rows."""
     logits = []
     for extra in ({}, {2: 1}):
         paged = Paged(model, sequences, seed=7)

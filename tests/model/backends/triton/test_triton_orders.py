@@ -43,7 +43,7 @@ SEQUENCES = [[(7 * i + s) % CONFIG.vocab_size for i in range(length)] for s, len
 
 @dataclass(frozen=True)
 class Option:
-    """Of a model; and the steps it takes, chunks by sequence."""
+    """Options of a model, and its steps: chunks by sequence."""
 
     dense: str
     kv_cache_dtype: str
@@ -61,7 +61,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _wide_tiles_and_short_parts():
-    """An interpreter is slow by the program; and of tiles and parts there must be more than one."""
+    """Uses few programs, because the interpreter takes time for each, but several tiles and parts."""
     with pytest.MonkeyPatch.context() as patch:
         for kernels in (experts_few, dense, dense_int8):
             for name in ("GATE_UP_TILE", "DOWN_TILE", "ROW_TILE", "SMALL_TILE"):
@@ -75,7 +75,7 @@ def _wide_tiles_and_short_parts():
 
 
 def answers(option: Option) -> list[torch.Tensor]:
-    """All that a model computes from its checkpoint on: packed weights, logits, tokens, and its cache."""
+    """Everything that a model computes: packed weights, logits, tokens, and its cache."""
     weights = Reader(Synthetic(CONFIG), DEVICE, torch.float32, option.dense).all()
     options = {"kv_cache_dtype": option.kv_cache_dtype, "batch_invariant": option.batch_invariant}
     model = TritonModel(CONFIG, weights, page_size=4, **options)
@@ -112,7 +112,7 @@ DRAWS = Draws(
 
 
 def edits(rows: int) -> Edits:
-    """Up to two rows; the last has a mask."""
+    """Edits of up to two rows; the last has a mask."""
     records = [[3, 2, 0, 0], [0, 0, 0x3F800000, 1], [CONFIG.vocab_size - 1, 1, 0, 0]]
     return Edits(
         records=torch.tensor(records, dtype=torch.int32)[: 2 * rows - 1],
@@ -125,7 +125,7 @@ def edits(rows: int) -> Edits:
 
 @pytest.fixture(scope="module")
 def in_order():
-    """What each option answers with programs in order, and all functions of kernels that ran for it."""
+    """The results of each option with programs in order, and all functions that ran."""
     found = {}
     for name, option in OPTIONS.items():
         with watching() as watch:
@@ -144,7 +144,7 @@ def test_in_any_order_of_programs_the_bits_are_the_same(in_order, name, order):
 
 
 def test_every_kernel_there_is_was_watched(in_order):
-    """One that is added to the folder has to be run here."""
+    """A new kernel in the folder must be run here too."""
     there = set()
     for each in pkgutil.walk_packages(backend.__path__, f"{backend.__name__}."):
         module = import_module(each.name)

@@ -16,12 +16,12 @@ from model.draws import Draws
 pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machine
 
 SIZE = 2500
-"""Two blocks and a half."""
+"""The size of a row: two and a half blocks."""
 
 
 @pytest.fixture(autouse=True)
 def _short_pass(monkeypatch):
-    """A row is passed over in more than one piece."""
+    """Makes `settle` read a row in several pieces."""
     monkeypatch.setattr(token_choice, "PASS", 2048)
 
 
@@ -44,7 +44,7 @@ def draws(rows, *, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, seeds=None
 
 
 def batch(positions) -> Batch:
-    """Whose samples are the last rows of chunks of three tokens; nothing else of it is looked at."""
+    """A batch with chunks of three tokens, whose last rows are sampled; nothing else of it is used."""
     of_token = torch.tensor([p + i for p in positions for i in (-2, -1, 0)], device=DEVICE)
     none = of_token[:0]
     samples = torch.arange(len(positions), device=DEVICE) * 3 + 2
@@ -76,7 +76,7 @@ FEW = FILTERS[2], FILTERS[-1]
     ids=str,
 )
 def test_the_kernels_choose_what_the_plain_version_does(options):
-    """Rows of a wider tensor, as where the tokenizer knows fewer tokens than the model."""
+    """Rows of a wider tensor, as if the tokenizer had fewer tokens than the model."""
     wide = random_logits(7, SIZE + 9)
     wide[:, SIZE:] = 99.0
     wide[2, ::3] = -torch.inf
@@ -90,7 +90,7 @@ def test_the_kernels_choose_what_the_plain_version_does(options):
 
 @pytest.mark.exhaustive
 def test_a_whole_row_of_filters_that_reject_most_winners():
-    """A flat distribution of which top_k keeps little: winner after winner is refused."""
+    """With a flat distribution and a small top_k, many winners are rejected."""
     logits = (torch.rand(3, SIZE, generator=torch.Generator().manual_seed(3)) * 0.01).to(DEVICE)
     for options in ({"top_k": 2}, {"top_p": 0.01}, {"top_k": 30, "top_p": 0.1}, {"min_p": 0.9999}):
         asked, where = draws(3, **options), batch([5] * 3)
@@ -147,7 +147,7 @@ ROWS = 4000
 )
 @pytest.mark.parametrize("varied", ["seeds", pytest.param("positions", marks=pytest.mark.exhaustive)])
 def test_tokens_come_as_often_as_they_should(options, varied, monkeypatch):
-    """Pearson's chi-square test over 50 tokens, by the plain version, which chooses the same (see above)."""
+    """Pearson's chi-square test of the plain version over 50 tokens; the kernels choose the same tokens."""
     logits = random_logits(1, 50).expand(ROWS, -1)
     asked = draws(ROWS, seeds=range_or(varied == "seeds", 11), size=50, **options)
     tokens, finite = plain_tokens(logits, asked, batch(range_or(varied == "positions", 3)))
@@ -179,13 +179,13 @@ def expected(logits, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0):
 
 
 def test_philox_is_the_published_one():
-    """Known answers of the authors' Random123 (kat_vectors: philox4x32, 10 rounds)."""
+    """Compared with the known answers of the authors' Random123 (kat_vectors: philox4x32, 10 rounds)."""
     zero = torch.zeros(1, dtype=torch.int64)
     assert philox(zero, zero, zero)[0].tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
 
 
 def test_noise_is_that_of_an_exponential_race():
-    """-log E of E exponential: Gumbel's distribution, by its mean, its spread and its tail."""
+    """Mean, variance and tail of -log E for an exponential E are those of Gumbel's distribution."""
     drawn = plain_noise(torch.arange(64), torch.full((64,), 5), 4096).double()
     assert drawn.isfinite().all()
     assert float(drawn.mean()) == pytest.approx(0.5772, abs=0.02)

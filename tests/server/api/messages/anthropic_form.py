@@ -17,7 +17,7 @@ def post(server, path="/v1/messages", headers=None, **body):
 
 
 def events_of(server, **body):
-    """The events of a stream, each with its name checked."""
+    """The events of a stream, with their names checked."""
     json_body = {"model": "tiny", "max_tokens": 500, "messages": HI, "stream": True, **body}
     with server.http.stream("POST", "/v1/messages", json=json_body) as r:
         assert r.status_code == 200, r.read()
@@ -31,7 +31,7 @@ def events_of(server, **body):
 
 
 def joined(events):
-    """What a client puts together; blocks must come one after another."""
+    """The message that a client assembles; blocks must follow each other."""
     message = dict(events[0]["message"])
     assert events[0]["type"] == "message_start"
     blocks, open_block = [], None
@@ -68,7 +68,7 @@ def joined(events):
 
 
 def told_of(server, **body):
-    """The error of a refused request, whose shape is checked."""
+    """The error of a refused request, with its format checked."""
     answer = post(server, **body)
     assert answer.status_code >= 400, answer.text
     error = answer.json()

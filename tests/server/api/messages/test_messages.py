@@ -26,7 +26,7 @@ ANSWERS = {
 
 
 def without_chance(message):
-    """A message less what is another each time."""
+    """A message without the parts that differ each time."""
     blocks = [
         {key: value for key, value in block.items() if key not in ("signature", "id")}
         for block in message["content"]
@@ -192,7 +192,9 @@ def test_what_cannot_be_done_is_refused_by_name(body, message, tiny_tokenizer):
 
 
 def test_a_conversation_that_was_kept_elsewhere_is_refused_in_words_for_programs(tiny_tokenizer):
-    """Anthropic's tool runners send a thread first, then only what is new; this word lets them send all."""
+    """Anthropic's tool runners first ask for a stored thread.  After this error they send the whole
+    conversation.
+    """
     with live(tiny_tokenizer, final("Hello")) as server:
         for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
             for path in ("/v1/messages", "/v1/messages/count_tokens"):

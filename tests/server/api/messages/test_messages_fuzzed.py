@@ -86,7 +86,7 @@ KINDS = ("invalid_request_error", "not_found_error", "request_too_large")
 
 @st.composite
 def spoilt(draw):
-    """The body with something replaced, once to three times."""
+    """The body with one to three parts replaced."""
     body = BODY
     for _ in range(draw(st.integers(1, 3))):
         if isinstance(body, dict | list):
@@ -146,7 +146,7 @@ def test_any_tokens_make_a_stream_that_anthropics_own_types_take(tiny_tokenizer,
 
 
 def nameless(message):
-    """A message less what is another each time."""
+    """A message without the parts that differ each time."""
     changing = ("signature", "id")
     blocks = [
         {key: value for key, value in each.items() if key not in changing} for each in message["content"]

@@ -97,7 +97,7 @@ def test_documents_and_search_results_are_text(tiny_tokenizer):
 
 
 SPELLED = call("get_weather", '{ "city" :"Paris", "days": 1.0}', "I must look.")
-"""A spelling that nobody but this model has chosen."""
+"""Unusual tokens, which a renderer would not use."""
 
 
 @pytest.mark.parametrize("dropped", [(), ("thinking",)], ids=["all comes back", "thinking is dropped"])

@@ -24,7 +24,7 @@ READ = {
 
 
 def asked(history, turn):
-    """As Claude Code asks: the first block of `system` has a number that is another in each request."""
+    """A request as Claude Code sends it: the first block of `system` has a number that changes each time."""
     billing = f"x-anthropic-billing-header: cc_version=2.1.197.{turn}a; cc_entrypoint=sdk-cli; cch={turn}f3;"
     return {
         "max_tokens": 32000,

@@ -8,7 +8,7 @@ from tests.server.api.responses.response_events import ADD
 from tests.server.fakes import call, final
 
 SPELLED = '{ "a" :1 }'
-"""Arguments as nobody else would write them: a rendering of the same object has other tokens."""
+"""Arguments in an unusual format, so that rendering the same object gives other tokens."""
 
 LOOP = [call("add", SPELLED, "I add."), final("It is 2.", "So."), final("Bye.")]
 SEAL = ["reasoning.encrypted_content"]
@@ -46,7 +46,7 @@ def references(items):
 
 
 def until(true, seconds=20.0):
-    """Waits for it."""
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"

@@ -21,7 +21,7 @@ ADD = {
 
 
 def ask(server, expect=200, path="/v1/responses", **body):
-    """The parsed answer; the SDK's own type takes it as it is."""
+    """Send a request.  Returns the parsed answer, which the SDK's type must accept."""
     answer = server.http.post(path, json={"input": "hi", **body})
     assert answer.status_code == expect, answer.text
     whole = answer.json()
@@ -31,7 +31,7 @@ def ask(server, expect=200, path="/v1/responses", **body):
 
 
 def events_of(server, **body):
-    """Every event of a stream, each of which the SDK's own types take as it is."""
+    """All events of a stream, which the SDK's types must accept."""
     body = {"input": "hi", "stream": True, **body}
     with server.http.stream("POST", "/v1/responses", json=body) as r:
         assert r.status_code == 200, r.read()
@@ -54,7 +54,7 @@ def parsed(lines):
 
 
 def check(events):
-    """What every stream of responses keeps to."""
+    """Check the rules that every stream of responses follows."""
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     for event in events:
         assert event["type"] in KINDS
@@ -68,7 +68,7 @@ def check(events):
 
 
 def joined(events):
-    """The output that a client puts together from deltas alone; `done` events must say the same."""
+    """The output that a client assembles from the deltas; it must equal that of the `done` events."""
     output = []
     for event in events:
         kind = event["type"].removeprefix("response.")
@@ -119,7 +119,7 @@ def joined(events):
 
 
 def shape(output):
-    """What items say, without ids."""
+    """The contents of items, without ids."""
     said = []
     for item in output:
         match item["type"]:

@@ -20,7 +20,7 @@ def event_of(line):
 
 
 def ended(client, id, status):
-    """The response, once it has this status; until then it is queued or in progress."""
+    """Wait until a background response has this status; until then it must be queued or in progress."""
     found = {}
 
     def arrived():
@@ -179,7 +179,7 @@ def test_jobs_beyond_the_bound_are_refused_until_one_ends():
 
 
 def test_the_events_that_are_held_are_bounded():
-    """The oldest that have ended are forgotten first; their responses are still there."""
+    """The oldest ended jobs are dropped first; their responses stay stored."""
     settings = Settings(date="2025-06-28", store_size=60_000)
     with scripted(Script(*[final("word " * 30)] * 6), settings) as server:
         client = Client(server)
@@ -210,7 +210,7 @@ def test_a_job_keeps_its_watchers_awake_by_events(client, monkeypatch):
 
 
 def test_a_job_that_the_server_did_not_end_has_failed_after_a_restart(tmp_path):
-    """Killed, it cannot say so itself; nobody goes on with the job, and whoever polls would wait for ever."""
+    """A killed server cannot mark its jobs, and a client that polls would wait for ever."""
     settings = Settings(date="2025-06-28", store=tmp_path / "store.db")
     store = SqliteStore(tmp_path / "store.db", 2**20, 3600)
     body = {"id": "resp_1", "status": "in_progress", "error": None, "previous_response_id": None}
@@ -234,7 +234,7 @@ def test_the_end_of_the_server_ends_a_job_and_keeps_it(tmp_path):
 
 
 def test_a_job_of_another_server_that_died_has_failed_after_its_deadline(client):
-    """Servers that share a store do not know of each other's end."""
+    """Servers that share a store do not notice when another one dies."""
     now = time.time()
     for id, age in (("resp_old", 700), ("resp_new", 0)):
         body = {"id": id, "status": "in_progress", "created_at": int(now - age), "error": None}

@@ -95,7 +95,7 @@ SAMPLED = [line.replace("<|return|>", "<|end|>") for line in SCRIPT]
 
 @pytest.fixture
 def codex(client):
-    """A turn: the items that are new, to what was streamed."""
+    """Send one turn with new items.  Returns the streamed events."""
     history = []
 
     def turn(*news):

@@ -24,7 +24,7 @@ RESPONSES = "/v1/responses"
 
 
 class Pressed:
-    """A small engine behind a real server."""
+    """A real server with a small engine."""
 
     def __init__(self, url, worker, app):
         self.port, self.worker, self.app = int(url.rpartition(":")[2]), worker, app
@@ -33,7 +33,7 @@ class Pressed:
         self.tasks = self.count_tasks()
 
     def count_tasks(self):
-        """Of the server's loop: one that is asked counts its own request too."""
+        """Number of tasks of the server's event loop, including that of this request."""
         return self.http.get("/tasks").json()
 
     def check_nothing_is_left(self):
@@ -82,7 +82,7 @@ def test_five_hundred_streams_all_end_in_a_response_or_a_429(tiny_tokenizer):
 
 
 async def vanish(port, seed):
-    """Ask for a long response and leave: at once, while waiting, or after the first bytes."""
+    """Request a long response and disconnect: at once, while waiting, or after the first bytes."""
     draw = random.Random(seed)
     asked = body(stream=draw.random() < 0.5, store=draw.random() < 0.5, **LONG)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -204,7 +204,7 @@ HUGE = {
         "context_length_exceeded",
     ),
 }  # fmt: skip
-"""What is asked, and the code of the 400 or 404; None: it may be answered too."""
+"""A request, and the code of its error; None: it may also succeed."""
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_hostile_names_are_refused_or_read_and_come_back(small, kind):
 
 
 def test_names_in_a_history_may_be_anything(small):
-    """They are what some model made up, and no model's words are an error."""
+    """A model has invented them, and the model's output must never cause an error."""
     for name in [*NAMES, *FINE]:
         for space in ({}, {"namespace": name}):
             items = [{"type": "function_call", "call_id": "c", "name": name, "arguments": "{", **space},

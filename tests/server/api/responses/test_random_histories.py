@@ -29,7 +29,7 @@ CALLS = {
     "functions.patch": ("commentary to=functions.patch", "", "*** a patch"),
     "functions.shell": ("commentary to=functions.shell", "json", '{"commands":["ls -l"]}'),
 }
-"""Recipient → the header of its calls, their type and what they say."""
+"""Recipient → the header of its calls, their type and their contents."""
 
 SLOWLY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 words = st.sampled_from(["hello there", "It is 42.", "Grüße 👋", "a<|end|>b", " \n", "assistant"])
@@ -45,7 +45,7 @@ def special(name):
 
 
 def heard(header, text, channel=""):
-    """A message of somebody else, as tokens."""
+    """A message that the model has not sampled, as tokens."""
     encode = tokenizer().encode
     middle = [special("<|channel|>"), *encode(channel)] if channel else []
     head = [id for piece in header for id in encode(piece)]
@@ -53,7 +53,7 @@ def heard(header, text, channel=""):
 
 
 class Part:
-    """A message of the assistant, as it is sampled: `odd` says which letters are spelled one by one."""
+    """A message of the assistant as it is sampled; in `odd` places each letter is a token."""
 
     def __init__(self, kind, header, text, odd, type=""):
         encode = tokenizer().encode
@@ -72,7 +72,7 @@ class Part:
 
 
 def sampled(parts):
-    """What the model samples to say them."""
+    """The tokens that the model samples for them."""
     ids = []
     for i, part in enumerate(parts):
         if i:
@@ -83,7 +83,7 @@ def sampled(parts):
 
 @st.composite
 def answers(draw, sealed):
-    """Thoughts and preambles, and then an answer or a call.
+    """Random chains of thought and preambles, and then an answer or a call.
 
     sealed  only what a seal holds is spelled oddly
     """
@@ -105,7 +105,7 @@ def answers(draw, sealed):
 
 
 def back(item, way, ends_in_call):
-    """An item of ours as a client sends it back; None: not at all."""
+    """One of our items as a client sends it back; None: the client drops it."""
     match way:
         case "reference":
             return {"type": "item_reference", "id": item["id"]}
@@ -194,7 +194,7 @@ def text_of(content):
 
 @st.composite
 def foreign(draw):
-    """Items that never came from here, and what each says in the prompt: (speaker, text)."""
+    """Items from other servers, and how each appears in the prompt: (speaker, text)."""
     items, says, open_calls = [], [], []
     for i in range(draw(st.integers(1, 8))):
         kinds = ["user", "developer", "assistant", "call", "text call", *(["output"] if open_calls else [])]
@@ -244,7 +244,7 @@ def test_every_word_of_others_is_in_the_prompt_once_and_where_it_was(tiny_tokeni
 
 
 def messages_of(tokenizer, prompt):
-    """(header, body) of each complete message, by its control tokens alone."""
+    """(header, body) of each complete message, found by control tokens only."""
     start, message = tokenizer.special("<|start|>"), tokenizer.special("<|message|>")
     ends = [tokenizer.special(name) for name in ("<|end|>", "<|call|>")]
     found, at = [], 0
@@ -259,7 +259,7 @@ def messages_of(tokenizer, prompt):
 
 
 def test_letters_are_spelled_oddly():
-    """Else the first test here would show nothing."""
+    """Otherwise the first test here would prove nothing."""
     part = Part("analysis", "analysis", "hello there", 30)
     assert len(part.tokens) > len(tokenizer().encode("hello there")) + 3
     assert json.dumps(tokenizer().decode(part.tokens)).endswith('hello there"')

@@ -43,13 +43,13 @@ FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "p
 
 
 def table(heading):
-    """Name → what the page says that we do with it."""
+    """Name → what the page says about it."""
     section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return dict(re.findall(r"^\| `([\w.]+)` \| (honoured|ignored|refused) \|", section, re.MULTILINE))
 
 
 def kinds(union):
-    """Every value of `type` in a union of the SDK's dictionaries."""
+    """All values of `type` in a union of the SDK's dictionaries."""
     found = set()
     for each in typing.get_args(union):
         hint = (
@@ -158,7 +158,7 @@ INNER = {
 
 
 def words(hint):
-    """Every value of the literals in a type."""
+    """All values of the literals in a type."""
     if typing.get_origin(hint) is typing.Literal:
         return set(typing.get_args(hint))
     return {word for arg in typing.get_args(hint) for word in words(arg)}

@@ -274,7 +274,9 @@ def test_what_the_model_was_trained_on_is_told_and_called_as_in_training(tiny_to
 
 
 def test_the_model_is_told_of_an_image_that_it_called_for(tiny_tokenizer):
-    """Codex has a tool that views images.  An error would end its session, whose history keeps the image."""
+    """Codex has a tool that views images.  An error would end its session, because the image stays in the
+    history.
+    """
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     items = [
         {"type": "function_call", "call_id": "c", "name": "view_image", "arguments": "{}"},

@@ -52,7 +52,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def at(browser: Browser) -> Iterator[Callable[..., Visitor]]:
-    """`at(script, settings)`: somebody at the page of a server that follows a script."""
+    """`at(script, settings)`: a user at the page of a server with a scripted model."""
     with ExitStack() as opened:
         visitors = []
 
@@ -70,7 +70,7 @@ def at(browser: Browser) -> Iterator[Callable[..., Visitor]]:
 
 @pytest.fixture(scope="session")
 def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`gptoss serve`, as somebody starts it first."""
+    """The URL of `gptoss serve` with the demo model."""
     running = Serving("gptoss serve", tmp_path_factory.mktemp("demo"))
     yield running.url
     running.close()

@@ -108,7 +108,7 @@ def test_everything_can_be_reached_by_keys_alone(at):
 
 
 def test_the_first_paint_waits_for_nothing(at):
-    """The page is drawn before the server has said anything but its files."""
+    """The page is drawn before the server has answered any request but those for files."""
     visitor = at(Script())
     page = visitor.visit()
     painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")

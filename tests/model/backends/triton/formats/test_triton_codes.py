@@ -37,7 +37,7 @@ def _places_kernel(places, columns, SIZE: tl.constexpr):
 
 
 def decoded(blocks, scales, dtype):
-    """A block of weights by the kernels' function, without the factors that were multiplied in."""
+    """A block of weights, decoded by the kernels' function, without its constant factors."""
     words = codes.pack(blocks.clone())
     out = torch.full((len(blocks), 128), torch.nan, dtype=dtype, device=DEVICE)
     _weights_kernel[(1,)](words, scales, out, len(blocks))
@@ -46,7 +46,7 @@ def decoded(blocks, scales, dtype):
 
 @pytest.mark.exhaustive
 def test_every_code_is_exact_under_every_scale():
-    """As far down as exponents reach: what a smaller scale makes of weights is nothing beside any other."""
+    """For all scales that are large enough; smaller ones make weights that are negligible."""
     noise = torch.Generator().manual_seed(0)
     for scale in range(codes.LARGEST_SCALE + 1):
         blocks = torch.randint(0, 256, (ROWS, 4, 16), dtype=torch.uint8, generator=noise).to(DEVICE)
@@ -85,7 +85,7 @@ def test_fragment_order_is_a_permutation_with_zeros_behind(width):
 
 
 def test_a_lane_that_shares_a_row_reads_one_group():
-    """Of the columns that a lane of a tensor core multiplies, 2 t and 2 t + 1 of every eight, all have one
+    """The columns that a lane of a tensor core multiplies, 2 t and 2 t + 1 of every eight, all have the same
     scale: so it reads 16 bytes of codes, and one of scales."""
     columns = codes.in_fragments(torch.arange(128)).tolist()
     for lane in range(4):
@@ -94,13 +94,13 @@ def test_a_lane_that_shares_a_row_reads_one_group():
 
 
 def halves(words):
-    """The two bfloat16 of each word, as float64."""
+    """The two bfloat16 numbers of each word, as float64."""
     both = (words & 0xFFFF, words >> 16 & 0xFFFF)
     return [part.to(torch.int16).view(torch.bfloat16).double() for part in both]
 
 
 def run_assembly(text, operands):
-    """What the instructions make of words: outputs, as the PTX manual has them."""
+    """Execute the instructions on words, as the PTX manual describes them.  Returns the outputs."""
     outputs = len(re.findall(r"mov\.b32 \{(.*?)\}", text)[0].split(","))
     registers = {f"${outputs + n}": operand for n, operand in enumerate(operands)}
     for line in text[1:-1].split(";"):
@@ -121,7 +121,7 @@ def run_assembly(text, operands):
 
 
 def test_the_assembly_says_what_the_plain_multiplication_says():
-    """For every pair of codes under every scale: bit for bit, signs of zeros too."""
+    """For every pair of codes with every scale: bit-identical, including signs of zeros."""
     every = torch.arange(16)
     bits = (every >> 3 << 15) | (every & 7) << 6
     pairs = (bits[:, None] | bits[None, :] << 16).flatten()
@@ -154,7 +154,7 @@ UNEVEN = [(192, 96, 5, 3, 7), (64, 160, 4, 2, 33), (128, 256, 3, 1, 70), (352, 3
 )
 @pytest.mark.parametrize(("hidden", "width", "experts", "used", "tokens"), UNEVEN)
 def test_sorted_experts_of_uneven_sizes(hidden, width, experts, used, tokens, tiles):
-    """Widths that fill no block of 128 columns, or just one; rows and outputs that fill no tile."""
+    """Widths below one block of 128 columns, or exactly one; rows and outputs below one tile."""
     noise = torch.Generator().manual_seed(tokens)
     mlp1, mlp2 = matrices(experts, 2 * width, hidden, noise), matrices(experts, hidden, width, noise)
     x = torch.randn(tokens, hidden, generator=noise).to(DEVICE)
@@ -173,7 +173,7 @@ def test_sorted_experts_of_uneven_sizes(hidden, width, experts, used, tokens, ti
 
 
 def test_every_gpu_has_tiles_that_its_triton_compiles():
-    """Triton 3.6 ended with "Illegal shared layout" for 10.0."""
+    """Triton 3.6 failed with "Illegal shared layout" for 10.0."""
     for capability in ((8, 0), (8, 9), (12, 0)):
         assert experts_many.tiles_for(capability, "3.6.0") is experts_many.OF_WARPS
     assert experts_many.tiles_for((9, 0), "3.6.0") is experts_many.OF_WARP_GROUPS

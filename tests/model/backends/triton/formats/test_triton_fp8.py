@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machi
 
 CONFIG = replace(tiny_checkpoint.CONFIG, num_layers=2, sliding_window=5)
 TYPES = sorted({torch.uint8, fp8.storage(DEVICE)}, key=str)
-"""What a cache here may be of: bytes, and the hardware's own type where it has one."""
+"""The types of a cache on this machine: bytes, and the hardware's own type if there is one."""
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def test_every_code_is_the_number_it_stands_for(kind, dtype):
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_number_of_sixteen_bits_goes_to_the_nearest_code(kind, dtype):
-    """Halves to even, beyond 448 to 448, infinities too; as torch rounds what it can hold."""
+    """Halves to even; beyond 448, and infinities, to 448; otherwise as torch rounds."""
     numbers = torch.arange(2**16, device=DEVICE).to(torch.int32).to(torch.int16).view(dtype)
     got = torch.zeros(2**16, dtype=torch.uint8, device=DEVICE)
     _store_kernel[(16,)](numbers, got.view(kind), 4096)
@@ -79,7 +79,7 @@ def test_every_number_of_sixteen_bits_goes_to_the_nearest_code(kind, dtype):
 
 
 def test_numbers_between_two_codes_go_to_the_nearer():
-    """In float32, around every middle between neighbours: below, at, above."""
+    """In float32, around the middle between each two neighbours: below, at, above."""
     positive = all_codes()[:127].view(torch.float8_e4m3fn).float()
     middle = (positive[1:] + positive[:-1]) / 2
     for toward, offset in ((-torch.inf, 0), (None, None), (torch.inf, 1)):
@@ -93,7 +93,7 @@ def test_numbers_between_two_codes_go_to_the_nearer():
 
 
 def test_what_is_in_the_cache_goes_in_unchanged():
-    """A page that is written again from its own numbers is the same."""
+    """Writing the numbers of a page again gives the same page."""
     numbers = all_codes().view(torch.float8_e4m3fn).float()
     got = torch.zeros(256, dtype=torch.uint8, device=DEVICE)
     _store_kernel[(1,)](numbers, got, 256)
@@ -109,7 +109,7 @@ def _wide_tiles():
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """The same weights with either cache; float32 in all else."""
+    """Models with the same weights and either cache, otherwise in float32."""
     folder = tmp_path_factory.mktemp("tiny")
     tiny_checkpoint.write(folder, config=CONFIG)
     weights = Reader(Checkpoint.open(folder), DEVICE, torch.float32).all()
@@ -126,7 +126,7 @@ def ids(length, seed):
 
 @pytest.mark.parametrize("tokens", [1, 3, pytest.param(26, marks=pytest.mark.exhaustive)])
 def test_attention_over_such_pages_is_that_over_their_numbers(models, tokens):
-    """Decodes split and whole, chunks, what is written and what is not: as plain PyTorch has it."""
+    """Decodes with and without splits, chunks, and the contents of the cache equal plain PyTorch."""
     with torch.inference_mode():
         for name, got, want in triton_checks._attention(triton_checks.Draw(models[1], tokens), tokens):
             assert relative_error(got, want) < 2e-3, name  # were one number in a thousand rounded otherwise
@@ -134,7 +134,7 @@ def test_attention_over_such_pages_is_that_over_their_numbers(models, tokens):
 
 @pytest.mark.exhaustive
 def test_any_chunks_are_one_sequence(models):
-    """What is written in one step is read in the next as the step itself saw it, by decodes and chunks."""
+    """Keys and values are the same when they are written, and when a later decode or chunk reads them."""
     tokens = ids(23, 23)
     want = alone(models[1], tokens)
     for lengths in ([1, 1, 1, 17, 1, 1, 1], [18, 5], [22, 1]):
@@ -156,7 +156,7 @@ def test_several_sequences_in_pools_of_two_kinds_are_each_their_own(models):
 
 @pytest.mark.exhaustive
 def test_eight_bits_of_keys_and_values_cost_little_and_not_nothing(models):
-    """Of the tiny model's logits, whose attention is sharp; docs/tuning.md has a trained one's."""
+    """The error of the tiny model's logits; docs/tuning.md has that of a trained model."""
     tokens = ids(40, 1)
     whole, eight = (alone(model, tokens) for model in models)
     assert 1e-5 < relative_error(eight, whole) < 6e-2
@@ -180,7 +180,9 @@ def test_only_known_types_are_taken(models):
 
 @pytest.mark.exhaustive
 def test_the_engine_says_over_two_pools_what_it_says_over_one(models):
-    """Prompts in pieces, too few pages for all at once: greedy answers are those of each request alone."""
+    """With prompts in chunks and too few pages for all at once, greedy answers equal those of each request
+    alone.
+    """
 
     def said(model, num_pages, prompts):
         limits = Limits(

@@ -38,7 +38,7 @@ def ids(length, seed):
 
 
 class Rounded(Checkpoint):
-    """A checkpoint whose dense weights are what eight bits keep of them."""
+    """A checkpoint whose dense weights were rounded to eight bits."""
 
     def read(self, name):
         tensor = super().read(name)
@@ -69,7 +69,7 @@ def model(folder):
 
 @pytest.mark.parametrize("width", [64, 96, 200, 2880])
 def test_no_weight_moves_by_more_than_half_a_step(width):
-    """A step is a 127th of the largest in its group, but for the bfloat16 of it."""
+    """A step is 1/127 of the largest weight in the group, except for rounding the scale to bfloat16."""
     weight = torch.randn(37, width, generator=torch.Generator().manual_seed(width)).bfloat16()
     kept = quantise(weight, DEVICE)
     assert kept.codes.abs().max() == 127
@@ -81,7 +81,7 @@ def test_no_weight_moves_by_more_than_half_a_step(width):
 
 
 def test_rows_by_the_thousand_are_each_their_own(monkeypatch):
-    """A large matrix is rounded some rows at a time: the same as all at once."""
+    """Rounding a large matrix some rows at a time gives the same as all at once."""
     weight = torch.randn(70, 96, generator=torch.Generator().manual_seed(3))
     whole = quantise(weight, DEVICE)
     monkeypatch.setattr(dense_int8, "_ROWS_AT_ONCE", 32)
@@ -103,7 +103,7 @@ def test_a_group_of_zeros_stays_zero_and_one_with_nan_tells():
 
 @pytest.mark.parametrize("rows", [1, 2, 26])
 def test_each_weight_is_met_by_a_one_exactly(rows):
-    """Rows of x with a single one pick columns of the matrix: no rounding anywhere."""
+    """Rows of x with a single 1 select columns of the matrix, without rounding."""
     width = 96
     matrix = quantise(torch.randn(70, width, generator=torch.Generator().manual_seed(5)), DEVICE)
     columns = torch.arange(rows) * 37 % width
@@ -114,7 +114,7 @@ def test_each_weight_is_met_by_a_one_exactly(rows):
 
 @pytest.mark.parametrize("tokens", [1, 3, 26, 140])
 def test_products_are_those_of_the_decoded_weights(model, tokens):
-    """With norm, bias, residual and a choice of rows; the many rows of a prompt too."""
+    """With norm, bias, residual and selected rows; also with the many rows of a prompt."""
     with torch.inference_mode():
         for name, got, want in triton_checks._dense(triton_checks.Draw(model, tokens), tokens):
             assert relative_error(got, want) < 1e-5, name
@@ -122,7 +122,7 @@ def test_products_are_those_of_the_decoded_weights(model, tokens):
 
 @pytest.mark.exhaustive
 def test_the_model_is_the_reference_with_decoded_weights(model, folder):
-    """Prompts in pieces and decodes, against plain PyTorch in float32."""
+    """Prompts in chunks, and decodes, compared with plain PyTorch in float32."""
     tokens = ids(23, 23)
     checkpoint = Rounded.open(folder)
     theirs = reference.build(checkpoint, torch.device("cpu"), dtype=torch.float32, page_size=8)
@@ -132,7 +132,9 @@ def test_the_model_is_the_reference_with_decoded_weights(model, folder):
 
 @pytest.mark.exhaustive
 def test_eight_bits_cost_what_is_said(model, folder):
-    """docs/tuning.md: about one percent of the logits.  The tiny model's weights are spread evenly."""
+    """About one percent of the logits, as in docs/tuning.md.  The tiny model's weights are uniformly
+    distributed.
+    """
     tokens = ids(23, 23)
     whole = reference.build(Checkpoint.open(folder), torch.device("cpu"), dtype=torch.float32, page_size=8)
     got, want = alone(model, tokens).cpu(), alone(whole, tokens)

@@ -20,7 +20,7 @@ CONFIG = SIZES["120b"]
 C, F, E, V = CONFIG.hidden_size, CONFIG.intermediate_size, CONFIG.num_experts, CONFIG.vocab_size
 H, KV, D, PAGE = CONFIG.num_heads, CONFIG.num_kv_heads, CONFIG.head_dim, 32
 SCALE = 120
-"""Of weights: 2 ** -7."""
+"""The exponent byte of weights: a scale of 2 ** -7."""
 
 
 def last(grid):
@@ -41,7 +41,7 @@ def lazy(*shape, dtype=torch.float32):
 
 
 def rows_beyond(width):
-    """Rows of so many columns, of which the last begins behind 2 ** 31; a multiple of 128."""
+    """The number of rows of this width after which offsets exceed 2 ** 31; a multiple of 128."""
     return (FAR // width + 256) // 128 * 128
 
 

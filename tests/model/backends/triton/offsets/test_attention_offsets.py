@@ -27,7 +27,7 @@ def turn():
 
 
 def batch_of(pages, chunks):
-    """Chunks of (keys before it, tokens) over these pages."""
+    """A batch of chunks (keys before, tokens) over these pages."""
     width = -(-max(known + length for known, length in chunks) // PAGE)
     table = torch.tensor(pages[: len(chunks) * width], dtype=torch.int32).view(1, len(chunks), width)
     return Batch.of(
@@ -36,7 +36,7 @@ def batch_of(pages, chunks):
 
 
 class Pools:
-    """Keys and values in a pool of many pages, and the same in one of a few."""
+    """Keys and values in a pool of many pages, and the same in a pool of a few."""
 
     def __init__(self, noise, dtype):
         self.number = FAR // (KV * PAGE * D) + 9
@@ -92,7 +92,7 @@ def test_chunks_find_pages_at_the_end_of_a_large_pool(noise, turn, window, part)
 
 @pytest.mark.parametrize("part", [0, 64])
 def test_the_last_tokens_of_a_very_long_step_have_their_own_rows(noise, turn, part):
-    """Of two sequences: the second has three tokens, and the first all others."""
+    """There are two sequences: the second has three tokens, the first all others."""
     tokens = rows_beyond((H + 2 * KV) * D if not part else 3 * H * D)
     pool = [torch.randn(3, KV, PAGE, D, generator=noise) for _ in range(2)]
     sinks, few = torch.zeros(H), batch_of([2, 0, 1], [(70, 3)])
@@ -115,7 +115,7 @@ def test_the_last_tokens_of_a_very_long_step_have_their_own_rows(noise, turn, pa
         attention_prefill.attend(some, turn, *pools[0], 0, sinks, few, FULL, None, want, part)
 
     def of_the_last_three(grid):
-        """The last three rows, or the last two blocks of rows: the very last has none in it."""
+        """Selects the programs of the last three rows, or of the last two blocks of rows."""
         count = 3 if grid[1] == 1 else 2
         return list(product(range(grid[0] - count, grid[0]), range(grid[1]), range(grid[2])))
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(600)  # the interpreter is slow on a busy machi
 
 
 def matrices(outputs, width, noise):
-    """The experts of 120b, of which only the last is not zero; and that one alone."""
+    """The experts of 120b, of which only the last is not zero; and the last one alone."""
     words = lazy(E, outputs, width // 8, dtype=torch.int32)
     scales, bias = lazy(E, outputs, width // 32, dtype=torch.uint8), lazy(E, outputs)
     words[-1] = torch.randint(-(2**31), 2**31, words.shape[1:], generator=noise, dtype=torch.int32)

@@ -37,7 +37,7 @@ def test_the_last_row_of_very_many_is_normalised(noise):
 
 
 def unembedding(kind, noise):
-    """Weights [V, C] of which only the last 64 rows are not zero."""
+    """Weights [V, C] in which only the last 64 rows are not zero."""
     if kind == "int8":
         weight = Quantised(lazy(V, C, dtype=torch.int8), lazy(V, C // GROUP))
         weight.codes[-64:] = torch.randint(-127, 128, (64, C), generator=noise, dtype=torch.int8)
@@ -115,7 +115,7 @@ def test_a_row_of_logits_behind_very_many_others_is_chosen_from_as_if_alone(nois
 
 
 def test_a_row_of_logits_behind_very_many_others_is_edited_as_if_alone(noise):
-    """The last token of the last row among them, by a record, in flight, and by a mask."""
+    """Among them the last token of the last row: by a record, by a token in flight, and by a mask."""
     size = 5000
     rows = rows_beyond(size)
     logits, alone = lazy(rows, size), torch.randn(1, size, generator=noise)
