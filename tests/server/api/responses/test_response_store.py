@@ -147,7 +147,8 @@ def test_a_conversation_gets_what_was_said_also_if_it_was_cut_short_but_not_what
     client.server.script.add(final("word " * 20), [final("word")[:-10], Broken()], final("ok"))
     cut = client.ask(input="one", conversation=id, max_output_tokens=8)
     assert cut["status"] == "incomplete"
-    client.ask(500, input="two", conversation=id)
+    failing = {"input": "two", "conversation": id, "stream": True}
+    assert "response.failed" in client.http.post("/v1/responses", json=failing).text
     client.ask(input="three", conversation=id, store=False)  # it reads the conversation, and leaves nothing
     assert "one<|end|>" in prompts(client)[-1]
     assert "two<|end|>" not in prompts(client)[-1]
