@@ -46,6 +46,7 @@ class History:
     """
     messages  of the conversation
     paths     for each message, the field of the request that it is from
+    items     number of items so far
     """
 
     tools: Tools
@@ -53,11 +54,15 @@ class History:
     renderer: Renderer
     messages: list[Message] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    items: int = 0
 
     def add_all(self, items: Sequence[Item], where: str) -> None:
         """Raises ApiError."""
-        if len(items) > MAX_ITEMS:
-            raise bad_request(f"{where}: there are {len(items)} items; at most {MAX_ITEMS} are read", where)
+        self.items += len(items)
+        if self.items > MAX_ITEMS:
+            raise bad_request(
+                f"{where}: there are {self.items} items so far; at most {MAX_ITEMS} are read", where
+            )
         resolved = [(*self._resolved(item, f"{where}[{i}]"), f"{where}[{i}]") for i, item in enumerate(items)]
         preambles = _preambles([item for item, _, _ in resolved])
         for (item, sampled, path), is_preamble in zip(resolved, preambles, strict=True):

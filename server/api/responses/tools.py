@@ -87,7 +87,7 @@ INSTEAD = {
     "computer": "declare functions for what the computer can do",
     "computer_use_preview": "declare functions for what the computer can do",
     "mcp": "connect to the MCP server yourself, and declare its tools as functions",
-    "tool_search": "declare all tools; the prompt has room for them",
+    "tool_search": "declare all tools",
     "programmatic_tool_calling": "the model calls tools one by one; leave it out",
 }
 

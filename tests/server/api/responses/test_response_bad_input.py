@@ -87,3 +87,12 @@ def test_what_the_response_repeats_is_bounded(tiny_tokenizer):
         assert ask(server, 400, tools=[many])["error"]["param"] == "tools"
         assert ask(server, 400, instructions=messages)["error"]["param"] == "instructions"
         assert not server.worker.requests
+
+
+def test_the_items_of_a_request_are_counted_with_those_that_it_continues(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr("server.api.responses.history.MAX_ITEMS", 5)
+    with live(tiny_tokenizer, final("ok")) as server:
+        first = ask(server, input=[USER] * 3)["id"]  # which has four items then
+        ask(server, input=[USER], previous_response_id=first)
+        assert ask(server, 400, input=[USER] * 2, previous_response_id=first)["error"]["param"] == "input"
+        assert ask(server, 400, input=[USER] * 6)["error"]["param"] == "input"
