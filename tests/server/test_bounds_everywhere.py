@@ -314,5 +314,5 @@ def test_the_input_is_held_as_text_until_it_is_kept(tiny_tokenizer):
 
 
 def _alive(key):
-    """Whether another dict with this key exists.  (The collector knows only dicts that contain containers.)"""
+    """Whether another dict with this key exists.  (The collector lists only dicts with containers.)"""
     return sum(type(each) is dict and key in each for each in gc.get_objects()) > 1
