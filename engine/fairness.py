@@ -1,5 +1,5 @@
-"""Fair sharing between callers: the order in which they are served, and how many places each may take.  And
-between requests, of which one may want many answers.
+"""Fair sharing between callers (the order in which they are served, and how many places each may take), and
+between requests, because one request may ask for many answers.
 
 A caller is identified by the server's API key; "" if callers are not distinguished.
 """
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 SHARES = 4
-"""While others run or wait, the answers to one request take at most one place in so many."""
+"""While other requests run or wait, the answers to one request take at most 1 / SHARES of the places."""
 
 
 def first_within_share(waiting: Iterable[str], running: Iterable[str], share: int) -> int | None:

@@ -109,7 +109,7 @@ class Request:
     caller: str = ""
     """Id of the caller: places in the queue are shared fairly between callers."""
     group: str = ""
-    """The same for all answers to one client request, of which a bounded number may run; "" for none."""
+    """Identifies the client's request, whose answers may take only a share of the places; "" for none."""
     cache_salt: bytes = b""
     """The prefix cache is shared only by requests with the same one."""
 

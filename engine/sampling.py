@@ -45,8 +45,9 @@ longer gets no token in this step, and is left out of later steps until its mask
 no other."""
 
 BLOCK = 128
-"""Neighbours whose probabilities are added up first when a token is drawn.  PyTorch's cumulative sum takes up
-to 5 ns an element: of 16 rows of 201,088 probabilities, 20 ms."""
+"""Number of neighbouring probabilities that are added up first when a token is drawn.  PyTorch's cumulative
+sum takes up to 5 ns per element, which is 20 ms for 16 rows of 201,088 probabilities.
+"""
 
 FIRST_CANDIDATES = 1024
 """Number of most likely tokens that the filters examine first; if it is too small, eight times as many."""

@@ -225,7 +225,7 @@ class _RequestBody(ArrivingBody):
             self._waiting.reschedule(0)
 
     def parsed(self) -> None:
-        """Its bytes are no longer in memory."""
+        """Call this when the bytes of the body are no longer in memory."""
         self._memory.release(self)
 
     async def has_come(self) -> bool:

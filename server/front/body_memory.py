@@ -15,16 +15,17 @@ from server.errors import ApiError, BodyUnfit
 ALL_BODIES_BYTES = 256 * 2**20
 
 MIN_BODIES = 4
-"""At least so many bodies of maximum size always have room."""
+"""There is always room for at least this many bodies of maximum size."""
 
 SMALL_BYTES = 16 * 2**10
 """A body of at most this size is never refused: a thousand of them have 16 MiB."""
 
 
 class ArrivingBody(ABC):
-    """
-    held      bytes that have arrived and count
-    arriving  whether more are to come
+    """A body that is being received.
+
+    held      bytes that have arrived and are in memory
+    arriving  whether more bytes are expected
     """
 
     held = 0
@@ -35,11 +36,11 @@ class ArrivingBody(ABC):
 
     @abstractmethod
     def refuse(self) -> None:
-        """Raise `too_much_at_once()` in whoever is reading it."""
+        """Raise `too_much_at_once()` where this body is being read."""
 
 
 class BodyMemory:
-    """For one event loop."""
+    """The memory of all bodies.  For one event loop."""
 
     def __init__(self, max_body_bytes: int):
         self._limit = max(ALL_BODIES_BYTES, MIN_BODIES * max_body_bytes)
@@ -60,7 +61,7 @@ class BodyMemory:
             refused.refuse()
 
     def release(self, body: ArrivingBody) -> None:
-        """The body is no longer in memory, or never was."""
+        """Stop counting a body, because it is no longer in memory."""
         self._bodies.pop(body, None)
         self.bytes -= body.held
         body.held = 0

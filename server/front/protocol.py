@@ -53,7 +53,7 @@ STUCK_SECONDS = 60.0
 STUCK_BYTES = 1024
 
 UNREAD_BYTES = 256 * 2**20
-"""Of the answers of all connections: bytes that wait until their clients read."""
+"""Maximum bytes of all connections' answers that their clients have not read yet."""
 
 LINGER_SECONDS = 1.0
 """After an error, wait for a client that is still sending: closing at once could discard the response."""

@@ -22,8 +22,9 @@ DENSE_FORMATS = {"int8": INT8, "bf16": BF16}
 TILE = 32
 
 SMALL_UNEMBEDDING = 2 * 2**20
-"""An unembedding of at most so many bytes is kept in bf16.  It stays in a core's cache, where shorter codes
-are read no faster, and to find the logits to rescore would take longer than to compute all of them."""
+"""An unembedding of at most this many bytes stays in bf16.  It fits into a core's cache, where shorter codes
+are not read faster, and finding the logits to rescore would take longer than computing all of them.
+"""
 
 
 def allocate(nbytes: int) -> Tensor:

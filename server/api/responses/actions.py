@@ -43,7 +43,7 @@ DESCRIPTIONS = {
         "space, + or -, under @@ lines that say where; for a new file, every line begins with +."
     ),
 }
-"""Unless the client has one."""
+"""Descriptions of tools for which the client gives none."""
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "local_shell": _object(

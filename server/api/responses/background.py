@@ -156,7 +156,7 @@ class Watch:
         return PING
 
     def failure(self, error: ApiError) -> bytes:
-        """The event `error`, and not `response.failed`: the response is as it was."""
+        """The event `error`, not `response.failed`, because the response itself has not failed."""
         told = {"code": error.code, "message": error.message, "param": None}
         return encoded([{"type": "error", "sequence_number": self._sent + 1, **told}])
 

@@ -124,10 +124,10 @@ async def input_items(
 
 
 async def json_of(function: Callable[[], Any], service: Service) -> Response:
-    """What a function returns that asks the store, as the body of a response.
+    """The result of a function that reads the store, as the body of a response.
 
-    One thread asks and writes, so that of many requests for large pages only a few pages are in memory: the
-    others have not been read yet.
+    The same thread reads the store and writes the JSON.  So if many requests ask for large pages, only a few
+    pages are in memory.
     """
     body = await service.store.run(lambda: written(function()).encode())
     return Response(body, media_type="application/json")

@@ -63,7 +63,7 @@ class ToolBody(Body):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: GrammarFormat | None = None
-    environment: ShellEnvironment | str | None = None  # a string only of hosted tools
+    environment: ShellEnvironment | str | None = None  # a string only for hosted tools
     tools: ManyObjects[ToolBody] | None = None
 
 
@@ -188,7 +188,7 @@ def _flat(bodies: Sequence[ToolBody]) -> Iterator[tuple[ToolBody, str | None, st
         elif not SEARCH.fullmatch(body.type):
             base = next((name for name in INSTEAD if body.type.startswith(name)), "")
             instead = INSTEAD.get(base, "use function, custom, namespace, local_shell, shell or apply_patch")
-            what = "runs on OpenAI's servers, not here" if base else "is no type of tool"
+            what = "runs on OpenAI's servers, not here" if base else "is not a type of tool"
             raise unsupported(f"{path}.type: {body.type[:100]!r} {what}; {instead}", f"{path}.type")
 
 
