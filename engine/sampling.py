@@ -44,10 +44,9 @@ MASK_PATIENCE = 0.01
 longer gets no token in this step, and is left out of later steps until its mask is ready, so that it delays
 no other."""
 
-BLOCK = 128
-"""Number of neighbouring probabilities that are added up first when a token is drawn.  PyTorch's cumulative
-sum takes up to 5 ns per element, which is 20 ms for 16 rows of 201,088 probabilities.
-"""
+MANY, BLOCK = 8192, 128
+"""Among more tokens than MANY, one is drawn by the sums of blocks of BLOCK neighbours.  PyTorch's cumulative
+sum takes up to 5 ns an element: of 16 rows of 201,088 probabilities, 20 ms."""
 
 FIRST_CANDIDATES = 1024
 """Number of most likely tokens that the filters examine first; if it is too small, eight times as many."""
@@ -282,18 +281,31 @@ def _nucleus(scores: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
 def _draw(weights: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     """One index of each row of `weights` [N, M], with a probability proportional to its weight.
 
-    By inversion of the cumulative sum: first over blocks of BLOCK neighbours, then within one block.
-    Returns what `choose` returns.
+    By inversion of the cumulative sum.  Returns what `choose` returns.
     """
-    size = weights.shape[1]
-    if short := -size % BLOCK:
+    drawn = array("d", [uniform(sequence.seed, len(sequence.tokens) + ahead) for sequence in sequences])
+    shares = torch.frombuffer(drawn, dtype=torch.float64).to(weights.device)[:, None]
+    # right: the first index whose sum is larger, so an index of weight 0 is never drawn.
+    if weights.shape[1] <= MANY:
+        sums = weights.cumsum(-1, dtype=torch.float64)
+        total = sums[:, -1:]
+        chosen = torch.searchsorted(sums, total * shares, right=True)
+    else:
+        chosen, total = _draw_from_many(weights, shares)
+    chosen = chosen[:, 0].clamp_(max=weights.shape[1] - 1)
+    return torch.stack((chosen, total[:, 0].isfinite() & (total[:, 0] > 0)))
+
+
+def _draw_from_many(weights: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The index [N, 1] in each row of `weights` [N, M] where the cumulative sum exceeds a share [N, 1] of the
+    total [N, 1]: first among the sums of blocks, then within one block.
+    """
+    if short := -weights.shape[1] % BLOCK:
         weights = torch.nn.functional.pad(weights, (0, short))
     blocks = weights.view(len(weights), -1, BLOCK)
     sums = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     total = sums[:, -1:]
-    drawn = [uniform(sequence.seed, len(sequence.tokens) + ahead) for sequence in sequences]
-    target = total * torch.tensor(drawn, dtype=torch.float64, device=weights.device)[:, None]
-    # right: the first index whose sum is larger, so a block or index of weight 0 is never drawn.
+    target = total * shares
     block = torch.searchsorted(sums, target, right=True).clamp_(max=sums.shape[1] - 1)
     end = sums.gather(1, block)
     begin = torch.where(block > 0, sums.gather(1, (block - 1).clamp_(min=0)), 0)
@@ -301,9 +313,7 @@ def _draw(weights: Tensor, sequences: list[Sequence], ahead: int) -> Tensor:
     # The sum over the block was rounded differently from the sums within it, so take the share of the block.
     most = within[:, -1:]
     target = torch.minimum((target - begin) / (end - begin) * most, most.nextafter(torch.zeros_like(most)))
-    column = torch.searchsorted(within, target, right=True).clamp_(max=BLOCK - 1)
-    chosen = (block * BLOCK + column)[:, 0].clamp_(max=size - 1)
-    return torch.stack((chosen, total[:, 0].isfinite() & (total[:, 0] > 0)))
+    return block * BLOCK + torch.searchsorted(within, target, right=True).clamp_(max=BLOCK - 1), total
 
 
 def uniform(seed: int, position: int) -> float:
@@ -351,4 +361,4 @@ def _temperatures(scores: Tensor, sequences: list[Sequence]) -> Tensor:
 
 def _column(values: list[float], like: Tensor) -> Tensor:
     """[N, 1] float32 on the device of `like`."""
-    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None]
+    return torch.frombuffer(array("f", values), dtype=torch.float32).to(like.device)[:, None]

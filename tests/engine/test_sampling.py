@@ -79,7 +79,9 @@ def test_temperature_divides_the_logits(temperature):
 
 
 @pytest.mark.parametrize("size", [100, 128, 700])
-def test_tokens_are_drawn_from_all_blocks_and_none_that_has_no_probability(size):
+@pytest.mark.parametrize("many", [0, 8192], ids=["in blocks", "at once"])
+def test_tokens_are_drawn_from_all_blocks_and_none_that_has_no_probability(size, many, monkeypatch):
+    monkeypatch.setattr(sampling, "MANY", many)
     logits = random_logits(1, size)[0]
     logits[::3] = -math.inf
     logits[130:300] = -math.inf  # a whole block too
