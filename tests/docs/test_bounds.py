@@ -64,8 +64,12 @@ SECURITY = {
         "test_a_new_connection_replaces_the_one_that_is_idle_for_longest",
     ),
     "too many connections": (
-        [f"`--max-connections`, {DEFAULT.max_connections:,}"],
-        "test_when_all_connections_are_answered_a_new_one_is_a_503",
+        [
+            f"`--max-connections`, {DEFAULT.max_connections:,}",
+            f"{protocol.MAX_CLOSING} that are being closed",
+        ],
+        "test_when_all_connections_are_answered_a_new_one_is_a_503 test_connections_that_are_closing_are_few "
+        "test_a_new_connection_replaces_the_one_whose_body_arrives_for_longest",
     ),
     "pipelined requests": (
         ["one at a time", size(protocol.AHEAD_BYTES)],
