@@ -15,6 +15,7 @@ from language.constraints import gbnf, sandbox, schemas
 from server import middleware
 from server.api import shared_fields as fields
 from server.api import structured
+from server.api.responses import background
 from server.api.structured import AnswerFields, StructuredOutputs
 from server.dialogue.records import MAX_CHAIN
 from server.errors import MAX_MESSAGE
@@ -134,6 +135,10 @@ SECURITY = {
     "too many background responses": (
         [f"`--max-queued` ({DEFAULT.max_queued})"],
         "test_there_are_only_so_many_jobs",
+    ),
+    "many clients that stream one background response": (
+        [f"{background.MAX_WATCHERS} clients"],
+        "test_only_so_many_clients_stream_one_job",
     ),
     "prompts × n × best_of": (["`--max-queued`"], "test_answers_are_counted_before_anything_is_made"),
     "long lists of wrong elements": (
