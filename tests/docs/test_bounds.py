@@ -106,7 +106,8 @@ SECURITY = {
     ),
     "an invalid Content-Length": (
         [f"{middleware.LENGTH_DIGITS} digits"],
-        "test_a_content_length_that_is_no_length_is_a_400",
+        "test_a_content_length_that_is_no_length_is_a_400 "
+        "test_a_length_of_thousands_of_digits_is_a_400_of_the_middleware_too",
     ),
     "too many arrays and objects, names, or elements": (
         [f"{bodies.MAX_CONTAINERS:,}", f"{bodies.MAX_PAIRS:,}", f"{bodies.MAX_ELEMENTS:,}"],
