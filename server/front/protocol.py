@@ -8,7 +8,8 @@ uvicorn's httptools protocol, with limits that it lacks:
     idle      a connection without a request is closed, also if blank lines keep arriving
     stuck     the connection of a client that does not read its answer is closed, which frees its descriptor
     unread    all answers together that clients have not read: at most UNREAD_BYTES, else one of them ends
-    number    at most `max_connections`; a new one replaces the one that has been idle for longest
+    number    at most `max_connections`; a new one replaces the one that has been idle for longest, or else
+              the one whose body has been arriving for longest; and MAX_CLOSING that are being closed
 
 server/middleware.py limits the time for a body.
 """
@@ -27,6 +28,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server.errors import ApiError
+from server.front.places import places_of
 
 log = logging.getLogger("gptoss.server")
 
@@ -60,6 +62,9 @@ LINGER_SECONDS = 1.0
 
 MAX_CONNECTIONS = 1000
 
+MAX_CLOSING = 100
+"""Connections beside these that still send their last bytes, or wait for a client that is still sending."""
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
@@ -78,8 +83,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._since_body = 0  # bytes parsed since the last byte of a body
         self._fields = self._chunks = 0
-        self._idle_since = self.loop.time()
-        self._unread, self._unread_since = 0, self._idle_since
+        self._unread, self._unread_since = 0, self.loop.time()
+        self._places = places_of(self.server_state)
         self._full_since = 0.0  # when more was written than is sent at once
 
     # A connection's life
@@ -88,6 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._check_stuck()
         if self._has_room():
+            self._places.waits(self)
             self._start_clock()
         else:
             error = ApiError(
@@ -101,6 +107,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
         self._ended, self._ahead = True, bytearray()
+        self._places.leave(self)
         if self._watch is not None:
             self._watch.cancel()
         self._disconnect()
@@ -113,17 +120,36 @@ class BoundedProtocol(HttpToolsProtocol):
             self._current.message_event.set()
 
     def _has_room(self) -> bool:
-        """Whether there is room for this connection.  May close an idle one to make room."""
-        others = [each for each in self.connections if each is not self and not each._ended]  # type: ignore[union-attr]
-        if len(others) < self._max_connections:
+        """Whether there is room for this connection.  May close another one to make room."""
+        places = self._places
+        if len(places.closing) >= MAX_CLOSING:
+            oldest: Any = next(iter(places.closing))
+            oldest.transport.abort()
+            places.leave(oldest)
+            self.connections.discard(oldest)  # now: many may come before the loop tells it that it is lost
+        if len(self.connections) - len(places.closing) <= self._max_connections:  # this one is among them
             return True
-        idle = [each for each in others if not each._answering]  # type: ignore[union-attr]
-        if not idle:
+        replaced: Any = places.oldest_idle() or places.oldest_arriving()
+        if replaced is None:
             return False
-        oldest = min(idle, key=lambda each: each._idle_since)  # type: ignore[union-attr]
-        oldest._ended = True  # type: ignore[union-attr]
-        oldest.transport.close()
+        replaced.transport.close()
+        replaced.end()
         return True
+
+    def end(self) -> None:
+        """No more input is read, and another connection may have the place."""
+        self._ended = True
+        self._places.close(self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no request."""
+        return not (self._ended or self._answering)
+
+    @property
+    def arriving(self) -> bool:
+        """Whether the request that is being answered has not arrived completely."""
+        return not self._ended and self._answering and self._current is self.cycle and self.cycle.more_body
 
     @property
     def _answering(self) -> bool:
@@ -196,6 +222,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_clock()
         self._in_head, self._since_body, self._fields = False, 0, 0
         super().on_headers_complete()
+        self._places.receives(self)
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -222,8 +249,9 @@ class BoundedProtocol(HttpToolsProtocol):
     # What goes out
 
     def on_response_complete(self) -> None:
-        self._idle_since = self.loop.time()
         super().on_response_complete()
+        self._places.waits(self)
+        self._places.receives(self)  # if there is a next request, whose body may not have arrived
         if self._ahead and not self.transport.is_closing():
             self.loop.call_soon(self.data_received, b"")
 
@@ -232,7 +260,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._ended:
             return
         log.info("a connection was refused: %d, %s", error.status, error.message)
-        self._ended = True
+        self.end()
         self._stop_clock()
         if self._current is not None and self._answering:
             # The client would take an error now for a part of the running answer.

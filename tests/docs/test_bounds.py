@@ -15,6 +15,7 @@ from language.constraints import gbnf, sandbox, schemas
 from server import middleware
 from server.api import shared_fields as fields
 from server.api import structured
+from server.api.responses import background
 from server.api.structured import AnswerFields, StructuredOutputs
 from server.dialogue.records import MAX_CHAIN
 from server.errors import MAX_MESSAGE
@@ -64,8 +65,12 @@ SECURITY = {
         "test_a_new_connection_replaces_the_one_that_is_idle_for_longest",
     ),
     "too many connections": (
-        [f"`--max-connections`, {DEFAULT.max_connections:,}"],
-        "test_when_all_connections_are_answered_a_new_one_is_a_503",
+        [
+            f"`--max-connections`, {DEFAULT.max_connections:,}",
+            f"{protocol.MAX_CLOSING} that are being closed",
+        ],
+        "test_when_all_connections_are_answered_a_new_one_is_a_503 test_connections_that_are_closing_are_few "
+        "test_a_new_connection_replaces_the_one_whose_body_arrives_for_longest",
     ),
     "pipelined requests": (
         ["one at a time", size(protocol.AHEAD_BYTES)],
@@ -101,7 +106,8 @@ SECURITY = {
     ),
     "an invalid Content-Length": (
         [f"{middleware.LENGTH_DIGITS} digits"],
-        "test_a_content_length_that_is_no_length_is_a_400",
+        "test_a_content_length_that_is_no_length_is_a_400 "
+        "test_a_length_of_thousands_of_digits_is_a_400_of_the_middleware_too",
     ),
     "too many arrays and objects, names, or elements": (
         [f"{bodies.MAX_CONTAINERS:,}", f"{bodies.MAX_PAIRS:,}", f"{bodies.MAX_ELEMENTS:,}"],
@@ -130,6 +136,10 @@ SECURITY = {
     "too many background responses": (
         [f"`--max-queued` ({DEFAULT.max_queued})"],
         "test_there_are_only_so_many_jobs",
+    ),
+    "many clients that stream one background response": (
+        [f"{background.MAX_WATCHERS} clients"],
+        "test_only_so_many_clients_stream_one_job",
     ),
     "prompts × n × best_of": (["`--max-queued`"], "test_answers_are_counted_before_anything_is_made"),
     "long lists of wrong elements": (

@@ -1,12 +1,15 @@
 """Keys, limits of bodies, request ids, CORS, and the log line of a request."""
 
+import asyncio
 import json
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from server import logs
+from server.middleware import RequestMiddleware
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
 from tests.server.test_endings import connect
@@ -255,3 +258,22 @@ def test_lines_of_the_json_log_are_objects():
     )
     line = json.loads(logs.JsonFormatter().format(record))
     assert (line["message"], line["x"], line["level"]) == ('a "b"\nc', 1, "info")
+
+
+def test_a_length_of_thousands_of_digits_is_a_400_of_the_middleware_too():
+    """The parser of our own server refuses it before, but others run this application too (deploy/ray)."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def ask():
+        wrapped = RequestMiddleware(None, (), 10, SimpleNamespace(finished=lambda outcome: None))
+        head = {"type": "http", "method": "POST", "path": "/tokenize", "query_string": b""}
+        await wrapped({**head, "headers": [(b"content-length", b"7" * 5000)]}, never, send)
+
+    async def never():
+        await asyncio.Event().wait()
+
+    asyncio.run(asyncio.wait_for(ask(), 20))
+    assert sent[0]["status"] == 400

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from engine.errors import EngineError, ShuttingDown
 from server.api.responses.answer import ResponseAnswer, encoded
@@ -36,6 +37,9 @@ KEEP_SECONDS = 600.0
 LATE_SECONDS = 60.0
 """A response of another server that is unfinished this long after its deadline counts as interrupted."""
 
+MAX_WATCHERS = 16
+"""Maximum clients that stream one job again: each event is sent to all of them."""
+
 MAX_FINISHED = 256
 """Maximum ended jobs whose events are kept; the oldest are dropped first."""
 
@@ -57,6 +61,7 @@ class Job:
         self.size = 0
         self.ended_at: float | None = None
         self._cancel_error: ApiError | None = None
+        self._watchers: WeakSet[Watch] = WeakSet()  # also without those that never began
         self._news = asyncio.Event()
         self.response["status"] = "queued"
         self.saved = answer.save()
@@ -104,8 +109,18 @@ class Job:
         await asyncio.wait({self._task})
 
     def watch(self, after: int) -> Watch:
-        """The events with a sequence number above `after`: those so far, and those to come."""
-        return Watch(self, after)
+        """The events with a sequence number above `after`: those so far, and those to come.
+
+        Raises ApiError, 429, if too many watch it.
+        """
+        if len(self._watchers) >= MAX_WATCHERS:
+            message = f"{MAX_WATCHERS} clients stream this response; more are not allowed"
+            raise ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": "5"})
+        self._watchers.add(watch := Watch(self, after))
+        return watch
+
+    def leave(self, watch: Watch) -> None:
+        self._watchers.discard(watch)
 
     def heartbeat(self) -> None:
         """Sends the watchers an event without news, if they got none for a while."""

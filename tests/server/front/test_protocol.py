@@ -355,3 +355,46 @@ def test_when_all_connections_are_answered_a_new_one_is_a_503(tiny_tokenizer, na
         answer = drained(opened.enter_context(connect(server)))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"too_many_connections" in answer
+
+
+def test_a_new_connection_replaces_the_one_whose_body_arrives_for_longest(tiny_tokenizer, narrow):
+    """A thousand clients that stopped in the middle of their bodies locked out everybody for a minute."""
+    with ExitStack() as opened:
+        server = opened.enter_context(live(tiny_tokenizer, [Pause(5), final("ok")], settings=Settings()))
+        whole = request_bytes(CHAT, stream=True).replace(b"\r\n", b"\r\nexpect: 100-continue\r\n", 1)
+        first, second = (opened.enter_context(connect(server)) for _ in range(2))
+        for client in (first, second):
+            client.sendall(whole[:-1])
+            assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"  # its body is waited for
+        assert is_healthy(opened.enter_context(connect(server)))
+        assert drained(first) == b""
+        second.sendall(whole[-1:])
+        assert wait_for(lambda: server.worker.open)
+        assert is_healthy(opened.enter_context(connect(server)))  # in the place of the idle one
+        assert server.worker.open
+
+
+def test_connections_that_are_closing_are_few(tiny_tokenizer, narrow, monkeypatch):
+    """Each refused connection waits a second for its client: of thousands, the descriptors would run out."""
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 25)
+    monkeypatch.setattr(protocol, "MAX_CLOSING", 3)
+    with ExitStack() as opened:
+        server = opened.enter_context(live(tiny_tokenizer, [Pause(30)], settings=Settings()))
+        for _ in range(2):
+            opened.enter_context(connect(server)).sendall(request_bytes(CHAT, stream=True))
+        assert wait_for(lambda: len(server.worker.open) == 2)
+        refused = [opened.enter_context(connect(server)) for _ in range(10)]
+        for client in refused:
+            assert client.recv(12) == b"HTTP/1.1 503"
+        assert wait_for(lambda: all(is_closed(client) for client in refused[:7]), 20)
+        assert not any(is_closed(client) for client in refused[7:])
+        assert len(server.worker.open) == 2
+
+
+def is_closed(client):
+    """Whether the server has closed the connection; it may have ended only its own half."""
+    try:
+        client.send(b"x")
+    except ConnectionError:
+        return True
+    return False

@@ -2,10 +2,11 @@
 
 import json
 import time
+from contextlib import ExitStack
 
 from openai.types.responses import ResponseErrorEvent
 
-from server.api.responses.background import Job
+from server.api.responses.background import MAX_WATCHERS, Job
 from server.dialogue.records import Group
 from server.dialogue.sqlite_store import SqliteStore
 from server.settings import Settings
@@ -99,6 +100,35 @@ def test_a_job_that_is_cancelled_tells_its_watchers(client):
         assert last == [event_of(line) for line in lines if line.startswith("data: ")][-1]
     assert (last["type"], last["response"]["status"]) == ("response.failed", "cancelled")
     assert client.http.post(f"/v1/responses/{id}/cancel").json()["status"] == "cancelled"  # twice is fine
+
+
+def test_only_so_many_clients_stream_one_job(client):
+    """Each event goes to all of them: a thousand kept the event loop busy, and all connections."""
+    client.server.script.pace = 0.01
+    client.server.script.add("<|channel|>final<|message|>" + "word " * 3000)
+    body = {"input": "x", "background": True, "stream": True}
+    with ExitStack() as opened:
+        answer = opened.enter_context(client.http.stream("POST", "/v1/responses", json=body))
+        lines = answer.iter_lines()
+        first = next(line for line in lines if line.startswith("data: "))
+        id = event_of(first)["response"]["id"]
+
+        def watch():
+            return client.http.stream("GET", f"/v1/responses/{id}?stream=true")
+
+        others = [opened.enter_context(watch()) for _ in range(MAX_WATCHERS - 1)]
+        assert {other.status_code for other in others} == {200}
+        with watch() as refused:
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"]
+        others[3].close()
+
+        def allowed():
+            with watch() as again:
+                return again.status_code == 200
+
+        until(allowed)
+        assert client.http.post(f"/v1/responses/{id}/cancel").json()["status"] == "cancelled"
 
 
 def test_a_client_that_leaves_does_not_end_a_job(client):
