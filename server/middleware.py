@@ -150,6 +150,8 @@ class RequestMiddleware:
             raise bad_request("content-length: it is not a length", None)
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:  # RFC 9112, section 3.2
+            raise bad_request("host: there is more than one", None)
         if scope["path"] in KEYLESS_PATHS:
             return ""
         caller = ""

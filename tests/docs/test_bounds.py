@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from engine.fairness import SHARES
 from engine.sampling import MASK_PATIENCE
 from gptoss.serve import KEEP_ALIVE_SECONDS
 from language.constraints import gbnf, sandbox, schemas
@@ -142,6 +143,10 @@ SECURITY = {
         "test_only_so_many_clients_stream_one_job",
     ),
     "prompts × n × best_of": (["`--max-queued`"], "test_answers_are_counted_before_anything_is_made"),
+    "one request whose many answers would take all places": (
+        [f"a {({4: 'quarter'})[SHARES]} of `--max-running`"],
+        "test_one_request_with_many_answers_takes_a_quarter_of_the_places_while_others_run",
+    ),
     "long lists of wrong elements": (
         ["validation stops at the first"],
         "test_a_list_of_wrong_elements_costs_the_loop_little test_an_error_is_small_whatever_it_quotes",

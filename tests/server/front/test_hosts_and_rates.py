@@ -40,6 +40,12 @@ def test_without_keys_a_request_comes_under_a_name_of_this_server(tiny_tokenizer
     assert (b" 200 " in answer[:20], b" 421 " in answer[:20]) == (allowed, not allowed)
 
 
+def test_two_host_headers_are_a_400(tiny_tokenizer):
+    """Which of them a proxy looked at, nobody knows."""
+    with live(tiny_tokenizer, final("ok")) as server:
+        assert b" 400 " in get(server, "/v1/models", "localhost\r\nhost: localhost")[:20]
+
+
 def test_probes_and_holders_of_keys_may_use_any_name(tiny_tokenizer):
     with live(tiny_tokenizer, final("ok"), settings=Settings(api_key=("key",))) as server:
         assert b" 200 " in get(server, "/health", "pod.example")[:20]
