@@ -1,14 +1,14 @@
 """Runs all attacks of docs/security.md at once, and measures how they affect other clients.
 
-It starts a server with the demo model.  `--streams` ordinary clients stream one answer after the other: first
-alone, then together with the attackers.  Each attacker repeats one attack: endless headers and trailers,
-clients that send slowly or never read, pipelined requests, very many connections, multiplied prompts, dense
-JSON, lists of wrong elements, long texts, colliding names, costly schemas, references to stored items, large
-answers, hostile Markdown.  /health is requested every 50 ms.
+It starts a server with the demo model or another one.  `--streams` ordinary clients stream one answer after
+the other: first alone, then together with the attackers.  Each attacker repeats one attack: endless headers
+and trailers, clients that send slowly or never read, pipelined requests, very many connections, multiplied
+prompts, dense JSON, lists of wrong elements, long texts, colliding names, costly schemas, references to
+stored items, large answers, hostile Markdown.  /health is requested every 50 ms.
 
 Reported are the answers that were lost, the gaps between tokens, and the server's memory.  The KV cache and
-the store of responses always grow to their limits.  These limits are low here (SETTINGS), so that the memory
-that remains at the end was left by attacks.
+the store of responses always grow to their limits.  These limits are low here, so that the memory that
+remains at the end was left by attacks.
 
     python -m bench.attack --seconds 300 | tail -1 | jq
 """
@@ -35,7 +35,7 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RESPONSES, MESSAGES, COUNT = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
 CONVERSATIONS = "/v1/conversations"
 HOST = "127.0.0.1"
-SETTINGS = ["--kv-cache-memory", "64MiB", "--store-size", "16MiB"]
+SETTINGS = ["--store-size", "16MiB"]
 QUESTION = {"messages": [{"role": "user", "content": "Hello, who are you?"}]}
 HONEST = {**QUESTION, "stream": True, "max_tokens": 200, "ignore_eos": True}
 HEAD = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
@@ -312,12 +312,17 @@ def main() -> None:
         "--nice", type=int, default=0, help="niceness of the attackers; with 19, the server has"
         " priority, as if they ran on other machines",
     )  # fmt: skip
+    parser.add_argument("--model", help="a checkpoint with its tokenizer; the demo model by default")
+    parser.add_argument("--kv-cache-memory", default="64MiB", help="of the server; a larger model needs more")
     parser.add_argument("--against", type=int, metavar="PORT", help="only attack the server on this port")
     asked = parser.parse_args()
     if asked.against:
         print(json.dumps(asyncio.run(attack_only(asked.against, asked.seconds))))
         return
     command = [sys.executable, "-m", "gptoss", "serve", "--port", "0", "--log-level", "error", *SETTINGS]
+    command += ["--kv-cache-memory", asked.kv_cache_memory]
+    if asked.model:
+        command += ["--model", asked.model]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
