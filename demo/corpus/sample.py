@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from random import Random
 
+from demo.wordings import normal
 from language.harmony.messages import Conversation, Effort, Message, ResponseFormat, Tool
 
 HELD_OUT_SHARE = 0.06
@@ -106,18 +107,100 @@ def thought(effort: Effort, low: str, medium: str, high: str) -> str | None:
 _BEFORE = phrases("""
     Please | please | Can you tell me, | Hi, | Hello! | ok, | Hey, | Now, | So, | hi | Quick question: |
     Excuse me, | Ok so | Hello, | hey | And | I wonder, | pls | Could you tell me: | One question: | Good
-    morning! | Thanks. Now, | Next question: | Well, | Hi there! | Tell me:
+    morning! | Thanks. Now, | Next question: | Well, | Hi there! | Tell me: | Good evening, | Good
+    afternoon, | Hello there, | Hello bot, | Hi, how are you? | Hey there, | Just curious: | Sorry, | Good
+    day, | Yo, | Hello again. | Thank you! And | Great. | Nice, | Dear model, | Hey bot, | I'm new here. |
+    Test: | Help me: | Again: | First, | Last question:
 """)
 _AFTER = phrases("""
     please | , please | thanks | , thanks | pls | plz | ? thanks | , thank you | for me | ? please
 """)
 
 
+_CHAT = table("""
+    you=u | your=ur | are=r | please=pls | thanks=thx | and=n | for=4 | what=wat | great=gr8 | later=l8r |
+    tomorrow=tmrw | something=smth | people=ppl | know=kno | have=hav | the=teh | because=cuz | good=gud |
+    what's=wats | to=2 | with=w | that=dat | okay=k | really=rly | see=c | why=y | nice=nais | hello=ello |
+    how=hw | this=dis | been=bin | message=msg | about=abt | anyone=any1 | someone=some1 | does=dose
+""")
+
+
+def loosely(rng: Random, text: str) -> str:
+    """Two words drawn together (what's, I'm), or one or all of a chat's short forms (u, pls)."""
+    if rng.random() < 0.6:
+        text = re.sub(r"\b(what|how|who|it|that|there|here|where) is(?= \w)", r"\1's", text, flags=re.I)
+        text = re.sub(r"\b(you|we) are(?= \w)", r"\1're", text, flags=re.I)
+        return re.sub(r"\bI am(?= \w)", "I'm", text).replace("o not ", "on't ").replace("cannot", "can't")
+    words = text.split(" ")
+    short = [place for place, word in enumerate(words) if word.lower() in _CHAT]
+    if short and rng.random() < 0.5:
+        short = [rng.choice(short)]
+    for place in short:
+        words[place] = _CHAT[words[place].lower()]
+    return " ".join(words)
+
+
+def typed(rng: Random, text: str) -> str:
+    """The text as people type it: with variations of case and punctuation, short forms, or typing errors."""
+    if rng.random() < 0.3:
+        text = loosely(rng, text)
+    if rng.random() < 0.14:
+        text = mistyped(rng, text)
+        if rng.random() < 0.2:
+            text = mistyped(rng, text)
+    roll = rng.random()
+    if roll < 0.36:
+        text = text.lower()
+    elif roll < 0.42:
+        text = text[0].lower() + text[1:]
+    elif roll < 0.45:
+        text = _loud(text)
+    roll = rng.random()
+    if roll < 0.1:
+        text = re.sub(r"(?<=\w)[',](?=\w| )", "", text).rstrip(".?!") or text
+    elif roll < 0.3:
+        text = text.rstrip(".?!") or text
+    elif roll < 0.4:
+        text = (text.rstrip(".?!") or text) + rng.choice(_ENDS)
+    return text
+
+
+_ENDS = [
+    "!",
+    "??",
+    " ?",
+    "...",
+    "!!",
+    " !",
+    ".",
+    "?!",
+    "!!!",
+    " :)",
+    " ;)",
+    " :-)",
+    "..",
+    "????",
+    " :D",
+    ",",
+    " 😊",
+    " 👋",
+]
+
+
+def phrase_key(composed: str, asked: str, common: frozenset[str] = frozenset()) -> str:
+    """What holds out a composed asking: the whole phrase, however it is typed.
+
+    A common phrase, and one or two words, which everybody uses, are held out only as they are typed.
+    """
+    phrase = normal(composed)
+    return asked if phrase in common or phrase.count(" ") < 2 else phrase
+
+
 def varied(rng: Random, template: str) -> str:
     """The template as people type it: with variations of case, punctuation and politeness, or a typing error.
     Slots are not changed.
     """
-    text = template
+    text = loosely(rng, template) if rng.random() < 0.1 else template
     if rng.random() < 0.1:
         text = mistyped(rng, text)
     if rng.random() < 0.16 and text[0] != "{":

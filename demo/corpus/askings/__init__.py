@@ -1,0 +1,1 @@
+"""How people ask: wordings as they are, and grammars that compose others."""
