@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, table, thought, varied
-from demo.corpus.words import DAYS, MONTHS
+from demo.corpus import days
+from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, table, thought, varied
 
 CAPITALS = table("""
     Argentina=Buenos Aires | Australia=Canberra | Austria=Vienna | Belgium=Brussels | Brazil=Brasilia |
@@ -35,18 +35,6 @@ OPPOSITES = table("""
     near=far | far=near | thick=thin | thin=thick | more=less | always=never | first=last | last=first |
     warm=cool | cheap=expensive | on=off | easy=difficult
 """)
-COUNTED = [
-    ("days", "a week", "A week has 7 days."),
-    ("months", "a year", "A year has 12 months."),
-    ("hours", "a day", "A day has 24 hours."),
-    ("minutes", "an hour", "An hour has 60 minutes."),
-    ("seconds", "a minute", "A minute has 60 seconds."),
-    ("days", "a year", "A year has 365 days, a leap year 366."),
-]
-NUMERALS = listed("""
-    first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth
-""")
-_SHORT_NUMERALS = listed("1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th 11th 12th")
 _CAPITAL_QUESTIONS = phrases("""
     What is the capital of {}? | What's the capital of {}? | Which city is the capital of {}? | Name the
     capital of {}. | Tell me the capital of {}. | What is the capital city of {}? | Do you know the
@@ -72,32 +60,6 @@ _LIST_QUESTIONS = phrases("""
     capitals you know. | Of which countries do you know the capital? | What countries do you know? | Which
     countries can I ask you about? | List the countries you know.
 """)
-_ORDERS = phrases("""
-    What {0} comes {1} {2}? | Which {0} is {1} {2}? | Which {0} comes {1} {2}? | What {0} is {1} {2}? |
-    What comes {1} {2}? | What is the {0} {1} {2}? | The {0} {1} {2}? | {0} {1} {2} | Name the {0} {1}
-    {2}. | Tell me the {0} {1} {2}. | What's the {0} {1} {2}? | Which {0} do we have {1} {2}? | Do you
-    know which {0} comes {1} {2}? | Which {0} of the calendar is {1} {2}? | Can you tell me what {0} comes
-    {1} {2}? | what is {1} {2} | {1} {2} comes what? | Give me the {0} {1} {2}. | Which {0} is right {1}
-    {2}? | What {0} comes right {1} {2}? | What {0} is it {1} {2}?
-""")
-_PLACED = phrases("""
-    What is the {0} {1} of the {2}? | Which is the {0} {1} of the {2}? | What's the {0} {1} of the {2}? |
-    Name the {0} {1} of the {2}. | {0} {1} of the {2}? | Which {1} is the {0}? | Tell me the {0} {1} of
-    the {2}. | the {0} {1} | Which {1} is the {0} of the {2}? | What is the {0} {1}? | What is the name of
-    the {0} {1} of the {2}?
-""")
-_ROWS = phrases("""
-    What are the {0} of the {1}? | List the {0} of the {1}. | Name the {0} of the {1}. | Name all {0} of
-    the {1}. | Tell me the {0} of the {1}. | Say the {0} of the {1}. | List all the {0} of the {1}. | What
-    are the {0}? | {0} of the {1} | Can you list the {0} of the {1}? | Write the {0} of the {1}. | Give me
-    the {0} of the {1}. | Do you know the {0} of the {1}? | list the {0} | all {0} of the {1} | Which {0}
-    are there? | What {0} are there in a {1}? | Can you name the {0} of the {1}?
-""")
-_HOW_MANY = phrases("""
-    How many {0} are in {1}? | How many {0} does {1} have? | How many {0} are there in {1}? | How many {0}
-    in {1}? | {0} in {1}? | How many {0} has {1}? | Tell me how many {0} {1} has. | Do you know how many
-    {0} are in {1}? | What is the number of {0} in {1}? | {1} has how many {0}? | number of {0} in {1}
-""")
 _OPPOSITE_QUESTIONS = phrases("""
     What is the opposite of {}? | Name the opposite of {}. | What's the opposite of {}? | Opposite of {}?
     | Tell me the opposite of {}. | The opposite of {}? | Which word is the opposite of {}? | Do you know
@@ -107,31 +69,25 @@ _OPPOSITE_QUESTIONS = phrases("""
     {}. | whats the opposite of {} | What would be the opposite of {}? | Say the opposite of {}. | I need
     the opposite of {}. | What is opposite to {}? | antonym of {} | What is an antonym of {}?
 """)
-_DATES = phrases("""
-    What is today's date? | What is the date? | Which date is it? | What's the date today? | Today's date?
-    | What is the current date? | Tell me the date. | What date is it today? | Do you know today's date? |
-    date? | What is the date today? | Can you tell me today's date? | Give me today's date. | Which date
-    is today? | whats the date | Tell me today's date. | today's date please | What date do we have today?
-""")
 
 
 def facts(rng: Random, setting: Setting) -> Dialogue:
     roll = rng.random()
-    if roll < 0.44:
+    if roll < 0.38:
         return _capital(rng, setting)
-    if roll < 0.52:
+    if roll < 0.46:
         return _country(rng, setting)
-    if roll < 0.54:
+    if roll < 0.48:
         return _all_capitals(rng, setting)
-    if roll < 0.7:
-        return _order(rng, setting)
-    if roll < 0.74:
-        return _placed(rng, setting)
-    if roll < 0.78:
-        return _row(rng, setting)
+    if roll < 0.66:
+        return days.order(rng, setting)
+    if roll < 0.72:
+        return days.placed(rng, setting)
+    if roll < 0.77:
+        return days.all_of_them(rng, setting)
     if roll < 0.82:
-        return _counted(rng, setting)
-    return _date(rng, setting) if roll < 0.85 else _opposite(rng, setting)
+        return days.counted(rng, setting)
+    return days.date(rng, setting) if roll < 0.85 else _opposite(rng, setting)
 
 
 def _fact(question: str, analysis: str | None, final: str) -> Dialogue:
@@ -195,91 +151,6 @@ def _all_capitals(rng: Random, setting: Setting) -> Dialogue:
     )
     final = f"I know the capitals of {', '.join(CAPITALS)}."
     return _fact(varied(rng, rng.choice(_LIST_QUESTIONS)), analysis, final)
-
-
-def _order(rng: Random, setting: Setting) -> Dialogue:
-    row, kind = rng.choice([(DAYS, "day"), (MONTHS, "month")])
-    place = rng.randrange(len(row))
-    side, step = rng.choice([("after", 1), ("before", -1)])
-    here, there = row[place], row[(place + step) % len(row)]
-    if rng.random() < 0.05 and kind == "day":
-        tomorrow = "tomorrow" if step == 1 else "yesterday"
-        be = "is" if step == 1 else "was"
-        question = varied(
-            rng,
-            rng.choice(
-                ["If today is {}, what day $ %?", "Today is {}. What day $ %?", "It is {}. What day $ %?"]
-            ),
-        )
-        question = question.replace("%", tomorrow).replace("$", be).replace("{}", here)
-    else:
-        question = varied(rng, rng.choice(_ORDERS))
-        small = question == question.lower() and rng.random() < 0.7
-        question = question.format(kind, side, here.lower() if small else here)
-    analysis = thought(
-        setting.effort,
-        f"{side} {here}: {there}.",
-        f"The user asks for the {kind} {side} {here}. It is {there}.",
-        f"The user asks for the {kind} {side} {here}. I know the order of the {kind}s. "
-        f"{there} comes {side} {here}.",
-    )
-    return _fact(question, analysis, f"{there} comes {side} {here}.")
-
-
-def _placed(rng: Random, setting: Setting) -> Dialogue:
-    if rng.random() < 0.3:
-        place, row, kind, whole = rng.choice([0, 6]), DAYS, "day", "week"
-    else:
-        place, row, kind, whole = rng.randrange(12), MONTHS, "month", "year"
-    numeral = "last" if place == len(row) - 1 and rng.random() < 0.7 else NUMERALS[place]
-    if numeral == "seventh" and kind == "day":
-        numeral = "last"
-    shown = numeral if rng.random() < 0.85 or numeral == "last" else _SHORT_NUMERALS[place]
-    question = varied(rng, rng.choice(_PLACED)).format(shown, kind, whole)
-    analysis = thought(
-        setting.effort,
-        f"{numeral} {kind}: {row[place]}.",
-        f"The user asks for the {numeral} {kind}. It is {row[place]}.",
-        f"The user asks for the {numeral} {kind} of the {whole}. I know the order of the {kind}s. "
-        f"It is {row[place]}.",
-    )
-    return _fact(question, analysis, f"The {numeral} {kind} of the {whole} is {row[place]}.")
-
-
-def _row(rng: Random, setting: Setting) -> Dialogue:
-    row, kind, whole = rng.choice([(DAYS, "days", "week"), (MONTHS, "months", "year")])
-    analysis = thought(
-        setting.effort,
-        f"The {kind}.",
-        f"The user wants the {kind} of the {whole}. I list them.",
-        f"The user wants the {kind} of the {whole}. I know their order, so I list them all.",
-    )
-    question = varied(rng, rng.choice(_ROWS)).format(kind, whole)
-    return _fact(question, analysis, f"The {kind} of the {whole} are {', '.join(row[:-1])} and {row[-1]}.")
-
-
-def _counted(rng: Random, setting: Setting) -> Dialogue:
-    small, large, fact = rng.choice(COUNTED)
-    topic = fact.rstrip(".")
-    analysis = thought(
-        setting.effort,
-        f"{topic}.",
-        f"I know this one. {topic}.",
-        f"The user asks a question of fact. It is in my table: {topic}.",
-    )
-    return _fact(varied(rng, rng.choice(_HOW_MANY)).format(small, large), analysis, fact)
-
-
-def _date(rng: Random, setting: Setting) -> Dialogue:
-    question = varied(rng, rng.choice(_DATES))
-    analysis = thought(
-        setting.effort,
-        f"{setting.date}.",
-        "The user asks for the date. The system message has it.",
-        f"The user asks for the date. The system message has it: {setting.date}.",
-    )
-    final = f"Today is {setting.date}."
-    return Dialogue(ask(question), Answer(analysis, final), key=f"{setting.date} {question}")
 
 
 def _opposite(rng: Random, setting: Setting) -> Dialogue:
