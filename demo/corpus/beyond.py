@@ -10,10 +10,14 @@ from __future__ import annotations
 from random import Random
 
 from demo.corpus import words
+from demo.corpus.askings.greetings import BYES, GREETINGS, THANKS
+from demo.corpus.askings.identity import ABLE, WHO
+from demo.corpus.askings.unlearned import ORDINARY, SUBJECTS, a_verb, oddity, unlearned
 from demo.corpus.facts import CAPITALS, OPPOSITES, capital_question, country_question, opposite_question
 from demo.corpus.records import described
-from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, varied
-from demo.corpus.sums import MINUS, PLUS
+from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, typed, varied
+from demo.corpus.sums import MINUS, PLUS, in_words
+from demo.wordings import normal
 
 FALLBACK = (
     "I have not learned that: I can greet, add and subtract, name capitals, days and opposites, count, "
@@ -77,7 +81,7 @@ _ASKED = phrases("""
     you see me? | Can you draw? | Can you think? | Can you learn? | Can you play chess? | Let's play a
     game. | Play tic tac toe. | Give me a riddle. | Give me a quiz. | Ask me a question. | Guess a number.
     | Flip a coin. | Roll a dice. | Pick a number. | Pick a card. | Tell me a secret. | Tell me a fact. |
-    Tell me something. | Say something. | Say anything. | Surprise me. | Go on. | More. | Again. | And
+    Tell me something. | Say something. | Say anything. | Surprise me. | Go on. | More. | And
     then? | Really? | Are you sure? | Why not? | That is wrong. | Wrong. | No way. | I don't understand. |
     What do you mean? | Stop. | Shut up. | You are stupid. | You are wrong. | idiot | This is boring. |
     What is today's menu? | What's for dinner? | How do I bake bread? | What is a good recipe with {f}? |
@@ -176,8 +180,8 @@ UNLISTED = phrases("""
 """)
 _FEELINGS = phrases("I am {}. | I'm {}. | im {} | i am so {} | I feel {}. | I am very {} today. | I am {}")
 _FELT = listed("""
-    tired sad happy hungry bored sick old young rich lost angry late alone cold hot sorry ready busy confused
-    fine good ok here back home drunk curious scared excited lonely thirsty stuck broke new afraid
+    tired sad happy hungry bored sick old young rich lost angry late alone cold hot sorry busy confused fine
+    good ok drunk curious scared excited lonely thirsty stuck broke afraid
 """)
 _LANGUAGES = listed("""
     French German Spanish Italian Dutch Russian Chinese Japanese Korean Arabic Portuguese Polish Latin
@@ -208,21 +212,31 @@ _VERBS = listed("""
 _LINKS = listed("with for without under about near from behind against after before between during into")
 
 
+_CLAIMED = frozenset(normal(asking) for asking in (*GREETINGS, *WHO, *ABLE, *THANKS, *BYES))
+
+
 def beyond(rng: Random, setting: Setting) -> Dialogue:
     roll = rng.random()
-    if roll < 0.5:
+    if roll < 0.24:
         question = varied(rng, rng.choice(_ASKED))
-    elif roll < 0.68:
+    elif roll < 0.34:
         question = varied(rng, rng.choice(_NEAR))
-    elif roll < 0.82:
+    elif roll < 0.49:
         return _declined(setting, _close(rng))
-    elif roll < 0.86:
+    elif roll < 0.52:
         question = rng.choice(_FOREIGN)
         if rng.random() < 0.2:
             question = words.foreign(rng) + " " + words.foreign(rng)
-    else:
+    elif roll < 0.6:
         question = varied(rng, _made(rng))
-    return _declined(setting, _filled(rng, question))
+    elif roll < 0.7:
+        question = oddity(rng)
+    else:
+        template = unlearned(rng)
+        question = varied(rng, template) if rng.random() < 0.5 else typed(rng, template)
+    question = _filled(rng, question)
+    # an invented word may happen to be "hi"
+    return beyond(rng, setting) if normal(question) in _CLAIMED else _declined(setting, question)
 
 
 def _declined(setting: Setting, question: str) -> Dialogue:
@@ -278,7 +292,8 @@ def _without_opposite(rng: Random) -> str:
 
 def _filled(rng: Random, template: str) -> str:
     """The slots: t topic, c city, n country, p person, l language, w word, a animal, f food, k colour, d day,
-    m month, s sentence; 0 to 2 numbers, 3 a number too high to count to."""
+    m month, s sentence, u subject, v verb, o ordinary word; 0 to 2 numbers, 3 a number too high to count to,
+    4 to 6 small numbers in words."""
     makers = {
         "t": lambda: words.topic(rng),
         "c": lambda: words.city(rng),
@@ -286,6 +301,9 @@ def _filled(rng: Random, template: str) -> str:
         "p": lambda: rng.choice(_FAMOUS) if rng.random() < 0.6 else words.name(rng),
         "l": lambda: rng.choice(_LANGUAGES),
         "w": lambda: words.word(rng),
+        "u": lambda: rng.choice(SUBJECTS),
+        "v": lambda: a_verb(rng),
+        "o": lambda: rng.choice(ORDINARY),
         "a": lambda: rng.choice(words.ANIMALS),
         "f": lambda: rng.choice(words.FOODS),
         "k": lambda: rng.choice(words.COLOURS),
@@ -296,6 +314,9 @@ def _filled(rng: Random, template: str) -> str:
         "1": lambda: str(rng.randint(1, rng.choice([12, 99]))),
         "2": lambda: str(rng.randint(0, rng.choice([9, 99]))),
         "3": lambda: str(rng.choice([50, 100, 1000, rng.randint(31, 99), rng.randint(100, 9999)])),
+        "4": lambda: in_words(rng.randint(2, rng.choice([9, 20, 99])), rng),
+        "5": lambda: in_words(rng.randint(2, 9), rng),
+        "6": lambda: in_words(rng.randint(1, rng.choice([9, 30])), rng),
     }
     small = template == template.lower() and rng.random() < 0.7
     parts = template.split("{")
