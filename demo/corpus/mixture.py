@@ -34,25 +34,25 @@ FAMILIES: dict[str, Family] = {
 }
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 9,
+    "talk": 13,
     "pieces": 7,
     "sums": 17,
     "facts": 18,
     "copying": 7,
     "memory": 9,
     "records": 20,
-    "beyond": 20,
+    "beyond": 24,
 }
 TOOL_WEIGHTS = {
     "calling": 52,
     "using": 24,
-    "talk": 3,
+    "talk": 5,
     "sums": 4,
     "facts": 4,
     "copying": 2,
     "memory": 3,
     "pieces": 1,
-    "beyond": 7,
+    "beyond": 9,
 }
 EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.2, "medium": 0.46, "high": 0.22}
 _HELPFUL = phrases("""
