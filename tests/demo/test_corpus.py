@@ -5,8 +5,21 @@ from random import Random
 
 import pytest
 
-from demo.corpus import beyond, copying, facts, functions, memory, records, sums, talk
+from demo.corpus import (
+    beyond,
+    copying,
+    days,
+    facts,
+    functions,
+    memory,
+    records,
+    sums,
+    talk,
+)
+from demo.corpus.askings import greetings, identity, unlearned
+from demo.corpus.askings.grammar import Grammar
 from demo.corpus.mixture import FAMILIES, a_sample, a_setting
+from demo.corpus.sample import held_out
 from demo.soak import wordings
 from demo.wordings import kept_from_training, lines, normal
 
@@ -35,7 +48,19 @@ def test_there_are_five_hundred_wordings():
 
 def templates():
     """All wordings of the corpus, with empty slots."""
-    for module in (beyond, copying, facts, memory, records, sums, talk):
+    for module in (
+        beyond,
+        copying,
+        days,
+        facts,
+        greetings,
+        identity,
+        memory,
+        records,
+        sums,
+        talk,
+        unlearned,
+    ):
         for name, value in vars(module).items():
             if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
                 yield from ((f"{module.__name__}.{name}", normal(_emptied(each))) for each in value)
@@ -64,3 +89,79 @@ def test_training_leaves_out_what_happens_to_be_a_wording():
         for _ in range(150):
             sample = a_sample(rng, a_setting(rng), family)
             assert normal(str(sample.conversation.messages[-1].content)) not in kept_from_training()
+
+
+COMPOSED = (
+    "talk",
+    "talk",
+    "facts",
+    "facts",
+    "beyond",
+    "beyond",
+    "beyond",
+    "pieces",
+    "sums",
+    "records",
+    "memory",
+)
+
+
+def test_no_asking_has_two_answers():
+    """Without earlier turns, whatever the family, the setting and what differs in case and punctuation."""
+    rng = Random(21)
+    said = {}
+    for _ in range(40_000):
+        family = rng.choice(COMPOSED)
+        setting = a_setting(rng, tools=False)
+        dialogue = FAMILIES[family](rng, setting)
+        if len(dialogue.messages) > 1 or dialogue.instructions:
+            continue
+        asked = str(dialogue.messages[0].content)
+        asked = asked if family in ("records", "memory") else normal(asked)
+        answer = dialogue.answer.final.replace(setting.date, "today")
+        answer = answer.rpartition(" ")[2] if family == "sums" else answer  # steps are shown at effort none
+        before = said.setdefault((asked, repr(dialogue.response_format)), (family, answer))
+        assert before[1] == answer, (asked, before, family)
+
+
+@pytest.mark.parametrize("family", ["talk", "facts", "beyond"])
+def test_askings_are_seldom_the_same_twice(family):
+    rng = Random(3)
+    setting = a_setting(rng, tools=False)
+    asked = {normal(str(FAMILIES[family](rng, setting).messages[-1].content)) for _ in range(2000)}
+    assert len(asked) >= {"talk": 1100, "facts": 1200, "beyond": 1700}[family]
+
+
+def test_a_composed_phrase_is_held_out_however_it_is_typed():
+    rng = Random(5)
+    keys, texts = {True: set(), False: set()}, {True: set(), False: set()}
+    for _ in range(6000):
+        dialogue = talk.talk(rng, a_setting(rng, tools=False))
+        text = normal(str(dialogue.messages[0].content))
+        held = held_out(dialogue.key)
+        if text == dialogue.key:  # a composed phrase without a slip
+            texts[held].add(text)
+        keys[held].add(dialogue.key)
+    assert len(texts[True]) > 60
+    assert not texts[True] & texts[False]
+    assert not keys[True] & keys[False]
+
+
+def test_a_grammar_composes_every_alternative_and_no_other():
+    grammar = Grammar({"start": "<open> (there|my (friend|dear)|)! | 3* <open>", "open": "hi | 2* hello"})
+    found = [grammar(Random(seed)) for seed in range(2000)]
+    ends = ["", " there!", " my friend!", " my dear!", "!"]
+    assert set(found) == {opening + end for opening in ("Hi", "Hello") for end in ends}
+    assert 2.5 < sum("!" not in text for text in found) / sum("!" in text for text in found) < 3.5
+    assert 1.7 < sum("Hello" in text for text in found) / sum("Hi" in text for text in found) < 2.3
+
+
+@pytest.mark.parametrize("rule", ["(a|b", "a) b"])
+def test_a_grammar_with_a_lonely_parenthesis_is_refused(rule):
+    with pytest.raises(ValueError, match="choice"):
+        Grammar({"start": rule})
+
+
+def test_a_grammar_that_names_no_rule_is_refused():
+    with pytest.raises(KeyError, match="missing"):
+        Grammar({"start": "<missing>"})
