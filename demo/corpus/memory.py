@@ -5,7 +5,19 @@ from __future__ import annotations
 from random import Random
 
 from demo.corpus import words
-from demo.corpus.sample import Answer, Dialogue, Setting, ask, mistyped, phrases, thought, varied
+from demo.corpus.askings.naming import a_name_question, an_introduction
+from demo.corpus.sample import (
+    Answer,
+    Dialogue,
+    Setting,
+    ask,
+    loosely,
+    mistyped,
+    phrases,
+    thought,
+    typed,
+    varied,
+)
 from demo.corpus.turns import small_turns
 from language.harmony.messages import Message, Tool
 
@@ -56,7 +68,9 @@ def memory(rng: Random, setting: Setting) -> Dialogue:
 
 
 def name_question(rng: Random) -> str:
-    return varied(rng, rng.choice(_NAME_QUESTIONS))
+    if rng.random() < 0.4:
+        return varied(rng, rng.choice(_NAME_QUESTIONS))
+    return typed(rng, a_name_question(rng))
 
 
 def welcome(name: str) -> str:
@@ -66,7 +80,9 @@ def welcome(name: str) -> str:
 def introduction(rng: Random) -> tuple[str, str]:
     """A name, and a sentence with which the user tells it."""
     name = words.name(rng)
-    template = rng.choice(_INTRODUCTIONS)
+    template = rng.choice(_INTRODUCTIONS) if rng.random() < 0.4 else an_introduction(rng)
+    if rng.random() < 0.1:
+        template = loosely(rng, template)
     if rng.random() < 0.06:
         template = mistyped(rng, template)
     template = template.lower() if rng.random() < 0.15 else template

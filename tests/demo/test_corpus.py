@@ -16,7 +16,7 @@ from demo.corpus import (
     sums,
     talk,
 )
-from demo.corpus.askings import greetings, identity, unlearned
+from demo.corpus.askings import greetings, identity, naming, unlearned
 from demo.corpus.askings.grammar import Grammar
 from demo.corpus.mixture import FAMILIES, a_sample, a_setting
 from demo.corpus.sample import held_out
@@ -56,6 +56,7 @@ def templates():
         greetings,
         identity,
         memory,
+        naming,
         records,
         sums,
         talk,
