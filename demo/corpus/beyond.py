@@ -286,7 +286,7 @@ def _without_opposite(rng: Random) -> str:
         word = rng.choice(
             [words.word(rng), rng.choice(words.COLOURS), rng.choice(words.FOODS), words.name(rng)]
         )
-        if word not in OPPOSITES:
+        if word.lower() not in OPPOSITES:
             return word
 
 

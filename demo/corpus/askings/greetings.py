@@ -251,7 +251,7 @@ a_goodbye = Grammar(
             anyway, | sorry, | fine, | thx, | good, | yes, | oh no, | oh, it is late,
         """,
         "bye": """
-            5* bye | 3* goodbye | 2* bye bye | bye now | bye for (now|today) | good bye | byee | byeee | bb
+            5* bye | 3* goodbye | 2* bye bye | bye now | bye for (now|today) | good bye | byee | byeee
             | 2* see you (later|soon|tomorrow|around|then|next time|next week|in the morning|again|on
             Monday| on Friday|at the weekend|tonight|later today|another time|next month) | see (you|ya|u)
             | cya | see ya (later|soon|around) | later | laters | farewell | take care (of yourself|) | so
