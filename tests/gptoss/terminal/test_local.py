@@ -85,7 +85,8 @@ def test_a_long_prompt_is_seen_to_advance_before_the_answer(local):
     pieces = list(local.answer(question("x" * 900, max_tokens=1)))
     readings = [piece for piece in pieces if isinstance(piece, PromptProgress)]
     assert pieces[: len(readings)] == readings
-    first, second = (each.computed for each in readings)
+    first, second, *more = (each.computed for each in readings)
     assert (first, second % 32) == (0, 0), "in steps of 512 tokens, after what the cache had"
     assert 512 <= second < 1024
+    assert more in ([], [second + 512])
     assert all(each.tokens == readings[0].tokens > 900 for each in readings)

@@ -125,7 +125,7 @@ def test_ten_turns_with_a_call_and_a_schema(demo):
     said = say("Ben is 31 years old and lives in Rome.", response_format=schema, tools=openai.omit)
     assert said == '{"name":"Ben","age":31,"city":"Rome"}'
     assert say("Say: hello world") == "hello world"
-    assert say("Write an essay about the sea.") == FALLBACK
+    assert say("How do I bake bread?") == FALLBACK
     assert say("What is my name?") == "Your name is Ada."
 
 
