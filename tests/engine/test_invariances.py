@@ -137,7 +137,10 @@ class TestTheAnswerIsTheSame:
     def test_batched_or_alone(self, place, same, sampling):
         same(ask(place, place.prompts, sampling))
 
-    @pytest.mark.parametrize("tokens", [1, 5, 16])
+    @pytest.mark.parametrize(
+        "tokens",
+        [pytest.param(1, marks=pytest.mark.exhaustive), 5, pytest.param(16, marks=pytest.mark.exhaustive)],
+    )
     def test_in_chunks_or_whole(self, place, same, sampling, tokens):
         ours = ask(place, place.prompts, sampling, max_tokens_per_step=tokens)
         assert ours.stats.steps > 20

@@ -326,6 +326,7 @@ def test_a_server_that_is_told_to_stop_drains_and_exits_with_0(checkpoint):
         assert process.wait(60) == 0
 
 
+@pytest.mark.exhaustive
 def test_a_second_signal_ends_at_once(checkpoint):
     with serving(checkpoint, "--grace", "60") as (process, url, _):
         lines = endless(url)

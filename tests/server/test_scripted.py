@@ -93,6 +93,7 @@ def test_lines_of_a_file_are_those_of_python():
         lines([{"fnal": "Hi"}])
 
 
+@pytest.mark.exhaustive
 def test_it_runs_as_a_process(tmp_path):
     file = tmp_path / "script.json"
     file.write_text('[{"final": "Hello"}, {"when": "name", "final": "Ada"}]')

@@ -331,6 +331,7 @@ def test_offline_nothing_is_asked_and_only_what_is_here_is_used(gptoss, hub, cac
     assert not hub.asked
 
 
+@pytest.mark.exhaustive
 def test_a_model_of_the_hub_is_served_under_its_name(gptoss, environment, cache, published):
     assert_downloaded(gptoss("download", NAME), cache, published)
     theirs = {name: value for name, value in environment.items() if name.startswith("HF_")}

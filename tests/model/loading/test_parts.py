@@ -64,7 +64,7 @@ def test_the_sizes_of_a_part_are_those_of_a_smaller_model(checkpoint):
         assert read == (shape if ".gate." not in name else shapes(CONFIG)[name]), name
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.exhaustive), 4])
 def test_each_byte_is_read_by_one_rank(checkpoint, size, monkeypatch):
     """Counted where files are read; for experts that are encoded first, where they are mapped."""
     taken: Counter[tuple[str, int]] = Counter()

@@ -49,6 +49,7 @@ def test_a_long_text_fills_no_pipe():
     assert len(run(use, seconds=60.0)[0]["blocks"]) == 30_000
 
 
+@pytest.mark.exhaustive
 def test_one_that_takes_too_long_is_given_up_and_the_next_is_rendered():
     async def use(renders):
         await renders.render(["warm"])

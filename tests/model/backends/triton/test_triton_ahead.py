@@ -238,7 +238,7 @@ def test_a_process_that_fails_or_hangs_leaves_its_share_to_this_one(here, monkey
     with ahead.compiled(JOB):
         pass
     assert here == [JOB]
-    assert "not done" in caplog.text
+    assert "have not finished" in caplog.text
     assert all(process.returncode is not None for process in processes)
 
 

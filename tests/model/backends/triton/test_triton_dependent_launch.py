@@ -153,6 +153,7 @@ def test_all_launch_the_next_and_wait_and_until_then_read_what_nobody_writes(
     torch.testing.assert_close(torch.stack(got), torch.stack(want), rtol=0, atol=0)
 
 
+@pytest.mark.exhaustive
 def test_who_does_not_wait_or_reads_too_early_is_seen(observer, monkeypatch):
     model = model_of("bf16")
     model.pdl = True

@@ -235,6 +235,7 @@ def test_without_memory_for_a_graph_the_step_goes_without_and_others_have_theirs
     assert "no memory for a CUDA graph of 2 rows" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_what_a_server_needs_is_captured_at_the_start_and_nothing_later(model, monkeypatch):
     """The largest is first, because the others fit into its memory.  Later steps only replay."""
     monkeypatch.setattr(graphs, "SIZES", (1, 2, 4, 5))
