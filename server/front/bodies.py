@@ -152,8 +152,10 @@ def forget_locals(error: BaseException) -> None:
     FastAPI's functions, and tasks, refer to the error that refers to them.  So the body among their
     variables, 8 MiB of a client that left, would stay until a full garbage collection, which is rare.
     """
+    seen: set[int] = set()  # a chain of causes may be a circle
     each: BaseException | None = error
-    while each is not None:
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
         traceback.clear_frames(each.__traceback__)
         each = each.__cause__ or each.__context__
 

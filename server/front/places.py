@@ -1,12 +1,13 @@
-"""The connections of one server by what they do, so that the oldest of a kind is found quickly.
+"""The connections of one server by their state, so that the oldest in a state is found quickly.
 
-A connection is noted when it begins to be of a kind, and stays noted when it goes on to something else:
-whoever looks for the oldest asks the connections themselves, and drops those that are of another kind now.
+A connection is added when it enters a state, and is not removed when it leaves it.  The search for the oldest
+asks each connection whether it is still in that state, and removes those that are not.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,7 @@ class Connection(Protocol):
 
 
 class Places:
-    """closing  connections that have no place any more, the one that has been closing for longest first"""
+    """closing  connections that are being closed and no longer count, the oldest first"""
 
     def __init__(self) -> None:
         self._idle: dict[Connection, None] = {}
@@ -32,12 +33,12 @@ class Places:
         self.closing: dict[Connection, None] = {}
 
     def waits(self, connection: Connection) -> None:
-        """It has no request since now."""
+        """It has no request from now on."""
         self._idle.pop(connection, None)
         self._idle[connection] = None
 
     def receives(self, connection: Connection) -> None:
-        """It has a request since now, whose body has perhaps not arrived."""
+        """It has a request from now on, whose body may not have arrived yet."""
         if connection.arriving:
             self._arriving.pop(connection, None)
             self._arriving[connection] = None
@@ -51,20 +52,21 @@ class Places:
             each.pop(connection, None)
 
     def oldest_idle(self) -> Connection | None:
-        while self._idle:
-            connection = next(iter(self._idle))
-            if connection.idle:
-                return connection
-            del self._idle[connection]
-        return None
+        return _oldest(self._idle, lambda connection: connection.idle)
 
     def oldest_arriving(self) -> Connection | None:
-        while self._arriving:
-            connection = next(iter(self._arriving))
-            if connection.arriving:
-                return connection
-            del self._arriving[connection]
-        return None
+        return _oldest(self._arriving, lambda connection: connection.arriving)
+
+
+def _oldest(
+    connections: dict[Connection, None], still_in_state: Callable[[Connection], bool]
+) -> Connection | None:
+    while connections:
+        connection = next(iter(connections))
+        if still_in_state(connection):
+            return connection
+        del connections[connection]
+    return None
 
 
 _places: WeakKeyDictionary[Any, Places] = WeakKeyDictionary()

@@ -21,6 +21,7 @@ from server.front.bodies import (
     MAX_PAIRS,
     CountedRequest,
     check_counts,
+    forget_locals,
 )
 from server.settings import Settings
 from tests.server.fakes import Pause, final, live
@@ -290,3 +291,20 @@ def test_the_counts_are_the_same_wherever_slices_end(monkeypatch):
         with pytest.raises(ApiError, match="arrays and objects"):
             check_counts(text)
         check_counts(text.replace(b"[[]]", b"[0]"))
+
+
+@pytest.mark.timeout(5)
+def test_the_variables_of_a_circle_of_errors_are_forgotten():
+    def failure(body):
+        with pytest.raises(ZeroDivisionError) as caught:
+            fail(body)
+        return caught.value
+
+    def fail(body):
+        raise ZeroDivisionError
+
+    first, second = failure(object()), failure(object())
+    first.__cause__, second.__context__ = second, first
+    forget_locals(first)
+    for error in (first, second):
+        assert "body" not in error.__traceback__.tb_next.tb_frame.f_locals
