@@ -265,6 +265,7 @@ class Scheduler:
         self.running.pop()
         self.pages.release(sequence.pages)
         sequence.computed = 0  # its tokens are kept; their keys and values are computed again
+        sequence.held = False  # otherwise it would wait for its mask before it computes them
         self.waiting.appendleft(sequence)
         self.preemptions += 1
 

@@ -55,6 +55,27 @@ def test_the_last_token_of_a_prompt_counts_as_a_decode_and_samples():
     assert (token.request_id, token.id) == ("a", 50)
 
 
+class NotReady:
+    """A constraint whose mask never comes."""
+
+    def ready(self, seconds: float | None = 0) -> bool:
+        return False
+
+
+def test_who_is_preempted_while_its_mask_is_missing_computes_its_tokens_again():
+    s = scheduler(prefix_cache=False)
+    s.add(ask("a", 25, constraint=NotReady()))
+    assert [step(s) for _ in range(3)] == [[("a", 10)], [("a", 10)], [("a", 5)]]
+    (a,) = s.running
+    a.held = True
+    s.add(ask("b", 2))
+    assert step(s) == [("b", 2)], "a waits for its mask"
+    s.remove(s.running[1])
+    s._preempt(a)
+    s.add(ask("c", 2))
+    assert [step(s) for _ in range(2)] == [[("a", 10)], [("a", 10)]], "it does not need the mask yet"
+
+
 def test_first_come_is_first_served_even_if_the_next_would_fit():
     s = scheduler(num_pages=16, max_tokens_per_step=100)
     s.add(ask("a", 20))
