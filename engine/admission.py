@@ -28,6 +28,8 @@ class Limits:
     max_running          sequences in one step
     max_tokens_per_step  of all sequences together
     max_queued           requests beyond `max_running` that may wait
+    equal_shares         whether requests with many answers share the places equally (`first_within_share`):
+                         for devices on which each row makes a step longer
     """
 
     num_pages: PerKind
@@ -38,6 +40,7 @@ class Limits:
     max_tokens_per_step: int = 512
     max_queued: int = 256
     prefix_cache: bool = True
+    equal_shares: bool = False
 
     def __post_init__(self) -> None:
         for name in ("page_size", "window", "max_running", "max_tokens_per_step"):

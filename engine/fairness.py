@@ -13,18 +13,22 @@ SHARES = 4
 """While other requests run or wait, the answers to one request take at most 1 / SHARES of the places."""
 
 
-def first_within_share(waiting: Iterable[str], running: Iterable[str], share: int) -> int | None:
+def first_within_share(
+    waiting: Iterable[str], running: Iterable[str], places: int, equal: bool
+) -> int | None:
     """The place in the queue of the first answer that may begin; None if none may.
 
     waiting  the group of each waiting answer: the answers to one request are a group
     running  the group of each running answer
-    share    answers of one group that may run while those of others run or wait
+    places   answers that may run at once
+    equal    whether each of many requests may take only an equal part of the places, instead of 1 / SHARES
     """
-    taken = Counter(running)
-    for place, group in enumerate(waiting):
-        if taken[group] < share:
-            return place
-    return 0 if len(taken) == 1 else None
+    waiting, taken = list(waiting), Counter(running)
+    requests = len(taken.keys() | set(waiting))
+    if requests == 1:
+        return 0
+    share = max(1, places // (max(SHARES, requests) if equal else SHARES))
+    return next((place for place, group in enumerate(waiting) if taken[group] < share), None)
 
 
 class Rounds:

@@ -28,7 +28,7 @@ from dataclasses import replace
 from engine.admission import Admission, Limits
 from engine.disk.cache import DiskCache
 from engine.errors import EmptyPrompt, EngineError, NonFinite, OutOfMemory, PromptTooLong, QueueFull
-from engine.fairness import SHARES, Rounds, first_within_share
+from engine.fairness import Rounds, first_within_share
 from engine.pages import Pages
 from engine.request import Chunk, Failure, Finish, Plan, Prefill, Request, Sampled, Sequence, Token
 
@@ -75,7 +75,6 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._rounds = Rounds()
-        self._share = max(1, limits.max_running // SHARES)
         self.prompt_tokens = self.generation_tokens = self.preemptions = 0
         self.prompt_tokens_computed, self.prompt_seconds = 0, 0.0
         self._budget = limits.max_tokens_per_step  # lower for a while after running out of memory
@@ -226,9 +225,14 @@ class Scheduler:
         """The place in the queue of the sequence that may begin next; None if none may."""
         if not self.waiting or len(self.running) >= self.limits.max_running:
             return None
-        if len(self.running) < self._share or self.waiting[0].fetch is not None:
+        if self.waiting[0].fetch is not None:
             return 0
-        return first_within_share(map(_group, self.waiting), map(_group, self.running), self._share)
+        return first_within_share(
+            map(_group, self.waiting),
+            map(_group, self.running),
+            self.limits.max_running,
+            self.limits.equal_shares,
+        )
 
     def _bring_next(self) -> bool:
         """Bring the sequence that may begin next to the head of the queue.  Returns whether there is one."""

@@ -300,6 +300,7 @@ def _engine(
         max_tokens_per_step=tokens_per_step(settings, model.device),
         max_queued=settings.max_queued,
         prefix_cache=settings.prefix_cache,
+        equal_shares=model.device.type == "cpu",
     )
     runner = Runner(model, plan.num_pages, known[-1] + 1, banned)
     runner.prepare(settings.max_running)

@@ -145,7 +145,8 @@ SECURITY = {
     "prompts × n × best_of": (["`--max-queued`"], "test_answers_are_counted_before_anything_is_made"),
     "one request whose many answers would take all places": (
         [f"a {({4: 'quarter'})[SHARES]} of `--max-running`"],
-        "test_one_request_with_many_answers_takes_a_quarter_of_the_places_while_others_run",
+        "test_one_request_with_many_answers_takes_a_quarter_of_the_places_while_others_run "
+        "test_where_rows_cost_time_many_requests_share_the_places_equally",
     ),
     "long lists of wrong elements": (
         ["validation stops at the first"],

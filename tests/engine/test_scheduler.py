@@ -323,6 +323,18 @@ def test_one_request_with_many_answers_takes_a_quarter_of_the_places_while_other
     assert [each.request.id for each in s.running if each.request.group == "a"] == ["a1", "a2"]
 
 
+def test_where_rows_cost_time_many_requests_share_the_places_equally():
+    s = scheduler(max_running=12, max_tokens_per_step=100, equal_shares=True)
+    for request in [*many("a", 6), *many("b", 6)]:
+        s.add(request)
+    assert begun(s) == "aaabbb", "still at most a quarter each"
+    for letter in "vwxyz":
+        s.add(ask(letter))
+    for sequence in list(s.running):
+        s.remove(sequence)
+    assert begun(s) == "abvwxyz", "seven requests: one place each"
+
+
 def test_alone_it_takes_all_and_who_comes_then_begins_before_its_other_answers():
     s = scheduler(max_running=8, max_tokens_per_step=100)
     for request in many("a", 12):
