@@ -83,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._since_body = 0  # bytes parsed since the last byte of a body
         self._fields = self._chunks = 0
+        self._coded = False  # the body has a transfer coding other than "chunked"
         self._unread, self._unread_since = 0, self.loop.time()
         self._places = places_of(self.server_state)
         self._full_since = 0.0  # when more was written than is sent at once
@@ -198,7 +199,10 @@ class BoundedProtocol(HttpToolsProtocol):
             if self.cycle is not None:
                 self.cycle.keep_alive = False
         except HttpParserError:
-            if self._fields <= HEAD_FIELDS:
+            if self._coded:
+                message = "of all transfer codings, this server knows only chunked"
+                self._refuse(ApiError(501, message, code="unknown_transfer_coding"))
+            elif self._fields <= HEAD_FIELDS:
                 several = f", or its body has more than {MAX_CHUNKS} chunks" if self._chunks else ""
                 message = f"this is not a valid HTTP request{several}"
                 self._refuse(ApiError(400, message, code="invalid_http"))
@@ -209,16 +213,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._since_body, self._fields, self._chunks = True, 0, 0, 0
+        self._coded = False
         self._start_clock()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
         if self._in_head and self._fields <= HEAD_FIELDS:  # a trailer is not a header field
+            self._coded |= name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked"
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._fields > HEAD_FIELDS:
             raise ValueError("too many header fields")  # stops the parser: no request begins
+        if self._coded:
+            raise ValueError("a transfer coding that is not known")
         self._stop_clock()
         self._in_head, self._since_body, self._fields = False, 0, 0
         super().on_headers_complete()

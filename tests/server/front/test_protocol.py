@@ -186,6 +186,32 @@ def test_a_content_length_that_is_no_length_is_a_400(tiny_tokenizer, length):
         assert drained(client).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"transfer-encoding: gzip, chunked",
+        b"transfer-encoding: gzip\r\ntransfer-encoding: chunked",
+        b"Transfer-Encoding: identity, chunked",
+    ],
+)
+def test_a_transfer_coding_that_nobody_decodes_is_a_501(tiny_tokenizer, fields):
+    """RFC 9112, 6.1.  Its body was read as if it were not coded."""
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        head = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        client.sendall(head + fields + b'\r\n\r\nc\r\n{"prompt":"a"\r\n1\r\n}\r\n0\r\n\r\n')
+        answer = drained(client)
+    assert answer.startswith(b"HTTP/1.1 501 Not Implemented\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "unknown_transfer_coding"
+
+
+def test_the_coding_chunked_may_be_written_in_any_case(tiny_tokenizer):
+    with live(tiny_tokenizer, final("ok")) as server, connect(server) as client:
+        head = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        client.sendall(head + b"transfer-encoding:  CHUNKED \r\n\r\n")
+        client.sendall(b'e\r\n{"prompt":"a"}\r\n0\r\n\r\n')
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 # Connections
 
 
