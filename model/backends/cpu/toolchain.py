@@ -31,6 +31,9 @@ ONLY_FOR = {
     "isa_avx512": "x86_64",
     "isa_neon": "aarch64",
     "panels_amx": "x86_64",
+    "panels_amx_codes8": "x86_64",
+    "panels_amx_int8": "x86_64",
+    "panels_amx_mxfp4": "x86_64",
     "panels_vnni": "x86_64",
 }
 """Sources that are only for one architecture."""

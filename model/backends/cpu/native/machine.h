@@ -85,3 +85,7 @@ struct Machine {
 void cut(Machine&, const Step&);  // the batch into `tokens`
 void store(Machine&, const Store&, const Step&);
 void attend(Machine&, const Attend&, const Step&);
+
+// best_logits.cpp
+void decide(Machine&, const Decide&, const Step&);
+void rescore(Machine&, const Rescore&, const Step&);

@@ -31,6 +31,7 @@ struct Panels {
 extern const Panels VNNI;
 #if __GNUC__ >= 11 || defined(__clang__)
 #define HAVE_AMX  // older compilers do not know the instructions
+extern const PanelKernel AMX_MXFP4, AMX_INT8, AMX_MXFP4_CODES8, AMX_INT8_CODES8;
 extern const Panels AMX;
 bool amx_runs_here();  // asks the system for permission
 #endif
