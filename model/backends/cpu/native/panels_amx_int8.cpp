@@ -50,6 +50,12 @@ inline void int8_decode(const uint8_t* p, int columns, int64_t ahead, uint8_t* t
         }
 }
 
+// Both planes' sums are exact, so their sum is rounded once, as that of whole numbers is.
+inline __m512 total(const int32_t* high, const int32_t* low) {
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(high)), _mm512_set1_ps(256.0f),
+                           _mm512_cvtepi32_ps(_mm512_load_si512(low)));
+}
+
 // An eighth of a step's sums: four rows of a half, both groups.  A group's registers are [2 planes][2 halves].
 template <int PART>
 inline void int8_fold(const Waiting& w) {
@@ -57,11 +63,6 @@ inline void int8_fold(const Waiting& w) {
     const int32_t* counts = reinterpret_cast<const int32_t*>(w.counts) + HALF * 256 + ROW;
     float* sums = w.sums[0] + HALF * 256 + ROW;
     const __m512 first = _mm512_load_ps(w.scales[0] + HALF * 16), second = _mm512_load_ps(w.scales[1] + HALF * 16);
-    // Both planes' sums are exact, so their sum is rounded once, as that of whole numbers is.
-    auto total = [](const int32_t* high, const int32_t* low) {
-        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(high)), _mm512_set1_ps(256.0f),
-                               _mm512_cvtepi32_ps(_mm512_load_si512(low)));
-    };
 #pragma GCC unroll 4
     for (int r = 0; r < 64; r += 16) {
         __m512 sum = _mm512_load_ps(sums + r);
