@@ -309,8 +309,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument(
-        "--nice", type=int, default=0, help="niceness of the attackers; with 19, the server has"
-        " priority, as if they ran on other machines",
+        "--nice", type=int, default=19, help="niceness of the attackers; with 19, the server has"
+        " priority, nearly as if they ran on other machines",
     )  # fmt: skip
     parser.add_argument("--model", help="a checkpoint with its tokenizer; the demo model by default")
     parser.add_argument("--kv-cache-memory", default="64MiB", help="of the server; a larger model needs more")
