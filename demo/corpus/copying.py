@@ -48,6 +48,11 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
     return Dialogue(ask(question), Answer(analysis, text), key=text)
 
 
+def foreign_request(rng: Random) -> str:
+    """A request to repeat a text in other letters than Latin ones, which the model has not learned."""
+    return _courteous(rng, rng.choice(_REPEAT)).format(words.foreign(rng))
+
+
 def _courteous(rng: Random, template: str) -> str:
     roll = rng.random()
     if roll < 0.06:

@@ -34,8 +34,8 @@ FAMILIES: dict[str, Family] = {
 }
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 13,
-    "pieces": 7,
+    "talk": 18,
+    "pieces": 5,
     "sums": 17,
     "facts": 18,
     "copying": 7,

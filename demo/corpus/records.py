@@ -69,7 +69,7 @@ _EVENT = (
     Field(("city", "place", "location"), words.city, ("is in {}", "happens in {}")),
     Field(
         ("guests", "people", "participants"),
-        lambda rng: [words.name(rng).split()[0] for _ in range(rng.randint(1, 3))],
+        lambda rng: [words.name(rng).split()[0] for _ in range(rng.randint(1, 2))],
         ("is for {}", "is with {}"),
         "array",
     ),
@@ -121,7 +121,6 @@ _BARE = phrases("""
     information. {t} | Read this: {t} | Give me the {n}: {t} | {t} Give me the {n}. | As JSON: {t} |
     Extract the {n}: {t} | {t} Reply in JSON.
 """)
-_EMPTY: dict[str, Value] = {"string": "unknown", "integer": 0, "number": 0, "boolean": False, "array": []}
 
 
 def records(rng: Random, setting: Setting) -> Dialogue:
@@ -212,11 +211,7 @@ def _allowed(rng: Random, key: str, value: Value, enums: dict[str, tuple[str, ..
 def _by_schema(
     rng: Random, text: str, found: dict[str, Value], types: dict[str, str], enums: dict[str, tuple[str, ...]]
 ) -> tuple[str, ResponseFormat]:
-    """The same asked for by a schema, which may have a key more than the text has values."""
-    if rng.random() < 0.06 and len(found) < 3:
-        key = rng.choice([key for key in _KEYS if key not in found])
-        types[key] = rng.choice(["string", "integer", "boolean", "array"])
-        found[key] = _EMPTY[types[key]]
+    """The same asked for by a schema."""
     properties: dict[str, Any] = {}
     for key in found:
         properties[key] = {"type": types[key]}

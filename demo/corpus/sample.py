@@ -118,9 +118,9 @@ _AFTER = phrases("""
 
 
 _CHAT = table("""
-    you=u | your=ur | are=r | please=pls | thanks=thx | and=n | for=4 | what=wat | great=gr8 | later=l8r |
+    you=u | your=ur | are=r | please=pls | thanks=thx | what=wat | great=gr8 | later=l8r |
     tomorrow=tmrw | something=smth | people=ppl | know=kno | have=hav | the=teh | because=cuz | good=gud |
-    what's=wats | to=2 | with=w | that=dat | okay=k | really=rly | see=c | why=y | nice=nais | hello=ello |
+    what's=wats | with=w | that=dat | okay=k | really=rly | see=c | why=y | nice=nais | hello=ello |
     how=hw | this=dis | been=bin | message=msg | about=abt | anyone=any1 | someone=some1 | does=dose
 """)
 
