@@ -67,10 +67,11 @@ _POEMS = phrases("""
 _COUNTS = phrases("""
     Count to {1}. | Count from 1 to {1}. | Please count to {1}. | Can you count to {1}? | List the numbers
     from 1 to {1}. | Count up to {1}. | Write the numbers from 1 to {1}. | count 1 to {1} | Count from one
-    to {1}. | Numbers from 1 to {1}? | List the numbers 1 to {1}. | Say the numbers from 1 to {1}. | Give
-    me the numbers from 1 to {1}. | Can you count up to {1}? | Could you count from 1 to {1}? | count till
-    {1} | Count until {1}. | Start at 1 and count to {1}. | Count with me to {1}. | Print the numbers 1 to
-    {1}. | Tell me the numbers from 1 to {1}. | I want you to count to {1}. | 1 to {1} | Show me how you count to {1}. | Let's count to {1}. | Name the numbers from 1 to {1}.
+    to {1}. | Numbers from 1 to {1}? | List the numbers 1 to {1}. | Say the numbers from 1 to {1}. | Give me
+    the numbers from 1 to {1}. | Can you count up to {1}? | Could you count from 1 to {1}? | count till {1}
+    | Count until {1}. | Start at 1 and count to {1}. | Count with me to {1}. | Print the numbers 1 to {1}.
+    | Tell me the numbers from 1 to {1}. | I want you to count to {1}. | 1 to {1} | Show me how you count to
+    {1}. | Let's count to {1}. | Name the numbers from 1 to {1}.
 """)
 _COUNTS_FROM = phrases("""
     Count from {0} to {1}. | Can you count from {0} to {1}? | List the numbers from {0} to {1}. | Numbers
