@@ -145,4 +145,4 @@ def _asked(rng: Random, setting: Setting) -> Dialogue:
 
 def _between(rng: Random, setting: Setting) -> tuple[list[Message], tuple[Tool, ...]]:
     """Turns about something else, or none."""
-    return small_turns(rng, setting, rng.choice([0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 8]))
+    return small_turns(rng, setting, rng.choice([0, 0, 0, 1, 1, 1, 2, 2, 3, 4]))

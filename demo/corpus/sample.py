@@ -144,10 +144,8 @@ def typed(rng: Random, text: str) -> str:
     """The text as people type it: with variations of case and punctuation, short forms, or typing errors."""
     if rng.random() < 0.3:
         text = loosely(rng, text)
-    if rng.random() < 0.14:
+    if rng.random() < 0.12:
         text = mistyped(rng, text)
-        if rng.random() < 0.2:
-            text = mistyped(rng, text)
     roll = rng.random()
     if roll < 0.36:
         text = text.lower()
