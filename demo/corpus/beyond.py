@@ -287,7 +287,12 @@ def _close(rng: Random) -> str:
 def _without_opposite(rng: Random) -> str:
     while True:
         word = rng.choice(
-            [words.word(rng), rng.choice(words.COLOURS), rng.choice(words.FOODS), words.name(rng)]
+            [
+                words.word(rng),
+                rng.choice(words.COLOURS + words.FOODS),
+                rng.choice(words.DAYS + words.MONTHS),
+                words.name(rng),
+            ]
         )
         if word.lower() not in OPPOSITES:
             return word

@@ -55,12 +55,14 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
     a, b = rng.randint(0, top), rng.randint(0, rng.choice([9, top, top, top]))
     if rng.random() < 0.02:
         a = LIMIT
+    if rng.random() < 0.03:
+        b = a
     if sign == "-" and rng.random() < 0.15:  # both close together, which are the hardest to compare
         b = min(LIMIT, max(0, a + rng.randint(-9, 9)))
     if sign == "-" and a < b and rng.random() < 0.6:
         a, b = b, a
     template = varied(rng, rng.choice(PLUS if sign == "+" else MINUS))
-    if rng.random() < 0.06 and " " in template:
+    if rng.random() < 0.1 and " " in template:
         shown = (in_words(a, rng), in_words(b, rng))
     else:
         shown = (str(a), str(b))
