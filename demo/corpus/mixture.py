@@ -35,11 +35,11 @@ FAMILIES: dict[str, Family] = {
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
     "talk": 18,
-    "pieces": 5,
+    "pieces": 6,
     "sums": 17,
     "facts": 18,
     "copying": 7,
-    "memory": 9,
+    "memory": 10,
     "records": 20,
     "beyond": 24,
 }

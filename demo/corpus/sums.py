@@ -53,7 +53,7 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
     sign = rng.choice("+-")
     top = rng.choice([10, 20, 99, 99, 99, LIMIT])
     a, b = rng.randint(0, top), rng.randint(0, rng.choice([9, top, top, top]))
-    if rng.random() < 0.02:
+    if rng.random() < 0.03:
         a = LIMIT
     if rng.random() < 0.03:
         b = a
