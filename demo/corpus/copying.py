@@ -16,7 +16,7 @@ _REPEAT = phrases("""
     Respond with {} | repeat {} | say {} | Could you repeat this: {} | Could you say {}? | I want you to
     say: {} | Now say: {} | Parrot this: {} | Send back: {} | Say this back to me: {} | Say exactly this:
     {} | copy: {} | echo: {} | Answer only with {} | Repeat what I say: {} | Reply: {} | Write this down:
-    {} | Print the text {} | Write exactly: {} | Return the following: {} | Repeat after me, {} | Please
+    {} | Print this: {} | Write exactly: {} | Return the following: {} | Repeat after me, {} | Please
     just repeat {} | Write the following: {} | Say it after me: {}
 """)
 _REPEAT_WORD = phrases("""

@@ -121,6 +121,7 @@ def _asked(rng: Random, setting: Setting) -> Dialogue:
     answer = Answer(analysis, f"Your name is {shown}.")
     roll = rng.random()
     if roll < 0.12:
+        text += "" if text[-1] in ".!?" else "."  # the name ends here
         return Dialogue(ask(f"{text} {question}"), answer, key=name, fresh=True)
     if roll < 0.22:
         told = rng.choice(

@@ -264,7 +264,7 @@ def _spelled_out(rng: Random) -> Wish:
 _SKIES = listed("sunny rainy cloudy windy snow")
 _RESULT_KEYS = listed("""
     temperature condition result status value id city name price count time unit forecast humidity wind
-    error message total ok date score
+    error message total date score
 """)
 
 
