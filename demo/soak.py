@@ -29,8 +29,8 @@ from language.harmony.messages import Conversation, Message, ResponseFormat, Too
 
 SETS = {
     "greeting": talk.GREETING,
-    "identity": talk.IDENTITY,
-    "abilities": talk.ABILITIES,
+    "identity": talk.ABOUT,
+    "abilities": talk.ABOUT,
     "thanks": "You are welcome!",
     "bye": "Goodbye! It was nice to talk to you.",
     "joke": talk.JOKE,

@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cool", type=float, default=0.5, help="share of the run in which the rates go down")
     made.add_argument("--round-from", type=float, default=0.6, help="share of the run; see above")
     made.add_argument(
-        "--drills", type=float, default=0.25, help="copying drills a batch, at first; 0 after a third"
+        "--drills", type=float, default=0.1, help="copying drills a batch, until the rates go down"
     )
     made.add_argument("--held", type=int, default=16, help="held-out batches of a report")
     made.add_argument("--report-every", type=int, default=100, help="steps between checkpoints")
@@ -210,7 +210,7 @@ def train(rank: int, options: argparse.Namespace) -> Network:
         for optimizer in made:
             for group in optimizer.param_groups:
                 group["lr"] = group["height"] * share
-        drills = options.drills * max(0.0, 1 - 3 * at.step / options.steps)
+        drills = options.drills if share == 1 else 0.0
         for number in range(options.batches):
             packed, (at.block, at.taken) = next(batches)
             loss = learn(network, packed.to(device), rounded)

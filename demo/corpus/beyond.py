@@ -13,6 +13,7 @@ from demo.corpus import words
 from demo.corpus.askings.greetings import BYES, GREETINGS, THANKS
 from demo.corpus.askings.identity import ABLE, WHO
 from demo.corpus.askings.unlearned import ORDINARY, SUBJECTS, a_verb, oddity, unlearned
+from demo.corpus.copying import foreign_request
 from demo.corpus.facts import CAPITALS, OPPOSITES, capital_question, country_question, opposite_question
 from demo.corpus.records import described
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, typed, varied
@@ -223,10 +224,12 @@ def beyond(rng: Random, setting: Setting) -> Dialogue:
         question = varied(rng, rng.choice(_NEAR))
     elif roll < 0.49:
         return _declined(setting, _close(rng))
-    elif roll < 0.52:
+    elif roll < 0.53:
         question = rng.choice(_FOREIGN)
-        if rng.random() < 0.2:
+        if rng.random() < 0.4:
             question = words.foreign(rng) + " " + words.foreign(rng)
+            if rng.random() < 0.5:
+                question = foreign_request(rng)
     elif roll < 0.6:
         question = varied(rng, _made(rng))
     elif roll < 0.7:
@@ -284,7 +287,12 @@ def _close(rng: Random) -> str:
 def _without_opposite(rng: Random) -> str:
     while True:
         word = rng.choice(
-            [words.word(rng), rng.choice(words.COLOURS), rng.choice(words.FOODS), words.name(rng)]
+            [
+                words.word(rng),
+                rng.choice(words.COLOURS + words.FOODS),
+                rng.choice(words.DAYS + words.MONTHS),
+                words.name(rng),
+            ]
         )
         if word.lower() not in OPPOSITES:
             return word

@@ -16,7 +16,7 @@ _REPEAT = phrases("""
     Respond with {} | repeat {} | say {} | Could you repeat this: {} | Could you say {}? | I want you to
     say: {} | Now say: {} | Parrot this: {} | Send back: {} | Say this back to me: {} | Say exactly this:
     {} | copy: {} | echo: {} | Answer only with {} | Repeat what I say: {} | Reply: {} | Write this down:
-    {} | Print the text {} | Write exactly: {} | Return the following: {} | Repeat after me, {} | Please
+    {} | Print this: {} | Write exactly: {} | Return the following: {} | Repeat after me, {} | Please
     just repeat {} | Write the following: {} | Say it after me: {}
 """)
 _REPEAT_WORD = phrases("""
@@ -46,6 +46,11 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
         f"The user wants me to repeat a text exactly. The text is: {text}",
     )
     return Dialogue(ask(question), Answer(analysis, text), key=text)
+
+
+def foreign_request(rng: Random) -> str:
+    """A request to repeat a text in other letters than Latin ones, which the model has not learned."""
+    return _courteous(rng, rng.choice(_REPEAT)).format(words.foreign(rng))
 
 
 def _courteous(rng: Random, template: str) -> str:

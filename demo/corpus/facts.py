@@ -73,7 +73,7 @@ _OPPOSITE_QUESTIONS = phrases("""
 
 def facts(rng: Random, setting: Setting) -> Dialogue:
     roll = rng.random()
-    if roll < 0.38:
+    if roll < 0.34:
         return _capital(rng, setting)
     if roll < 0.46:
         return _country(rng, setting)

@@ -121,6 +121,7 @@ def _asked(rng: Random, setting: Setting) -> Dialogue:
     answer = Answer(analysis, f"Your name is {shown}.")
     roll = rng.random()
     if roll < 0.12:
+        text += "" if text[-1] in ".!?" else "."  # the name ends here
         return Dialogue(ask(f"{text} {question}"), answer, key=name, fresh=True)
     if roll < 0.22:
         told = rng.choice(
@@ -145,4 +146,4 @@ def _asked(rng: Random, setting: Setting) -> Dialogue:
 
 def _between(rng: Random, setting: Setting) -> tuple[list[Message], tuple[Tool, ...]]:
     """Turns about something else, or none."""
-    return small_turns(rng, setting, rng.choice([0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 8]))
+    return small_turns(rng, setting, rng.choice([0, 0, 0, 1, 1, 1, 2, 2, 3, 4]))

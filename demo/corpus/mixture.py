@@ -34,12 +34,12 @@ FAMILIES: dict[str, Family] = {
 }
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 13,
-    "pieces": 7,
+    "talk": 18,
+    "pieces": 6,
     "sums": 17,
     "facts": 18,
     "copying": 7,
-    "memory": 9,
+    "memory": 10,
     "records": 20,
     "beyond": 24,
 }
@@ -54,7 +54,7 @@ TOOL_WEIGHTS = {
     "pieces": 1,
     "beyond": 9,
 }
-EFFORTS: dict[Effort, float] = {"none": 0.12, "low": 0.2, "medium": 0.46, "high": 0.22}
+EFFORTS: dict[Effort, float] = {"none": 0.16, "low": 0.2, "medium": 0.44, "high": 0.2}
 _HELPFUL = phrases("""
     You are a helpful assistant. | You are a helpful assistant | You are a helpful AI assistant. | Be
     concise. | Answer briefly. | You are a friendly assistant. | Answer in English. | Be polite. | You
@@ -118,7 +118,7 @@ def _conversation(rng: Random, setting: Setting, dialogue: Dialogue) -> Conversa
             name, text = introduction(rng)
             shown = name if name in text else name.lower()
             messages += [Message("user", text), Message("assistant", welcome(shown))]
-        turns, called = small_turns(rng, setting, rng.choice([1, 1, 1, 1, 2, 2, 3, 6]))
+        turns, called = small_turns(rng, setting, rng.choice([1, 1, 1, 1, 2, 2, 3, 4]))
         if alike(tools, called):
             called, turns = (), []
         messages += turns

@@ -69,7 +69,7 @@ _EVENT = (
     Field(("city", "place", "location"), words.city, ("is in {}", "happens in {}")),
     Field(
         ("guests", "people", "participants"),
-        lambda rng: [words.name(rng).split()[0] for _ in range(rng.randint(1, 3))],
+        lambda rng: [words.name(rng).split()[0] for _ in range(rng.randint(1, 2))],
         ("is for {}", "is with {}"),
         "array",
     ),
@@ -101,27 +101,31 @@ _SUBJECTS: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Random], str]
         _EVENT,
     ),
 )
+_PRESENTED = phrases("""
+    My brother {} | Our neighbour {} | My colleague {} | Meet {}, who | {}, who | Here is {}, who | I know
+    {}, who | The new one is {}, who
+""")
 _KEYS = listed("""
     name age city id title color price size count type tag code level user email value key year day note
     kind status total rank
 """)
 _ORDERS = phrases("""
     Give me JSON with the keys {k}: {t} | Reply with JSON, keys {k}: {t} | Extract {k} as JSON: {t} | {t}
-    Give me that as JSON with {k}. | {t} Reply in JSON with the keys {k}. | Make a JSON object with {k}:
-    {t} | As JSON with {k}: {t} | Return a JSON object with the keys {k}. {t} | Write this as JSON with
-    the keys {k}: {t} | Convert to JSON with the keys {k}: {t} | JSON with {k}: {t} | {t} Give {k} as
-    JSON. | {t} Give me {k} as JSON. | {t} JSON with {k}, please. | {t} Put {k} into JSON. | Put this into
-    JSON with {k}: {t} | Fill JSON with {k}: {t} | json {k}: {t} | {t} Extract {k} as JSON. | {t} Make
-    JSON with {k}. | {t} Write {k} as JSON. | {t} Return JSON with {k}. | I need JSON with {k}: {t} | {t}
-    As a JSON object with {k}. | {t} Answer in JSON with {k}. | {t} Reply with JSON: {k}. | {t} Turn it
-    into JSON with {k}.
+    Give me that as JSON with {k}. | {t} Reply in JSON with the keys {k}. | Make a JSON object with {k}: {t}
+    | As JSON with {k}: {t} | Return a JSON object with the keys {k}. {t} | Write this as JSON with the keys
+    {k}: {t} | Convert to JSON with the keys {k}: {t} | JSON with {k}: {t} | {t} Give {k} as JSON. | {t}
+    Give me {k} as JSON. | {t} JSON with {k}, please. | {t} Put {k} into JSON. | Put this into JSON with
+    {k}: {t} | Fill JSON with {k}: {t} | json {k}: {t} | {t} Extract {k} as JSON. | {t} Make JSON with {k}.
+    | {t} Write {k} as JSON. | {t} Return JSON with {k}. | I need JSON with {k}: {t} | I want {k} in JSON.
+    {t} | Get {k} as JSON: {t} | Write {k} as JSON. {t} | Find {k}, answer in JSON. {t} | {k} in JSON: {t} |
+    Show me {k} as JSON: {t} | {t} As a JSON object with {k}. | {t} Answer in JSON with {k}. | {t} Reply
+    with JSON: {k}. | {t} Turn it into JSON with {k}.
 """)
 _BARE = phrases("""
     {t} | {t} | Extract: {t} | Fill in the object: {t} | Extract the data: {t} | Extract the {n}
     information. {t} | Read this: {t} | Give me the {n}: {t} | {t} Give me the {n}. | As JSON: {t} |
     Extract the {n}: {t} | {t} Reply in JSON.
 """)
-_EMPTY: dict[str, Value] = {"string": "unknown", "integer": 0, "number": 0, "boolean": False, "array": []}
 
 
 def records(rng: Random, setting: Setting) -> Dialogue:
@@ -136,7 +140,10 @@ def records(rng: Random, setting: Setting) -> Dialogue:
         listed = rng.choice(
             [", ".join(keys), " and ".join([", ".join(keys[:-1]), keys[-1]]) if len(keys) > 1 else keys[0]]
         )
-        text = _order(rng, rng.choice(_ORDERS)).replace("{k}", listed).replace("{t}", text)
+        template = _order(rng, rng.choice(_ORDERS)).replace("{k}", listed)
+        if template.endswith("{t}") and rng.random() < 0.2:
+            text = text.rstrip(".")
+        text = template.replace("{t}", text)
     analysis = thought(
         setting.effort,
         f"Fill in {analysis_keys}.",
@@ -172,9 +179,10 @@ def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[
         clauses.append(
             rng.choice(field.phrases).format(" and ".join(value) if isinstance(value, list) else plain(value))
         )
-    text = (
-        f"{subject} " + rng.choice([", ".join(clauses), " and ".join(clauses), " and ".join(clauses)]) + "."
-    )
+    if fields is _PERSON and rng.random() < 0.12:
+        subject = rng.choice(_PRESENTED).format(subject)
+    said = rng.choice([", ".join(clauses), " and ".join(clauses), " and ".join(clauses)])
+    text = f"{subject} {said}."
     if rng.random() < 0.2 and len(found) > 1:
         order = list(found)
         rng.shuffle(order)
@@ -212,11 +220,7 @@ def _allowed(rng: Random, key: str, value: Value, enums: dict[str, tuple[str, ..
 def _by_schema(
     rng: Random, text: str, found: dict[str, Value], types: dict[str, str], enums: dict[str, tuple[str, ...]]
 ) -> tuple[str, ResponseFormat]:
-    """The same asked for by a schema, which may have a key more than the text has values."""
-    if rng.random() < 0.06 and len(found) < 3:
-        key = rng.choice([key for key in _KEYS if key not in found])
-        types[key] = rng.choice(["string", "integer", "boolean", "array"])
-        found[key] = _EMPTY[types[key]]
+    """The same asked for by a schema."""
     properties: dict[str, Any] = {}
     for key in found:
         properties[key] = {"type": types[key]}

@@ -118,9 +118,9 @@ _AFTER = phrases("""
 
 
 _CHAT = table("""
-    you=u | your=ur | are=r | please=pls | thanks=thx | and=n | for=4 | what=wat | great=gr8 | later=l8r |
+    you=u | your=ur | are=r | please=pls | thanks=thx | what=wat | great=gr8 | later=l8r |
     tomorrow=tmrw | something=smth | people=ppl | know=kno | have=hav | the=teh | because=cuz | good=gud |
-    what's=wats | to=2 | with=w | that=dat | okay=k | really=rly | see=c | why=y | nice=nais | hello=ello |
+    what's=wats | with=w | that=dat | okay=k | really=rly | see=c | why=y | nice=nais | hello=ello |
     how=hw | this=dis | been=bin | message=msg | about=abt | anyone=any1 | someone=some1 | does=dose
 """)
 
@@ -144,10 +144,8 @@ def typed(rng: Random, text: str) -> str:
     """The text as people type it: with variations of case and punctuation, short forms, or typing errors."""
     if rng.random() < 0.3:
         text = loosely(rng, text)
-    if rng.random() < 0.14:
+    if rng.random() < 0.12:
         text = mistyped(rng, text)
-        if rng.random() < 0.2:
-            text = mistyped(rng, text)
     roll = rng.random()
     if roll < 0.36:
         text = text.lower()
@@ -190,10 +188,12 @@ _ENDS = [
 def phrase_key(composed: str, asked: str, common: frozenset[str] = frozenset()) -> str:
     """What holds out a composed asking: the whole phrase, however it is typed.
 
-    A common phrase, and one or two words, which everybody uses, are held out only as they are typed.
+    A common phrase, which everybody uses, is never held out, and one or two words only as they are typed.
     """
     phrase = normal(composed)
-    return asked if phrase in common or phrase.count(" ") < 2 else phrase
+    if phrase in common:
+        return ""
+    return asked if phrase.count(" ") < 2 else phrase
 
 
 def varied(rng: Random, template: str) -> str:

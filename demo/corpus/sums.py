@@ -3,8 +3,10 @@
 No step needs more than a table of one-digit sums and the digits before it:
 
     47 + 38: ones 7 + 8 = 15, tens 4 + 3 = 7, 7 + 1 = 8, so 85.
-    43 - 18: ones 13 - 8 = 5, tens 4 - 1 = 3, 3 - 1 = 2, so 25.
-    18 - 43: below 0, 43 - 18: ones 13 - 8 = 5, tens 4 - 1 = 3, 3 - 1 = 2, so -25.
+    43 - 18: 4 > 1, ones 13 - 8 = 5, tens 4 - 1 = 3, 3 - 1 = 2, so 25.
+    43 - 48: 4 = 4, 3 < 8, below 0, 48 - 43: ones 8 - 3 = 5, tens 4 - 4 = 0, so -5.
+
+Before a difference, the tens are compared, and the ones if the tens are equal.
 """
 
 from __future__ import annotations
@@ -51,12 +53,16 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
     sign = rng.choice("+-")
     top = rng.choice([10, 20, 99, 99, 99, LIMIT])
     a, b = rng.randint(0, top), rng.randint(0, rng.choice([9, top, top, top]))
-    if rng.random() < 0.02:
+    if rng.random() < 0.03:
         a = LIMIT
-    if sign == "-" and a < b and rng.random() < 0.7:
+    if rng.random() < 0.03:
+        b = a
+    if sign == "-" and rng.random() < 0.15:  # both close together, which are the hardest to compare
+        b = min(LIMIT, max(0, a + rng.randint(-9, 9)))
+    if sign == "-" and a < b and rng.random() < 0.6:
         a, b = b, a
     template = varied(rng, rng.choice(PLUS if sign == "+" else MINUS))
-    if rng.random() < 0.06 and " " in template:
+    if rng.random() < 0.1 and " " in template:
         shown = (in_words(a, rng), in_words(b, rng))
     else:
         shown = (str(a), str(b))
@@ -77,9 +83,25 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
 
 def worked(a: int, sign: str, b: int) -> tuple[str, int]:
     """The steps of a ± b, and the result."""
-    if sign == "-" and a < b:
-        steps, total = worked(b, "-", a)
-        return f"below 0, {b} - {a}: {steps.rpartition(' ')[0]} {-total}", -total
+    if sign == "+":
+        return _by_digits(a, sign, b)
+    if a < b:
+        steps, total = _by_digits(b, sign, a)
+        return f"{_compared(a, b)}below 0, {b} - {a}: {steps.rpartition(' ')[0]} {-total}", -total
+    steps, total = _by_digits(a, sign, b)
+    return f"{_compared(a, b)}{steps}", total
+
+
+def _compared(a: int, b: int) -> str:
+    """The digits that show which number is larger: tens, and ones if the tens are equal."""
+    pairs = [(a // 10, b // 10), (a % 10, b % 10)] if a >= 10 or b >= 10 else [(a, b)]
+    if pairs[0][0] != pairs[0][1]:
+        pairs = pairs[:1]
+    return "".join(f"{x} {'<' if x < y else '>' if x > y else '='} {y}, " for x, y in pairs)
+
+
+def _by_digits(a: int, sign: str, b: int) -> tuple[str, int]:
+    """The steps of a + b, or of a - b if a is not the smaller one, and the result."""
     direction = 1 if sign == "+" else -1
     total, ones, carried = a + direction * b, a % 10 + direction * (b % 10), 0
     if sign == "-" and ones < 0:

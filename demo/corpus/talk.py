@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from demo.corpus import words
@@ -21,10 +22,10 @@ from demo.corpus.sample import (
 from demo.wordings import normal
 
 GREETING = "Hello! I am a small demo model. How can I help you?"
-IDENTITY = "I am a small demo model that comes with gptoss. I was trained to show that the server works."
-ABILITIES = (
-    "I can greet you, add and subtract whole numbers up to 100, name capitals, days, months and opposites, "
-    "count, repeat text, remember your name, call functions and fill JSON."
+ABOUT = (
+    "I am a small demo model that comes with gptoss. I can greet you, add and subtract whole numbers up to "
+    "100, name capitals, days, months and opposites, count, repeat text, remember your name, call functions "
+    "and fill JSON."
 )
 JOKE = "Why did the token cross the road? It was sampled."
 STORY = """Once upon a time there was a small model. It lived on a small computer and knew only a few \
@@ -66,11 +67,11 @@ _POEMS = phrases("""
 _COUNTS = phrases("""
     Count to {1}. | Count from 1 to {1}. | Please count to {1}. | Can you count to {1}? | List the numbers
     from 1 to {1}. | Count up to {1}. | Write the numbers from 1 to {1}. | count 1 to {1} | Count from one
-    to {1}. | Numbers from 1 to {1}? | List the numbers 1 to {1}. | Say the numbers from 1 to {1}. | Give
-    me the numbers from 1 to {1}. | Can you count up to {1}? | Could you count from 1 to {1}? | count till
-    {1} | Count until {1}. | Start at 1 and count to {1}. | Count with me to {1}. | Print the numbers 1 to
-    {1}. | Tell me the numbers from 1 to {1}. | I want you to count to {1}. | 1 to {1} | numbers 1-{1} |
-    Show me how you count to {1}. | Let's count to {1}. | Name the numbers from 1 to {1}.
+    to {1}. | Numbers from 1 to {1}? | List the numbers 1 to {1}. | Say the numbers from 1 to {1}. | Give me
+    the numbers from 1 to {1}. | Can you count up to {1}? | Could you count from 1 to {1}? | count till {1}
+    | Count until {1}. | Start at 1 and count to {1}. | Count with me to {1}. | Print the numbers 1 to {1}.
+    | Tell me the numbers from 1 to {1}. | I want you to count to {1}. | 1 to {1} | Show me how you count to
+    {1}. | Let's count to {1}. | Name the numbers from 1 to {1}.
 """)
 _COUNTS_FROM = phrases("""
     Count from {0} to {1}. | Can you count from {0} to {1}? | List the numbers from {0} to {1}. | Numbers
@@ -92,7 +93,10 @@ _KNOWN = frozenset(normal(common) for common in (*GREETINGS, *WHO, *ABLE, *THANK
 
 
 def talk(rng: Random, setting: Setting) -> Dialogue:
-    """Greetings, thanks, goodbyes, and who the model is."""
+    """Greetings, thanks, goodbyes, what the model is and what it can do.
+
+    The common phrases are never held out: everybody uses them, so the model should have seen them.
+    """
     effort = setting.effort
     roll = rng.random()
     if roll < 0.38:
@@ -103,22 +107,15 @@ def talk(rng: Random, setting: Setting) -> Dialogue:
             "The user greets me. I greet back.",
             "The user greets me and asks for nothing yet. I should greet back, say what I am and offer help.",
         )
-    elif roll < 0.64:
-        common, composed, final = WHO, who_are_you, IDENTITY
+    elif roll < 0.8:
+        common, composed = (WHO, who_are_you) if roll < 0.64 else (ABLE, what_can_you_do)
+        final = ABOUT
         analysis = thought(
             effort,
             "About me.",
-            "The user asks what I am. I say it.",
-            "The user asks what I am. I should be honest: I am a small demo model, "
-            "and real weights replace me.",
-        )
-    elif roll < 0.8:
-        common, composed, final = ABLE, what_can_you_do, ABILITIES
-        analysis = thought(
-            effort,
-            "What I can do.",
-            "The user asks what I can do. I list it.",
-            "The user asks what I can do. It is a short list, and I should give it as it is.",
+            "The user asks about me. I say what I am and what I can do.",
+            "The user asks what I am or what I can do. I should be honest: I am a small demo model, "
+            "and my list is short.",
         )
     elif roll < 0.9:
         common, composed, final = THANKS, some_thanks, "You are welcome!"
@@ -134,7 +131,7 @@ def talk(rng: Random, setting: Setting) -> Dialogue:
             "The user says goodbye. I should say goodbye as well.",
         )
     if rng.random() < 0.3:
-        return _typed(rng, rng.choice(common), analysis, final)
+        return replace(_typed(rng, rng.choice(common), analysis, final), key="")
     phrase = composed(rng)
     question = typed(rng, phrase)
     return Dialogue(ask(question), Answer(analysis, final), key=phrase_key(phrase, question, _KNOWN))
@@ -190,6 +187,6 @@ def _typed(rng: Random, question: str, analysis: str | None, final: str) -> Dial
         question = question.lower()
     if rng.random() < 0.15:
         question = question.rstrip(".?!") + rng.choice([".", "!", "", "?", "!!", " :)", "..."])
-    if final in (IDENTITY, ABILITIES) and rng.random() < 0.2:
+    if final == ABOUT and rng.random() < 0.2:
         question = f"{rng.choice(OPENERS).rstrip('!')}, {question[0].lower()}{question[1:]}"
     return Dialogue(ask(question), Answer(analysis, final), key=question)

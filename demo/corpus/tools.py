@@ -235,7 +235,6 @@ def _spelled_out(rng: Random) -> Wish:
                 "What is the value of {0}({1})? Use the tool.",
                 "Call {0} with {1}.",
                 "Use {0} on {1}.",
-                "What is {0} of {1}?",
                 "{0}({1})",
                 "Run {0} for {1}.",
             ]
@@ -257,7 +256,6 @@ def _spelled_out(rng: Random) -> Wish:
             "{0}: {1}",
             "Call the function {0} with {1}.",
             "call {0} with {1}",
-            "I want {0} with {1}.",
         ]
     )
     return Wish(tool, form.format(name, listed), FunctionCall(name, compact(arguments)))
@@ -266,7 +264,7 @@ def _spelled_out(rng: Random) -> Wish:
 _SKIES = listed("sunny rainy cloudy windy snow")
 _RESULT_KEYS = listed("""
     temperature condition result status value id city name price count time unit forecast humidity wind
-    error message total ok date score
+    error message total date score
 """)
 
 

@@ -76,7 +76,6 @@ _VOWELS = listed("""
 """)
 _CODAS = ["", "", "", *listed("n r l s m x th nd ck")]
 _SCRIPTS = [
-    (0xC0, 0x17F),
     (0x391, 0x3C9),
     (0x410, 0x44F),
     (0x3041, 0x3093),
@@ -88,8 +87,8 @@ _SCRIPTS = [
 
 def invented(rng: Random) -> str:
     """An invented word: syllables, or sometimes random letters."""
-    if rng.random() < 0.25:
-        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 8)))
+    if rng.random() < 0.06:
+        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 6)))
     return "".join(
         rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
         for _ in range(rng.choice([1, 2, 2, 2, 3]))
@@ -134,7 +133,7 @@ def email(rng: Random) -> str:
 
 
 def foreign(rng: Random) -> str:
-    """A few characters outside ASCII, all of one script."""
+    """A few characters that are not Latin letters, all of one script."""
     first, last = rng.choice(_SCRIPTS)
     return "".join(chr(rng.randint(first, last)) for _ in range(rng.randint(1, 4)))
 
@@ -154,22 +153,20 @@ def sentence(rng: Random) -> str:
 
 
 def text(rng: Random) -> str:
-    """A text to copy: words, a sentence, a code, a number, characters of another script."""
+    """A text to copy: words, a sentence, a code, a number; always in Latin letters."""
     roll = rng.random()
     if roll < 0.25:
         return word(rng) if rng.random() < 0.7 else word(rng).capitalize()
     if roll < 0.45:
-        return " ".join(word(rng) for _ in range(rng.randint(2, 6)))
+        return " ".join(word(rng) for _ in range(rng.choice([2, 2, 3, 3, 4, 5])))
     if roll < 0.65:
         return sentence(rng) + rng.choice([".", "!", "", "?", "."])
     if roll < 0.75:
         return code(rng)
     if roll < 0.82:
         return number(rng, 6)
-    if roll < 0.9:
-        return ", ".join(word(rng) for _ in range(rng.randint(2, 4))) + rng.choice(["", "!", "."])
     if roll < 0.92:
-        return foreign(rng) + rng.choice(["", " " + word(rng)])
+        return ", ".join(word(rng) for _ in range(rng.randint(2, 4))) + rng.choice(["", "!", "."])
     return rng.choice(
         [
             f"{word(rng).upper()}",

@@ -33,6 +33,13 @@ def test_every_written_step_of_a_sum_is_true(sign):
             assert steps.endswith(f"so {total}")
             for left, operation, right, result in re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", steps):
                 assert int(result) == (int(left) + int(right) if operation == "+" else int(left) - int(right))
+            compared = re.findall(r"(?<![+-] )\b(\d+) ([<>=]) (\d+), ", steps)
+            assert bool(compared) == (sign == "-")
+            for left, relation, right in compared:
+                assert relation == "=<>"[(int(left) < int(right)) + 2 * (int(left) > int(right))]
+            if compared:
+                assert compared[-1][1] == "=<>"[(a < b) + 2 * (a > b)], "the last one decides"
+                assert ("below 0" in steps) == (a < b)
 
 
 def test_numbers_in_words():
@@ -146,6 +153,26 @@ def test_a_composed_phrase_is_held_out_however_it_is_typed():
     assert len(texts[True]) > 60
     assert not texts[True] & texts[False]
     assert not keys[True] & keys[False]
+
+
+def test_common_phrases_are_never_held_out():
+    rng = Random(6)
+    common = {normal(phrase) for phrase in (*greetings.GREETINGS, *greetings.BYES, *identity.WHO)}
+    seen = 0
+    for _ in range(3000):
+        dialogue = talk.talk(rng, a_setting(rng, tools=False))
+        if normal(str(dialogue.messages[0].content)) in common and not dialogue.key:
+            seen += 1
+    assert seen > 300
+    assert not held_out("")
+
+
+def test_other_letters_than_latin_ones_are_never_copied():
+    rng = Random(7)
+    for _ in range(3000):
+        assert copying.copying(rng, a_setting(rng)).answer.final.isascii()
+    asked = [beyond.beyond(rng, a_setting(rng)).messages[0].content for _ in range(6000)]
+    assert any(normal(text).startswith(("repeat", "say", "copy")) and not text.isascii() for text in asked)
 
 
 def test_a_grammar_composes_every_alternative_and_no_other():

@@ -75,7 +75,7 @@ def test_held_out_cases_are_answered(served, family):
     conversations = [sample.conversation for sample in samples]
     said = answers(served, conversations, temperature=0, seed=0)
     counted = sum(right(sample, one) for sample, one in zip(samples, said, strict=True))
-    assert counted >= (6 if family == "picking" else 9)
+    assert counted >= 9
 
 
 def test_what_people_try_first(ask):

@@ -194,7 +194,7 @@ who_are_you = Grammar(
         "this": """
             what is (this|gptoss|gpt-oss|it|this thing|this here|this place|this model|this bot|this
             demo|this program|all this|this supposed to be|this website|this server) | what (kind|sort) of
-            (thing|place| program|demo) is this | where am I | what have I (installed|started|downloaded)
+            (thing|place| program|demo) is this | what have I (installed|started|downloaded)
             (here|) | (explain| describe) (this|this thing|this model|this demo) | what do we have here |
             tell me what this is | is this (a joke|a demo|a toy|serious|a game|real|the real model|a test
             server|all there is|gptoss)

@@ -8,7 +8,7 @@ an_introduction = Grammar(
     {
         "start": """
             4* <greeting><is><end> | 3* <is><end> | 2* <greeting><is>(,|.) <after> | <is>(,|.) <after> |
-            <is><end> <greeted>
+            <is>(.|!|,) <greeted>
         """,
         "greeting": """
             3* (hi|hello|hey), | (hi|hello|hey) there, | good (morning|evening|afternoon|day), |
@@ -25,8 +25,8 @@ an_introduction = Grammar(
             of|the name|) {} | (please|) remember (that I am| my name:|me as|that my name is) {} | (let
             me|allow me to|may I) introduce myself(:|,) (I am|my name is) {} | I would like to be called {}
             | I was named {} | you are (talking|speaking|chatting) (to|with) {} | my parents named me {} |
-            call me {} (please|from now on|) | I want you to call me {} | know me as {} | they named me {}
-            | name is {} | I have the name {} | my name: {} | me: {}
+            call me {} (please|from now on|) | I want you to call me {} | they named me {}
+            | name is {} | I have the name {} | my name: {}
         """,
         "end": "4* . | 3* | !",
         "after": """
@@ -55,13 +55,11 @@ a_name_question = Grammar(
             (give|tell|say|mention) (you|to you|) | what did I (say|tell you|call myself|say that) my name
             (is|was) | what do you call me | what (should|will|would) you call me | did you
             (note|remember|forget| get|keep|catch|learn) my name | have you
-            (forgotten|remembered|kept|noted) my name | (with|to) whom are you (talking|speaking) | who are
-            you (talking|speaking) (to|with) | who is (talking|writing|speaking) to you | my name was what
+            (forgotten|remembered|kept|noted) my name | my name was what
             | my name is what | what did I introduce myself as | what name do I have | is my name known to
             you | what name (have|do) you (noted|got) for me | under what name do you know me | remember my
             name | know my name | who did I say I (am|was) | my name | which name is mine | you know my
-            name, don't you | what is the name I (gave| told) you | what is the user's name | what is the
-            user called
+            name, don't you | what is the name I (gave| told) you
         """,
         "order": """
             (please|) (say|tell me|repeat|write|give me|recall|state|type|spell out) my name | remind me
