@@ -28,9 +28,12 @@ MAX_SLOTS = 2
 SLOTS = max(1, min(MAX_SLOTS, physical_cores() - 1))
 """Large bodies that are preprocessed at the same time: one on two cores, which the engine needs too."""
 
+REST = 3
+"""After a body its slot stays empty for so many times as long as threads worked on it.  Much of that work
+holds the GIL: without a rest, a queue of large bodies would take most of the interpreter from the streams."""
+
 SHORTEST_REST, LONGEST_REST = 0.01, 1.0
-"""Seconds.  After a body its slot stays empty for as long as threads worked on it.  Much of that work holds
-the GIL: without a rest, a queue of large bodies would take most of the interpreter from the streams."""
+"""Seconds."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,7 +98,7 @@ class PreprocessingPool:
         try:
             yield
         finally:
-            rest, self._worked = min(self._worked, LONGEST_REST), 0.0
+            rest, self._worked = min(REST * self._worked, LONGEST_REST), 0.0
             if rest > SHORTEST_REST:
                 asyncio.get_running_loop().call_later(rest, self._next)
             else:

@@ -153,7 +153,11 @@ SECURITY = {
         "test_a_list_of_wrong_elements_costs_the_loop_little test_an_error_is_small_whatever_it_quotes",
     ),
     "large bodies to parse, validate and tokenise": (
-        [f"{preprocessing.MAX_SLOTS} at once", "`--max-queued` wait"],
+        [
+            f"{preprocessing.MAX_SLOTS} at once",
+            f"{({3: 'three times'})[preprocessing.REST]} as long as its work",
+            "`--max-queued` wait",
+        ],
         "test_too_many_large_bodies_are_a_429_and_small_ones_go_on test_who_has_left_is_skipped "
         "test_a_large_body_is_rendered_beside_the_event_loop "
         "test_tokenising_leaves_other_threads_the_interpreter "
