@@ -33,7 +33,7 @@ REST = 3
 holds the GIL: without a rest, a queue of large bodies would take most of the interpreter from the streams."""
 
 SHORTEST_REST, LONGEST_REST = 0.01, 1.0
-"""Seconds."""
+"""Seconds.  A shorter rest is left out, and a longer one ends then."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

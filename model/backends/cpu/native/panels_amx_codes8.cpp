@@ -169,16 +169,7 @@ void coarse(const Tile& first, int tiles, const uint8_t* panel, const Row* rows,
     _tile_stored(3, before + 768, 64);
     coarse_fold_half<0>(waiting);
     coarse_fold_half<1>(waiting);
-    for (int t = 0; t < tiles; t++) {
-        Tile tile = first;
-        if (tile.bias) tile.bias += TILE * t;
-        for (int r = 0; r < count; r++) {
-            Row row = rows[r];
-            row.out += TILE * t;
-            const float* sum = sums[t][r / SIDE][0] + r % SIDE * 16;
-            emit(tile, row, mul(load_pair(sum, sum + 256), splat(Weights::FACTOR)));
-        }
-    }
+    emit_all(first, tiles, rows, count, sums, [](const Row&) { return Weights::FACTOR; });
 }
 
 }  // namespace

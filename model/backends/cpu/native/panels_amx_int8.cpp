@@ -132,16 +132,7 @@ void int8(const Tile& first, int tiles, const uint8_t* panel, const Row* rows, i
             }
     }
     int8_fold_all(waiting, std::make_integer_sequence<int, 8>());
-    for (int t = 0; t < tiles; t++) {
-        Tile tile = first;
-        if (tile.bias) tile.bias += TILE * t;
-        for (int r = 0; r < count; r++) {
-            Row row = rows[r];
-            row.out += TILE * t;
-            const float* sum = sums[t][r / SIDE][0] + r % SIDE * 16;
-            emit(tile, row, mul(load_pair(sum, sum + 256), splat(row.scale)));
-        }
-    }
+    emit_all(first, tiles, rows, count, sums, [](const Row& row) { return row.scale; });
 }
 
 }  // namespace

@@ -60,6 +60,21 @@ struct Waiting {
     float* sums[2];          // likewise, [2 halves][16 rows][16]
 };
 
+// Writes the outputs: sums [tiles][groups of 16 rows][2 halves][16 rows][16], times a factor for each row.
+template <typename Sums, typename Factor>
+inline void emit_all(const Tile& first, int tiles, const Row* rows, int count, const Sums& sums, Factor factor) {
+    for (int t = 0; t < tiles; t++) {
+        Tile tile = first;
+        if (tile.bias) tile.bias += TILE * t;
+        for (int r = 0; r < count; r++) {
+            Row row = rows[r];
+            row.out += TILE * t;
+            const float* sum = sums[t][r / SIDE][0] + r % SIDE * 16;
+            emit(tile, row, mul(load_pair(sum, sum + 256), splat(factor(row))));
+        }
+    }
+}
+
 }  // namespace
 
 #endif
