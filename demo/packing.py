@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from demo.answers import sample_tokens
-from demo.corpus.mixture import samples
+from demo.corpus.mixture import FIXED, samples
 from demo.corpus.sample import Sample
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
@@ -60,6 +60,9 @@ Unpacked = tuple[Sample, list[int], list[int]]
 class Packer:
     """Makes batches of about `tokens` tokens, including padding; samples longer than `longest` are left out.
 
+    Of most fixed answers only a beginning is kept.  Their ends are soon learned, and a batch then has more
+    samples.
+
     Batches come in blocks, and a block depends only on the seed and its number.  So a run can be resumed with
     the numbers of blocks and batches that were taken.
     """
@@ -94,10 +97,13 @@ class Packer:
         """
         batches: list[list[Unpacked]] = []
         seed = f"{self._seed} {number}"
+        rng = Random(f"{seed} cut")
         for _, stream in islice(samples(seed, self._held), self._settings):
             found: list[Unpacked] = []
-            for sample in islice(stream, 48):
+            for sample in islice(stream, 192):
                 prompt, answer = sample_tokens(self._tokenizer, self._renderer, sample)
+                if sample.answer.final in FIXED and not self._held and rng.random() < 0.85:
+                    answer = answer[: rng.randint(10, 32)]
                 if len(prompt) + len(answer) <= self._longest:
                     found.append((sample, prompt, answer))
             found.sort(key=lambda one: len(one[1]) + len(one[2]))

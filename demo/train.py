@@ -31,7 +31,7 @@ import torch.distributed
 from torch import multiprocessing
 
 from demo import fused
-from demo.network import CONFIG, Network
+from demo.network import CONFIG, Experts, Network
 from demo.optimizer import Muon
 from demo.packing import Packed, Packer
 from language.tokenizer import Tokenizer
@@ -211,14 +211,15 @@ def train(rank: int, options: argparse.Namespace) -> Network:
             for group in optimizer.param_groups:
                 group["lr"] = group["height"] * share
         drills = options.drills if share == 1 else 0.0
+        experts = network.experts(rounded)
         for number in range(options.batches):
             packed, (at.block, at.taken) = next(batches)
-            loss = learn(network, packed.to(device), rounded)
+            loss = learn(network, packed.to(device), experts)
             at.loss = 0.98 * at.loss + 0.02 * loss if at.loss else loss
             seen += packed.tokens.numel()
             chance = Random(f"{options.seed} {rank} {at.step} {number}")
             if chance.random() < drills:
-                learn(network, packer.drill(packed.prefix, chance.randrange(2**32)).to(device), rounded)
+                learn(network, packer.drill(packed.prefix, chance.randrange(2**32)).to(device), experts)
         share_gradients(network)
         for optimizer in made:
             optimizer.step()
@@ -234,9 +235,12 @@ def train(rank: int, options: argparse.Namespace) -> Network:
     return network
 
 
-def learn(network: Network, packed: Packed, rounded: bool) -> float:
-    """Adds the gradients of a batch, and returns its loss."""
-    logits, imbalance = network(packed.prefix, packed.tokens, packed.rows, network.experts(rounded))
+def learn(network: Network, packed: Packed, experts: Experts) -> float:
+    """Adds the gradients of a batch, and returns its loss.
+
+    experts  as all batches of a step use them
+    """
+    logits, imbalance = network(packed.prefix, packed.tokens, packed.rows, experts)
     loss = torch.nn.functional.cross_entropy(logits, packed.targets)
     ((loss + 0.01 * imbalance) * len(packed.targets)).backward()
     return float(loss.item())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from demo.corpus.beyond import beyond
+from demo.corpus.beyond import FALLBACK, beyond
 from demo.corpus.copying import copying
 from demo.corpus.facts import facts
 from demo.corpus.memory import introduction, memory, welcome
 from demo.corpus.records import records
 from demo.corpus.sample import Dialogue, Sample, Setting, held_out, phrases
 from demo.corpus.sums import sums
-from demo.corpus.talk import pieces, talk
+from demo.corpus.talk import ABOUT, POEM, STORY, pieces, talk
 from demo.corpus.tools import alike, calling, other_tools, using
 from demo.corpus.turns import small_turns
 from demo.wordings import kept_from_training, normal
@@ -32,16 +32,18 @@ FAMILIES: dict[str, Family] = {
     "records": records,
     "beyond": beyond,
 }
+FIXED = frozenset((ABOUT, FALLBACK, STORY, POEM))
+"""The long answers that are always the same."""
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 18,
+    "talk": 24,
     "pieces": 6,
     "sums": 17,
     "facts": 18,
     "copying": 7,
-    "memory": 10,
+    "memory": 13,
     "records": 20,
-    "beyond": 24,
+    "beyond": 34,
 }
 TOOL_WEIGHTS = {
     "calling": 52,

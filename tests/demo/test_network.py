@@ -1,15 +1,20 @@
 """The trained network computes the same as the served one."""
 
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
 
-from demo.corpus.mixture import a_sample, a_setting
+from demo.answers import sample_tokens
+from demo.corpus.mixture import FIXED, a_sample, a_setting
 from demo.network import CONFIG, Network
 from demo.packing import Packer
 from demo.tokenizer import SPECIALS, untrained
+from demo.train import Rates, optimizers
+from demo.widen import widened
+from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
 from model.backends import load
 from model.loading.checkpoint import Checkpoint
@@ -80,10 +85,63 @@ def test_a_batch_predicts_exactly_the_answers(tmp_path):
     placed = packed.tokens.flatten()
     assert torch.equal(placed[packed.rows + 1], packed.targets)
     for place, sample in enumerate(packed.samples):
-        said = tokenizer.decode(packed.targets[packed.sample == place].tolist())
+        said = packed.targets[packed.sample == place].tolist()
+        _, whole = sample_tokens(tokenizer, Renderer(tokenizer), sample)
         expected = sample.answer.final or (sample.answer.call and sample.answer.call.arguments)
         assert expected is not None
-        assert said.endswith(expected + ("<|call|>" if sample.answer.call else "<|return|>"))
+        assert tokenizer.decode(whole).endswith(
+            expected + ("<|call|>" if sample.answer.call else "<|return|>")
+        )
+        if expected in FIXED:
+            assert whole[: len(said)] == said
+        else:
+            assert whole == said
+
+
+def test_most_fixed_answers_are_cut_only_in_training(tmp_path):
+    untrained().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json")
+    for held in (False, True):
+        packer = Packer(tokenizer, seed=5, tokens=8000, held=held, longest=3000, settings=1)
+        lengths = [
+            len(answer) for batch in packer.block(0) for one, _, answer in batch if one.answer.final in FIXED
+        ]
+        assert len(lengths) > 20
+        short = sum(length <= 32 for length in lengths) / len(lengths)
+        assert short == 0 if held else 0.6 < short < 1
+
+
+def test_a_wider_checkpoint_gives_the_same_logits_and_can_be_trained():
+    """Its new units learn too: their outputs in the first step, their inputs in the next."""
+    narrow = Network(replace(SMALL, intermediate_size=32), seed=7)
+    tokens = torch.randint(0, 280, (2, 60), generator=torch.Generator().manual_seed(4))
+
+    def step(network, made):
+        logits, _ = network(tokens[0, :20], tokens, torch.arange(120), network.experts(rounded=False))
+        torch.nn.functional.cross_entropy(logits, tokens.flatten()).backward()
+        for optimizer in made:
+            optimizer.step()
+        return logits.detach()
+
+    rates = Rates(0.01, 0.001, 0.001)
+    made = optimizers(narrow, rates)
+    for _ in range(2):
+        step(narrow, made)
+    saved = {
+        "network": narrow.state_dict(),
+        "optimizers": deepcopy([optimizer.state_dict() for optimizer in made]),
+        "progress": [(2, 0, 0, 1.0)],
+    }
+    grown = widened(saved, SMALL)
+    wide = Network(SMALL, seed=1)
+    wide.load_state_dict(grown["network"])
+    wider = optimizers(wide, rates)
+    for optimizer, state in zip(wider, grown["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
+    torch.testing.assert_close(step(wide, wider), step(narrow, made), rtol=0.02, atol=0.02)
+    assert (wide.mlp2[..., 32:] != 0).any(dim=(0, 1, 2)).all()
+    step(wide, wider)
+    assert (wide.mlp1_bias[..., 64:] != 0).any(dim=(0, 1)).all()
 
 
 def test_training_never_sees_what_is_held_out():
