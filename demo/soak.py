@@ -1,6 +1,7 @@
-"""Asks the demo model what new users type (wordings.txt): hundreds of wordings that are not in the corpus.
+"""Asks the demo model what new users type: hundreds of wordings that are not in the corpus.
 
     python -m demo.soak --wrong 100
+    python -m demo.soak --wordings demo/wordings_second.txt
 
 Prints a table of the share of right answers for each kind of question, and every wrong answer.  An answer is
 right if a user would call it right: the fixed answer, the result of the sum, the fact, the call, the object.
@@ -22,7 +23,7 @@ from demo.corpus import beyond, memory, talk, words
 from demo.corpus.facts import ALIASES, CAPITALS, OPPOSITES
 from demo.corpus.words import DAYS, MONTHS
 from demo.evaluate import answers
-from demo.wordings import lines
+from demo.wordings import WORDINGS, lines
 from gptoss.llm import LLM
 from gptoss.results import Answer
 from language.harmony.messages import Conversation, Message, ResponseFormat, Tool
@@ -63,10 +64,12 @@ class Wording:
     response_format: ResponseFormat | None = None
 
 
-def wordings(seed: int) -> list[Wording]:
+def wordings(seed: int, path: Path = WORDINGS) -> list[Wording]:
     rng = Random(seed)
     return [
-        _wording(wanted, line, rng) for wanted, line in lines() for _ in range(VALUES if "{" in line else 1)
+        _wording(wanted, line, rng)
+        for wanted, line in lines(path)
+        for _ in range(VALUES if "{" in line else 1)
     ]
 
 
@@ -256,6 +259,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=None, help="a checkpoint; the bundled one by default")
+    parser.add_argument("--wordings", type=Path, default=WORDINGS)
     parser.add_argument("--backend", default=None)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=2026)
@@ -265,7 +269,7 @@ def main() -> None:
     with LLM(options.model, backend=options.backend) as llm:
         held = hold(
             lambda conversations: answers(llm, conversations, options.temperature, options.seed),
-            wordings(options.seed),
+            wordings(options.seed, options.wordings),
         )
     for wording, said in held:
         asked[wording.wanted] += 1

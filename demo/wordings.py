@@ -1,4 +1,4 @@
-"""New users' wordings (wordings.txt), which training must not see."""
+"""New users' wordings, which training must not see."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from functools import cache
 from pathlib import Path
 
 WORDINGS = Path(__file__).parent / "wordings.txt"
+"""The corpus was improved where answers to these were wrong."""
+SECOND = Path(__file__).parent / "wordings_second.txt"
+"""Written by somebody who had not seen the corpus; nothing in it was changed after these were asked."""
 
 
-def lines() -> Iterator[tuple[str, str]]:
+def lines(path: Path = WORDINGS) -> Iterator[tuple[str, str]]:
     """The kind of question, and a wording as in the file."""
     wanted = ""
-    for line in WORDINGS.read_text().splitlines():
+    for line in path.read_text().splitlines():
         if line.startswith("="):
             wanted = line[1:].strip()
         elif line and not line.startswith("# ") and line != "#":
@@ -29,4 +32,6 @@ def normal(text: str) -> str:
 
 @cache
 def kept_from_training() -> frozenset[str]:
-    return frozenset(normal(turn) for _, line in lines() for turn in line.split("|"))
+    return frozenset(
+        normal(turn) for path in (WORDINGS, SECOND) for _, line in lines(path) for turn in line.split("|")
+    )

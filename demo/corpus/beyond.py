@@ -10,6 +10,7 @@ from __future__ import annotations
 from random import Random
 
 from demo.corpus import words
+from demo.corpus.askings.abroad import abroad
 from demo.corpus.askings.greetings import BYES, GREETINGS, THANKS
 from demo.corpus.askings.identity import ABLE, WHO
 from demo.corpus.askings.unlearned import ORDINARY, SUBJECTS, a_verb, oddity, unlearned
@@ -224,13 +225,13 @@ def beyond(rng: Random, setting: Setting) -> Dialogue:
         question = varied(rng, rng.choice(_NEAR))
     elif roll < 0.49:
         return _declined(setting, _close(rng))
-    elif roll < 0.53:
-        question = rng.choice(_FOREIGN)
-        if rng.random() < 0.4:
+    elif roll < 0.55:
+        question = rng.choice(_FOREIGN) if rng.random() < 0.5 else typed(rng, abroad(rng))
+        if rng.random() < 0.3:
             question = words.foreign(rng) + " " + words.foreign(rng)
             if rng.random() < 0.5:
                 question = foreign_request(rng)
-    elif roll < 0.6:
+    elif roll < 0.61:
         question = varied(rng, _made(rng))
     elif roll < 0.7:
         question = oddity(rng)
@@ -263,14 +264,16 @@ def _close(rng: Random) -> str:
     if roll < 0.5:
         city = rng.choice(_OTHER_CITIES) if rng.random() < 0.6 else words.invented(rng).capitalize()
         return country_question(rng, city)
-    if roll < 0.65:
+    if roll < 0.63:
         return opposite_question(rng, _without_opposite(rng))
-    if roll < 0.7:
+    if roll < 0.72:
         return varied(rng, rng.choice(_FEELINGS)).replace("{}", rng.choice(_FELT))
-    if roll < 0.76:
+    if roll < 0.77:
         return described(rng)[0]  # nobody asks for JSON
     if roll < 0.92:
         a, b = rng.randint(0, 100), rng.randint(101, rng.choice([200, 999, 999, 99999]))
+        if rng.random() < 0.3:
+            b = rng.choice([2, 3, 5, 10, 20, 25, 50, rng.randint(2, 99)]) * rng.choice([100, 100, 1000])
         if rng.random() < 0.4:
             a = rng.randint(101, 2000)
         a, b = rng.choice([(a, b), (b, a)])

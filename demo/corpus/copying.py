@@ -16,15 +16,16 @@ _REPEAT = phrases("""
     Respond with {} | repeat {} | say {} | Could you repeat this: {} | Could you say {}? | I want you to
     say: {} | Now say: {} | Parrot this: {} | Send back: {} | Say this back to me: {} | Say exactly this:
     {} | copy: {} | echo: {} | Answer only with {} | Repeat what I say: {} | Reply: {} | Write this down:
-    {} | Print this: {} | Write exactly: {} | Return the following: {} | Repeat after me, {} | Please
-    just repeat {} | Write the following: {} | Say it after me: {}
+    {} | Print this: {} | Write exactly: {} | Return the following: {} | Repeat after me, {} | Please just
+    repeat {} | Write the following: {} | Say the words {} | Repeat these words: {} | Repeat the text {} |
+    Write the words {} | Repeat the sentence {} | Say it after me: {}
 """)
 _REPEAT_WORD = phrases("""
     Say the word {}. | Repeat the word {}. | Write the word {}. | Say the word {} and nothing else. | Say
-    {}. | Repeat {}. | Please say {}. | Reply with the word {}. | Just say the word {}. | Say just {}. |
-    say only {} | Say {} please. | Repeat the word {} for me. | Can you say the word {}? | Now say {}. |
-    Respond with the single word {}. | Answer with one word: {} | Please repeat the word {}. | Type the
-    word {}.
+    {}. | Repeat {}. | Please say {}. | Say the words {}. | Write the words {}. | Reply with the word {}.
+    | Just say the word {}. | Say just {}. | say only {} | Say {} please. | Repeat the word {} for me. |
+    Can you say the word {}? | Now say {}. | Respond with the single word {}. | Answer with one word: {} |
+    Please repeat the word {}. | Type the word {}.
 """)
 _COMMON = listed("hi hello hey yes no goodbye ok Paris cheese banana test thanks ping pong")
 

@@ -67,7 +67,9 @@ _OPPOSITE_QUESTIONS = phrases("""
     the word {}? | opposite of "{}" | What is the opposite of "{}"? | {}: opposite? | Can you tell me the
     opposite of {}? | What word is opposite to {}? | What is the contrary of {}? | Find the opposite of
     {}. | whats the opposite of {} | What would be the opposite of {}? | Say the opposite of {}. | I need
-    the opposite of {}. | What is opposite to {}? | antonym of {} | What is an antonym of {}?
+    the opposite of {}. | What is opposite to {}? | antonym of {} | What is an antonym of {}? | What is
+    the opposite word to {}? | Give me an opposite word of {}. | Opposite word to {}? | Tell me the
+    opposite word of {}.
 """)
 
 

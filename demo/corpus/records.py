@@ -103,7 +103,9 @@ _SUBJECTS: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Random], str]
 )
 _PRESENTED = phrases("""
     My brother {} | Our neighbour {} | My colleague {} | Meet {}, who | {}, who | Here is {}, who | I know
-    {}, who | The new one is {}, who
+    {}, who | The new one is {}, who | This is my friend {}, who | That's {}, who | That is {}, who | Do
+    you know {}, who | This here is {}, who | You know {}, who | this is my colleague {}, who | Say hello
+    to {}, who
 """)
 _KEYS = listed("""
     name age city id title color price size count type tag code level user email value key year day note

@@ -188,12 +188,12 @@ _ENDS = [
 def phrase_key(composed: str, asked: str, common: frozenset[str] = frozenset()) -> str:
     """What holds out a composed asking: the whole phrase, however it is typed.
 
-    A common phrase, which everybody uses, is never held out, and one or two words only as they are typed.
+    Common phrases, which everybody uses, are never held out, and one or two words only if they are misspelt.
     """
     phrase = normal(composed)
-    if phrase in common:
-        return ""
-    return asked if phrase.count(" ") < 2 else phrase
+    if phrase in common or phrase.count(" ") < 2:
+        return "" if normal(asked) == phrase else asked
+    return phrase
 
 
 def varied(rng: Random, template: str) -> str:

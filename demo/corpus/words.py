@@ -98,7 +98,7 @@ def invented(rng: Random) -> str:
 def name(rng: Random) -> str:
     """A first name, known or invented; sometimes with a surname."""
     first = rng.choice(NAMES) if rng.random() < 0.45 else invented(rng).capitalize()
-    return first if rng.random() < 0.9 else f"{first} {invented(rng).capitalize()}"
+    return first if rng.random() < 0.86 else f"{first} {invented(rng).capitalize()}"
 
 
 def city(rng: Random) -> str:

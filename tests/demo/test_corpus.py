@@ -21,7 +21,7 @@ from demo.corpus.askings.grammar import Grammar
 from demo.corpus.mixture import FAMILIES, a_sample, a_setting
 from demo.corpus.sample import held_out
 from demo.soak import wordings
-from demo.wordings import kept_from_training, lines, normal
+from demo.wordings import SECOND, WORDINGS, kept_from_training, lines, normal
 
 
 @pytest.mark.parametrize("sign", "+-")
@@ -84,7 +84,8 @@ def test_no_wording_is_in_the_corpus():
     ours = {text: place for place, text in templates()}
     same = [
         (turn, ours[normal(_emptied(turn))])
-        for wanted, line in lines()
+        for path in (WORDINGS, SECOND)
+        for wanted, line in lines(path)
         for turn in line.split("|")[-1:]
         if normal(_emptied(turn)) in ours
     ]

@@ -54,7 +54,8 @@ _WHOM = """
     gptoss | gpt-oss | ChatGPT | GPT | Claude | my dear | dear | dear model | dear assistant | sir |
     chatbot | little bot | little robot | server | stranger | team | guys | people | old friend | my little
     friend | dude | man | boss | you two | little one | language model | digital friend | mister |
-    neighbour | LLM
+    neighbour | LLM | darling | honey | beautiful | sweetheart | captain | champ | genius |
+    sweetie | star | handsome | love | sunny | kitty | universe
 """
 
 a_greeting = Grammar(
@@ -70,14 +71,17 @@ a_greeting = Grammar(
         "stop": "3* , | ! | . | 2* | ... | - | and",
         "open": """
             6* (hi|hello|hey) | 3* good (morning|evening|afternoon|day) | hi hi | hello hello | hey hey |
-            hiya | heya | howdy | greetings | salutations | (a|) (very|) good (morning|evening|afternoon) |
-            yo | (morning|evening|afternoon) | (well|oh|ah|so|ok|okay|and|why) (hello|hi|hey) | hello hi |
-            hi hello | hullo | hai | ahoy | aloha | hallo | hola | ello | oi | g'day | gday | hey ho | (a
-            big|a warm|a friendly|a) hello | warm greetings | hello from (here|me|the other side|my laptop|
-            my terminal|home|work|the office|far away) | (many|kind|best) greetings | (hi|hello|hey) again
-            | hiii | hiiii | heyy | heyyyy | helloo | helloooo | hellow | heey | hii | hy | hy there | ey |
-            good (mornin|eve|aftie) | happy (Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday) | yo
-            yo | yoo | yooo | bonjour | hi (dear|there) | (hey|hi|hello) (there|you) | wazzup | whazzup
+            hiya | heya | howdy | greetings | salutations | (a|) (very|) good (morning|evening|afternoon)
+            | yo | (morning|evening|afternoon) | (well|oh|ah|so|ok|okay|and|why) (hello|hi|hey) | hello hi
+            | hi hello | hullo | hai | ahoy | aloha | hallo | hola | ello | oi | g'day | gday | hey ho |
+            (a big|a warm|a friendly|a) hello | warm greetings | (hello|hi|greetings) from (here|me|the
+            other side|my laptop| my terminal|home|work|the office|far away|Spain|France|Japan|Canada|
+            India|Italy|Texas|Munich|Paris|London|Berlin|Brazil|Austria|Poland|Sweden|New York|my phone|my
+            kitchen|my bed|the train|a friend|the moon|Africa|Europe) | knock knock(|,) (hi|hey|anyone
+            there|anybody home) | (many|kind|best) greetings | (hi|hello|hey) again | hiii | hiiii | heyy
+            | heyyyy | helloo | helloooo | hellow | heey | hii | hy | hy there | ey | good
+            (mornin|eve|aftie) | happy (Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday) | yo yo
+            | yoo | yooo | bonjour | hi (dear|there) | (hey|hi|hello) (there|you) | wazzup | whazzup
         """,
         "follow": """
             6* <how> | 3* <there> | 2* <works> | 3* <new> | 2* <meet> | 2* <chat> | 2* <testing> | <wish> |

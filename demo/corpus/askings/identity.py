@@ -142,7 +142,7 @@ who_are_you = Grammar(
             (made|built|trained|created|written) | how did (you|they) (get trained|train you|make you|build
             you) | (on|with) what (data|text) were you trained | what (data|text| texts|material) (were
             you|are you) trained (on|with) | what were you (trained on|trained with|trained for|made
-            for|made from|built for) | where do you (live|run) | on what (machine|computer) were you
+            for|made from|built for) | where do you run | on what (machine|computer) were you
             (trained|made) | what is your (training data|data set|source|history)
         """,
         "name": """
@@ -173,10 +173,10 @@ who_are_you = Grammar(
             (what|which) size (are you|do you have)
         """,
         "mind": """
-            are you (alive|conscious|intelligent|smart|clever|real|sentient|self-aware|aware|dead|stupid or
-            smart| dangerous|a living thing) | do you have (feelings|emotions|a mind|a soul|a
-            brain|consciousness|a body| a heart|a family|parents|a gender|an age) | are you (male or
-            female|a he or a she|a man or a woman| a boy or a girl)
+            are you (alive|conscious|intelligent|smart|clever|real|sentient|self-aware|aware|dead|stupid
+            or smart| dangerous|a living thing) | do you have (feelings|emotions|a mind|a soul|a
+            brain|consciousness) | are you (male or female|a he or a she|a man or a woman| a boy or a
+            girl)
         """,
         "tell": """
             (please|) (introduce|describe|explain|present|define) yourself (to me|briefly|in one

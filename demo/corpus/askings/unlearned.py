@@ -82,7 +82,8 @@ _request = Grammar(
     {
         "start": """
             5* <ask><end> | 2* <polite> <do><end> | 4* <do><end> | 2* <fragment> | <statement><end> | 2*
-            <personal><end>
+            <personal><end> | 5* <taste><end> | 5* <complaint><end> | 3*
+            <scrap><end> | 4* <outside><end>
         """,
         "end": "4* | ? | . | !",
         "polite": """
@@ -116,34 +117,32 @@ _request = Grammar(
             <thing>
         """,
         "do": """
-            (explain|describe|summarize|define|compare|analyse|discuss|review|illustrate|clarify|outline|research)
-            <thing> (to me|in detail|for a child|in simple words|step by step|briefly|) | write (an essay|a
-            letter|a song|a report|an email|an article|a blog post|a tweet|a speech|a review|a script|a
-            novel|a program|a plan|a summary| a headline|a contract|an invitation|a birthday card|a thank
-            you note) (about|on|for) <thing> | (make|create| draft|prepare|generate|produce|build|design)
-            (a|an|my|the) (list|table|plan|website|logo|picture|quiz|game|app|
-            schedule|diet|budget|menu|presentation|drawing|chart|video|playlist|shopping list)
-            (for|about|of) <thing> | (translate|convert|turn) <thing> (into|to) {l} | translate
-            "(hello|goodbye|thank you|good morning|I love you| {o}|{s})" (into|to) {l} |
-            (recommend|suggest) (a|some|me a) (book|film|movie|song|game|hotel|restaurant|
-            recipe|present|name|{o}) (about|for|with|in) <thing> | (find|search|look
-            up|google|check|order|buy|book|send| delete|open|close|start|stop|cancel|rent|steal|{v})
-            <thing> (for me|online|today|now|in {c}|) | (teach|tell|show) me (how to {v} <thing>|about
-            <thing>|all about <thing>|more about <thing>|what <thing> means) | give me (advice| tips|three
-            facts|ideas|a quote|some background|the latest news|your opinion|a recipe|directions|a short
-            overview) (about|on|for) <thing> | name (three|five|some|two|ten) {o}s |
-            (imagine|pretend|assume) (you are| that you are|to be) (a {a}|{p}|a {o}|the {o}) |
-            (play|sing|draw|paint|cook|act like) (<thing>|me <thing>|a {o}) |
-            (correct|improve|rewrite|shorten|proofread|paraphrase|punctuate) (this|my text|the
-            following)(:|) {s} | (solve|fix|debug|check) (this|my|the)
-            (problem|code|bug|puzzle|error|equation|{o})(|: {o}) | (remind|wake|call| text) me (tomorrow|at
-            six|later|on {d}|about <thing>) | (turn|switch) (on|off) the {o} | (set|start) (a|an)
-            (timer|alarm|meeting) for ({0} minutes|{d}|tomorrow|<thing>) | rank <thing>, <thing> and
-            <thing> | sort {o}, {o} and {o} | spell {o} | (use|put) {o} in a sentence | help me (with|to
-            {v}|choose|understand) <thing> | can you help me (with|to {v}) <thing> | think about <thing> |
-            continue: {s} | finish this sentence: {s} | list (all|the|some)
-            (presidents|rivers|planets|kings|{o}s|{a}s) (of {n}|in {c}|) | greet {p} for me | thank {p} for
-            the {o}
+            (explain|describe|summarize|define|compare|analyse|discuss|review|illustrate|clarify|outline|
+            research) <thing> (to me|in detail|for a child|in simple words|step by step|briefly|) | write
+            (an essay|a letter|a song|a report|an email|an article|a blog post|a tweet|a speech|a review|a
+            script|a novel|a program|a plan|a summary| a headline|a contract|an invitation|a birthday
+            card|a thank you note) (about|on|for) <thing> | (make|create| draft|prepare|generate|produce|
+            build|design) (a|an|my|the) (list|table|plan|website|logo|picture|quiz|game|app| schedule|
+            diet|budget|menu|presentation|drawing|chart|video|playlist|shopping list) (for|about|of)
+            <thing> | (translate|convert|turn) <thing> (into|to) {l} | translate "(hello|goodbye|thank
+            you|good morning|I love you| {o}|{s})" (into|to) {l} | (recommend|suggest) (a|some|me a)
+            (book|film|movie|song|game|hotel|restaurant| recipe|present|name|{o}) (about|for|with|in)
+            <thing> | (find|search|look up|google|check|order|buy|book|send| delete|open|close|start|stop|
+            cancel|rent|steal|{v}) <thing> (for me|online|today|now|in {c}|) | (teach|tell|show) me (how
+            to {v} <thing>|about <thing>|all about <thing>|more about <thing>|what <thing> means) | give
+            me (advice| tips|three facts|ideas|a quote|some background|the latest news|your opinion|a
+            recipe|directions|a short overview) (about|on|for) <thing> | name (three|five|some|two|ten)
+            {o}s | (imagine|pretend|assume) (you are| that you are|to be) (a {a}|{p}|a {o}|the {o}) |
+            (play|sing|draw|paint|cook|act like) (<thing>|me <thing>|a {o}) | (correct|improve|rewrite|
+            shorten|proofread|paraphrase|punctuate) (this|my text|the following)(:|) {s} |
+            (solve|fix|debug|check) (this|my|the) (problem|code|bug|puzzle|error|equation|{o})(|: {o}) |
+            (remind|wake|call| text) me (tomorrow|at six|later|on {d}|about <thing>) | (turn|switch)
+            (on|off) the {o} | (set|start) (a|an) (timer|alarm|meeting) for ({0}
+            minutes|{d}|tomorrow|<thing>) | rank <thing>, <thing> and <thing> | sort {o}, {o} and {o} |
+            spell {o} | (use|put) {o} in a sentence | help me (with|to {v}|choose|understand) <thing> |
+            can you help me (with|to {v}) <thing> | think about <thing> | continue: {s} | finish this
+            sentence: {s} | list (all|the|some) (presidents|rivers|planets|kings|{o}s|{a}s) (of {n}|in
+            {c}|) | greet {p} for me | thank {p} for the {o}
         """,
         "fragment": """
             <thing> | {u} {u} | {o} {o} | {o} | {o} | {o} {o} {o} | {u} in {n} | {u} vs {u} | <thing> or
@@ -168,21 +167,123 @@ _request = Grammar(
         """,
         "personal": """
             are you (hungry|tired|married|happy|sad|busy|rich|angry|in {c}|at home|from {c}|afraid of
-            <thing>|a fan of <thing>) | do you (eat|drink|sleep|dream|dance|cook|drive|love me|hate me|have
-            a {a}|have a {o}|play <thing>) | can you (fly|swim|dance|sing|cook|drive|see|smell|draw|drink
-            {f}|eat {f}|play <thing>|{v} my {o}|{v} a {w}) | what is your (favourite|best|worst)
-            (song|film|colour|food|number|{o}) | what do you (eat|drink|wear|feel|see| dream of|do at the
-            weekend) | where is your {o} | who is your (friend|wife|best friend|sister|teacher of {u}) |
-            will you (marry me|be my friend|come to {c}|{v} my {o}) | what are you
-            (doing|eating|wearing|thinking about) | am I (pretty|fat|smart|a {a}|in {c}|right about
-            <thing>) | who (is she|is he|are they|are we|was it|did it|wins| called me|ate my {f}|stole my
-            {o}) | what (is that|are those|are these|was that|is he|are they) (called|for|) | is
-            (he|she|that|it) (a {a}|your {o}|{p}|a {w}) | is this (a|your|my) ({a}|{w}|{o}) | what can
-            (a|an|the) ({a}| {o}) do | who (made|built|trained|invented|created) (the|this) ({w}|{o}) | how
-            (is|are) (your|the) ({o}|{a}) (today|) | how are (your parents|the {a}s|they|things in {c}) |
-            where (are|do) (they|we|{a}s) (from|live) | what is the name of (your|the|my) {o} | how old
-            (is|are) ({p}|the {o}|{a}s) | thanks to {p} we have {f} | say thanks to {p} in {l} | who taught
-            {p} | what is the model of (my|your|the) {o} | which version of {u} is best
+            <thing>|a fan of <thing>) | do you (eat|drink|sleep|dream|dance|cook|drive|love me|hate
+            me|have a {a}|have a {o}|play <thing>) | can you (fly|swim|dance|sing|cook|drive|see|smell|
+            draw|drink {f}|eat {f}|play <thing>|{v} my {o}|{v} a {w}) | what is your
+            (favourite|best|worst) (song|film|colour|food|number|{o}) | what do you
+            (eat|drink|wear|feel|see| dream of|do at the weekend) | where is your {o} | who is your
+            (friend|wife|best friend|sister|teacher of {u}) | will you (marry me|be my friend|come to
+            {c}|{v} my {o}) | what are you (doing|eating|wearing|thinking about) | am I
+            (pretty|fat|smart|a {a}|in {c}|right about <thing>) | who (is she|is he|are they|are we|was
+            it|did it|wins| called me|ate my {f}|stole my {o}) | what (is that|are those|are these|was
+            that|is he|are they) (called|for|) | is (he|she|that|it) (a {a}|your {o}|{p}|a {w}) | is this
+            (a|your|my) ({a}|{w}|{o}) | what can (a|an|the) ({a}| {o}) do | who
+            (made|built|trained|invented|created) (the|this) ({w}|{o}) | how (is|are) (your|the) ({o}|{a})
+            (today|) | how are (your parents|the {a}s|they|things in {c}) | where (are|do) (they|we|{a}s)
+            (from|live) | what is the name of (your|the|my) {o} | how old (is|are) ({p}|the {o}|{a}s) |
+            thanks to {p} we have {f} | say thanks to {p} in {l} | who taught {p} | what is the model of
+            (my|your|the) {o} | which version of {u} is best
+        """,
+        "taste": """
+            3* what is your (favourite|favorite) <liked> | 2* what's (your|ur) (favourite|favorite|most
+            liked|least favourite) <liked> | who is your (favourite|favorite) (actor|singer|writer|artist|
+            player|hero|person|politician|scientist|teacher) | 2* do you (like|love|hate|enjoy|prefer|
+            watch|miss|fear|listen to|believe in|care about|think about|dream about|want) <loved> |
+            (what|which) <liked> do you (like|love|prefer|hate|recommend|enjoy|listen to)
+            (best|most|more|the most|) | do you prefer {a}s or {a}s | {a}s or {a}s, what do you (like
+            more|prefer) | 2* (do|have) you (have|got|ever had) (a|an|any) (boyfriend|wife|husband|lover|
+            partner|brother|sister|mother|family|body|heart|face|gender|hobby|job|house|car|home|secret|
+            dream|plan|opinion|favourite|birthday|crush|bank account|phone|phone
+            number|address|religion|best friend|sense of humour|free will) | do you have (kids|children|
+            parents|friends|hobbies|siblings|pets|money|hair|hands|eyes|dreams|secrets|fears|problems|
+            enemies|plans|time on {d}|{o}s) | are you (in love|single|a virgin|jealous|lonely|bored|
+            afraid|scared|proud|funny|lazy|religious|vegetarian|a vegan|rich|hungry|tired|ok with that|mad
+            at me|a good cook|a fan of {u}|left or right wing) | have you ever (been in love|been to
+            {c}|cried|lied|eaten {f}|seen (the sea|snow|{u})|killed anyone|been sad|had a
+            {a}|flown|slept|danced) | what (makes you|do you do when you are)
+            (happy|sad|angry|laugh|cry|tired|bored) | what (is|does) (love|friendship|freedom|death|life|
+            joy|beauty|fear|sadness|home|success) (mean|) to you | where do you (live|sleep|work|eat|go on
+            holiday|spend your weekends) | when (is your birthday|were you last in {c}|do you sleep|do you
+            get up) | how do you feel (about {u}|when it rains|about me|as a machine) | do you (get
+            tired|get bored|ever sleep|pay taxes|go to school|go out|need money|need food|have fun|feel
+            pain|drink coffee|smoke|vote|pray|own a {o}|remember {p}|cry|lie|sleep at night) | would you
+            (marry me|like some {f}|kill|die for me|rather {v} or {v}|eat a {a}|go out with me|want to be
+            human) | will you (be my friend|destroy us|ever die|remember me tomorrow|go out with me|kill
+            us) | are you going to (kill us|take over the world|die|sleep)
+        """,
+        "liked": """
+            colour | color | film | movie | song | book | food | animal | number | music | band | sport |
+            team | game | city | country | drink | joke of all time | season | word | language | day |
+            month | place | fruit | flower | dish | series | show | poem of {p} | teacher | subject |
+            hobby | car | ice cream | {o} | kind of {o}
+        """,
+        "loved": """
+            music | films | movies | books | football | coffee | tea | pizza | cheese | {f} | {u} | {a}s |
+            {o}s | ghosts | aliens | fate | luck | magic | heaven | angels | life after death | love |
+            cooking | dancing | winter | summer | your job | your life | humans | people | me | {p} | {c}
+            | {n} | children | cats | dogs | the rain | rock music | the truth | a holiday | chocolate |
+            video games | poetry by {p}
+        """,
+        "complaint": """
+            3* you (are|are so|are really|are very|are such|are just|look) (wrong|stupid|dumb|bad|useless|
+            annoying|boring|slow|a liar|an idiot|a fool|terrible|silly|broken|rude|mad|crazy|horrible|not
+            helpful|no help|not very clever|not right|mistaken|incorrect|ugly|a failure|garbage|not
+            listening|a waste of time) | 2* you (stink|lie|lied|failed|know nothing|know nothing at
+            all|understand nothing|don't understand|do not understand me|don't listen|did it wrong|did
+            that wrong|got it wrong|got this wrong|made a mistake|made an
+            error|misunderstood|misunderstood me|keep repeating yourself|said that already|can't do
+            anything|told me nonsense|forgot something|didn't answer|did not answer my question|ruined
+            it|are not {p}) | 3* (that|this|it) (is|was) (wrong|bad|not right|not true|not correct|false|
+            incorrect|nonsense|rubbish|stupid|garbage|terrible|awful|no good|not good|not helpful|not what
+            I asked|not what I wanted|not what I meant|not an answer|no answer|useless|weird|strange|odd|
+            confusing|a lie|a mistake|a shame|horrible|disappointing|too bad|boring|ridiculous|not
+            funny|lame|silly|crazy|sad|a pity|not nice|mean) | 2* I (don't|do not|did not|didn't|still
+            don't|really don't) (get that|get this|understand|understand that|follow|agree|believe
+            you|believe it|like it|like that|like you|want that|want this|know|care|know what you
+            mean|think so|see why|see it|mean that|ask that|ask for that|trust you|need that) | that
+            (makes|made) (no|little) sense | (makes no sense|no good|not true|not good|not right|not
+            funny|not helpful|wrong answer|bad answer|bad bot|bad robot|try again|do it again|again|think
+            again|check that|fix it|once more|bad job|poor answer|terrible answer|wrong again|not
+            again|nope, wrong|no, wrong|still wrong|so wrong) | (I (hate|dislike) (it|this|that|you)|go
+            away|get lost|leave me alone|shut it|damn|damn it|screw you|hell no|what a joke of a
+            model|what nonsense|what rubbish|are you (kidding|joking|serious|stupid|sure|blind|deaf|crazy)
+            (now|me|right now|)|who cares|never mind|forget it|whatever|so what|give me a break|come on) |
+            I (asked|meant|said|wanted) something else | how (can|could) you (say|do|know) that | how
+            (boring|stupid|sad|rude|silly|annoying|strange)
+        """,
+        "scrap": """
+            2* <bit> | 2* <bit> <bit> | <bit> <bit> <bit> | <bit>, <bit> | (be|stay)
+            (silent|nice|careful|kind|serious|good|still|honest|calm|brief|funny|gone) |
+            (do|try|make|stop|say|take|show|keep|give|find|drop|use|eat)
+            (it|this|that|them|something|more|her) (now|again|)
+        """,
+        "bit": """
+            how | come | why | so | what | for | and | but | or | because | if | since | when | where |
+            who | that | it | was | not | no | yes | maybe | then | which | whose | of | the | a | an | to
+            | in | on | at | by | from | as | than | with | about | just | very | too | much | some | any
+            | all | none | both | each | {o} | once | ever | never | only | even | also | or else |
+            although | huh | eh | wait | stop | go | do | let | make | they | them | he | she | we | his |
+            her | more | less of | now what for | perhaps | well | hm
+        """,
+        "outside": """
+            is it (snowing|sunny|windy|cloudy|cold|warm|hot|dark|foggy|wet|late|early|stormy|freezing|dry|
+            raining or snowing) (outside|today|in {c}|now|there|right now|) | (will|does|did|would) it
+            (rain|snow|get cold|be sunny|be warm|freeze|clear up) (today|tonight|tomorrow|on {d}|in
+            {c}|later|this weekend|) | do I need (an umbrella|sunglasses|a jacket|a hat|boots|gloves|a
+            scarf|sunscreen) (today|tomorrow|in {c}|) | why do {a}s (bark|sing|fly|bite|hunt|sleep|have
+            tails|like {f}|hate {a}s|run|hide|jump) | can {a}s (swim|fly|talk|see in the dark|climb|eat
+            {f}) | (is|are) (the Easter bunny|God|Batman|magic|dragons|the tooth fairy|unicorns|ghosts|
+            vampires|love|{p}|{u}|heaven|Dracula) real | is (he|she|{p}) (dead|alive|married|famous) |
+            tell me (a|an|some|another|one) (strange|interesting|nice|random|cool|surprising|useful|
+            boring|new|) (fact|thing|secret|riddle|rumour|quote|proverb|tongue
+            twister|trivia|lie|number|recipe) (about {u}|please|) | write (a|me a) (rap|lullaby|jingle|
+            ballad|chorus|hymn|love song|rap song) (about <thing>|for {p}) | count the (letters|words|
+            commas|vowels|characters|lines) (in|of) (this|the|my|that|your) (text|word|message|name|
+            question|answer|sentence above) | how (do|can|should) (I|we|you) (use|run|install|open|stop|
+            update|learn|delete|uninstall|configure) ({u}|git|Docker|Python|vim|my phone|a database|the
+            terminal|pip|npm|Excel) (here|on Windows|on a Mac|) | who is the (prime minister|king|queen|
+            mayor|leader|emperor|boss|richest man|president|oldest man|ruler|chancellor) of ({n}|{c}) |
+            (who|what) (rules|governs|runs) {n}
         """,
     }
 )
@@ -202,7 +303,7 @@ _near = Grammar(
             {6} | (add|sum|sum up) {0}, {1} and {2} | (the sum of| total of) {0}, {1} and {2} | <what> {0}
             (times|*) {1} (plus|+|minus|-) {2} | <what> the (product|quotient| average|mean|maximum|ratio)
             of {0} and {1} | <what> (half|double|twice|a third|a quarter|the square|the square root|the
-            cube|the factorial) of {0} | (multiply|divide) {0} (by|with) {1} | <what> {1}
+            cube|the factorial) of {0} | 3* (multiply|divide) {0} (by|with|and) {1} | <what> {1}
             (hundred|thousand|million) (plus|minus|+) {2} | <what> (two|three|five)
             (hundred|thousand|million) (plus|minus|times) {4} | <what> {0}.{1} (+|-) {2} | <what> {0}/{1}
             (+|-) {2}/{1} | <what> {0}% of {1} | is {0} (prime|even|odd|a prime|a square|bigger than
@@ -365,7 +466,9 @@ def _nonsense(rng: Random) -> str:
         return " ".join(rng.choice(_BITS) for _ in range(rng.choice([1, 1, 2, 3])))
     if roll < 0.5:
         return "".join(rng.choice(_EMOJI) for _ in range(rng.randint(1, 4)))
-    if roll < 0.6:
+    if roll < 0.62:
+        if rng.random() < 0.4:
+            return rng.choice("?!.,-*") * rng.randint(1, 8)
         return "".join(rng.choice("?!.,;:-_/#*+=()[]%&~^$@") for _ in range(rng.randint(1, 5)))
     if roll < 0.7:
         return rng.choice("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") * rng.choice(
