@@ -21,6 +21,13 @@ MORE_KEYS = pytest.mark.xfail(
 SCHEMA_TYPES = ["pydantic", "typeddict", "json_schema"]
 
 
+def shortly(model):
+    """With a limit of tokens: a small model may write more keys without end, and the client parses each
+    chunk of a stream together with all those before it.
+    """
+    return model.model_copy(update={"max_tokens": 600})
+
+
 class TestStandard(ChatModelIntegrationTests):
     """The tests are inherited.  What is said here is where the model is, and what it has."""
 
@@ -67,12 +74,12 @@ class TestStandard(ChatModelIntegrationTests):
     @MORE_KEYS
     @pytest.mark.parametrize("schema_type", SCHEMA_TYPES)
     def test_structured_output(self, model, schema_type):
-        super().test_structured_output(model, schema_type)
+        super().test_structured_output(shortly(model), schema_type)
 
     @MORE_KEYS
     @pytest.mark.parametrize("schema_type", SCHEMA_TYPES)
     async def test_structured_output_async(self, model, schema_type):
-        await super().test_structured_output_async(model, schema_type)
+        await super().test_structured_output_async(shortly(model), schema_type)
 
     @MORE_KEYS
     def test_structured_output_pydantic_2_v1(self, model):

@@ -23,6 +23,9 @@ from lmformatenforcer import (  # noqa: E402
     TokenEnforcer,
     TokenEnforcerTokenizerData,
 )
+from lmformatenforcer.consts import (  # noqa: E402
+    CONFIG_ENV_VAR_MAX_CONSECUTIVE_WHITESPACES as MAX_WHITESPACE,
+)
 
 
 class Team(Enum):
@@ -152,7 +155,10 @@ def tokens(server):
     ("field", "value", "parser"),
     [("guided_json", PLAYER, JsonSchemaParser), ("guided_regex", DATE, RegexParser)],
 )
-def test_its_enforcer_allows_each_token_of_the_answer(client, server, tokens, field, value, parser):
+def test_its_enforcer_allows_each_token_of_the_answer(
+    client, server, tokens, field, value, parser, monkeypatch
+):
+    monkeypatch.setenv(MAX_WHITESPACE, "66")  # the server allows spaces around a line end and 64 more
     body = {field: value, "return_token_ids": True, **BACKEND}
     answer = client.completions.create(
         model=server.model, prompt="Michael Jordan: ", extra_body=body, **LIMIT
