@@ -253,7 +253,7 @@ _request = Grammar(
         """,
         "scrap": """
             2* <bit> | 2* <bit> <bit> | <bit> <bit> <bit> | <bit>, <bit> | (be|stay)
-            (silent|nice|careful|kind|serious|good|still|honest|calm|brief|funny|gone) |
+            (silent|nice|careful|kind|serious|good|still|honest|calm|brief|fair|gone) |
             (do|try|make|stop|say|take|show|keep|give|find|drop|use|eat)
             (it|this|that|them|something|more|her) (now|again|)
         """,
