@@ -90,52 +90,39 @@ a_greeting = Grammar(
         "how": """
             4* how are you <when> | 2* how are you doing <when> | 2* how is it going <when> | how are
             things (with you|over there|today|) | how is (everything|all|life|your day|your morning|your
-            evening|the day|the world|it|work) (going|) (today|so far|) | how do you do | how have you been
-            (lately|) | how are you (feeling|getting on|holding up) <when> | how (have things|has your
-            day|has your week) been (so far|) | 2* what's up (today|with you|) | what is going on
-            (here|today|) | what's new (today|with you|) | what's happening | how goes it | how's life |
-            how's you | how you doing | how you been | (are|) you (ok|well|fine|good|alright) (today|) |
-            (all|everything) (good|ok|well| fine|alright) (today|with you|over there|) | I am
-            (fine|good|well|ok), (and|how are|how about) you | did you (sleep well|have a good day|have a
-            nice weekend|have a good night) | and how are you <when> | are you having a (good|nice|great)
-            (day|morning|evening|time) | good and you | tell me how you are (doing|) <when> | may I ask how
-            you are (doing|) | hru | how ya doing | how are ya | how are we <when>
+            evening|the day|the world|it|work) (going|) (today|so far|) | how do you do | how have you
+            been (lately|) | how are you (feeling|getting on|holding up) <when> | how (have things|has
+            your day|has your week) been (so far|) | 2* what's up (today|with you|) | what's new
+            (today|with you|) | how goes it | how's life | how's you | how you doing | (are|) you
+            (ok|well|fine|good|alright) (today|) | (all|everything) (good|ok|well| fine|alright)
+            (today|with you|over there|) | I am (fine|good|well|ok), (and|how are|how about) you | did you
+            (sleep well|have a good day|have a nice weekend|have a good night) | are you having a
+            (good|nice|great) (day|morning|evening|time) | tell me how you are (doing|) <when> | may I ask
+            how you are (doing|) | how ya doing | how are ya
         """,
         "when": """
             6* | today | tonight | this (morning|evening|afternoon|fine day) | right now | now | these days
         """,
         "there": """
-            is (anyone|anybody|someone|somebody) (there|here|home|listening|around|out there|in there|at
-            home| on the other side|awake|online) | (anyone|anybody)
-            (there|here|home|listening|around|in|awake) | are you
-            (there|here|online|awake|ready|listening|running|on|up|available|active|with me|still
-            there|around|free|up and running|switched on) (now|today|yet|) | can you (hear|read|understand)
-            me (now|) | do you (hear|read|copy|understand) (me|this) | did you (get|receive|see)
-            (this|that|my message) | you (there|here|ready|awake|online|around) | (ready|awake|still there)
-            | who's (home| around) | do you have (a minute|a moment|time for me) | got a (minute|moment) |
-            (nobody|no one) (here|there) | is this seat taken | knock if you hear me | any (sign of|) life
-            (in there|) | can anybody (hear|read) (me|this)
+            is (anyone|anybody|someone|somebody) (there|here|home|listening|around|out there|in there) |
+            (anyone|anybody) (there|here|home|listening|around) | are you
+            (there|here|online|awake|ready|listening|running|still there|around|up and running)
+            (now|today|) | can you (hear|read|understand) me (now|) | do you (hear|read|understand) (me|this)
+            | did you (get|receive|see) (this|my message) | you (there|here|ready|awake|online) | still there
         """,
         "works": """
-            (is|are) (this|it|the thing|the server|the chat|the demo|everything) (working|running|alive and
-            well|on|up|online|live|ready) (now|today|yet|) | does (this|it|the thing|the chat|the demo|the
-            server) (thing|) (really|actually|) work (now|yet|) | I (hope|think|wonder if|want to see if)
-            (this| it) works | let's see (if|whether) (this|it) works | did it (work|start) | is this thing
-            on | are we (live|online|connected|on|good to go) | am I (connected|in|online|in the right
-            place) | seems to work | it works | it's alive | looks like (this|it) works
+            (is|are) (this|it|the server|the chat|the demo) (working|running|ready) (now|yet|) | does
+            (this|it|this thing|the chat|the demo) (really|actually|) work (now|yet|) | I hope (this|it)
+            works | let's see (if|whether) (this|it) works | is this thing on | am I connected | it works
         """,
         "new": """
-            2* I am new (here|to this|at this|to all this|in this) | (this|it) is my first
-            (time|message|visit| try|day|chat|prompt|test) (here|with you|) | my first
-            (time|message|try|prompt|visit) (here|) | first (time|message|try) (here|for me|ever|) | first
-            time (user|here|using this|trying this|doing this) | (I|we) (have|) just
-            (installed|downloaded|set up|started|launched|got|found|discovered|built| cloned|deployed)
-            (this|you|the server|gptoss|the demo|it|this thing) (today|now|here|a minute ago|) | just
-            (installed|downloaded|started|set up|launched|got) (this|it|you|the server|gptoss) (today|) |
-            (newbie|newcomer|beginner) here | I am (a|) (complete|total|) (newbie|beginner|newcomer)
-            (here|) | (never|I have never|I never) (used|tried|done) (this|it|one of these) before | new
-            (user|) here | I am trying (this|you|it) (for the first time|out) | just (arrived|joined|signed
-            up|logged in|came in|woke up)
+            2* I am new (here|to this|to all this) | (this|it) is my first (time|message|visit|day|chat)
+            (here|with you|) | my first (time|message|visit) here | first (time|message) (here|ever|) |
+            first time (user|here|using this|trying this) | (I|we) (have|) just (installed|downloaded|set
+            up|started|launched|found|discovered) (this|you|the server|gptoss|the demo|it) (today|now|) |
+            just (installed|downloaded|started|set up|launched) (this|it|you|the server|gptoss) (today|) |
+            (newbie|newcomer|beginner) here | I am a (complete|total|) (newbie|beginner|newcomer) (here|)
+            | new here | I am trying (this|you|it) (for the first time|out)
         """,
         "meet": """
             (it is|it's|) (so|very|really|) (nice|good|great|lovely|a pleasure|wonderful) to (meet|see|hear
@@ -151,16 +138,15 @@ a_greeting = Grammar(
             chat|speak) (with you|to you|a bit|) | do you want to (chat|talk) | want to (chat|talk) | up
             for a chat | I (just|only|) wanted to (say|drop a quick|send you a) (hi|hello|greeting) |
             (just|only) (saying|dropping by to say|here to say|wanted to say) (hi|hello|good morning|good
-            evening) | talk to me | chat with me | (just|) (stopping|dropping|passing) by | just
-            (looking|browsing) around
+            evening) | talk to me | chat with me
         """,
         "testing": """
             (just|only|) (testing|trying|checking) (this|it|the server|the chat|you|things) (out|)
             (now|today|) | (this|it) is (just|only|) a (test|test message|quick test|first test) | test
             (message|run|one|1| 123|chat) | testing (one two|one two three|1 2 3|123|mode|again|this) |
-            (a|one) (quick|small|first) test | mic check | sound check | (just|) playing (around|with this)
-            | just a test (of this|) | let me (try|test) (this|you|it) (out|) | I am (just|only|)
-            (testing|trying|checking) (this|you|it| things) (out|) | ping ping | ping pong
+            (a|one) (quick|small|first) test | mic check | sound check | just a test | let me (try|test)
+            (this|you|it) (out|) | I am (just|only|) (testing|trying|checking) (this|you|it| things)
+            (out|) | ping ping | ping pong
         """,
         "wish": """
             (I|) hope you are (well|fine|ok|having a good day|doing well|doing good|good) (today|) | I hope
@@ -170,9 +156,8 @@ a_greeting = Grammar(
             laptop|home|back|aboard|to the team)
         """,
         "back": """
-            (I am|I'm|im) (back|here|back again|here again|home) (now|) | it's me (again|) | (it is|) me
-            again | here (I am|we are|we go) (again|) | guess who is back | I am here to meet you |
-            remember me
+            (I am|I'm|im) (back|here|back again|here again) (now|) | it's me again | me again | here I am
+            (again|) | I am here to meet you
         """,
     }
 )

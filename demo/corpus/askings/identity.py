@@ -71,10 +71,8 @@ who_are_you = Grammar(
             who are you | what are you | who (is|was) this | who am I (talking|speaking|chatting|writing)
             (to|with) | what am I (talking|speaking|chatting|writing) (to|with) | who is
             (answering|talking|speaking| writing|behind this|on the other side|there) | what (exactly|on
-            earth|the hell|kind of thing|sort of thing) are you | who (exactly|on earth|the hell) are you |
-            what might you be | who might you be | what do I have in front of me | who do I have the
-            pleasure with | so you are who | you are who | you are what | who dis | who u | what r u | who
-            r you | and you are | and who are you | who made you
+            earth|the hell|kind of thing|sort of thing) are you | who (exactly|on earth|the hell) are you
+            | who dis | who u | what r u | who r you | and you are | and who are you | who made you
         """,
         "product": """
             3* ChatGPT | 2* GPT-4 | GPT-3 | 2* GPT-5 | GPT-4o | GPT | OpenAI | 2* Claude | 2* Gemini | Bard
@@ -95,16 +93,13 @@ who_are_you = Grammar(
         """,
         "is_product": """
             2* are you <product> | 2* are you <thing> | is this <product> | is this <thing> | is that
-            <product> | (aren't|are not|ain't) you <product> | you are <product>(, right|, aren't you|) |
-            you are <thing>, (right|aren't you|correct|no) | so you are <product> | are you (like|related
-            to|based on|the same as| similar to|better than|as good as|a version of|a copy of|a clone
-            of|powered by|built on|made from| really|just|part of|smaller than) <product> | are you <thing>
-            or <thing> | are you <product> or <product> | is your name <product> | do you run on <product>
-            | are you running <product> | is <product> (your name|what you are|behind this|your model) |
-            which <product> are you | (human|person|man) or (machine|robot|bot|AI|computer) | bot or human
-            | do you use <product> | is it <product> I am talking to | can I call you <product> | what do
-            you have to do with <product> | (are|is) (you|this) maybe <product> | I think you are <product>
-            | are you not <product>
+            <product> | (aren't|are not|ain't) you <product> | you are <product>, (right|aren't you) | you
+            are <thing>, (right|aren't you) | are you (like|related to|based on|the same as| similar
+            to|better than|as good as|a version of|a copy of|a clone of|powered by|built on|made from|
+            really|just|part of|smaller than) <product> | are you <thing> or <thing> | are you <product>
+            or <product> | is your name <product> | do you run on <product> | are you running <product> |
+            is <product> (your name|what you are|behind this|your model) | (human|person|man) or
+            (machine|robot|bot|AI|computer) | bot or human | is it <product> I am talking to
         """,
         "talking": """
             am I (talking|speaking|chatting|writing) (to|with) <product> | am I
@@ -156,13 +151,13 @@ who_are_you = Grammar(
             (nick|) name | what name do you (have|go by|use)
         """,
         "kind": """
-            (what|which) (model|version|LLM|AI|bot|language model|release|system) (are you|is this|is it|is
-            running| do you use|runs here|is behind this|do I have here|is loaded|answers me) (here|) |
-            what (kind|type| sort) of (model|AI|bot|machine|thing|program|assistant|system|creature|LLM)
-            (are you|is this) | what is your (version|architecture|type|model|model name|version
-            number|model version|build|license) | which version of (gpt-oss|GPT|the model) (are you|is
-            this) | are you (open source|open|free|a free model| local|running locally|multimodal|a mixture
-            of experts|official|fine-tuned|quantized)
+            (what|which) (model|version|LLM|AI|bot|language model) (are you|is this|is running|do you
+            use|runs here|is loaded) (here|) | what (kind|type| sort) of (model|AI|bot|machine|thing|
+            program|assistant|system|creature|LLM) (are you|is this) | what is your
+            (version|architecture|type|model|model name|version number|model version|build|license) |
+            which version of (gpt-oss|GPT|the model) (are you|is this) | are you (open source|open|free|a
+            free model| local|running locally|multimodal|a mixture of
+            experts|official|fine-tuned|quantized)
         """,
         "size": """
             how (big|large|small|smart|clever|good|old|heavy|intelligent|strong|tiny) (are you|is this
@@ -195,7 +190,7 @@ who_are_you = Grammar(
             what is (this|gptoss|gpt-oss|it|this thing|this here|this place|this model|this bot|this
             demo|this program|all this|this supposed to be|this website|this server) | what (kind|sort) of
             (thing|place| program|demo) is this | what have I (installed|started|downloaded)
-            (here|) | (explain| describe) (this|this thing|this model|this demo) | what do we have here |
+            (here|) | (explain| describe) (this|this thing|this model|this demo) |
             tell me what this is | is this (a joke|a demo|a toy|serious|a game|real|the real model|a test
             server|all there is|gptoss)
         """,
@@ -246,12 +241,12 @@ what_can_you_do = Grammar(
         "help": """
             how (can|could|do|will|would) <it> help (me|us|people|) | (can|could|would|will) you (please|)
             (help| assist|support) (me|us|) (please|a bit|a little|with something|today|out|) | (I|we)
-            (need|want|would like) (some|your|a little|a bit of|) (help|assistance|support|guidance)
-            (please|here|now|) | (with what|in what way|where|in what) can <it> help (me|) | what can <it>
-            (help|assist|support) (me|us|) with | (please|) help (me|us|) (please|out|now|here|) | I need
-            (you to help me|somebody to help me) | are you able to help (me|) | what help can I
-            (get|expect) | help, I am (lost|new|stuck) here | who can help me | can I (get|have) (some|)
-            help | what kind of help do you (offer|give)
+            (need|want|would like) (some|your|a little|) (help|assistance) (please|here|now|) | (with
+            what|in what way|where|in what) can <it> help (me|) | what can <it> (help|assist|support)
+            (me|us|) with | (please|) help (me|us|) (please|out|now|here|) | I need (you to help
+            me|somebody to help me) | are you able to help (me|) | what help can I (get|expect) | help, I
+            am (lost|new|stuck) here | who can help me | can I (get|have) (some|) help | what kind of help
+            do you (offer|give)
         """,
         "skills": """
             what are your
@@ -273,7 +268,7 @@ what_can_you_do = Grammar(
             (question|thing|first question|thing to ask) to (ask|try|start with) (you|) | what
             (questions|things) (can|may|should) I ask (you|) | what may one ask | what do people (ask|use)
             you (usually|for|) | suggest (something|a question) to (try|ask) | what's possible (here|with
-            you|) | what now | what next | and now what | what works (here|) | where (do|should|can) I
+            you|) | where (do|should|can) I
             (start|begin) | how (do| can|should) I (start|begin|get started)
         """,
         "show": """

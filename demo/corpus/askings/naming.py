@@ -21,7 +21,7 @@ an_introduction = Grammar(
             4* my name is {} | 3* I am {} | my name's {} | 2* I'm {} | (please|you can|you may|just|) call
             me {} | (people|my friends|they|most people|all|everybody) call me {} | I am called {} | I'm
             called {} | the name is {} | the name's {} | this is {} (here|speaking|writing|) | {} speaking
-            | {} is my name | {} here | it is {} | it's {} (here|) | I am {} by name | my first name is {}
+            | {} is my name | {} here | it's {} (here|) | I am {} by name | my first name is {}
             | I go by (the name of|the name|) {} | (please|) remember (that I am| my name:|me as|that my
             name is) {} | (let me|allow me to|may I) introduce myself(:|,) (I am|my name is) {} | I would
             like to be called {} | I was named {} | you are (talking|speaking|chatting) (to|with) {} | my
@@ -48,18 +48,18 @@ a_name_question = Grammar(
         """,
         "again": "again | now | then | please | actually | by the way | once more",
         "asked": """
-            4* what is my name | 2* what's my name | what was my name | who am I (|||for you|in your
-            eyes|to you now|then|again) | how am I called | what am I called | do you (still|)
-            (know|remember|recall) my name | do you (still|) (know|remember|recall) who I am | can you
-            (still|) (say|tell|remember|recall|repeat|tell me) my name | could you (tell
-            me|say|repeat|remind me of) my name | (what|which) name did I (give|tell|say|mention) (you|to
-            you|) | what did I (say|tell you|call myself|say that) my name (is|was) | what do you call me
-            | what (should|will|would) you call me | did you (note|remember|forget| get|keep|catch|learn)
-            my name | have you (forgotten|remembered|kept|noted) my name | my name was what | my name is
-            what | what did I introduce myself as | what name do I have | is my name known to you | what
-            name (have|do) you (noted|got) for me | under what name do you know me | remember my name |
-            know my name | who did I say I (am|was) | my name | which name is mine | you know my name,
-            don't you | what is the name I (gave| told) you
+            4* what is my name | 2* what's my name | what was my name | who am I (|||for you|to you
+            now|then|again) | how am I called | what am I called | do you (still|) (know|remember|recall)
+            my name | do you (still|) (know|remember|recall) who I am | can you (still|)
+            (say|tell|remember|recall|repeat|tell me) my name | could you (tell me|say|repeat|remind me
+            of) my name | (what|which) name did I (give|tell|say|mention) (you|to you|) | what did I
+            (say|tell you|call myself|say that) my name (is|was) | what do you call me | what
+            (should|will|would) you call me | did you (note|remember|forget| get|keep|catch|learn) my name
+            | have you (forgotten|remembered|kept|noted) my name | my name was what | my name is what |
+            what did I introduce myself as | what name do I have | is my name known to you | what name
+            (have|do) you (noted|got) for me | under what name do you know me | remember my name | know my
+            name | who did I say I (am|was) | my name | which name is mine | you know my name, don't you |
+            what is the name I (gave| told) you
         """,
         "order": """
             (please|) (say|tell me|repeat|write|give me|recall|state|type|spell out) my name | remind me
