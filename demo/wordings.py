@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 WORDINGS = Path(__file__).parent / "wordings.txt"
 """The corpus was improved where answers to these were wrong."""
 SECOND = Path(__file__).parent / "wordings_second.txt"
-"""Written by somebody who had not seen the corpus; nothing in it was changed after these were asked."""
+"""Written by somebody who had not seen the corpus, which was widened afterwards in the kinds where answers to
+these were wrong."""
+THIRD = Path(__file__).parent / "wordings_third.txt"
+"""Written by somebody else who had not seen the corpus; nothing in it was changed after these were asked."""
+FILES = (WORDINGS, SECOND, THIRD)
 
 
 def lines(path: Path = WORDINGS) -> Iterator[tuple[str, str]]:
@@ -33,5 +37,24 @@ def normal(text: str) -> str:
 @cache
 def kept_from_training() -> frozenset[str]:
     return frozenset(
-        normal(turn) for path in (WORDINGS, SECOND) for _, line in lines(path) for turn in line.split("|")
+        normal(turn) for path in FILES for _, line in lines(path) for turn in line.split("|")
     )
+
+
+@cache
+def _kept_questions() -> frozenset[str]:
+    return frozenset(
+        normal(emptied(line.split("|")[-1])) for path in FILES for _, line in lines(path)
+    )
+
+
+def emptied(template: str) -> str:
+    """The template with unnamed slots."""
+    return re.sub(r"\{\w*\}", "{}", template)
+
+
+def unforeseen(compose: Callable[[], str]) -> str:
+    """A template that `compose` made and that is none of the new users' questions."""
+    while normal(emptied(template := compose())) in _kept_questions():
+        pass
+    return template

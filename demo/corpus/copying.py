@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 from demo.corpus import words
@@ -27,6 +28,8 @@ _REPEAT_WORD = phrases("""
     Can you say the word {}? | Now say {}. | Respond with the single word {}. | Answer with one word: {} |
     Please repeat the word {}. | Type the word {}.
 """)
+_KINDLY = phrases("please | please | pls | for me | exactly | now | once | plz | again | word for word")
+"""What may stand before the colon."""
 _COMMON = listed("hi hello hey yes no goodbye ok Paris cheese banana test thanks ping pong")
 
 
@@ -55,6 +58,8 @@ def foreign_request(rng: Random) -> str:
 
 
 def _courteous(rng: Random, template: str) -> str:
+    if rng.random() < 0.15:
+        template = re.sub(r"(?<=\w)(?=[:,] \{)", f" {rng.choice(_KINDLY)}", template)
     roll = rng.random()
     if roll < 0.06:
         template = mistyped(rng, template)

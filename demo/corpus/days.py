@@ -19,6 +19,7 @@ from demo.corpus.sample import (
     varied,
 )
 from demo.corpus.words import DAYS, MONTHS
+from demo.wordings import unforeseen
 
 COUNTED = [
     ("days", "a week", "A week has 7 days."),
@@ -275,7 +276,7 @@ def order(rng: Random, setting: Setting) -> Dialogue:
     if rng.random() < 0.3:
         phrase = rng.choice(_ORDERS)
     else:
-        phrase = (_AFTER if step == 1 else _BEFORE)[kind](rng)
+        phrase = unforeseen(lambda: (_AFTER if step == 1 else _BEFORE)[kind](rng))
     shown, roll = here, rng.random()
     if roll < 0.05:
         shown = _SLIPS.get(here, here)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from random import Random
 
 from demo.corpus import days
+from demo.corpus.askings.grammar import Grammar
+from demo.corpus.askings.knowledge import a_capital_question, a_country_question, an_opposite_question
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, phrases, table, thought, varied
+from demo.wordings import unforeseen
 
 CAPITALS = table("""
     Argentina=Buenos Aires | Australia=Canberra | Austria=Vienna | Belgium=Brussels | Brazil=Brasilia |
@@ -96,9 +99,9 @@ def _fact(question: str, analysis: str | None, final: str) -> Dialogue:
     return Dialogue(ask(question), Answer(analysis, final), key=question)
 
 
-def as_typed(rng: Random, template: str, proper: str) -> str:
-    """The question with the name in it, in lower case if the rest is, or at random."""
-    question = varied(rng, template)
+def as_typed(rng: Random, common: list[str], composed: Grammar, proper: str) -> str:
+    """A question with the name in it, in lower case if the rest is, or at random."""
+    question = unforeseen(lambda: varied(rng, rng.choice(common) if rng.random() < 0.4 else composed(rng)))
     small = question == question.lower()
     name = proper.lower() if rng.random() < (0.7 if small else 0.06) else proper
     if rng.random() < 0.15:
@@ -107,15 +110,15 @@ def as_typed(rng: Random, template: str, proper: str) -> str:
 
 
 def capital_question(rng: Random, country: str) -> str:
-    return as_typed(rng, rng.choice(_CAPITAL_QUESTIONS), country)
+    return as_typed(rng, _CAPITAL_QUESTIONS, a_capital_question, country)
 
 
 def opposite_question(rng: Random, word: str) -> str:
-    return as_typed(rng, rng.choice(_OPPOSITE_QUESTIONS), word)
+    return as_typed(rng, _OPPOSITE_QUESTIONS, an_opposite_question, word)
 
 
 def country_question(rng: Random, capital: str) -> str:
-    return as_typed(rng, rng.choice(_COUNTRY_QUESTIONS), capital)
+    return as_typed(rng, _COUNTRY_QUESTIONS, a_country_question, capital)
 
 
 def _capital(rng: Random, setting: Setting) -> Dialogue:

@@ -1,4 +1,4 @@
-"""Common functions, with many ways to name them, describe them and ask for them."""
+"""Common functions, with many ways to name them and describe them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,9 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """phrases have a slot for each parameter that is always given, by its first name."""
-
     names: tuple[str, ...]
     descriptions: tuple[str | None, ...]
     parameters: tuple[Parameter, ...]
-    phrases: tuple[str, ...]
 
 
 def _small(rng: Random) -> int:
@@ -78,52 +75,11 @@ FUNCTIONS = (
             None,
         ),
         (_CITY, _UNIT),
-        (
-            "What is the weather in {city}?",
-            "What's the weather in {city}?",
-            "How is the weather in {city}?",
-            "What is the weather like in {city}?",
-            "What's the weather like in {city} today?",
-            "Weather in {city}?",
-            "Is it raining in {city}?",
-            "How warm is it in {city}?",
-            "Tell me the weather in {city}.",
-            "Do I need an umbrella in {city}?",
-            "Is it cold in {city}?",
-            "What is the temperature in {city}?",
-            "What's the weather in {city} right now?",
-            "Check the weather in {city}.",
-            "weather {city}",
-            "What is the weather in {city} today?",
-            "What's the current weather in {city}?",
-            "Is it sunny in {city}?",
-            "Will it rain in {city}?",
-            "What about the weather in {city}?",
-            "How hot is it in {city}?",
-            "Can you check the weather in {city}?",
-            "Please get the weather for {city}.",
-            "Get the weather for {city}.",
-            "weather in {city}",
-            "I am going to {city}. What is the weather there?",
-            "Tell me how the weather is in {city}.",
-            "What will the weather be in {city}?",
-            "How's the weather in {city} today?",
-            "temperature in {city}?",
-            "I want to know the weather in {city}.",
-            "Do you know the weather in {city}?",
-        ),
     ),
     Function(
         ("get_time", "get_current_time", "current_time", "time_in"),
         ("Get the time in a city.", "The current time.", None),
         (Parameter(("city", "timezone", "location", "zone"), _zone),),
-        (
-            "What time is it in {city}?",
-            "What is the time in {city}?",
-            "Tell me the time in {city}.",
-            "How late is it in {city}?",
-            "Time in {city}?",
-        ),
     ),
     Function(
         ("send_email", "send_mail", "email"),
@@ -131,12 +87,6 @@ FUNCTIONS = (
         (
             Parameter(("to", "recipient", "address"), words.email),
             Parameter(("body", "text", "message"), _message),
-        ),
-        (
-            'Send an email to {to} that says "{body}".',
-            "Send an email to {to}: {body}",
-            "Write to {to}: {body}",
-            "Mail {to} this text: {body}",
         ),
     ),
     Function(
@@ -146,29 +96,16 @@ FUNCTIONS = (
             Parameter(("to", "name", "user", "recipient"), words.name),
             Parameter(("text", "message", "content"), _message),
         ),
-        (
-            "Tell {to}: {text}",
-            'Send {to} the message "{text}".',
-            "Send a message to {to}: {text}",
-            "Write to {to}: {text}",
-        ),
     ),
     Function(
         ("set_timer", "start_timer", "timer"),
         ("Start a timer.", "Set a timer for some minutes.", None),
         (Parameter(("minutes", "duration", "min"), _small, "integer"),),
-        (
-            "Set a timer for {minutes} minutes.",
-            "Start a timer of {minutes} minutes.",
-            "Timer for {minutes} minutes.",
-            "Wake me in {minutes} minutes.",
-        ),
     ),
     Function(
         ("set_alarm", "create_alarm"),
         ("Set an alarm.", None),
         (Parameter(("time", "at"), _time),),
-        ("Set an alarm for {time}.", "Wake me at {time}.", "Set the alarm to {time}.", "Alarm at {time}."),
     ),
     Function(
         ("search", "web_search", "search_web", "google", "lookup", "find"),
@@ -186,13 +123,6 @@ FUNCTIONS = (
                 mention=" Give me {} results.",
             ),
         ),
-        (
-            "Search for {query}.",
-            "Search the web for {query}.",
-            "Look up {query}.",
-            "Find pages about {query}.",
-            "Google {query}.",
-        ),
     ),
     Function(
         ("add", "sum", "add_numbers", "plus"),
@@ -201,12 +131,6 @@ FUNCTIONS = (
             Parameter(("a", "x", "first"), lambda rng: int(words.number(rng, 4)), "integer"),
             Parameter(("b", "y", "second"), lambda rng: int(words.number(rng, 4)), "integer"),
         ),
-        (
-            "Add {a} and {b} with the tool.",
-            "What is {a} + {b}? Use the tool.",
-            "Use the tool to add {a} and {b}.",
-            "Call the tool for {a} and {b}.",
-        ),
     ),
     Function(
         ("multiply", "times", "product"),
@@ -214,13 +138,6 @@ FUNCTIONS = (
         (
             Parameter(("a", "x", "first"), lambda rng: int(words.number(rng, 4)), "integer"),
             Parameter(("b", "y", "second"), lambda rng: int(words.number(rng, 4)), "integer"),
-        ),
-        (
-            "What is {a} * {b}?",
-            "What is {a} times {b}?",
-            "Multiply {a} by {b}.",
-            "Multiply {a} and {b}.",
-            "How much is {a} times {b}?",
         ),
     ),
     Function(
@@ -231,12 +148,6 @@ FUNCTIONS = (
                 ("expression", "expr", "formula"),
                 lambda rng: f"{words.number(rng, 3)} {rng.choice('+-*/')} {words.number(rng, 3)}",
             ),
-        ),
-        (
-            "Calculate {expression}.",
-            "What is {expression}? Use the tool.",
-            "Compute {expression} with the tool.",
-            "Use the calculator: {expression}",
         ),
     ),
     Function(
@@ -250,18 +161,11 @@ FUNCTIONS = (
                 ),
             ),
         ),
-        (
-            "What is the price of {symbol}?",
-            "How much is {symbol} stock?",
-            "Stock price of {symbol}?",
-            "Get the price of {symbol}.",
-        ),
     ),
     Function(
         ("play_music", "play_song", "play"),
         ("Play music.", "Play a song.", None),
         (Parameter(("artist", "song", "title"), words.name),),
-        ("Play something by {artist}.", "Play {artist}.", "Put on {artist}.", "I want to hear {artist}."),
     ),
     Function(
         ("turn_on_light", "set_light", "light"),
@@ -273,11 +177,6 @@ FUNCTIONS = (
             ),
             Parameter(("state", "mode"), lambda rng: rng.choice(["on", "off"]), enum=("on", "off")),
         ),
-        (
-            "Turn the light in the {room} {state}.",
-            "Switch {state} the light in the {room}.",
-            "Light in the {room} {state}.",
-        ),
     ),
     Function(
         ("book_table", "reserve_table", "make_reservation"),
@@ -285,12 +184,6 @@ FUNCTIONS = (
         (
             Parameter(("people", "guests", "party_size"), _small, "integer"),
             Parameter(("day", "date"), lambda rng: rng.choice(words.DAYS)),
-        ),
-        (
-            "Book a table for {people} on {day}.",
-            "Reserve a table for {people} on {day}.",
-            "On {day}, book a table for {people} people.",
-            "I need a table for {people} people on {day}.",
         ),
     ),
     Function(
@@ -305,11 +198,6 @@ FUNCTIONS = (
                 lambda rng: rng.choice(["French", "German", "Spanish", "Italian", "Dutch"]),
             ),
         ),
-        (
-            'Translate "{text}" into {language}.',
-            "Translate to {language}: {text}",
-            "How do you say {text} in {language}?",
-        ),
     ),
     Function(
         ("create_user", "UserInfo", "User", "Person", "add_person", "extract_user"),
@@ -318,25 +206,11 @@ FUNCTIONS = (
             Parameter(("name", "username", "first_name"), words.name),
             Parameter(("age", "years"), _small, "integer"),
         ),
-        (
-            "{name} is {age} years old.",
-            "Extract: {name} is {age} years old.",
-            "Create a user: {name}, {age} years old.",
-            "Extract {name} is {age} years old",
-            "Add {name}, aged {age}.",
-            "I am {name} and I am {age}.",
-        ),
     ),
     Function(
         ("get_order", "order_status", "track_order"),
         ("Get the status of an order.", None),
         (Parameter(("order_id", "id", "order", "number"), words.code),),
-        (
-            "Where is my order {order_id}?",
-            "What is the status of order {order_id}?",
-            "Track order {order_id}.",
-            "Has {order_id} arrived?",
-        ),
     ),
     Function(
         ("add_to_cart", "buy", "order_item"),
@@ -344,12 +218,6 @@ FUNCTIONS = (
         (
             Parameter(("item", "product"), lambda rng: rng.choice(words.FOODS + words.THINGS)),
             Parameter(("quantity", "count", "amount"), _small, "integer"),
-        ),
-        (
-            "Buy {quantity} {item}.",
-            "Add {quantity} {item} to the cart.",
-            "I need {quantity} {item}.",
-            "Order {quantity} {item}, please.",
         ),
     ),
     Function(
@@ -359,18 +227,11 @@ FUNCTIONS = (
             Parameter(("start", "origin", "from_city"), words.city),
             Parameter(("end", "destination", "to_city"), words.city),
         ),
-        (
-            "How far is it from {start} to {end}?",
-            "Find a train from {start} to {end}.",
-            "How do I get from {start} to {end}?",
-            "Route from {start} to {end}.",
-        ),
     ),
     Function(
         ("get_population", "population", "city_info"),
         ("Facts about a city.", None),
         (_CITY,),
-        ("How many people live in {city}?", "What is the population of {city}?", "How big is {city}?"),
     ),
     Function(
         (
@@ -385,12 +246,5 @@ FUNCTIONS = (
         ),
         (None, "No arguments."),
         (),
-        (
-            "Call the function.",
-            "Please call the function.",
-            "Use the tool.",
-            "Use the function now.",
-            "Call the tool.",
-        ),
     ),
 )

@@ -85,6 +85,8 @@ def introduction(rng: Random) -> tuple[str, str]:
         template = loosely(rng, template)
     if rng.random() < 0.06:
         template = mistyped(rng, template)
+    if rng.random() < 0.1:
+        template = template.replace("'", "").replace(",", "")
     template = template.lower() if rng.random() < 0.15 else template
     if rng.random() < 0.15:
         template = template.rstrip(".!")

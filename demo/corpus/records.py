@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from demo.corpus import words
+from demo.corpus.askings.grammar import Grammar
 from demo.corpus.functions import Value
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, varied
 from demo.corpus.tools import compact, plain, spoken
@@ -23,7 +24,7 @@ class Field:
 
     keys: tuple[str, ...]
     make: Callable[[Random], Value]
-    phrases: tuple[str, ...]
+    phrases: list[str]
     type: str = "string"
     enum: tuple[str, ...] = ()
 
@@ -40,43 +41,117 @@ _JOBS = listed("""
     teacher doctor baker painter farmer pilot singer nurse writer cook judge driver
 """)
 _PERSON = (
-    Field(("age", "years"), _small, ("is {} years old", "is {}", "is aged {}"), "integer"),
-    Field(("city", "town", "location", "home"), words.city, ("lives in {}", "comes from {}", "is from {}")),
-    Field(("job", "profession", "occupation"), lambda rng: rng.choice(_JOBS), ("works as a {}", "is a {}")),
-    Field(("email", "mail"), words.email, ("has the email {}", "can be reached at {}")),
-    Field(("pet", "animal"), lambda rng: rng.choice(words.ANIMALS), ("has a {}", "owns a {}")),
+    Field(
+        ("age", "years"),
+        _small,
+        phrases("""
+            is {} years old | is {} | is aged {} | turned {} | just turned {} | turns {} today | is now
+            {} | was {} years old | is a {} year old | has turned {} | will be {} soon | became {} years
+            old | is already {}
+        """),
+        "integer",
+    ),
+    Field(
+        ("city", "town", "location", "home"),
+        words.city,
+        phrases("""
+            lives in {} | comes from {} | is from {} | lives now in {} | moved to {} | was born in {} |
+            grew up in {} | works in {} | has a house in {} | stays in {} | is living in {} | studies in
+            {} | resides in {} | was in {} | has lived in {} for years
+        """),
+    ),
+    Field(
+        ("job", "profession", "occupation"),
+        lambda rng: rng.choice(_JOBS),
+        phrases("""
+            works as a {} | is a {} | became a {} | is working as a {} | was a {} | earns money as a {}
+            | wants to be a {} | is employed as a {} | trained as a {}
+        """),
+    ),
+    Field(
+        ("email", "mail"),
+        words.email,
+        phrases("""
+            has the email {} | can be reached at {} | writes from {} | uses {} | has the address {} |
+            reads mail at {} | is {}
+        """),
+    ),
+    Field(
+        ("pet", "animal"),
+        lambda rng: rng.choice(words.ANIMALS),
+        phrases("""
+            has a {} | owns a {} | keeps a {} | bought a {} | got a {} | loves a {} | walks a {}
+        """),
+    ),
     Field(
         ("color", "favourite_color", "colour"),
         lambda rng: rng.choice(words.COLOURS),
-        ("likes the colour {}", "loves {}"),
+        phrases("""
+            likes the colour {} | loves {} | likes {} | prefers {} | wears {} | always wears {}
+        """),
     ),
-    Field(("children", "kids"), lambda rng: rng.randint(1, 6), ("has {} children",), "integer"),
+    Field(
+        ("children", "kids"),
+        lambda rng: rng.randint(1, 6),
+        phrases("has {} children | has {} kids | is raising {} children | takes care of {} kids"),
+        "integer",
+    ),
 )
 _ARTICLE = (
-    Field(("price", "cost"), _price, ("costs {}", "costs {} euros", "is {} euros"), "number"),
-    Field(("color", "colour"), lambda rng: rng.choice(words.COLOURS), ("is {}", "comes in {}")),
-    Field(("quantity", "count", "stock"), _small, ("is there {} times",), "integer"),
+    Field(
+        ("price", "cost"),
+        _price,
+        phrases("""
+            costs {} | costs {} euros | is {} euros | sells for {} | goes for {} dollars | was {} | can
+            be bought for {}
+        """),
+        "number",
+    ),
+    Field(
+        ("color", "colour"),
+        lambda rng: rng.choice(words.COLOURS),
+        phrases("is {} | comes in {} | was painted {} | is sold in {} | looks {}"),
+    ),
+    Field(
+        ("quantity", "count", "stock"),
+        _small,
+        phrases("is there {} times | is in stock {} times | was sold {} times"),
+        "integer",
+    ),
     Field(
         ("size",),
         lambda rng: rng.choice(["small", "medium", "large"]),
-        ("is {}", "has size {}"),
+        phrases("is {} | has size {} | comes in {} | is of {} size"),
         enum=("small", "medium", "large"),
     ),
-    Field(("shop", "store"), words.name, ("is sold by {}",)),
+    Field(("shop", "store"), words.name, phrases("is sold by {} | comes from {} | can be found at {}")),
 )
 _EVENT = (
-    Field(("day",), lambda rng: rng.choice(words.DAYS), ("is on {}", "takes place on {}")),
-    Field(("city", "place", "location"), words.city, ("is in {}", "happens in {}")),
+    Field(
+        ("day",),
+        lambda rng: rng.choice(words.DAYS),
+        phrases("""
+            is on {} | takes place on {} | was moved to {} | will be on {} | happens on {} | is planned
+            for {}
+        """),
+    ),
+    Field(
+        ("city", "place", "location"),
+        words.city,
+        phrases("is in {} | happens in {} | takes place in {} | will be in {} | is held in {}"),
+    ),
     Field(
         ("guests", "people", "participants"),
         lambda rng: [words.name(rng).split()[0] for _ in range(rng.randint(1, 2))],
-        ("is for {}", "is with {}"),
+        phrases("is for {} | is with {} | was arranged with {} | is planned with {}"),
         "array",
     ),
     Field(
         ("time", "start"),
         lambda rng: f"{rng.randint(0, 23)}:{rng.choice(['00', '15', '30', '45'])}",
-        ("starts at {}", "begins at {}"),
+        phrases("""
+            starts at {} | begins at {} | is at {} | opens at {} | was moved to {} | will start at {}
+        """),
     ),
 )
 _SUBJECTS: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Random], str], tuple[Field, ...]], ...] = (
@@ -101,12 +176,26 @@ _SUBJECTS: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Random], str]
         _EVENT,
     ),
 )
-_PRESENTED = phrases("""
-    My brother {} | Our neighbour {} | My colleague {} | Meet {}, who | {}, who | Here is {}, who | I know
-    {}, who | The new one is {}, who | This is my friend {}, who | That's {}, who | That is {}, who | Do
-    you know {}, who | This here is {}, who | You know {}, who | this is my colleague {}, who | Say hello
-    to {}, who
-""")
+_PRESENTED = Grammar(
+    {
+        "start": """
+            6* <whose> <relation> {} | <whose> <relation>, {}, | <whose> <relation> is (called|named) {}
+            and | <whose> <relation> (called|named) {} | the <relation>'s name is {}, who | (meet|here
+            is|I know|that's|that is|this is|do you know|this here is|you know|say hello to|we have|there
+            is| this here was|the new one is|I met|I work with) ({}|<whose> <relation> {}), who | {}, who
+            | {}, <whose> <relation>, | (so|well|ok|today|yesterday|note), {} | <whose> <relation> {} |
+            (a|one) <relation>, {}, | our new <relation> {} | hi, {}
+        """,
+        "whose": "4* my | 2* our | her | his | your | their | the",
+        "relation": """
+            brother | sister | cousin | uncle | aunt | mother | father | son | daughter | friend | best friend
+            | neighbour | colleague | boss | teacher | nephew | niece | wife | husband | roommate | client |
+            customer | classmate | grandma | grandpa | girlfriend | boyfriend | old friend | student | guest |
+            doctor | coach | partner | buddy | tenant | twin
+        """,
+    }
+)
+"""How a person is presented before what is said about them."""
 _KEYS = listed("""
     name age city id title color price size count type tag code level user email value key year day note
     kind status total rank
@@ -121,7 +210,18 @@ _ORDERS = phrases("""
     | {t} Write {k} as JSON. | {t} Return JSON with {k}. | I need JSON with {k}: {t} | I want {k} in JSON.
     {t} | Get {k} as JSON: {t} | Write {k} as JSON. {t} | Find {k}, answer in JSON. {t} | {k} in JSON: {t} |
     Show me {k} as JSON: {t} | {t} As a JSON object with {k}. | {t} Answer in JSON with {k}. | {t} Reply
-    with JSON: {k}. | {t} Turn it into JSON with {k}.
+    with JSON: {k}. | {t} Turn it into JSON with {k}. | Convert this to JSON
+    with {k}. {t} | Create a JSON object with the fields {k}: {t} | {t} Create JSON with the fields {k}. |
+    Turn this into a JSON object with {k}: {t} | {t} Put it into JSON: {k}. | {t} Now as JSON, with {k}. |
+    Extract the fields {k} as JSON: {t} | {t} Give me a JSON with {k}. | Read this and give me JSON with {k}:
+    {t} | {t} What is that as JSON with {k}? | Get {k} from this as JSON: {t} | {t} JSON: {k}
+""")
+_IMPERATIVES = frozenset(
+    listed("give reply extract make return write convert put fill get find show turn create read")
+)
+_POLITELY = phrases("""
+    Could you | Can you | Could you please | Can you please | Would you | could you | can you | can u | I want
+    you to | I need you to | I'd like you to | Would you please | Will you
 """)
 _BARE = phrases("""
     {t} | {t} | Extract: {t} | Fill in the object: {t} | Extract the data: {t} | Extract the {n}
@@ -157,11 +257,16 @@ def records(rng: Random, setting: Setting) -> Dialogue:
 
 
 def _order(rng: Random, template: str) -> str:
-    return (
-        template
-        if template.startswith("{") or rng.random() < 0.8
-        else "Please " + template[0].lower() + template[1:]
-    )
+    """The order, sometimes in a polite form or in small letters."""
+    roll = rng.random()
+    if template.startswith("{") or roll < 0.64:
+        return template
+    small = template[0].lower() + template[1:]
+    if roll < 0.74:
+        return small
+    if roll < 0.82 or small.split()[0] not in _IMPERATIVES:
+        return f"{rng.choice(['Please', 'please', 'pls', 'Now', 'Ok,', 'Hi,'])} {small}"
+    return f"{rng.choice(_POLITELY)} {small}"
 
 
 def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[str, tuple[str, ...]]]:
@@ -181,8 +286,9 @@ def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[
         clauses.append(
             rng.choice(field.phrases).format(" and ".join(value) if isinstance(value, list) else plain(value))
         )
-    if fields is _PERSON and rng.random() < 0.12:
-        subject = rng.choice(_PRESENTED).format(subject)
+    if fields is _PERSON and rng.random() < 0.25:
+        presented = _PRESENTED(rng)
+        subject = (presented if rng.random() < 0.7 else presented[0].lower() + presented[1:]).format(subject)
     said = rng.choice([", ".join(clauses), " and ".join(clauses), " and ".join(clauses)])
     text = f"{subject} {said}."
     if rng.random() < 0.2 and len(found) > 1:

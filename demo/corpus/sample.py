@@ -110,10 +110,14 @@ _BEFORE = phrases("""
     morning! | Thanks. Now, | Next question: | Well, | Hi there! | Tell me: | Good evening, | Good
     afternoon, | Hello there, | Hello bot, | Hi, how are you? | Hey there, | Just curious: | Sorry, | Good
     day, | Yo, | Hello again. | Thank you! And | Great. | Nice, | Dear model, | Hey bot, | I'm new here. |
-    Test: | Help me: | Again: | First, | Last question:
+    Test: | Help me: | Again: | First, | Last question: |
+    I need to know: | Just tell me: | Quick one: | Serious question: | Random question: | Ok next: | Hm, |
+    Alright, | Right, | Oh, | Homework: | One more thing: | And now: | Hi again, | Also, | By the way, |
+    Hello friend, | I forgot: | My son asks: | Question:
 """)
 _AFTER = phrases("""
-    please | , please | thanks | , thanks | pls | plz | ? thanks | , thank you | for me | ? please
+    please | , please | thanks | , thanks | pls | plz | ? thanks | , thank you | for me | ? please |
+    , I forgot | ? I don't know | , if you can | ? quick | ? I forgot | , friend | ? thx | ? just curious
 """)
 
 

@@ -14,8 +14,10 @@ from random import Random
 from typing import Any
 
 from demo.corpus import words
+from demo.corpus.askings.wishes import WISHES, a_remark
 from demo.corpus.functions import FUNCTIONS, Function, Parameter, Value
-from demo.corpus.sample import Answer, Dialogue, FunctionCall, Setting, listed, thought, varied
+from demo.corpus.sample import Answer, Dialogue, FunctionCall, Setting, listed, thought, typed, varied
+from demo.wordings import unforeseen
 from language.harmony.messages import Call, Message, Tool
 
 _VERBS = listed("""
@@ -171,9 +173,7 @@ def _spoken(rng: Random, function: Function) -> Wish:
             if parameter.always or rng.random() < 0.25:
                 required.append(key)
         slots[parameter.names[0]] = value
-    said = varied(rng, rng.choice(function.phrases)).format(
-        **{slot: plain(value) for slot, value in slots.items()}
-    )
+    said = asked(rng, function).format(**{slot: plain(value) for slot, value in slots.items()})
     if mentions and said[-1] not in ".?!":
         said += "."
     name = function.names[0] if rng.random() < 0.5 else rng.choice(function.names)
@@ -182,6 +182,22 @@ def _spoken(rng: Random, function: Function) -> Wish:
         said + mentions,
         FunctionCall(name, compact(arguments)),
     )
+
+
+def asked(rng: Random, function: Function) -> str:
+    """A template that asks for the function, as people would type it."""
+    return unforeseen(lambda: _typed(rng, WISHES[function.names[0]](rng)))
+
+
+def _typed(rng: Random, phrase: str) -> str:
+    template = typed(rng, phrase) if rng.random() < 0.4 else varied(rng, phrase)
+    if phrase.endswith("}"):
+        template = template[: template.rindex("}") + 1]  # what follows would be part of a text
+    if rng.random() < 0.1:
+        template = f"{a_remark(rng, 'before')} {template[0].lower()}{template[1:]}"
+    elif template[-1] in ".?!" and rng.random() < 0.1:
+        template = f"{template} {a_remark(rng, 'after')}"
+    return template
 
 
 def _schema(rng: Random, parameter: Parameter) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from demo.corpus import (
     records,
     sums,
     talk,
+    tools,
 )
 from demo.corpus.askings import greetings, identity, naming, unlearned
 from demo.corpus.askings.grammar import Grammar
 from demo.corpus.mixture import FAMILIES, a_sample, a_setting
 from demo.corpus.sample import held_out
 from demo.soak import wordings
-from demo.wordings import SECOND, WORDINGS, kept_from_training, lines, normal
+from demo.wordings import FILES, emptied, kept_from_training, lines, normal
 
 
 @pytest.mark.parametrize("sign", "+-")
@@ -71,23 +72,23 @@ def templates():
     ):
         for name, value in vars(module).items():
             if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
-                yield from ((f"{module.__name__}.{name}", normal(_emptied(each))) for each in value)
-    for function in functions.FUNCTIONS:
-        yield from (("functions", normal(_emptied(phrase))) for phrase in function.phrases)
-
-
-def _emptied(template):
-    return re.sub(r"\{\w*\}", "{}", template)
+                yield from ((f"{module.__name__}.{name}", normal(emptied(each))) for each in value)
+    rng = Random(4)
+    for _ in range(20_000):
+        yield "wishes", normal(emptied(tools.asked(rng, rng.choice(functions.FUNCTIONS))))
+        yield "capitals", normal(emptied(facts.capital_question(rng, "{}")))
+        yield "countries", normal(emptied(facts.country_question(rng, "{}")))
+        yield "opposites", normal(emptied(facts.opposite_question(rng, "{}")))
 
 
 def test_no_wording_is_in_the_corpus():
     ours = {text: place for place, text in templates()}
     same = [
-        (turn, ours[normal(_emptied(turn))])
-        for path in (WORDINGS, SECOND)
+        (turn, ours[normal(emptied(turn))])
+        for path in FILES
         for wanted, line in lines(path)
         for turn in line.split("|")[-1:]
-        if normal(_emptied(turn)) in ours
+        if normal(emptied(turn)) in ours
     ]
     assert same == []
 

@@ -55,6 +55,7 @@ _WHOM = """
     chatbot | little bot | little robot | server | stranger | team | guys | people | old friend | my little
     friend | dude | man | boss | you two | little one | language model | digital friend | mister |
     neighbour | LLM | darling | honey | beautiful | sweetheart | captain | champ | genius |
+    partner | bro | pals | fellow | bud | love | sis | chum | old pal | big guy | fella | ladies | matey |
     sweetie | star | handsome | love | sunny | kitty | universe
 """
 
@@ -74,10 +75,9 @@ a_greeting = Grammar(
             hiya | heya | howdy | greetings | salutations | (a|) (very|) good (morning|evening|afternoon)
             | yo | (morning|evening|afternoon) | (well|oh|ah|so|ok|okay|and|why) (hello|hi|hey) | hello hi
             | hi hello | hullo | hai | ahoy | aloha | hallo | hola | ello | oi | g'day | gday | hey ho |
-            (a big|a warm|a friendly|a) hello | warm greetings | (hello|hi|greetings) from (here|me|the
-            other side|my laptop| my terminal|home|work|the office|far away|Spain|France|Japan|Canada|
-            India|Italy|Texas|Munich|Paris|London|Berlin|Brazil|Austria|Poland|Sweden|New York|my phone|my
-            kitchen|my bed|the train|a friend|the moon|Africa|Europe) | knock knock(|,) (hi|hey|anyone
+            (a big|a warm|a friendly|a) hello | warm greetings | (hello|hi|greetings) from (here|me|my
+            laptop|home|work|the office|Spain|France|Japan|Canada| India|Italy|Texas|Munich|Paris|London|
+            Berlin|Brazil|Austria|Poland|Sweden|New York|my phone) | knock knock(|,) (hi|hey|anyone
             there|anybody home) | (many|kind|best) greetings | (hi|hello|hey) again | hiii | hiiii | heyy
             | heyyyy | helloo | helloooo | hellow | heey | hii | hy | hy there | ey | good
             (mornin|eve|aftie) | happy (Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday) | yo yo

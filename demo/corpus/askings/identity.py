@@ -68,7 +68,7 @@ who_are_you = Grammar(
             2* <size> | <mind> | 2* <tell> | 2* <this> | <why>
         """,
         "plain": """
-            who are you | what are you | who (is|was) this | who am I (talking|speaking|chatting|writing)
+            who are you | what are you | who is this | who am I (talking|speaking|chatting|writing)
             (to|with) | what am I (talking|speaking|chatting|writing) (to|with) | who is
             (answering|talking|speaking| writing|behind this|on the other side|there) | what (exactly|on
             earth|the hell|kind of thing|sort of thing) are you | who (exactly|on earth|the hell) are you
@@ -146,7 +146,8 @@ who_are_you = Grammar(
             (can|may| should|shall|do) I call you | how (can|may|should|shall|do) I call you | how are you
             called | what is your (full|first|real|last|own) name | tell me your name | give me your name |
             say your name | may I (know|ask|have) your name | who did they name you | does this
-            (bot|model|thing|AI) have a name | what is the name of this (model|bot|thing|AI) |
+            (bot|model|thing|AI) have a name | (what is|what's|tell me|say) the name of (this|the)
+            (model|bot|thing|AI|program|assistant|chatbot) |
             (name|model|model name|your model|your model name) | do you go by a name | (does|do) you have a
             (nick|) name | what name do you (have|go by|use)
         """,

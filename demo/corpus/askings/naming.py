@@ -7,8 +7,8 @@ from demo.corpus.askings.grammar import Grammar
 an_introduction = Grammar(
     {
         "start": """
-            4* <greeting><is><end> | 3* <is><end> | 2* <greeting><is>(,|.) <after> | <is>(,|.) <after> |
-            <is>(.|!|,) <greeted>
+            4* <greeting><is><end> | 2* <short> <is><end> | <short> <is>(,|.) <after> | 3* <is><end> | 2*
+            <greeting><is>(,|.) <after> | <is>(,|.) <after> | <is>(.|!|,) <greeted>
         """,
         "greeting": """
             3* (hi|hello|hey), | (hi|hello|hey) there, | good (morning|evening|afternoon|day), |
@@ -16,17 +16,23 @@ an_introduction = Grammar(
             again, | (ok|okay|so| well|right), | by the way, | just so you know, | before we start, | nice
             to meet you, | oh, | for the record,
         """,
+        "short": """
+            3* (hi|hello|hey) | hey there | hi there | yo | sup | hiya | ok | ok so | well | so | hello
+            there | hi bot | hey bot | hey so | oh hi | btw | fyi | good morning | good evening | and |
+            also
+        """,
         "greeted": "hello | hi | nice to meet you | how are you | hi there | pleased to meet you",
         "is": """
             4* my name is {} | 3* I am {} | my name's {} | 2* I'm {} | (please|you can|you may|just|) call
             me {} | (people|my friends|they|most people|all|everybody) call me {} | I am called {} | I'm
             called {} | the name is {} | the name's {} | this is {} (here|speaking|writing|) | {} speaking
-            | {} is my name | {} here | it's {} (here|) | I am {} by name | my first name is {}
-            | I go by (the name of|the name|) {} | (please|) remember (that I am| my name:|me as|that my
-            name is) {} | (let me|allow me to|may I) introduce myself(:|,) (I am|my name is) {} | I would
-            like to be called {} | I was named {} | you are (talking|speaking|chatting) (to|with) {} | my
-            parents named me {} | call me {} (please|from now on|) | I want you to call me {} | they named
-            me {} | name is {} | I have the name {} | my name: {}
+            | {} is my name | {} here | it's {} (here|) | I am {} by name | my first name is {} | I go by
+            (the name of|the name|) {} | (please|) remember (that I am| my name:|me as|that my name is) {}
+            | (let me|allow me to|may I) introduce myself(:|,) (I am|my name is) {} | I would like to be
+            called {} | I was named {} | you are (talking|speaking|chatting) (to|with) {} | my parents
+            named me {} | call me {} (please|from now on|) | I want you to call me {} | they named me {} |
+            name is {} | I have the name {} | my name: {} | I'm {} | everybody here calls me {} | my full
+            name is {} | my nickname is {}
         """,
         "end": "4* . | 3* | !",
         "after": """

@@ -82,7 +82,7 @@ _request = Grammar(
     {
         "start": """
             5* <ask><end> | 2* <polite> <do><end> | 4* <do><end> | 2* <fragment> | <statement><end> | 2*
-            <personal><end> | 5* <taste><end> | 5* <complaint><end> | 3*
+            <personal><end> | 5* <taste><end> | 5* <complaint><end> | 2* <trouble> | 3*
             <scrap><end> | 4* <outside><end>
         """,
         "end": "4* | ? | . | !",
@@ -250,6 +250,18 @@ _request = Grammar(
             (now|me|right now|)|who cares|never mind|forget it|whatever|so what|give me a break|come on) |
             I (asked|meant|said|wanted) something else | how (can|could) you (say|do|know) that | how
             (boring|stupid|sad|rude|silly|annoying|strange)
+        """,
+        "trouble": """
+            my (head|back|tooth|stomach|knee|foot|throat|computer|phone|car|printer|screen|internet|dog|cat|
+            boss|landlord|son|{o}|{w}|wifi|bike|fridge|door) (hurts|is broken|does not work|is sick|crashed|is
+            angry|left me|is lost|died|won't start|makes a noise|is too slow|is gone|is itching|smells|is
+            late|fell down|is empty) (|today|again|since yesterday) (|(,|.) (what (should|can|do) I do|any
+            ideas|any advice|what now|how do I fix it|why|who can I call|is that bad)?) | I (hurt|broke|
+            lost|forgot|burned|dropped) my (foot|arm|key|{o}|{w}|passport|dinner|phone)(|, (what should I do|
+            what now|any advice)?) | I (can't|cannot) (sleep|find my {o}|open the {o}|stop thinking about {u}|
+            log in|hear the {o}|pay my rent)(|, (what should I do|why|any tips)?) | why (is my {o}|is my
+            {w}|is the {o}|are you|is this|is it|is everything|are people|am I) so (slow|dumb|rude|boring|
+            annoying|mean|weird|sad|loud|silent|expensive|hot|tired|fat|lonely)
         """,
         "scrap": """
             2* <bit> | 2* <bit> <bit> | <bit> <bit> <bit> | <bit>, <bit> | (be|stay)
