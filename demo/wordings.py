@@ -36,16 +36,12 @@ def normal(text: str) -> str:
 
 @cache
 def kept_from_training() -> frozenset[str]:
-    return frozenset(
-        normal(turn) for path in FILES for _, line in lines(path) for turn in line.split("|")
-    )
+    return frozenset(normal(turn) for path in FILES for _, line in lines(path) for turn in line.split("|"))
 
 
 @cache
 def _kept_questions() -> frozenset[str]:
-    return frozenset(
-        normal(emptied(line.split("|")[-1])) for path in FILES for _, line in lines(path)
-    )
+    return frozenset(normal(emptied(line.split("|")[-1])) for path in FILES for _, line in lines(path))
 
 
 def emptied(template: str) -> str:

@@ -155,7 +155,7 @@ def typed(rng: Random, text: str) -> str:
         text = text.lower()
     elif roll < 0.42:
         text = text[0].lower() + text[1:]
-    elif roll < 0.45:
+    elif roll < 0.44:
         text = _loud(text)
     roll = rng.random()
     if roll < 0.1:

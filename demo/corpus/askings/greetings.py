@@ -50,38 +50,37 @@ BYES = phrases("""
 
 _WHOM = """
     there | bot | robot | AI | computer | machine | model | little model | small model | demo | demo model
-    | assistant | friend | my friend | buddy | mate | pal | everyone | everybody | all | folks | you |
+    | assistant | friend | my friend | buddy | mate | pal | everyone | everybody | all | folks |
     gptoss | gpt-oss | ChatGPT | GPT | Claude | my dear | dear | dear model | dear assistant | sir |
     chatbot | little bot | little robot | server | stranger | team | guys | people | old friend | my little
-    friend | dude | man | boss | you two | little one | language model | digital friend | mister |
-    neighbour | LLM | darling | honey | beautiful | sweetheart | captain | champ | genius |
-    partner | bro | pals | fellow | bud | love | sis | chum | old pal | big guy | fella | ladies | matey |
-    sweetie | star | handsome | love | sunny | kitty | universe
+    friend | dude | man | boss | little one | mister |
+    neighbour | LLM | darling | honey | champ | partner | bro | pals | fellow | bud | love | sis | chum | old pal | big guy | fella | ladies | matey |
+    sweetie | kind model | tiny model
 """
 
 a_greeting = Grammar(
     {
         "start": """
-            4* <open><end> | 3* <open> <whom><end> | 5* <open><whom_or_not><stop> <follow> | 2* <follow> |
-            <open><whom_or_not><stop> <open> | <open><whom_or_not><stop> <follow><stop> <follow> |
-            <follow><stop> <open><whom_or_not> | <whom>, <open><end> | <whom>, <follow>
+            6* <open><end> | 5* <open> <whom><end> | 9* <open><whom_or_not><stop> <follow> | 5*
+            <follow><end> | <open><whom_or_not><stop> <open> | <open><whom_or_not><stop> <follow><stop>
+            <follow> | <follow><stop> <open> | <whom>, <open>
         """,
         "whom": _WHOM,
         "whom_or_not": "3* | 2*  <whom> | , <whom>",
-        "end": "3* | ! | . | !! | again | again! | to you | to you too",
-        "stop": "3* , | ! | . | 2* | ... | - | and",
+        "end": "5* | 2* ! | . | !! ",
+        "stop": "4* , | ! | . | 2* | ... | -",
         "open": """
             6* (hi|hello|hey) | 3* good (morning|evening|afternoon|day) | hi hi | hello hello | hey hey |
             hiya | heya | howdy | greetings | salutations | (a|) (very|) good (morning|evening|afternoon)
             | yo | (morning|evening|afternoon) | (well|oh|ah|so|ok|okay|and|why) (hello|hi|hey) | hello hi
-            | hi hello | hullo | hai | ahoy | aloha | hallo | hola | ello | oi | g'day | gday | hey ho |
-            (a big|a warm|a friendly|a) hello | warm greetings | (hello|hi|greetings) from (here|me|my
-            laptop|home|work|the office|Spain|France|Japan|Canada| India|Italy|Texas|Munich|Paris|London|
-            Berlin|Brazil|Austria|Poland|Sweden|New York|my phone) | knock knock(|,) (hi|hey|anyone
-            there|anybody home) | (many|kind|best) greetings | (hi|hello|hey) again | hiii | hiiii | heyy
-            | heyyyy | helloo | helloooo | hellow | heey | hii | hy | hy there | ey | good
-            (mornin|eve|aftie) | happy (Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday) | yo yo
-            | yoo | yooo | bonjour | hi (dear|there) | (hey|hi|hello) (there|you) | wazzup | whazzup
+            | hi hello | hullo | hai | ahoy | aloha | hallo | hola | ello | oi | g'day | gday |
+            (hello|hi|greetings) from (here|me|my laptop|home|work|the office|Spain|France|Japan|Canada|
+            India|Italy|Texas|Munich|Paris|London| Berlin|Brazil|Austria|Poland|Sweden|New York|my phone)
+            | knock knock(|,) (hi|hey|anyone there|anybody home) | (many|kind|best) greetings |
+            (hi|hello|hey) again | hiii | hiiii | heyy | heyyyy | helloo | helloooo | hellow | heey | hii
+            | hy | hy there | ey | good (mornin|eve|aftie) | happy (Monday|Tuesday|Wednesday|Thursday|
+            Friday|Saturday|Sunday) | yo yo | yoo | yooo | bonjour | hi (dear|there) | (hey|hi|hello)
+            (there|you) | wazzup | whazzup
         """,
         "follow": """
             6* <how> | 3* <there> | 2* <works> | 3* <new> | 2* <meet> | 2* <chat> | 2* <testing> | <wish> |
@@ -111,7 +110,7 @@ a_greeting = Grammar(
             | did you (get|receive|see) (this|my message) | you (there|here|ready|awake|online) | still there
         """,
         "works": """
-            (is|are) (this|it|the server|the chat|the demo) (working|running|ready) (now|yet|) | does
+            is (this|it|the server|the chat|the demo) (working|running|ready) (now|yet|) | does
             (this|it|this thing|the chat|the demo) (really|actually|) work (now|yet|) | I hope (this|it)
             works | let's see (if|whether) (this|it) works | is this thing on | am I connected | it works
         """,
@@ -202,7 +201,7 @@ some_thanks = Grammar(
             model|machine|dear| gptoss|pal|kind machine) |
             (bot|friend|mate|buddy|model|assistant|computer|dear)
         """,
-        "end": "5* | ! | . | !! | ... | <for>",
+        "end": "5* | ! | . | !! | ...",
         "helped": """
             that (helps|helped|was helpful|is helpful|is what I needed|is just what I needed|worked|was
             quick|was fast|did it|was easy|is good to know|makes sense|was what I wanted|is exactly
@@ -214,8 +213,7 @@ some_thanks = Grammar(
             I (needed|wanted)
         """,
         "praised": f"""
-            (very|so|really|that's|that is|this is|pretty|quite|how|just|simply|absolutely|) (<good>) |
-            (very|a|) (<good>) (job|work|answer|one|reply|response|bot|model|robot|stuff|machine) |
+            (very|so|really|that's|that is|this is|) (<good>) | (a|) (<good>) (job|work|answer|one|reply|response|bot|model|robot|stuff|machine) |
             (you|you guys) (are| were) (so|very|really|)
             (great|awesome|amazing|helpful|kind|nice|clever|good|fantastic|wonderful) | you are (a star|a
             genius|a hero|the best|my hero|a good bot|a legend|a life saver|my favourite) | (well|nicely)
@@ -230,7 +228,7 @@ some_thanks = Grammar(
 a_goodbye = Grammar(
     {
         "start": """
-            5* <before><bye><whom><end> | 3* <before><bye><whom><stop> <bye> | 4* <bye><whom><stop>
+            7* <before><bye><whom><end> | <before><bye><whom><stop> <bye> | 4* <bye><whom><stop>
             <reason> | 4* <before><reason><stop> <bye> | 3* <before><reason><end> | 2* <wish><end> | 2*
             <bye><stop> <wish> | <before><reason><stop> <wish> | <nice><stop> <bye> | <bye><stop> <nice>
         """,
@@ -240,15 +238,15 @@ a_goodbye = Grammar(
             anyway, | sorry, | fine, | thx, | good, | yes, | oh no, | oh, it is late,
         """,
         "bye": """
-            5* bye | 3* goodbye | 2* bye bye | bye now | bye for (now|today) | good bye | byee | byeee
-            | 2* see you (later|soon|tomorrow|around|then|next time|next week|in the morning|again|on
+            5* bye | 3* goodbye | 2* bye bye | bye now | bye for (now|today) | good bye | byee | byeee |
+            2* see you (later|soon|tomorrow|around|then|next time|next week|in the morning|again|on
             Monday| on Friday|at the weekend|tonight|later today|another time|next month) | see (you|ya|u)
             | cya | see ya (later|soon|around) | later | laters | farewell | take care (of yourself|) | so
-            long | (a|) good night | night night | nite | cheerio | until (next time|tomorrow|then|later|we
-            meet again|next week) | (catch|talk to|speak to|chat to) you (later|soon|tomorrow|another time)
-            | till (next time|tomorrow|later) | ttyl | peace out | I'm out | over and out | adieu | adios |
-            toodles | say no more, goodbye | this is goodbye | I say goodbye | I wanted to say goodbye |
-            time to say goodbye | (let's|let us) say goodbye
+            long | (a|) good night | night night | nite | cheerio | until (next
+            time|tomorrow|then|later|we meet again|next week) | (catch|talk to|speak to|chat to) you
+            (later|soon|tomorrow|another time) | till (next time|tomorrow|later) | ttyl | peace out | I'm
+            out | over and out | adios | this is goodbye | I say goodbye | I wanted to say goodbye | time
+            to say goodbye | (let's|let us) say goodbye
         """,
         "whom": """
             6* | , (bot|robot|friend|my friend|mate|buddy|model|assistant|computer|little

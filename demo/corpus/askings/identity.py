@@ -231,7 +231,7 @@ what_can_you_do = Grammar(
             | what (are|is) <it> (able to do|capable of|good at|good for|useful for) | what
             (kind|sort|kinds|sorts|types) of (things|tasks|questions|stuff|work|requests) can <it>
             (do|handle|answer|solve|manage) | (what|which)
-            (things|tasks|questions|topics|jobs|requests|problems) (can|do|could) <it>
+            (things|tasks|questions|topics|jobs|requests|problems) (can|could) <it>
             (do|handle|answer|understand| know|cover|solve|manage) | is there (anything|something) <it> can
             do | can <it> do (anything|something) (useful|else|at all|) | (anything|something) else you can
             do | what do you do (all day|here|for a living|) | what all can you do | is that all you can do
@@ -241,7 +241,7 @@ what_can_you_do = Grammar(
         """,
         "help": """
             how (can|could|do|will|would) <it> help (me|us|people|) | (can|could|would|will) you (please|)
-            (help| assist|support) (me|us|) (please|a bit|a little|with something|today|out|) | (I|we)
+            (help|assist|support) (me|us) (please|a bit|a little|with something|today|out|) | (I|we)
             (need|want|would like) (some|your|a little|) (help|assistance) (please|here|now|) | (with
             what|in what way|where|in what) can <it> help (me|) | what can <it> (help|assist|support)
             (me|us|) with | (please|) help (me|us|) (please|out|now|here|) | I need (you to help
@@ -273,13 +273,13 @@ what_can_you_do = Grammar(
             (start|begin) | how (do| can|should) I (start|begin|get started)
         """,
         "show": """
-            show (me|us) (what you can do|your skills|what you have got|what you can|your abilities|some of
-            your tricks|what you know|what you are able to do|what this can do) | (tell|let) me (know|)
-            what you can (do| do for me|help with|answer) | give me (an overview|a list|some examples|an
+            show (me|us) (what you can do|your skills|what you have got|what you can|your abilities|some
+            of your tricks|what you know|what you are able to do|what this can do) | (tell me|let me know)
+            what you can (do|do for me|help with|answer) | give me (an overview|a list|some examples|an
             example|examples|a summary) of what you can (do|answer) | demonstrate (what you can do|your
-            skills|your abilities) | (prove|show) that you can do something | impress me with your skills |
-            explain what you can do | say what you can do | list (everything|all things|the things|all) you
-            can do | what tricks can you do
+            skills|your abilities) | (prove|show) that you can do something | impress me with your skills
+            | explain what you can do | say what you can do | list (everything|all things|the things|all)
+            you can do | what tricks can you do
         """,
         "know": """
             what do you know (so far|all|already|) | what (have|did) you (learned|learn|been taught|been
