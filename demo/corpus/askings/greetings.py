@@ -49,13 +49,13 @@ BYES = phrases("""
 """)
 
 _WHOM = """
-    there | bot | robot | AI | computer | machine | model | little model | small model | demo | demo model
-    | assistant | friend | my friend | buddy | mate | pal | everyone | everybody | all | folks |
+    there | bot | robot | AI | computer | machine | model | little model | small model | demo | demo
+    model | assistant | friend | my friend | buddy | mate | pal | everyone | everybody | all | folks |
     gptoss | gpt-oss | ChatGPT | GPT | Claude | my dear | dear | dear model | dear assistant | sir |
-    chatbot | little bot | little robot | server | stranger | team | guys | people | old friend | my little
-    friend | dude | man | boss | little one | mister |
-    neighbour | LLM | darling | honey | champ | partner | bro | pals | fellow | bud | love | sis | chum | old pal | big guy | fella | ladies | matey |
-    sweetie | kind model | tiny model
+    chatbot | little bot | little robot | server | stranger | team | guys | people | old friend | my
+    little friend | dude | man | boss | little one | mister | neighbour | LLM | darling | honey | champ
+    | partner | bro | pals | fellow | bud | love | sis | chum | old pal | big guy | fella | ladies |
+    matey | sweetie | kind model | tiny model
 """
 
 a_greeting = Grammar(
@@ -73,7 +73,7 @@ a_greeting = Grammar(
             6* (hi|hello|hey) | 3* good (morning|evening|afternoon|day) | hi hi | hello hello | hey hey |
             hiya | heya | howdy | greetings | salutations | (a|) (very|) good (morning|evening|afternoon)
             | yo | (morning|evening|afternoon) | (well|oh|ah|so|ok|okay|and|why) (hello|hi|hey) | hello hi
-            | hi hello | hullo | hai | ahoy | aloha | hallo | hola | ello | oi | g'day | gday |
+            | hi hello | hullo | hai | ahoy | aloha | hallo | hola | ello | g'day | gday |
             (hello|hi|greetings) from (here|me|my laptop|home|work|the office|Spain|France|Japan|Canada|
             India|Italy|Texas|Munich|Paris|London| Berlin|Brazil|Austria|Poland|Sweden|New York|my phone)
             | knock knock(|,) (hi|hey|anyone there|anybody home) | (many|kind|best) greetings |
@@ -213,7 +213,8 @@ some_thanks = Grammar(
             I (needed|wanted)
         """,
         "praised": f"""
-            (very|so|really|that's|that is|this is|) (<good>) | (a|) (<good>) (job|work|answer|one|reply|response|bot|model|robot|stuff|machine) |
+            (very|so|really|that's|that is|this is|) (<good>) | (a|) (<good>)
+            (job|work|answer|one|reply|response|bot|model|robot|stuff|machine) |
             (you|you guys) (are| were) (so|very|really|)
             (great|awesome|amazing|helpful|kind|nice|clever|good|fantastic|wonderful) | you are (a star|a
             genius|a hero|the best|my hero|a good bot|a legend|a life saver|my favourite) | (well|nicely)
