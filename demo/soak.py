@@ -1,7 +1,7 @@
 """Asks the demo model what new users type: hundreds of wordings that are not in the corpus.
 
     python -m demo.soak --wrong 100
-    python -m demo.soak --wordings demo/wordings_second.txt
+    python -m demo.soak --wordings demo/wordings_third.txt
 
 Prints a table of the share of right answers for each kind of question, and every wrong answer.  An answer is
 right if a user would call it right: the fixed answer, the result of the sum, the fact, the call, the object.
