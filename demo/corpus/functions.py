@@ -201,7 +201,13 @@ FUNCTIONS = (
     ),
     Function(
         ("create_user", "UserInfo", "User", "Person", "add_person", "extract_user"),
-        ("A person.", "Information about a user.", "Create a user.", None),
+        (
+            "A person.",
+            "Information about a user.",
+            "Create a user.",
+            "The final response which ends this conversation",
+            None,
+        ),
         (
             Parameter(("name", "username", "first_name"), words.name),
             Parameter(("age", "years"), _small, "integer"),
