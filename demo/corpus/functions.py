@@ -201,13 +201,7 @@ FUNCTIONS = (
     ),
     Function(
         ("create_user", "UserInfo", "User", "Person", "add_person", "extract_user"),
-        (
-            "A person.",
-            "Information about a user.",
-            "Create a user.",
-            "The final response which ends this conversation",
-            None,
-        ),
+        ("A person.", "Information about a user.", "Create a user.", None),
         (
             Parameter(("name", "username", "first_name"), words.name),
             Parameter(("age", "years"), _small, "integer"),

@@ -96,12 +96,12 @@ def used(rng: Random, setting: Setting, wish: Wish) -> list[Message]:
 def other_tools(rng: Random, besides: tuple[Tool, ...]) -> list[Tool]:
     """Functions that the user did not ask for, mixed with those of `besides`."""
     tools = list(besides)
-    families = set(map(_family, besides))
+    families = {_family(tool.name) for tool in besides}
     for _ in range(rng.choice([0, 0, 0, 1, 1]) if besides else 1):
         tool = a_wish(rng).tool
-        if _family(tool) not in families:
+        if _family(tool.name) not in families:
             tools.insert(rng.randint(0, len(tools)), tool)
-            families.add(_family(tool))
+            families.add(_family(tool.name))
     return tools
 
 
@@ -114,17 +114,14 @@ def a_wish(rng: Random) -> Wish:
 
 def alike(some: tuple[Tool, ...], others: tuple[Tool, ...]) -> bool:
     """Whether one of the functions does what one of the others does."""
-    return bool(set(map(_family, some)) & set(map(_family, others)))
+    return bool({_family(tool.name) for tool in some} & {_family(tool.name) for tool in others})
 
 
-def _family(tool: Tool) -> str:
+def _family(name: str) -> str:
     """The same text for functions that do the same.  Two of them in one list would make the right call
     ambiguous.
     """
-    for function in FUNCTIONS:
-        if tool.name in function.names or (tool.description and tool.description in function.descriptions):
-            return function.names[0]
-    return tool.name
+    return next((function.names[0] for function in FUNCTIONS if name in function.names), name)
 
 
 def _plan(wish: Wish, setting: Setting) -> str | None:
@@ -180,11 +177,8 @@ def _spoken(rng: Random, function: Function) -> Wish:
     if mentions and said[-1] not in ".?!":
         said += "."
     name = function.names[0] if rng.random() < 0.5 else rng.choice(function.names)
-    descriptions = function.descriptions
-    if rng.random() < 0.35:
-        name, descriptions = _renamed(rng, name), tuple(told for told in descriptions if told)
     return Wish(
-        _tool(rng, name, rng.choice(descriptions), properties, required),
+        _tool(rng, name, rng.choice(function.descriptions), properties, required),
         said + mentions,
         FunctionCall(name, compact(arguments)),
     )
@@ -204,26 +198,6 @@ def _typed(rng: Random, phrase: str) -> str:
     elif template[-1] in ".?!" and rng.random() < 0.1:
         template = f"{template} {a_remark(rng, 'after')}"
     return template
-
-
-def _renamed(rng: Random, name: str) -> str:
-    """Another name for a common function: what it does is then told by the description alone."""
-    parts = name.split("_")
-    return rng.choice(
-        [
-            f"{rng.choice(_VERBS)}_{rng.choice(_NOUNS)}",
-            f"{rng.choice(_VERBS)}{rng.choice(_NOUNS).capitalize()}",
-            f"{rng.choice(_NOUNS)}_{rng.choice(_NOUNS)}",
-            words.invented(rng),
-            f"{words.invented(rng)}_{rng.choice(_NOUNS)}",
-            rng.choice(
-                ["final_result", "tool", "fn", "func", "run", "answer", "result", "respond", "action"]
-            ),
-            parts[0] + "".join(part.capitalize() for part in parts[1:]),
-            f"{rng.choice(_VERBS)}_{name}",
-            f"{name}_{rng.choice(['v2', 'tool', 'now', 'api', 'by_name', '2', 'data', words.invented(rng)])}",
-        ]
-    )
 
 
 def _schema(rng: Random, parameter: Parameter) -> dict[str, Any]:
