@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from demo import fused, train
-from demo.evaluate import Row, fallen
 from demo.network import CONFIG, Network
 from demo.packing import Packer
 from model import layers
@@ -162,12 +161,3 @@ def test_rates_rise_stay_and_fall():
     assert shares[9:60] == [1.0] * 51
     assert all(later < earlier for earlier, later in pairwise(shares[60:]))
     assert 0 < shares[-1] <= 0.025
-
-
-def test_a_family_that_fell_is_named():
-    table = {"sums": {"greedy": 0.98, "sampled": 0.96}, "talk": {"greedy": 1.0, "sampled": 1.0}}
-    good = [Row("sums", 200, 0.975, 0.95, {}), Row("talk", 200, 1.0, 1.0, {})]
-    assert fallen(table, good) == []
-    assert fallen(table, [Row("sums", 200, 0.965, 0.95, {})]) == ["sums, greedy: 96.5%, was 98.0%"]
-    assert fallen(table, [Row("talk", 200, 1.0, 0.97, {})]) == ["talk, sampled: 97.0%, was 100.0%"]
-    assert fallen(table, [Row("jokes", 200, 1.0, 1.0, {})]) == ["jokes is not in the table"]
