@@ -13,12 +13,13 @@ from demo.corpus import words
 from demo.corpus.askings.abroad import abroad
 from demo.corpus.askings.greetings import BYES, GREETINGS, THANKS
 from demo.corpus.askings.identity import ABLE, WHO
-from demo.corpus.askings.unlearned import ORDINARY, SUBJECTS, a_verb, oddity, unlearned
+from demo.corpus.askings.oddities import oddity
+from demo.corpus.askings.unlearned import ORDINARY, SUBJECTS, a_verb, unlearned
 from demo.corpus.copying import foreign_request
 from demo.corpus.facts import CAPITALS, OPPOSITES, capital_question, country_question, opposite_question
 from demo.corpus.records import described
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, typed, varied
-from demo.corpus.sums import MINUS, PLUS, in_words
+from demo.corpus.sums import asking, in_words
 from demo.wordings import normal
 
 FALLBACK = (
@@ -277,8 +278,8 @@ def _close(rng: Random) -> str:
         if rng.random() < 0.4:
             a = rng.randint(101, 2000)
         a, b = rng.choice([(a, b), (b, a)])
-        return varied(rng, rng.choice(PLUS + MINUS)).format(a, b)
-    template = varied(rng, rng.choice(PLUS + MINUS))
+        return asking(rng, rng.choice("+-")).format(a, b)
+    template = asking(rng, rng.choice("+-"))
     other = [
         rng.choice([words.word(rng), "x", "y", f"{rng.randint(1, 9)}.{rng.randint(1, 9)}"]) for _ in range(2)
     ]

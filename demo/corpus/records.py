@@ -12,9 +12,11 @@ from typing import Any
 
 from demo.corpus import words
 from demo.corpus.askings.grammar import Grammar
+from demo.corpus.askings.orders import a_json_order
 from demo.corpus.functions import Value
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, varied
 from demo.corpus.tools import compact, plain, spoken
+from demo.wordings import unforeseen
 from language.harmony.messages import ResponseFormat
 
 
@@ -164,7 +166,7 @@ _SUBJECTS: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Random], str]
     (
         ("item", "product", "article", "thing"),
         ("item", "name", "product"),
-        lambda rng: f"The {words.word(rng)}",
+        lambda rng: f"The {rng.choice(words.THINGS) if rng.random() < 0.6 else words.invented(rng)}",
         _ARTICLE,
     ),
     (
@@ -200,29 +202,6 @@ _KEYS = listed("""
     name age city id title color price size count type tag code level user email value key year day note
     kind status total rank
 """)
-_ORDERS = phrases("""
-    Give me JSON with the keys {k}: {t} | Reply with JSON, keys {k}: {t} | Extract {k} as JSON: {t} | {t}
-    Give me that as JSON with {k}. | {t} Reply in JSON with the keys {k}. | Make a JSON object with {k}: {t}
-    | As JSON with {k}: {t} | Return a JSON object with the keys {k}. {t} | Write this as JSON with the keys
-    {k}: {t} | Convert to JSON with the keys {k}: {t} | JSON with {k}: {t} | {t} Give {k} as JSON. | {t}
-    Give me {k} as JSON. | {t} JSON with {k}, please. | {t} Put {k} into JSON. | Put this into JSON with
-    {k}: {t} | Fill JSON with {k}: {t} | json {k}: {t} | {t} Extract {k} as JSON. | {t} Make JSON with {k}.
-    | {t} Write {k} as JSON. | {t} Return JSON with {k}. | I need JSON with {k}: {t} | I want {k} in JSON.
-    {t} | Get {k} as JSON: {t} | Write {k} as JSON. {t} | Find {k}, answer in JSON. {t} | {k} in JSON: {t} |
-    Show me {k} as JSON: {t} | {t} As a JSON object with {k}. | {t} Answer in JSON with {k}. | {t} Reply
-    with JSON: {k}. | {t} Turn it into JSON with {k}. | Convert this to JSON
-    with {k}. {t} | Create a JSON object with the fields {k}: {t} | {t} Create JSON with the fields {k}. |
-    Turn this into a JSON object with {k}: {t} | {t} Put it into JSON: {k}. | {t} Now as JSON, with {k}. |
-    Extract the fields {k} as JSON: {t} | {t} Give me a JSON with {k}. | Read this and give me JSON with {k}:
-    {t} | {t} What is that as JSON with {k}? | Get {k} from this as JSON: {t} | {t} JSON: {k}
-""")
-_IMPERATIVES = frozenset(
-    listed("give reply extract make return write convert put fill get find show turn create read")
-)
-_POLITELY = phrases("""
-    Could you | Can you | Could you please | Can you please | Would you | could you | can you | can u | I want
-    you to | I need you to | I'd like you to | Would you please | Will you
-""")
 _BARE = phrases("""
     {t} | {t} | Extract: {t} | Fill in the object: {t} | Extract the data: {t} | Extract the {n}
     information. {t} | Read this: {t} | Give me the {n}: {t} | {t} Give me the {n}. | As JSON: {t} |
@@ -242,7 +221,7 @@ def records(rng: Random, setting: Setting) -> Dialogue:
         listed = rng.choice(
             [", ".join(keys), " and ".join([", ".join(keys[:-1]), keys[-1]]) if len(keys) > 1 else keys[0]]
         )
-        template = _order(rng, rng.choice(_ORDERS)).replace("{k}", listed)
+        template = ordered(rng).replace("{k}", listed)
         if template.endswith("{t}") and rng.random() < 0.2:
             text = text.rstrip(".")
         text = template.replace("{t}", text)
@@ -256,17 +235,12 @@ def records(rng: Random, setting: Setting) -> Dialogue:
     return Dialogue(ask(text), Answer(analysis, final), key=final + text, response_format=response_format)
 
 
-def _order(rng: Random, template: str) -> str:
-    """The order, sometimes in a polite form or in small letters."""
-    roll = rng.random()
-    if template.startswith("{") or roll < 0.64:
-        return template
-    small = template[0].lower() + template[1:]
-    if roll < 0.74:
-        return small
-    if roll < 0.82 or small.split()[0] not in _IMPERATIVES:
-        return f"{rng.choice(['Please', 'please', 'pls', 'Now', 'Ok,', 'Hi,'])} {small}"
-    return f"{rng.choice(_POLITELY)} {small}"
+def ordered(rng: Random) -> str:
+    """A template that asks for JSON, sometimes in small letters."""
+    template = unforeseen(lambda: a_json_order(rng))
+    if template.startswith("{t} ") and rng.random() < 0.8:
+        return template[:4] + template[4].upper() + template[5:]
+    return template[0].lower() + template[1:] if rng.random() < 0.25 else template
 
 
 def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[str, tuple[str, ...]]]:
@@ -274,7 +248,10 @@ def described(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[
     _, names, make, fields = rng.choice([_SUBJECTS[0], _SUBJECTS[0], *_SUBJECTS])
     subject = make(rng)
     chosen = rng.sample(fields, rng.choice([1, 1, 2, 2]))
-    found: dict[str, Value] = {rng.choice(names): subject.removeprefix("The ")}
+    key = rng.choice(names)
+    if key == "first_name" and " " in subject:
+        key = "name"
+    found: dict[str, Value] = {key: subject.removeprefix("The ")}
     types, enums = dict.fromkeys(found, "string"), {}
     clauses = []
     for field in chosen:
@@ -305,7 +282,7 @@ def _listed(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[st
     for key in rng.sample(_KEYS, rng.choice([1, 2, 2, 3])):
         kind = rng.choice(["string", "string", "integer", "boolean"])
         types[key] = kind
-        found[key] = words.sentence(rng) if kind == "string" and rng.random() < 0.1 else words.word(rng)
+        found[key] = words.word(rng)
         if kind == "integer":
             found[key] = int(words.number(rng, 4))
         elif kind == "boolean":
@@ -339,7 +316,7 @@ def _by_schema(
         if rng.random() < 0.1:
             properties[key]["description"] = f"The {key}."
     schema: dict[str, Any] = {"type": "object", "properties": properties}
-    if rng.random() < 0.85:
+    if rng.random() < 0.95:
         schema["required"] = list(found)
     if rng.random() < 0.6:
         schema["additionalProperties"] = False
@@ -353,7 +330,7 @@ def _by_schema(
             if rng.random() < 0.5
             else " and ".join([", ".join(keys[:-1]), keys[-1]]).removeprefix(" and ")
         )
-        said = _order(rng, rng.choice(_ORDERS)).replace("{k}", named).replace("{t}", text)
+        said = ordered(rng).replace("{k}", named).replace("{t}", text)
     else:
         said = varied(rng, rng.choice(_BARE)).format(t=text, n=name)
     return said, ResponseFormat(name, schema)

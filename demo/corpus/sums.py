@@ -13,39 +13,18 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, varied
+from demo.corpus.askings.arithmetic import a_difference, a_sum
+from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, thought, varied
+from demo.wordings import unforeseen
 
 LIMIT = 100
 
-PLUS = phrases("""
-    What is {0} + {1}? | What is {0} plus {1}? | {0} + {1} | {0} + {1} = | {0}+{1} | What is {0}+{1}? |
-    What's {0} + {1}? | Calculate {0} + {1}. | Compute {0} + {1}. | Add {0} and {1}. | How much is {0} +
-    {1}? | How much is {0} plus {1}? | {0} plus {1}? | What is the sum of {0} and {1}? | Can you add {0}
-    and {1}? | Tell me what {0} + {1} is. | What does {0} + {1} equal? | Solve {0} + {1}. | What do you
-    get if you add {0} and {1}? | {0}+{1}=? | {0} + {1} = ? | {0} and {1} makes? | Add {1} to {0}. | What
-    do {0} and {1} make? | What does {0} plus {1} make? | Sum of {0} and {1}? | sum {0} {1} | add {0} {1}
-    | Can you calculate {0} + {1}? | I need the sum of {0} and {1}. | How much do {0} and {1} make? | What
-    is the result of {0} + {1}? | {0} added to {1} | Could you work out {0} + {1} for me? | Do you know
-    what {0} + {1} is? | {0} plus {1} equals? | what's the total of {0} and {1}? | Work out {0} + {1}. |
-    Quick: {0} + {1}? | Please add up {0} and {1}. | Math: {0} + {1} | If you add {0} and {1}, what do you
-    get? | What is {0} and {1} together? | calc {0}+{1} | whats {0} + {1} | {0} + {1} equals how much? |
-    {0} plus {1} is how many? | {0} and {1} is how much? | {0} plus {1} is? | How many is {0} + {1}? | {0}
-    + {1} is what?
-""")
-MINUS = phrases("""
-    What is {0} - {1}? | What is {0} minus {1}? | {0} - {1} | {0} - {1} = | {0}-{1} | What is {0}-{1}? |
-    What's {0} - {1}? | Calculate {0} - {1}. | Compute {0} - {1}. | Subtract {1} from {0}. | How much is
-    {0} - {1}? | How much is {0} minus {1}? | {0} minus {1}? | What is the difference of {0} and {1}? |
-    Take {1} away from {0}. | Tell me what {0} - {1} is. | What does {0} - {1} equal? | Solve {0} - {1}. |
-    {0}-{1}=? | {0} - {1} = ? | Can you subtract {1} from {0}? | {0} take away {1} | {0} less {1} | What
-    is {0} take away {1}? | What do you get if you subtract {1} from {0}? | What is {1} subtracted from
-    {0}? | Can you calculate {0} - {1}? | What is the result of {0} - {1}? | Take {1} from {0}. | {0}
-    minus {1} equals? | Could you work out {0} - {1} for me? | Do you know what {0} - {1} is? | Work out
-    {0} - {1}. | Quick: {0} - {1}? | Math: {0} - {1} | What is left of {0} after taking away {1}? | How
-    much is {0} less {1}? | calc {0}-{1} | whats {0} - {1} | {0} - {1} equals how much? | {0} minus {1} is
-    how many? | {0} minus {1} is? | How many is {0} - {1}? | {0} - {1} is what? | If you take {1} from
-    {0}, what is left?
-""")
+_COMMON = frozenset(
+    f"{before}{{}}{sign}{{}}{after}"
+    for before in ("", "what is ", "what's ", "whats ", "how much is ")
+    for sign in (" + ", " - ", "+", "-", " plus ", " minus ")
+    for after in ("", " =", "=")
+)
 _SMALL = listed("""
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen
@@ -65,7 +44,7 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
         b = min(LIMIT, max(0, a + rng.randint(-9, 9)))
     if sign == "-" and a < b and rng.random() < 0.6:
         a, b = b, a
-    template = varied(rng, rng.choice(PLUS if sign == "+" else MINUS))
+    template = asking(rng, sign)
     if rng.random() < 0.1 and " " in template:
         shown = (in_words(a, rng), in_words(b, rng))
     else:
@@ -83,6 +62,11 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
     return Dialogue(
         ask(template.format(*shown)), Answer(analysis, final), key=f"{min(a, b)} {sign} {max(a, b)}"
     )
+
+
+def asking(rng: Random, sign: str) -> str:
+    """A template that asks for the sum or the difference of its two slots."""
+    return unforeseen(lambda: varied(rng, (a_sum if sign == "+" else a_difference)(rng)), _COMMON)
 
 
 def worked(a: int, sign: str, b: int) -> tuple[str, int]:

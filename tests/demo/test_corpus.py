@@ -17,7 +17,7 @@ from demo.corpus import (
     talk,
     tools,
 )
-from demo.corpus.askings import greetings, identity, naming, unlearned
+from demo.corpus.askings import greetings, identity, oddities, unlearned
 from demo.corpus.askings.grammar import Grammar
 from demo.corpus.mixture import FAMILIES, a_sample, a_setting
 from demo.corpus.sample import held_out
@@ -64,9 +64,8 @@ def templates():
         greetings,
         identity,
         memory,
-        naming,
+        oddities,
         records,
-        sums,
         talk,
         unlearned,
     ):
@@ -79,6 +78,8 @@ def templates():
         yield "capitals", normal(emptied(facts.capital_question(rng, "{}")))
         yield "countries", normal(emptied(facts.country_question(rng, "{}")))
         yield "opposites", normal(emptied(facts.opposite_question(rng, "{}")))
+        yield "sums", normal(emptied(sums.asking(rng, rng.choice("+-"))))
+        yield "orders", normal(emptied(records.ordered(rng)))
 
 
 def test_no_wording_is_in_the_corpus():
