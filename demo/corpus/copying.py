@@ -39,10 +39,14 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
         text = words.code(rng) if rng.random() < 0.3 else words.word(rng)
         if rng.random() < 0.15:
             text = rng.choice(_COMMON)
-        question = varied(rng, rng.choice(_REPEAT_WORD)).format(text)
+        phrase = rng.choice(_REPEAT_WORD)
+        question = _unended(varied(rng, phrase), phrase).format(text)
     else:
         text = words.text(rng)
-        question = _courteous(rng, rng.choice(_REPEAT)).format(text)
+        phrase = rng.choice(_REPEAT)
+        if phrase.endswith("{}?"):
+            text = text.rstrip(".?!")
+        question = _courteous(rng, phrase).format(text)
     analysis = thought(
         setting.effort,
         "Repeat.",
@@ -55,6 +59,11 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
 def foreign_request(rng: Random) -> str:
     """A request to repeat a text in other letters than Latin ones, which the model has not learned."""
     return _courteous(rng, rng.choice(_REPEAT)).format(words.foreign(rng))
+
+
+def _unended(template: str, phrase: str) -> str:
+    """The template without what was added after a slot that ends its phrase: it would be part of the text."""
+    return template[: template.rindex("}") + 1] if phrase.endswith("}") else template
 
 
 def _courteous(rng: Random, template: str) -> str:

@@ -201,9 +201,15 @@ FUNCTIONS = (
     ),
     Function(
         ("create_user", "UserInfo", "User", "Person", "add_person", "extract_user"),
-        ("A person.", "Information about a user.", "Create a user.", None),
         (
-            Parameter(("name", "username", "first_name"), words.name),
+            "A person.",
+            "Information about a user.",
+            "Create a user.",
+            "The final response which ends this conversation",
+            None,
+        ),
+        (
+            Parameter(("name", "username", "full_name"), words.name),
             Parameter(("age", "years"), _small, "integer"),
         ),
     ),

@@ -36,13 +36,13 @@ FIXED = frozenset((ABOUT, FALLBACK, STORY, POEM))
 """The long answers that are always the same."""
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 24,
+    "talk": 32,
     "pieces": 6,
     "sums": 17,
     "facts": 18,
     "copying": 7,
     "memory": 13,
-    "records": 20,
+    "records": 24,
     "beyond": 34,
 }
 TOOL_WEIGHTS = {
@@ -56,7 +56,7 @@ TOOL_WEIGHTS = {
     "pieces": 1,
     "beyond": 9,
 }
-EFFORTS: dict[Effort, float] = {"none": 0.16, "low": 0.2, "medium": 0.44, "high": 0.2}
+EFFORTS: dict[Effort, float] = {"none": 0.2, "low": 0.2, "medium": 0.4, "high": 0.2}
 _HELPFUL = phrases("""
     You are a helpful assistant. | You are a helpful assistant | You are a helpful AI assistant. | Be
     concise. | Answer briefly. | You are a friendly assistant. | Answer in English. | Be polite. | You
@@ -126,5 +126,5 @@ def _conversation(rng: Random, setting: Setting, dialogue: Dialogue) -> Conversa
         messages += turns
         tools += called
     messages += dialogue.messages
-    declared = other_tools(rng, tools) if setting.tools else []
+    declared = other_tools(rng, tools) if setting.tools and not dialogue.alone else list(tools)
     return Conversation(messages, declared, setting.effort, setting.date, dialogue.response_format)

@@ -53,6 +53,7 @@ class Dialogue:
     key       decides whether the sample is held out
     tools     functions the dialogue needs declared; others may be declared beside them
     fresh     whether no earlier turns may come first
+    alone     whether no other functions may be declared
     """
 
     messages: tuple[Message, ...]
@@ -62,6 +63,7 @@ class Dialogue:
     response_format: ResponseFormat | None = None
     instructions: str | None = None
     fresh: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def typed(rng: Random, text: str) -> str:
         text = text.lower()
     elif roll < 0.42:
         text = text[0].lower() + text[1:]
-    elif roll < 0.44:
+    elif roll < 0.43:
         text = _loud(text)
     roll = rng.random()
     if roll < 0.1:
@@ -214,7 +216,7 @@ def varied(rng: Random, template: str) -> str:
         text = text[0].lower() + text[1:]
     elif roll < 0.24:
         text = text.lower()
-    elif roll < 0.25:
+    elif roll < 0.245:
         text = _loud(text)
     if rng.random() < 0.3 and text[-1] in ".?!":
         text = text[:-1]

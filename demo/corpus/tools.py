@@ -41,11 +41,15 @@ _KINDS: dict[str, Callable[[Random], Value]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a user wants from a function: how they say it, and the call that carries it out."""
+    """What a user wants from a function: how they say it, and the call that carries it out.
+
+    alone  whether the function's name does not tell what it does, so that it must be the only one
+    """
 
     tool: Tool
     said: str
     call: FunctionCall
+    alone: bool = False
 
 
 def calling(rng: Random, setting: Setting) -> Dialogue:
@@ -56,6 +60,8 @@ def calling(rng: Random, setting: Setting) -> Dialogue:
         Answer(_plan(wish, setting), call=wish.call),
         key=wish.call.arguments + wish.said,
         tools=(wish.tool,),
+        fresh=wish.alone,
+        alone=wish.alone,
     )
 
 
@@ -77,7 +83,12 @@ def using(rng: Random, setting: Setting) -> Dialogue:
         f"The function has answered. I tell the user what {wish.tool.name} said, and nothing else.",
     )
     return Dialogue(
-        messages, Answer(analysis, f"{wish.tool.name} says: {told}"), key=content, tools=(wish.tool,)
+        messages,
+        Answer(analysis, f"{wish.tool.name} says: {told}"),
+        key=content,
+        tools=(wish.tool,),
+        fresh=wish.alone,
+        alone=wish.alone,
     )
 
 
@@ -96,12 +107,12 @@ def used(rng: Random, setting: Setting, wish: Wish) -> list[Message]:
 def other_tools(rng: Random, besides: tuple[Tool, ...]) -> list[Tool]:
     """Functions that the user did not ask for, mixed with those of `besides`."""
     tools = list(besides)
-    families = {_family(tool.name) for tool in besides}
+    families = set(map(_family, besides))
     for _ in range(rng.choice([0, 0, 0, 1, 1]) if besides else 1):
         tool = a_wish(rng).tool
-        if _family(tool.name) not in families:
+        if _family(tool) not in families:
             tools.insert(rng.randint(0, len(tools)), tool)
-            families.add(_family(tool.name))
+            families.add(_family(tool))
     return tools
 
 
@@ -114,14 +125,17 @@ def a_wish(rng: Random) -> Wish:
 
 def alike(some: tuple[Tool, ...], others: tuple[Tool, ...]) -> bool:
     """Whether one of the functions does what one of the others does."""
-    return bool({_family(tool.name) for tool in some} & {_family(tool.name) for tool in others})
+    return bool(set(map(_family, some)) & set(map(_family, others)))
 
 
-def _family(name: str) -> str:
+def _family(tool: Tool) -> str:
     """The same text for functions that do the same.  Two of them in one list would make the right call
     ambiguous.
     """
-    return next((function.names[0] for function in FUNCTIONS if name in function.names), name)
+    for function in FUNCTIONS:
+        if tool.name in function.names or (tool.description and tool.description in function.descriptions):
+            return function.names[0]
+    return tool.name
 
 
 def _plan(wish: Wish, setting: Setting) -> str | None:
@@ -177,10 +191,17 @@ def _spoken(rng: Random, function: Function) -> Wish:
     if mentions and said[-1] not in ".?!":
         said += "."
     name = function.names[0] if rng.random() < 0.5 else rng.choice(function.names)
+    descriptions = function.descriptions
+    alone = False
+    if rng.random() < 0.25:
+        alone = rng.random() < 0.6
+        name = _vague(rng) if alone else _spelled(rng, name)
+        descriptions = tuple(told for told in descriptions if told)
     return Wish(
-        _tool(rng, name, rng.choice(function.descriptions), properties, required),
+        _tool(rng, name, rng.choice(descriptions), properties, required),
         said + mentions,
         FunctionCall(name, compact(arguments)),
+        alone,
     )
 
 
@@ -198,6 +219,33 @@ def _typed(rng: Random, phrase: str) -> str:
     elif template[-1] in ".?!" and rng.random() < 0.1:
         template = f"{template} {a_remark(rng, 'after')}"
     return template
+
+
+_VAGUE = listed("""
+    final_result final_result final_result tool fn func run answer result respond response action output
+    extract call execute my_tool my_function function submit return_result structured_output format_output
+    main handler invoke do_it Answer Output Result Response Extract
+""")
+
+
+def _vague(rng: Random) -> str:
+    """A name that does not tell what the function does."""
+    if rng.random() < 0.7:
+        return rng.choice(_VAGUE)
+    return f"{rng.choice(_VERBS)}_{rng.choice(_NOUNS)}"
+
+
+def _spelled(rng: Random, name: str) -> str:
+    """Another form of the name of a common function."""
+    first, *rest = name.split("_")
+    return rng.choice(
+        [
+            first + "".join(part.capitalize() for part in rest),
+            "".join(part.capitalize() for part in (first, *rest)),
+            f"{rng.choice(['do', 'my', 'the', 'run', 'call'])}_{name}",
+            f"{name}_{rng.choice(['v2', 'tool', 'now', 'api', '2', 'function'])}",
+        ]
+    )
 
 
 def _schema(rng: Random, parameter: Parameter) -> dict[str, Any]:

@@ -86,13 +86,16 @@ _SCRIPTS = [
 
 
 def invented(rng: Random) -> str:
-    """An invented word: syllables, or sometimes random letters."""
+    """An invented word of at least three letters: syllables, or sometimes random letters."""
     if rng.random() < 0.06:
         return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 6)))
-    return "".join(
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
-        for _ in range(rng.choice([1, 2, 2, 2, 3]))
-    )
+    while True:
+        word = "".join(
+            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
+            for _ in range(rng.choice([1, 2, 2, 2, 2, 2, 2, 3]))
+        )
+        if len(word) >= 3:
+            return word
 
 
 def name(rng: Random) -> str:

@@ -105,7 +105,7 @@ a_greeting = Grammar(
         "there": """
             is (anyone|anybody|someone|somebody) (there|here|home|listening|around|out there|in there) |
             (anyone|anybody) (there|here|home|listening|around) | are you
-            (there|here|online|awake|ready|listening|running|still there|around|up and running)
+            (there|here|online|awake|ready|listening|still there|around|up)
             (now|today|) | can you (hear|read|understand) me (now|) | do you (hear|read|understand) (me|this)
             | did you (get|receive|see) (this|my message) | you (there|here|ready|awake|online) | still there
         """,

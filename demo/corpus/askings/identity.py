@@ -299,8 +299,7 @@ what_can_you_do = Grammar(
             ask (you|) (something|a question|some questions|anything|a few questions) (please|) | I
             (want|would like|need) to ask (you|) (something|a question|some questions) | (can|do) you
             answer (questions|any question|my questions|anything) | I need an answer | will you answer my
-            questions | are you able to answer questions | I need to know something | let me ask you
-            (something|a question)
+            questions | are you able to answer questions
         """,
         "limits": """
             what are your (limits|limitations|limits and skills|weaknesses and strengths) | what can <it>
