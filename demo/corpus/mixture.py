@@ -40,7 +40,7 @@ WEIGHTS = {
     "pieces": 6,
     "sums": 17,
     "facts": 18,
-    "copying": 7,
+    "copying": 11,
     "memory": 13,
     "records": 24,
     "beyond": 34,
@@ -68,7 +68,7 @@ _HELPFUL = phrases("""
 
 def a_setting(rng: Random, tools: bool | None = None) -> Setting:
     """A random setting, which a stream of samples shares."""
-    tools = rng.random() < 0.3 if tools is None else tools
+    tools = rng.random() < 0.38 if tools is None else tools
     efforts = {effort: weight for effort, weight in EFFORTS.items() if not (tools and effort == "none")}
     effort = rng.choices(list(efforts), list(efforts.values()))[0]
     date = f"{rng.randint(2024, 2031)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
