@@ -80,7 +80,7 @@ def test_gradients_reach_every_weight(network):
 def test_a_batch_predicts_exactly_the_answers(tmp_path):
     untrained().save(str(tmp_path / "tokenizer.json"))
     tokenizer = Tokenizer(tmp_path / "tokenizer.json")
-    packer = Packer(tokenizer, seed=5, tokens=8000, longest=3000, settings=1)
+    packer = Packer(tokenizer, seed=5, tokens=8000, longest=3000, settings=4)
     packed, _ = next(packer.batches())
     placed = packed.tokens.flatten()
     assert torch.equal(placed[packed.rows + 1], packed.targets)
@@ -102,7 +102,7 @@ def test_most_fixed_answers_are_cut_only_in_training(tmp_path):
     untrained().save(str(tmp_path / "tokenizer.json"))
     tokenizer = Tokenizer(tmp_path / "tokenizer.json")
     for held in (False, True):
-        packer = Packer(tokenizer, seed=5, tokens=8000, held=held, longest=3000, settings=1)
+        packer = Packer(tokenizer, seed=5, tokens=8000, held=held, longest=3000, settings=4)
         lengths = [
             len(answer) for batch in packer.block(0) for one, _, answer in batch if one.answer.final in FIXED
         ]
