@@ -6,7 +6,18 @@ import re
 from random import Random
 
 from demo.corpus import words
-from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, mistyped, phrases, thought, varied
+from demo.corpus.sample import (
+    Answer,
+    Dialogue,
+    Setting,
+    ask,
+    listed,
+    mistyped,
+    phrases,
+    thought,
+    up_to_the_slot,
+    varied,
+)
 
 _REPEAT = phrases("""
     Repeat after me: {} | Repeat: {} | Say {} | Say "{}" | Repeat exactly: {} | Echo: {} | Copy this: {} |
@@ -40,7 +51,7 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
         if rng.random() < 0.15:
             text = rng.choice(_COMMON)
         phrase = rng.choice(_REPEAT_WORD)
-        question = _unended(varied(rng, phrase), phrase).format(text)
+        question = up_to_the_slot(varied(rng, phrase), phrase).format(text)
     else:
         text = words.text(rng)
         phrase = rng.choice(_REPEAT)
@@ -59,11 +70,6 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
 def foreign_request(rng: Random) -> str:
     """A request to repeat a text in other letters than Latin ones, which the model has not learned."""
     return _courteous(rng, rng.choice(_REPEAT)).format(words.foreign(rng))
-
-
-def _unended(template: str, phrase: str) -> str:
-    """The template without what was added after a slot that ends its phrase: it would be part of the text."""
-    return template[: template.rindex("}") + 1] if phrase.endswith("}") else template
 
 
 def _courteous(rng: Random, template: str) -> str:

@@ -16,7 +16,6 @@ from demo.corpus.askings.orders import a_json_order
 from demo.corpus.functions import Value
 from demo.corpus.sample import Answer, Dialogue, Setting, ask, listed, phrases, thought, varied
 from demo.corpus.tools import compact, plain, spoken
-from demo.wordings import unforeseen
 from language.harmony.messages import ResponseFormat
 
 
@@ -221,7 +220,7 @@ def records(rng: Random, setting: Setting) -> Dialogue:
         listed = rng.choice(
             [", ".join(keys), " and ".join([", ".join(keys[:-1]), keys[-1]]) if len(keys) > 1 else keys[0]]
         )
-        template = ordered(rng).replace("{k}", listed)
+        template = _order(rng).replace("{k}", listed)
         if template.endswith("{t}") and rng.random() < 0.2:
             text = text.rstrip(".")
         text = template.replace("{t}", text)
@@ -235,9 +234,9 @@ def records(rng: Random, setting: Setting) -> Dialogue:
     return Dialogue(ask(text), Answer(analysis, final), key=final + text, response_format=response_format)
 
 
-def ordered(rng: Random) -> str:
+def _order(rng: Random) -> str:
     """A template that asks for JSON, sometimes in small letters."""
-    template = unforeseen(lambda: a_json_order(rng))
+    template = a_json_order(rng)
     if template.startswith("{t} ") and rng.random() < 0.8:
         return template[:4] + template[4].upper() + template[5:]
     return template[0].lower() + template[1:] if rng.random() < 0.25 else template
@@ -330,7 +329,7 @@ def _by_schema(
             if rng.random() < 0.5
             else " and ".join([", ".join(keys[:-1]), keys[-1]]).removeprefix(" and ")
         )
-        said = ordered(rng).replace("{k}", named).replace("{t}", text)
+        said = _order(rng).replace("{k}", named).replace("{t}", text)
     else:
         said = varied(rng, rng.choice(_BARE)).format(t=text, n=name)
     return said, ResponseFormat(name, schema)

@@ -230,6 +230,13 @@ def varied(rng: Random, template: str) -> str:
     return text
 
 
+def up_to_the_slot(template: str, phrase: str) -> str:
+    """The template without what was added to its phrase after a slot at the end: it would be part of the text
+    in the slot.
+    """
+    return template[: template.rindex("}") + 1] if phrase.endswith("}") else template
+
+
 def mistyped(rng: Random, text: str) -> str:
     """The text with one typing error in a longer word: letters swapped, omitted, doubled, or replaced by a
     neighbour on the keyboard.

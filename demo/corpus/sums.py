@@ -19,12 +19,13 @@ from demo.wordings import unforeseen
 
 LIMIT = 100
 
-_COMMON = frozenset(
+COMMON = frozenset(
     f"{before}{{}}{sign}{{}}{after}"
     for before in ("", "what is ", "what's ", "whats ", "how much is ")
     for sign in (" + ", " - ", "+", "-", " plus ", " minus ")
     for after in ("", " =", "=")
 )
+"""Askings that everybody uses, as `normal` gives them: these are in the corpus, whoever used them too."""
 _SMALL = listed("""
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen
@@ -66,7 +67,7 @@ def sums(rng: Random, setting: Setting) -> Dialogue:
 
 def asking(rng: Random, sign: str) -> str:
     """A template that asks for the sum or the difference of its two slots."""
-    return unforeseen(lambda: varied(rng, (a_sum if sign == "+" else a_difference)(rng)), _COMMON)
+    return unforeseen(lambda: varied(rng, (a_sum if sign == "+" else a_difference)(rng)), COMMON)
 
 
 def worked(a: int, sign: str, b: int) -> tuple[str, int]:

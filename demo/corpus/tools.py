@@ -16,7 +16,17 @@ from typing import Any
 from demo.corpus import words
 from demo.corpus.askings.wishes import WISHES, a_remark
 from demo.corpus.functions import FUNCTIONS, Function, Parameter, Value
-from demo.corpus.sample import Answer, Dialogue, FunctionCall, Setting, listed, thought, typed, varied
+from demo.corpus.sample import (
+    Answer,
+    Dialogue,
+    FunctionCall,
+    Setting,
+    listed,
+    thought,
+    typed,
+    up_to_the_slot,
+    varied,
+)
 from demo.wordings import unforeseen
 from language.harmony.messages import Call, Message, Tool
 
@@ -43,7 +53,7 @@ _KINDS: dict[str, Callable[[Random], Value]] = {
 class Wish:
     """What a user wants from a function: how they say it, and the call that carries it out.
 
-    alone  whether the function's name does not tell what it does, so that it must be the only one
+    alone  whether the function's name does not tell what it does: then no other one may be declared
     """
 
     tool: Tool
@@ -211,9 +221,7 @@ def asked(rng: Random, function: Function) -> str:
 
 
 def _typed(rng: Random, phrase: str) -> str:
-    template = typed(rng, phrase) if rng.random() < 0.4 else varied(rng, phrase)
-    if phrase.endswith("}"):
-        template = template[: template.rindex("}") + 1]  # what follows would be part of a text
+    template = up_to_the_slot(typed(rng, phrase) if rng.random() < 0.4 else varied(rng, phrase), phrase)
     if rng.random() < 0.1:
         template = f"{a_remark(rng, 'before')} {template[0].lower()}{template[1:]}"
     elif template[-1] in ".?!" and rng.random() < 0.1:

@@ -79,7 +79,6 @@ def templates():
         yield "countries", normal(emptied(facts.country_question(rng, "{}")))
         yield "opposites", normal(emptied(facts.opposite_question(rng, "{}")))
         yield "sums", normal(emptied(sums.asking(rng, rng.choice("+-"))))
-        yield "orders", normal(emptied(records.ordered(rng)))
 
 
 def test_no_wording_is_in_the_corpus():
@@ -94,12 +93,40 @@ def test_no_wording_is_in_the_corpus():
     assert same == []
 
 
+def test_no_wording_about_a_sum_is_composed_with_other_numbers():
+    rng = Random(9)
+    composed = {normal(emptied(sums.asking(rng, rng.choice("+-")))) for _ in range(40_000)}
+    asked = {
+        normal(re.sub(r"\d+", "{}", emptied(line)))
+        for path in FILES
+        for wanted, line in lines(path)
+        if wanted.startswith("sum")
+    }
+    assert len(asked) > 50
+    assert asked & composed <= sums.COMMON
+
+
 def test_training_leaves_out_what_happens_to_be_a_wording():
     rng = Random(8)
     for family in FAMILIES:
         for _ in range(150):
             sample = a_sample(rng, a_setting(rng), family)
             assert normal(str(sample.conversation.messages[-1].content)) not in kept_from_training()
+
+
+def test_a_function_whose_name_says_nothing_is_wanted_only_alone():
+    rng = Random(12)
+    found = 0
+    for family in ("calling", "using"):
+        for _ in range(1500):
+            sample = a_sample(rng, a_setting(rng, tools=True), family)
+            talk = sample.conversation
+            wanted = sample.answer.call or talk.messages[-2].calls[0]
+            if wanted.name == "final_result":
+                found += 1
+                assert [tool.name for tool in talk.tools] == ["final_result"]
+                assert sum(message.role == "user" for message in talk.messages) == 1
+    assert found > 10
 
 
 COMPOSED = (
