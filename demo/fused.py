@@ -1,10 +1,11 @@
 """The parts of a layer as the trainer computes them: each in one pass over memory, with a hand-written
 gradient.
 
-They compute the same as model/layers.py, and tests compare both.  All experts are computed for every token,
-and those that a token does not use get the weight 0: with these sizes, two large products take less time than
-gathering rows for sixteen small ones.  Their shapes also repeat, which matters because oneDNN compiles a
-kernel for every shape.
+They compute the same as model/layers.py, and tests compare both.  Elementwise parts compute in float32, and
+their results have the dtype of the first argument.  All experts are computed for every token, and those that
+a token does not use get the weight 0: with these sizes, two large products take less time than gathering rows
+for sixteen small ones.  Their shapes also repeat, which matters because oneDNN compiles a kernel for every
+shape.
 
 `compile_bodies` uses torch.compile to make one loop of each elementwise body; without it, they run as
 written.
@@ -22,21 +23,21 @@ ALPHA = 1.702
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """model.layers.rms_norm:  x [T, C] bfloat16, scale [C] float32."""
+    """model.layers.rms_norm:  x [T, C], scale [C] float32."""
     return cast(Tensor, _Norm.apply(x, scale, eps))  # type: ignore[no-untyped-call]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """model.layers.rotate:  x [T, heads, D] bfloat16, cos and sin [T, D / 2]."""
+    """model.layers.rotate:  x [T, heads, D], cos and sin [T, D / 2]."""
     return cast(Tensor, _Rotate.apply(x, cos, sin))  # type: ignore[no-untyped-call]
 
 
 def weighted_swiglu(h: Tensor, weights: Tensor, limit: float) -> Tensor:
     """model.layers.clamped_swiglu of every expert, times the token's weight for it.
 
-    h        [T, 2 * E * F] bfloat16   all gates, expert by expert, then all values
+    h        [T, 2 * E * F]   all gates, expert by expert, then all values
     weights  [T, E] float32
-    returns  [T, E * F] bfloat16
+    returns  [T, E * F]
     """
     return cast(Tensor, _Swiglu.apply(h, weights, limit))  # type: ignore[no-untyped-call]
 
@@ -55,7 +56,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, mask: Tensor) -> Tens
 
 def _norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * scale).bfloat16()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * scale).to(x.dtype)
 
 
 def _norm_back(x: Tensor, scale: Tensor, gradient: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -63,13 +64,13 @@ def _norm_back(x: Tensor, scale: Tensor, gradient: Tensor, eps: float) -> tuple[
     inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     normed, scaled = wide * inverse, gradient * scale
     back = inverse * (scaled - normed * (scaled * normed).mean(-1, keepdim=True))
-    return back.bfloat16(), (gradient * normed).sum(0)
+    return back.to(x.dtype), (gradient * normed).sum(0)
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     first, second = x.float().chunk(2, dim=-1)
     cos, sin = cos[:, None], sign * sin[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).bfloat16()
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
 def _swiglu(h: Tensor, weights: Tensor, limit: float) -> Tensor:
@@ -77,7 +78,7 @@ def _swiglu(h: Tensor, weights: Tensor, limit: float) -> Tensor:
     both = h.view(len(h), 2, E, -1)
     gate, value = both[:, 0].float().clamp(max=limit), both[:, 1].float().clamp(-limit, limit)
     return (
-        (gate * torch.sigmoid(ALPHA * gate) * (value + 1) * weights[:, :, None]).bfloat16().view(len(h), -1)
+        (gate * torch.sigmoid(ALPHA * gate) * (value + 1) * weights[:, :, None]).to(h.dtype).view(len(h), -1)
     )
 
 
@@ -93,7 +94,7 @@ def _swiglu_back(h: Tensor, weights: Tensor, gradient: Tensor, limit: float) -> 
     inner = gradient * weights[:, :, None]
     by_gate = inner * value * (opened + ALPHA * gated * (1 - opened)) * (wide_gate <= limit)
     by_value = inner * gated * ((wide_value <= limit) & (wide_value >= -limit))
-    return by_gate.bfloat16().view(len(h), -1), by_value.bfloat16().view(len(h), -1), by_weights
+    return by_gate.to(h.dtype).view(len(h), -1), by_value.to(h.dtype).view(len(h), -1), by_weights
 
 
 _BODIES: dict[str, Callable[..., Any]] = {

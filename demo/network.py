@@ -50,7 +50,7 @@ CONFIG = ModelConfig(
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The experts' matrices for a pass, in bfloat16, rounded to MXFP4 or not.
+    """The experts' matrices for a pass, in the network's dtype, rounded to MXFP4 or not.
 
     mlp1  [L, E, 2F, C]
     mlp2  [L, E, C, F]
@@ -61,11 +61,14 @@ class Experts:
 
 
 class Network(nn.Module):
-    """A gpt-oss with gradients."""
+    """A gpt-oss with gradients.
 
-    def __init__(self, config: ModelConfig, seed: int):
+    dtype  of activations and products, such as torch.bfloat16; the parameters are float32
+    """
+
+    def __init__(self, config: ModelConfig, seed: int, dtype: torch.dtype = torch.bfloat16):
         super().__init__()
-        self.config = config
+        self.config, self.dtype = config, dtype
         noise = torch.Generator().manual_seed(seed)
         c, L, C, W, E = (
             config,
@@ -136,8 +139,8 @@ class Network(nn.Module):
     def experts(self, rounded: bool) -> Experts:
         """The experts' matrices; `rounded`: to MXFP4, with straight-through gradients (arXiv:1308.3432)."""
         if not rounded:
-            return Experts(self.mlp1.bfloat16(), self.mlp2.bfloat16())
-        return Experts(_straight_through(self.mlp1), _straight_through(self.mlp2))
+            return Experts(self.mlp1.to(self.dtype), self.mlp2.to(self.dtype))
+        return Experts(_straight_through(self.mlp1, self.dtype), _straight_through(self.mlp2, self.dtype))
 
     def forward(
         self, prefix: Tensor, tokens: Tensor, rows: Tensor, experts: Experts
@@ -151,9 +154,10 @@ class Network(nn.Module):
                  imbalance, 1 if all experts are used equally (arXiv:2101.03961, equation 4)
         """
         c = self.config
-        sight = Sight.of(len(prefix), tokens.shape, c, self.frequencies.to(tokens.device), self.concentration)
+        frequencies = self.frequencies.to(tokens.device)
+        sight = Sight.of(len(prefix), tokens.shape, c, frequencies, self.concentration, self.dtype)
         flat = torch.cat((prefix, tokens.flatten()))
-        x = F.embedding(F.pad(flat, (0, -len(flat) % ROWS)), self.embedding.bfloat16())
+        x = F.embedding(F.pad(flat, (0, -len(flat) % ROWS)), self.embedding.to(self.dtype))
         matrices = [
             self.qkv,
             self.qkv_bias,
@@ -164,7 +168,7 @@ class Network(nn.Module):
             self.mlp2_bias,
         ]
         layers = zip(
-            *(weight.bfloat16().unbind() for weight in matrices),
+            *(weight.to(self.dtype).unbind() for weight in matrices),
             *(weight.unbind() for weight in (self.attn_norm, self.mlp_norm, self.sinks, self.mlp1_bias)),
             experts.mlp1.unbind(),
             experts.mlp2.unbind(),
@@ -202,7 +206,7 @@ class Network(nn.Module):
             x = x + _experts(normed, used, mlp1, mlp1_bias, mlp2, mlp2_bias, c.swiglu_limit)
         padded = F.pad(rows, (0, -len(rows) % ROWS))
         x = fused.rms_norm(x[len(prefix) :].index_select(0, padded), self.norm, c.rms_norm_eps)
-        return F.linear(x, self.unembedding.bfloat16()).float()[: len(rows)], imbalance / c.num_layers
+        return F.linear(x, self.unembedding.to(self.dtype)).float()[: len(rows)], imbalance / c.num_layers
 
     def export(self, folder: Path) -> None:
         """config.json and model.safetensors, in the original layout."""
@@ -281,10 +285,10 @@ class Network(nn.Module):
                 yield f"block.{layer}.{name}", parameter, layer
 
 
-def _straight_through(weight: Tensor) -> Tensor:
+def _straight_through(weight: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.no_grad():
         difference = mxfp4.decode(*mxfp4.encode(weight), torch.float32) - weight
-    return (weight + difference).bfloat16()
+    return (weight + difference).to(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +309,13 @@ class Sight:
 
     @classmethod
     def of(
-        cls, P: int, shape: torch.Size, c: ModelConfig, frequencies: Tensor, concentration: float
+        cls,
+        P: int,
+        shape: torch.Size,
+        c: ModelConfig,
+        frequencies: Tensor,
+        concentration: float,
+        dtype: torch.dtype,
     ) -> Sight:
         B, R = shape
         positions = torch.arange(P + R, device=frequencies.device)
@@ -313,7 +323,7 @@ class Sight:
         distance = positions[:, None] - positions
         seen = torch.stack([(distance >= 0) & (distance < (c.window(layer) or P + R)) for layer in (0, 1)])
         seen = torch.cat((torch.ones(2, P + R, 1, dtype=torch.bool, device=seen.device), seen), dim=-1)
-        masks = torch.where(seen, 0.0, -math.inf).bfloat16()
+        masks = torch.where(seen, 0.0, -math.inf).to(dtype)
         return cls(cos, sin, masks[:, :P, : 1 + P], masks[:, P:], (P, B, R))
 
 
@@ -365,9 +375,9 @@ def _experts(
     # Separate gates and values: the rows are interleaved, [E, 2F, ...].
     wide = mlp1.view(E, width, 2, C).permute(2, 0, 1, 3).reshape(-1, C)
     bias = mlp1_bias.view(E, width, 2).permute(2, 0, 1).flatten()
-    inner = fused.weighted_swiglu(F.linear(x, wide, bias.bfloat16()), used, limit)
+    inner = fused.weighted_swiglu(F.linear(x, wide, bias.to(x.dtype)), used, limit)
     answers = F.linear(inner, mlp2.transpose(0, 1).flatten(1))
-    return answers + used.bfloat16() @ mlp2_bias
+    return answers + used.to(x.dtype) @ mlp2_bias
 
 
 def _imbalance(scores: Tensor, chosen: Tensor) -> Tensor:

@@ -36,9 +36,9 @@ SMALL = replace(
 )
 
 
-@pytest.fixture(scope="module")
-def network():
-    network = Network(SMALL, seed=7)
+@pytest.fixture(scope="module", params=[torch.bfloat16, torch.float32], ids=str)
+def network(request):
+    network = Network(SMALL, seed=7, dtype=request.param)
     noise = torch.Generator().manual_seed(8)
     with torch.no_grad():
         for name, weight in network.named_parameters():

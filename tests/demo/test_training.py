@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from demo import fused, train
 from demo.network import CONFIG, Network
@@ -124,6 +125,7 @@ def run(folder, monkeypatch, *arguments):
         ]
     )
     options.workers = 1
+    options.dtype = options.dtype or "bfloat16"
     return train.train(0, options)
 
 
@@ -141,6 +143,40 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, one_t
     ended = [torch.load(tmp_path / one / "last.pt")["progress"] for one in ("whole", "parts")]
     assert ended[0] == ended[1]
     assert ended[0][0][0] == 5
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "dtype"),
+    [
+        ("cpu", "AVX2", "float32"),
+        ("cpu", "DEFAULT", "float32"),
+        ("cpu", "AVX512", "bfloat16"),
+        ("cuda", "AVX2", "bfloat16"),
+    ],
+)
+def test_bfloat16_is_for_devices_that_are_quick_at_it(monkeypatch, device, capability, dtype):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert train.quick_dtype(device) == dtype
+
+
+class Multiplied(TorchDispatchMode):
+    """Notes the dtypes of the factors of matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm"):
+            self.dtypes |= {each.dtype for each in args}
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_step_multiplies_only_numbers_of_its_dtype(tmp_path, monkeypatch, dtype):
+    with Multiplied() as seen:
+        run(tmp_path, monkeypatch, "--steps", "1", "--dtype", dtype)
+    assert seen.dtypes == {getattr(torch, dtype)}
 
 
 def test_a_run_can_start_from_exported_weights(tmp_path):
