@@ -60,8 +60,8 @@ def test_logits_that_are_not_numbers_are_sorted_too():
 
 
 def test_a_tokens_logits_have_the_same_bits_in_any_company():
-    """The interpreter's products are NumPy's, which on some processors adds up a row in an order that depends on
-    its place in the tile.  So there the numbers are such that every sum is exact.
+    """The interpreter's products are NumPy's.  On some processors they sum a row in an order that depends on
+    its place in the tile; so there the numbers are such that every sum is exact.
     """
     rows = GATE_TILE["BM"]
     normed, gate = random(3 * rows + 1, 160), random(5, 160, seed=1)
