@@ -36,6 +36,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        mine = slice(self._rank, None, self._workers)
         for group in self.param_groups:
             for parameter in group["params"]:
                 gradient = parameter.grad
@@ -44,15 +45,13 @@ class Muon(torch.optim.Optimizer):
                 nesterov = gradient.lerp(momentum, group["momentum"])
                 rows, columns = parameter.shape[-2:]
                 update = torch.zeros_like(nesterov)
-                update[self._rank :: self._workers] = orthogonal(
-                    nesterov[self._rank :: self._workers], self._dtype
-                )
+                update[mine] = orthogonal(nesterov[mine], self._dtype)
                 if self._workers > 1:
                     torch.distributed.all_reduce(update)
                 parameter.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
 
-def orthogonal(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Approximately the nearest orthogonal matrices [..., rows, columns]: five Newton-Schulz steps in
     `dtype`.
     """
