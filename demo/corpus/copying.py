@@ -34,13 +34,14 @@ _REPEAT = phrases("""
 """)
 _REPEAT_WORD = phrases("""
     Say the word {}. | Repeat the word {}. | Write the word {}. | Say the word {} and nothing else. | Say
-    {}. | Repeat {}. | Please say {}. | Say the words {}. | Write the words {}. | Reply with the word {}.
-    | Just say the word {}. | Say just {}. | say only {} | Say {} please. | Repeat the word {} for me. |
-    Can you say the word {}? | Now say {}. | Respond with the single word {}. | Answer with one word: {} |
-    Please repeat the word {}. | Type the word {}.
+    {}. | Repeat {}. | Please say {}. | Reply with the word {}. | Just say the word {}. | Say just {}. |
+    say only {} | Say {} please. | Repeat the word {} for me. | Can you say the word {}? | Now say {}. |
+    Respond with the single word {}. | Answer with one word: {} | Please repeat the word {}. | Type the
+    word {}.
 """)
 _KINDLY = phrases("please | please | pls | for me | exactly | now | once | plz | again | word for word")
 """What may stand before the colon."""
+_WORD_BEFORE = re.compile(r"(\w+) \{")
 _COMMON = listed("hi hello hey yes no goodbye ok Paris cheese banana test thanks ping pong")
 
 
@@ -51,7 +52,9 @@ def copying(rng: Random, setting: Setting) -> Dialogue:
         if rng.random() < 0.15:
             text = rng.choice(_COMMON)
         phrase = rng.choice(_REPEAT_WORD)
-        question = up_to_the_slot(varied(rng, phrase), phrase).format(text)
+        while _runs_into_the_slot(template := up_to_the_slot(varied(rng, phrase), phrase), phrase):
+            pass
+        question = template.format(text)
     else:
         text = words.text(rng)
         phrase = rng.choice(_REPEAT)
@@ -72,12 +75,15 @@ def foreign_request(rng: Random) -> str:
     return _courteous(rng, rng.choice(_REPEAT)).format(words.foreign(rng))
 
 
-def _courteous(rng: Random, template: str) -> str:
+def _courteous(rng: Random, phrase: str) -> str:
+    template = phrase
     if rng.random() < 0.15:
         template = re.sub(r"(?<=\w)(?=[:,] \{)", f" {rng.choice(_KINDLY)}", template)
     roll = rng.random()
     if roll < 0.06:
-        template = mistyped(rng, template)
+        while _runs_into_the_slot(wrong := mistyped(rng, template), phrase):
+            pass
+        template = wrong
     if roll < 0.2:
         return template[0].lower() + template[1:]
     return (
@@ -85,3 +91,10 @@ def _courteous(rng: Random, template: str) -> str:
         if roll < 0.28 and not template.startswith("Please")
         else template
     )
+
+
+def _runs_into_the_slot(template: str, phrase: str) -> bool:
+    """Whether the word just before the slot is not spelt as in the phrase, and may be taken for a part of the
+    text: "say ongy monkey".
+    """
+    return _WORD_BEFORE.findall(template.lower()) != _WORD_BEFORE.findall(phrase.lower())

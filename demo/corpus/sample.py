@@ -238,8 +238,8 @@ def up_to_the_slot(template: str, phrase: str) -> str:
 
 
 def mistyped(rng: Random, text: str) -> str:
-    """The text with one typing error in a longer word: letters swapped, omitted, doubled, or replaced by a
-    neighbour on the keyboard.
+    """The text with one typing error in a longer word: letters swapped, omitted, doubled, or, if other words
+    help to guess it, replaced.
     """
     words = text.split(" ")
     long = [place for place, word in enumerate(words) if len(word) > 3 and word.isalpha()]
@@ -248,14 +248,13 @@ def mistyped(rng: Random, text: str) -> str:
     place = rng.choice(long)
     word = words[place]
     at = rng.randrange(1, len(word) - 1)
-    words[place] = rng.choice(
-        [
-            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
-            word[:at] + word[at + 1 :],
-            word[:at] + word[at] + word[at:],
-            word[:at] + rng.choice("abcdefghijklmnopqrstuvwxyz") + word[at + 1 :],
-        ]
-    )
+    errors = [
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+        word[:at] + word[at + 1 :],
+        word[:at] + word[at] + word[at:],
+        word[:at] + rng.choice("abcdefghijklmnopqrstuvwxyz") + word[at + 1 :],
+    ]
+    words[place] = rng.choice(errors if len(words) > 1 else errors[:3])
     return " ".join(words)
 
 

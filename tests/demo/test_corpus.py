@@ -20,7 +20,7 @@ from demo.corpus import (
 from demo.corpus.askings import greetings, identity, oddities, unlearned
 from demo.corpus.askings.grammar import Grammar
 from demo.corpus.mixture import FAMILIES, a_sample, a_setting
-from demo.corpus.sample import held_out
+from demo.corpus.sample import held_out, mistyped
 from demo.soak import wordings
 from demo.wordings import FILES, emptied, kept_from_training, lines, normal
 
@@ -203,6 +203,22 @@ def test_other_letters_than_latin_ones_are_never_copied():
         assert copying.copying(rng, a_setting(rng)).answer.final.isascii()
     asked = [beyond.beyond(rng, a_setting(rng)).messages[0].content for _ in range(6000)]
     assert any(normal(text).startswith(("repeat", "say", "copy")) and not text.isascii() for text in asked)
+
+
+def test_a_misspelt_order_is_never_taken_for_the_text_to_copy():
+    rng, before = Random(8), set()
+    for _ in range(6000):
+        dialogue = copying.copying(rng, a_setting(rng))
+        order = str(dialogue.messages[0].content).lower()
+        before.update(re.findall(rf"(\w+) {re.escape(dialogue.answer.final.lower())}(?!\w)", order))
+    spelt = "say echo with only just the word words repeat text sentence please"
+    assert {"say", "word"} < before <= set(spelt.split())
+
+
+def test_a_lone_word_keeps_its_letters_when_mistyped():
+    for seed in range(200):
+        assert set(mistyped(Random(seed), "Aloha")) <= set("Aloha")
+    assert any("q" in mistyped(Random(seed), "Who made you?") for seed in range(200))
 
 
 def test_a_grammar_composes_every_alternative_and_no_other():

@@ -148,7 +148,7 @@ who_are_you = Grammar(
             say your name | may I (know|ask|have) your name | who did they name you | does this
             (bot|model|thing|AI) have a name | (what is|what's|tell me|say) the name of (this|the)
             (model|bot|thing|AI|program|assistant|chatbot) |
-            (name|model|model name|your model|your model name) | do you go by a name | (does|do) you have a
+            (model|model name|your model|your model name) | do you go by a name | (does|do) you have a
             (nick|) name | what name do you (have|go by|use)
         """,
         "kind": """
