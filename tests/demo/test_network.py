@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from demo.answers import sample_tokens
+from demo.average import averaged
 from demo.corpus.mixture import FIXED, a_sample, a_setting
 from demo.network import CONFIG, Network
 from demo.packing import Packer
@@ -142,6 +143,19 @@ def test_a_wider_checkpoint_gives_the_same_logits_and_can_be_trained():
     assert (wide.mlp2[..., 32:] != 0).any(dim=(0, 1, 2)).all()
     step(wide, wider)
     assert (wide.mlp1_bias[..., 64:] != 0).any(dim=(0, 1)).all()
+
+
+def test_weights_and_checkpoints_are_averaged(tmp_path):
+    exported, trained = Network(SMALL, seed=1), Network(SMALL, seed=2)
+    exported.export(tmp_path)
+    torch.save({"network": trained.state_dict()}, tmp_path / "last.pt")
+    rounded = Network(SMALL, seed=3)
+    rounded.take(tmp_path)
+    mean = dict(averaged([tmp_path, tmp_path / "last.pt", tmp_path / "last.pt"], SMALL).named_parameters())
+    for (name, left), right in zip(rounded.named_parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(mean[name], (left + 2 * right) / 3)
+    with pytest.raises(ValueError, match="no weights"):
+        averaged([], SMALL)
 
 
 def test_training_never_sees_what_is_held_out():
