@@ -36,14 +36,14 @@ FIXED = frozenset((ABOUT, FALLBACK, STORY, POEM))
 """The long answers that are always the same."""
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 32,
+    "talk": 36,
     "pieces": 6,
     "sums": 17,
-    "facts": 18,
-    "copying": 11,
-    "memory": 13,
+    "facts": 20,
+    "copying": 18,
+    "memory": 15,
     "records": 24,
-    "beyond": 34,
+    "beyond": 43,
 }
 TOOL_WEIGHTS = {
     "calling": 52,
