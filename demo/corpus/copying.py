@@ -80,9 +80,7 @@ def _courteous(rng: Random, phrase: str) -> str:
     if rng.random() < 0.15:
         template = re.sub(r"(?<=\w)(?=[:,] \{)", f" {rng.choice(_KINDLY)}", template)
     roll = rng.random()
-    if roll < 0.06:
-        while _runs_into_the_slot(wrong := mistyped(rng, template), phrase):
-            pass
+    if roll < 0.06 and not _runs_into_the_slot(wrong := mistyped(rng, template), phrase):
         template = wrong
     if roll < 0.2:
         return template[0].lower() + template[1:]

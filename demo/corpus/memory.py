@@ -19,6 +19,7 @@ from demo.corpus.sample import (
     varied,
 )
 from demo.corpus.turns import small_turns
+from demo.wordings import normal
 from language.harmony.messages import Message, Tool
 
 _INTRODUCTIONS = phrases("""
@@ -77,8 +78,12 @@ def welcome(name: str) -> str:
     return f"Nice to meet you, {name}! How can I help you?"
 
 
-def introduction(rng: Random) -> tuple[str, str]:
-    """A name, and a sentence with which the user tells it."""
+def introduction(rng: Random) -> tuple[str, str, str]:
+    """A name as the user writes it, a sentence that tells it, and the key of both.
+
+    The name is the key, so the model meets names that it has never seen.  One in small letters is known, and
+    the sentence is the key: only who knows that Ben is a name can tell "im ben" from "im sad".
+    """
     name = words.name(rng)
     template = rng.choice(_INTRODUCTIONS) if rng.random() < 0.4 else an_introduction(rng)
     if rng.random() < 0.1:
@@ -91,40 +96,42 @@ def introduction(rng: Random) -> tuple[str, str]:
     if rng.random() < 0.15:
         template = template.rstrip(".!")
     lower = rng.random() < (0.5 if template == template.lower() else 0.05)
-    if lower and name.lower() not in _KNOWN:  # "i am tired" is not an introduction
-        name = rng.choice(words.NAMES)
-    return name, template.format(name.lower() if lower else name)
+    if lower:
+        if name.lower() not in _KNOWN:  # "i am tired" is not an introduction
+            name = rng.choice(words.NAMES)
+        name = name.lower()
+        text = template.format(name)
+        return name, text, normal(text)
+    return name, template.format(name), name
 
 
 def _introduced(rng: Random, setting: Setting) -> Dialogue:
-    name, text = introduction(rng)
-    shown = name if name in text else name.lower()
+    name, text, key = introduction(rng)
     analysis = thought(
         setting.effort,
-        f"{shown}.",
-        f"The user is called {shown}. I say hello.",
-        f"The user tells me their name: {shown}. I should say hello and remember the name for later.",
+        f"{name}.",
+        f"The user is called {name}. I say hello.",
+        f"The user tells me their name: {name}. I should say hello and remember the name for later.",
     )
-    return Dialogue(ask(text), Answer(analysis, welcome(shown)), key=name)
+    return Dialogue(ask(text), Answer(analysis, welcome(name)), key=key)
 
 
 def _asked(rng: Random, setting: Setting) -> Dialogue:
     """The question for the name, which is in the same message, some turns before, or in the instructions."""
-    name, text = introduction(rng)
-    shown = name if name in text else name.lower()
+    name, text, key = introduction(rng)
     question = name_question(rng)
     analysis = thought(
         setting.effort,
-        f"{shown}.",
-        f"The user asks for their name. It is {shown}.",
+        f"{name}.",
+        f"The user asks for their name. It is {name}.",
         "The user asks for their name. I look for it in the conversation. "
-        f"There they said that it is {shown}.",
+        f"There they said that it is {name}.",
     )
-    answer = Answer(analysis, f"Your name is {shown}.")
+    answer = Answer(analysis, f"Your name is {name}.")
     roll = rng.random()
     if roll < 0.12:
         text += "" if text[-1] in ".!?" else "."  # the name ends here
-        return Dialogue(ask(f"{text} {question}"), answer, key=name, fresh=True)
+        return Dialogue(ask(f"{text} {question}"), answer, key=key, fresh=True)
     if roll < 0.22:
         told = rng.choice(
             [
@@ -133,14 +140,15 @@ def _asked(rng: Random, setting: Setting) -> Dialogue:
                 "You are talking to {}.",
                 "The name of the user is {}.",
             ]
-        ).format(shown)
-        return Dialogue(ask(question), answer, key=name, instructions=told, fresh=True)
-    history = [Message("user", text), Message("assistant", welcome(shown))]
+        ).format(name)
+        seen = key if key == name else normal(f"{told} {question}")
+        return Dialogue(ask(question), answer, key=seen, instructions=told, fresh=True)
+    history = [Message("user", text), Message("assistant", welcome(name))]
     between, tools = _between(rng, setting)
     return Dialogue(
         (*history, *between, Message("user", question)),
         answer,
-        key=name,
+        key=key,
         tools=tools,
         fresh=rng.random() < 0.8 or bool(tools),
     )

@@ -36,13 +36,13 @@ FIXED = frozenset((ABOUT, FALLBACK, STORY, POEM))
 """The long answers that are always the same."""
 WITH_TOOLS = ("calling", "using")
 WEIGHTS = {
-    "talk": 36,
+    "talk": 42,
     "pieces": 6,
     "sums": 17,
     "facts": 20,
     "copying": 18,
-    "memory": 15,
-    "records": 24,
+    "memory": 17,
+    "records": 29,
     "beyond": 43,
 }
 TOOL_WEIGHTS = {
@@ -117,9 +117,8 @@ def _conversation(rng: Random, setting: Setting, dialogue: Dialogue) -> Conversa
     tools = dialogue.tools
     if not dialogue.fresh and rng.random() < 0.15:
         if rng.random() < 0.15:
-            name, text = introduction(rng)
-            shown = name if name in text else name.lower()
-            messages += [Message("user", text), Message("assistant", welcome(shown))]
+            name, text, _ = introduction(rng)
+            messages += [Message("user", text), Message("assistant", welcome(name))]
         turns, called = small_turns(rng, setting, rng.choice([1, 1, 1, 1, 2, 2, 3, 4]))
         if alike(tools, called):
             called, turns = (), []

@@ -185,6 +185,21 @@ def test_a_composed_phrase_is_held_out_however_it_is_typed():
     assert not keys[True] & keys[False]
 
 
+def test_a_known_name_in_small_letters_is_held_out_by_its_sentence():
+    rng = Random(8)
+    told, shown = {True: set(), False: set()}, {True: set(), False: set()}
+    for _ in range(6000):
+        name, text, key = memory.introduction(rng)
+        if name == name.lower():
+            told[held_out(key)].add(normal(text))
+            shown[held_out(key)].add(name)
+        else:
+            assert key == name
+    assert len(told[True]) > 30
+    assert not told[True] & told[False]
+    assert shown[True] <= shown[False]  # the model can have learned that each of them is a name
+
+
 def test_common_phrases_are_never_held_out():
     rng = Random(6)
     common = {normal(phrase) for phrase in (*greetings.GREETINGS, *greetings.BYES, *identity.WHO)}
