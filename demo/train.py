@@ -20,6 +20,7 @@ import shutil
 import signal
 import time
 from collections import defaultdict
+from ctypes import c_bool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -49,6 +50,7 @@ ENVIRONMENT = {
     # oneDNN compiles a kernel for every shape of a product, and should cache all of them
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
 }
+STOPS = (signal.SIGTERM, signal.SIGINT)
 MATRICES = ("qkv", "out", "mlp1", "mlp2")
 
 
@@ -169,24 +171,29 @@ def main() -> None:
     os.environ |= ENVIRONMENT
     meeting = options.run / "meeting"
     meeting.unlink(missing_ok=True)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the workers get the signal too, and stop together
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
-        work, args=(options, f"file://{meeting.absolute()}"), nprocs=options.workers
+    asked = multiprocessing.get_context("spawn").RawValue(c_bool)
+    for heard in STOPS:
+        signal.signal(heard, signal.SIG_IGN)  # of the workers too, until they listen
+    running = multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
+        work, args=(options, f"file://{meeting.absolute()}", asked), nprocs=options.workers, join=False
     )
+    listen(asked)
+    while not running.join():
+        pass
 
 
-def work(rank: int, options: argparse.Namespace, meeting: str) -> None:
-    """One process of a run."""
+def work(rank: int, options: argparse.Namespace, meeting: str, asked: c_bool) -> None:
+    """One process of a run.  `asked`, which all of them share, is true when they are to stop together."""
+    listen(asked)
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.workers)
     if not options.no_compile:
         fused.compile_bodies()
-    train(rank, options)
+    train(rank, options, asked)
     torch.distributed.destroy_process_group()
 
 
-def train(rank: int, options: argparse.Namespace) -> Network:
+def train(rank: int, options: argparse.Namespace, asked: c_bool) -> Network:
     """One worker: its own samples, and the gradients of all workers.  Only worker 0 writes files
     and output.
     """
@@ -206,7 +213,7 @@ def train(rank: int, options: argparse.Namespace) -> Network:
         held = [packed.to(device) for packed, _ in islice(unseen.batches(), options.held)]
         size = sum(weight.numel() for weight in network.parameters()) / 1e6
         print(f"{size:.2f} million parameters; from step {at.step}: {vars(options)}", flush=True)
-    stop = Stop(options.minutes)
+    stop = Stop(options.minutes, asked)
     began, seen = time.monotonic(), 0
     while at.step < options.steps and not stop.agreed():
         share = height(at.step, options.steps, options.warm, round(options.cool * options.steps))
@@ -250,19 +257,24 @@ def learn(network: Network, packed: Packed, experts: Experts) -> float:
     return float(loss.item())
 
 
+def listen(asked: c_bool) -> None:
+    """Note a signal to stop, whichever process it reaches.  (A lock could be held when it comes.)"""
+
+    def note(*_: Any) -> None:
+        asked.value = True
+
+    for heard in STOPS:
+        signal.signal(heard, note)
+
+
 class Stop:
-    """Whether to stop before the end.  Worker 0's clock and signals decide for all."""
+    """Whether to stop before the end.  Worker 0 decides for all."""
 
-    def __init__(self, minutes: float):
-        self._end, self._asked = time.monotonic() + 60 * minutes, False
-        for heard in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(heard, self._ask)
-
-    def _ask(self, *_: Any) -> None:
-        self._asked = True
+    def __init__(self, minutes: float, asked: c_bool):
+        self._end, self._asked = time.monotonic() + 60 * minutes, asked
 
     def agreed(self) -> bool:
-        stop = torch.tensor(float(self._asked or time.monotonic() >= self._end))
+        stop = torch.tensor(float(self._asked.value or time.monotonic() >= self._end))
         if workers() > 1:
             torch.distributed.broadcast(stop, src=0)
         return bool(stop)

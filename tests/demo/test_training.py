@@ -1,5 +1,8 @@
 """The training of the demo model: its optimised parts, its schedule, stopping and resuming."""
 
+import subprocess
+import sys
+from ctypes import c_bool
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -126,7 +129,7 @@ def run(folder, monkeypatch, *arguments):
     )
     options.workers = 1
     options.dtype = options.dtype or "bfloat16"
-    return train.train(0, options)
+    return train.train(0, options, c_bool())
 
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, one_thread):
@@ -143,6 +146,19 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, one_t
     ended = [torch.load(tmp_path / one / "last.pt")["progress"] for one in ("whole", "parts")]
     assert ended[0] == ended[1]
     assert ended[0][0][0] == 5
+
+
+def test_a_run_stops_when_only_its_first_process_is_asked(tmp_path):
+    """As `kill` with the number that the shell shows does: the workers are other processes."""
+    options = ["--no-compile", "--device", "cpu", "--tokens", "300", "--held", "1", "--report-every", "1"]
+    command = [sys.executable, "-m", "demo.train", "--run", str(tmp_path), "--workers", "1", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert "from step 0" in running.stdout.readline()
+            running.terminate()
+            assert running.wait(timeout=100) == 0
+        finally:
+            running.kill()
 
 
 @pytest.mark.parametrize(
