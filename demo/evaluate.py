@@ -28,7 +28,7 @@ from engine.request import SamplingParams
 from gptoss.llm import LLM
 from gptoss.results import Answer
 from language.harmony.messages import Conversation
-from server.dialogue.turn import Turn
+from server.dialogue.turn import Demands, Turn
 
 MEASURED = Path(__file__).parent / "measured.json"
 ROOM = {"greedy": 0.01, "sampled": 0.02}
@@ -46,12 +46,15 @@ def held_out_samples(family: str, count: int, seed: int) -> list[Sample]:
 
 
 def answers(llm: LLM, conversations: list[Conversation], temperature: float, seed: int) -> list[Answer]:
-    """The answers to the conversations, in their order, as a client would see them."""
+    """The answers to the conversations, in their order, as a client would see them: one who asks for JSON by
+    a schema gets JSON that follows it.
+    """
     return llm.answers(
         [
             Turn(
                 conversation,
                 max_tokens=LONGEST,
+                demands=Demands(response_format=conversation.response_format or "text"),
                 sampling=SamplingParams(temperature=temperature, seed=seed + place),
             )
             for place, conversation in enumerate(conversations)

@@ -10,7 +10,7 @@ from demo.evaluate import answers, held_out_samples, right
 from demo.tokenizer import SPECIALS, WEIGHTS
 from gptoss import LLM
 from gptoss.verify.turns import WEATHER
-from language.harmony.messages import Conversation, Message, Tool
+from language.harmony.messages import Conversation, Message, ResponseFormat, Tool
 from language.tokenizer import Tokenizer
 from model.loading.checkpoint import Checkpoint
 
@@ -96,3 +96,16 @@ def test_a_name_is_remembered(ask):
 def test_a_function_is_called(ask):
     said = ask(Message("user", "What's the weather in Paris?"), tools=(WEATHER,))
     assert [(call.name, call.arguments) for call in said.calls] == [("get_weather", '{"location":"Paris"}')]
+
+
+def test_a_schema_is_enforced_as_in_a_request(served):
+    """The evaluation and the soak let the model break a schema, which no client sees."""
+    schema = {
+        "type": "object",
+        "properties": {"verdict": {"const": "pelican"}},
+        "required": ["verdict"],
+        "additionalProperties": False,
+    }
+    asked = Conversation([Message("user", "Hello")], response_format=ResponseFormat("verdict", schema))
+    (said,) = answers(served, [asked], temperature=0, seed=0)
+    assert said.content == '{"verdict":"pelican"}'
