@@ -286,9 +286,7 @@ def _listed(rng: Random) -> tuple[str, dict[str, Value], dict[str, str], dict[st
             found[key] = int(words.number(rng, 4))
         elif kind == "boolean":
             found[key] = rng.random() < 0.5
-    link, joint = rng.choice(
-        [(" is ", ", "), (": ", ", "), (" = ", ", "), (" is ", " and "), (" ", ", "), ("=", " ")]
-    )
+    link, joint = rng.choice([(" is ", ", "), (": ", ", "), (" = ", ", "), (" is ", " and "), ("=", " ")])
     return joint.join(f"{key}{link}{plain(value)}" for key, value in found.items()), found, types, {}
 
 

@@ -237,9 +237,17 @@ def up_to_the_slot(template: str, phrase: str) -> str:
     return template[: template.rindex("}") + 1] if phrase.endswith("}") else template
 
 
+_BESIDE = {
+    letter: row[max(0, place - 1) : place] + row[place + 1 : place + 2]
+    for row in ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+    for place, letter in enumerate(row)
+}
+"""The letters left and right of each on a keyboard."""
+
+
 def mistyped(rng: Random, text: str) -> str:
     """The text with one typing error in a longer word: letters swapped, omitted, doubled, or, if other words
-    help to guess it, replaced.
+    help to guess it, replaced by a letter beside it on the keyboard.
     """
     words = text.split(" ")
     long = [place for place, word in enumerate(words) if len(word) > 3 and word.isalpha()]
@@ -252,7 +260,7 @@ def mistyped(rng: Random, text: str) -> str:
         word[:at] + word[at + 1] + word[at] + word[at + 2 :],
         word[:at] + word[at + 1 :],
         word[:at] + word[at] + word[at:],
-        word[:at] + rng.choice("abcdefghijklmnopqrstuvwxyz") + word[at + 1 :],
+        word[:at] + rng.choice(_BESIDE.get(word[at], word[at])) + word[at + 1 :],
     ]
     words[place] = rng.choice(errors if len(words) > 1 else errors[:3])
     return " ".join(words)

@@ -74,6 +74,8 @@ _ONSETS = [*listed("b c d f g h j k l m n p r s t v w z br cl dr fl gr kr pl qu 
 _VOWELS = listed("""
     a e i o u a e i o ai ee ou ia y
 """)
+_SMALL_WORDS = listed("the and but for you are not she his her has had was who how why can may all out")
+"""English words that a text has between others; as a name or a value nobody would recognise them."""
 _CODAS = ["", "", "", *listed("n r l s m x th nd ck")]
 _SCRIPTS = [
     (0x391, 0x3C9),
@@ -94,7 +96,7 @@ def invented(rng: Random) -> str:
             rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
             for _ in range(rng.choice([1, 2, 2, 2, 2, 2, 2, 3]))
         )
-        if len(word) >= 3:
+        if len(word) >= 3 and word not in _SMALL_WORDS:
             return word
 
 
