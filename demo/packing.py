@@ -9,19 +9,25 @@ A row's tokens see the prefix and their own row, as in a separate pass, for half
 
 from __future__ import annotations
 
+import pickle
+import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from random import Random
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from demo.answers import sample_tokens
 from demo.corpus.mixture import FIXED, samples
 from demo.corpus.sample import Sample
 from language.harmony.render import Renderer
 from language.tokenizer import Tokenizer
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that end a training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,22 @@ class Packed:
         )
 
 
+class _Written(Dataset[bytes]):
+    """The blocks of a packer as bytes: a tensor that two processes share would need an open file."""
+
+    def __init__(self, packer: Packer):
+        self._packer = packer
+
+    def __getitem__(self, number: int) -> bytes:
+        return pickle.dumps([replace(packed, samples=[]) for packed in self._packer.packed(number)])
+
+
+def _ignore_stops(_: int) -> None:
+    """A signal to the whole group must not end a maker: the run still needs it in its last step."""
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)
+
+
 Unpacked = tuple[Sample, list[int], list[int]]
 """A sample, its prompt and its answer."""
 
@@ -82,14 +104,35 @@ class Packer:
         self._end = tokenizer.special("<|end|>")
         self._ordinary = tokenizer.size - len(tokenizer.specials)
 
-    def batches(self, block: int = 0, taken: int = 0) -> Iterator[tuple[Packed, tuple[int, int]]]:
-        """An endless iterator: each batch, with the block and count from which the next one follows."""
-        while True:
-            found = self.block(block)
+    def batches(
+        self, block: int = 0, taken: int = 0, makers: int = 0
+    ) -> Iterator[tuple[Packed, tuple[int, int]]]:
+        """An endless iterator: each batch, with the block and count from which the next one follows.
+
+        makers  processes that make the batches ahead, the same ones but without their samples; 0: none
+        """
+        for number, found in enumerate(self._blocks(block, makers), block):
             for place in range(taken, len(found)):
                 done = place + 1 == len(found)
-                yield self.pack(found[place]), (block + 1, 0) if done else (block, place + 1)
-            block, taken = block + 1, 0
+                yield found[place], (number + 1, 0) if done else (number, place + 1)
+            taken = 0
+
+    def packed(self, number: int) -> list[Packed]:
+        """The batches of a block."""
+        return [self.pack(found) for found in self.block(number)]
+
+    def _blocks(self, first: int, makers: int) -> Iterator[list[Packed]]:
+        if not makers:
+            yield from map(self.packed, count(first))  # never ends
+        loader = DataLoader(
+            _Written(self),
+            batch_size=None,
+            sampler=count(first),
+            num_workers=makers,
+            multiprocessing_context="fork",  # a tokenizer cannot be sent to another process
+            worker_init_fn=_ignore_stops,
+        )
+        yield from map(pickle.loads, loader)
 
     def block(self, number: int) -> list[list[Unpacked]]:
         """Batches of a few settings, shuffled.  The samples of a batch have one setting and
@@ -109,9 +152,9 @@ class Packer:
             found.sort(key=lambda one: len(one[1]) + len(one[2]))
             while found:
                 widest = len(found[-1][1]) + len(found[-1][2]) - found[0][1].index(self._end)
-                count = max(1, self._tokens // widest)
-                batches.append(found[-count:])
-                del found[-count:]
+                size = max(1, self._tokens // widest)
+                batches.append(found[-size:])
+                del found[-size:]
         Random(seed).shuffle(batches)
         return batches
 

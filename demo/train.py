@@ -34,7 +34,7 @@ from torch import multiprocessing
 from demo import fused
 from demo.network import CONFIG, Experts, Network
 from demo.optimizer import Muon
-from demo.packing import Packed, Packer
+from demo.packing import STOPS, Packed, Packer
 from language.tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -50,7 +50,6 @@ ENVIRONMENT = {
     # oneDNN compiles a kernel for every shape of a product, and should cache all of them
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
 }
-STOPS = (signal.SIGTERM, signal.SIGINT)
 MATRICES = ("qkv", "out", "mlp1", "mlp2")
 
 
@@ -146,6 +145,9 @@ def parser() -> argparse.ArgumentParser:
         "--dtype", choices=("bfloat16", "float32"), help="bfloat16, unless the processor is slow at it"
     )
     made.add_argument("--workers", type=int, help="processes of one thread each; 2, on a GPU 1")
+    made.add_argument(
+        "--makers", type=int, help="processes that make each worker's batches; 0, on a GPU up to 12"
+    )
     made.add_argument("--batches", type=int, default=1, help="a step, per worker")
     made.add_argument("--tokens", type=int, default=4000, help="of a batch")
     made.add_argument("--matrix-rate", type=float, default=0.008)
@@ -166,6 +168,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     options = parser().parse_args()
     options.workers = options.workers or (1 if options.device == "cuda" else 2)
+    if options.makers is None:
+        options.makers = min(12, max(1, len(os.sched_getaffinity(0)) - 2)) if options.device == "cuda" else 0
     options.dtype = options.dtype or quick_dtype(options.device)
     options.run.mkdir(parents=True, exist_ok=True)
     os.environ |= ENVIRONMENT
@@ -206,7 +210,7 @@ def train(rank: int, options: argparse.Namespace, asked: c_bool) -> Network:
     made = optimizers(network, Rates(options.matrix_rate, options.embedding_rate, options.other_rate))
     at = resume(options.run, network, made, rank) if options.resume else Progress()
     packer = Packer(tokenizer, seed=options.seed + 100 * rank, tokens=options.tokens)
-    batches = packer.batches(at.block, at.taken)
+    batches = packer.batches(at.block, at.taken, options.makers)
     held: list[Packed] = []
     if rank == 0:
         unseen = Packer(tokenizer, seed=99, tokens=options.tokens, held=True)

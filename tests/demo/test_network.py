@@ -1,5 +1,6 @@
 """The trained network computes the same as the served one."""
 
+import multiprocessing
 from copy import deepcopy
 from dataclasses import replace
 from random import Random
@@ -97,6 +98,23 @@ def test_a_batch_predicts_exactly_the_answers(tmp_path):
             assert whole[: len(said)] == said
         else:
             assert whole == said
+
+
+def test_makers_give_the_batches_that_the_packer_makes_itself(tmp_path):
+    """From the middle of a block on, in the same order, and the processes end with the iterator."""
+    untrained().save(str(tmp_path / "tokenizer.json"))
+    packer = Packer(Tokenizer(tmp_path / "tokenizer.json"), seed=5, tokens=8000, longest=3000, settings=1)
+    before = multiprocessing.active_children()
+    made, own = packer.batches(3, 2, makers=2), packer.batches(3, 2)
+    for _ in range(2 * len(packer.packed(3))):
+        (ours, follows), (theirs, after) = next(made), next(own)
+        assert len(multiprocessing.active_children()) == len(before) + 2
+        assert follows == after
+        for name in ("prefix", "tokens", "rows", "targets", "sample"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    assert follows[0] > 3
+    made.close()
+    assert multiprocessing.active_children() == before
 
 
 def test_most_fixed_answers_are_cut_only_in_training(tmp_path):
