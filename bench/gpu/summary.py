@@ -67,6 +67,8 @@ def main(folder: Path) -> int:
     for part, told in found.items():
         if isinstance(told, dict) and "error" in told:
             print("FAILED", part, told["error"])
+    if (log := folder / "train.log").exists():
+        print(*[f"training: {line}" for line in log.read_text().splitlines() if "tokens/s" in line][-1:])
     status = 0
     for path in sorted(folder.glob("*.status"), key=lambda path: path.stat().st_mtime):
         told = path.read_text().strip()
