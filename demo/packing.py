@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from random import Random
@@ -106,8 +106,9 @@ class Packer:
 
     def batches(
         self, block: int = 0, taken: int = 0, makers: int = 0
-    ) -> Iterator[tuple[Packed, tuple[int, int]]]:
+    ) -> Generator[tuple[Packed, tuple[int, int]]]:
         """An endless iterator: each batch, with the block and count from which the next one follows.
+        If there are makers, it must be closed: they end only then.
 
         makers  processes that make the batches ahead, the same ones but without their samples; 0: none
         """

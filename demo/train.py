@@ -20,6 +20,7 @@ import shutil
 import signal
 import time
 from collections import defaultdict
+from contextlib import closing
 from ctypes import c_bool
 from dataclasses import dataclass
 from itertools import islice
@@ -219,32 +220,33 @@ def train(rank: int, options: argparse.Namespace, asked: c_bool) -> Network:
         print(f"{size:.2f} million parameters; from step {at.step}: {vars(options)}", flush=True)
     stop = Stop(options.minutes, asked)
     began, seen = time.monotonic(), 0
-    while at.step < options.steps and not stop.agreed():
-        share = height(at.step, options.steps, options.warm, round(options.cool * options.steps))
-        rounded = at.step >= options.round_from * options.steps
-        for optimizer in made:
-            for group in optimizer.param_groups:
-                group["lr"] = group["height"] * share
-        drills = options.drills if share == 1 else 0.0
-        experts = network.experts(rounded)
-        for number in range(options.batches):
-            packed, (at.block, at.taken) = next(batches)
-            loss = learn(network, packed.to(device), experts)
-            at.loss = 0.98 * at.loss + 0.02 * loss if at.loss else loss
-            seen += packed.tokens.numel()
-            chance = Random(f"{options.seed} {rank} {at.step} {number}")
-            if chance.random() < drills:
-                learn(network, packer.drill(packed.prefix, chance.randrange(2**32)).to(device), experts)
-        share_gradients(network)
-        for optimizer in made:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        at.step += 1
-        if rank == 0 and at.step % 20 == 0:
-            speed = seen * options.workers / (time.monotonic() - began)
-            print(f"step {at.step} loss {at.loss:.4f} rate {share:.3f} {speed:.0f} tokens/s", flush=True)
-        if at.step % options.report_every == 0:
-            keep(options.run, network, made, at, rank, held)
+    with closing(batches):  # its makers ignore signals, and would outlive an error
+        while at.step < options.steps and not stop.agreed():
+            share = height(at.step, options.steps, options.warm, round(options.cool * options.steps))
+            rounded = at.step >= options.round_from * options.steps
+            for optimizer in made:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["height"] * share
+            drills = options.drills if share == 1 else 0.0
+            experts = network.experts(rounded)
+            for number in range(options.batches):
+                packed, (at.block, at.taken) = next(batches)
+                loss = learn(network, packed.to(device), experts)
+                at.loss = 0.98 * at.loss + 0.02 * loss if at.loss else loss
+                seen += packed.tokens.numel()
+                chance = Random(f"{options.seed} {rank} {at.step} {number}")
+                if chance.random() < drills:
+                    learn(network, packer.drill(packed.prefix, chance.randrange(2**32)).to(device), experts)
+            share_gradients(network)
+            for optimizer in made:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            at.step += 1
+            if rank == 0 and at.step % 20 == 0:
+                speed = seen * options.workers / (time.monotonic() - began)
+                print(f"step {at.step} loss {at.loss:.4f} rate {share:.3f} {speed:.0f} tokens/s", flush=True)
+            if at.step % options.report_every == 0:
+                keep(options.run, network, made, at, rank, held)
     if at.step % options.report_every:
         keep(options.run, network, made, at, rank, held)
     return network
@@ -262,7 +264,7 @@ def learn(network: Network, packed: Packed, experts: Experts) -> float:
 
 
 def listen(asked: c_bool) -> None:
-    """Note a signal to stop, whichever process it reaches.  (A lock could be held when it comes.)"""
+    """Set `asked` when this process is told to stop.  (A lock could be held when the signal comes.)"""
 
     def note(*_: Any) -> None:
         asked.value = True

@@ -68,7 +68,8 @@ def main(folder: Path) -> int:
         if isinstance(told, dict) and "error" in told:
             print("FAILED", part, told["error"])
     if (log := folder / "train.log").exists():
-        print(*[f"training: {line}" for line in log.read_text().splitlines() if "tokens/s" in line][-1:])
+        speeds = [line for line in log.read_text(errors="replace").splitlines() if "tokens/s" in line]
+        print("training:", speeds[-1] if speeds else "no speed, because it ended before its 20th step")
     status = 0
     for path in sorted(folder.glob("*.status"), key=lambda path: path.stat().st_mtime):
         told = path.read_text().strip()
